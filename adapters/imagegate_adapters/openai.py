@@ -1,0 +1,12 @@
+"""OpenAI itself, and any server that speaks its Images API (set ``base_url``)."""
+
+from __future__ import annotations
+
+from imagegate.adapter import Adapter, OpenAIAdapter
+
+
+class OpenAI(OpenAIAdapter):
+    """The Images API as it is."""
+
+
+_: type[Adapter] = OpenAI

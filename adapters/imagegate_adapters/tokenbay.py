@@ -1,0 +1,15 @@
+"""TokenBay: OpenAI's shapes; a failed generation may come as a 200 that says ``failed``."""
+
+from __future__ import annotations
+
+from imagegate.adapter import Adapter, OpenAIAdapter
+
+
+class TokenBay(OpenAIAdapter):
+    """tokenbay.com API reference, "Images"."""
+
+    name = "tokenbay"
+    base_url = "https://api.tokenbay.com"
+
+
+_: type[Adapter] = TokenBay

@@ -1,0 +1,52 @@
+"""imagegate: ASGI middleware that lets any OpenAI Images client talk to any image provider."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from imagegate.adapter import Adapter, OpenAIAdapter
+    from imagegate.config import Config, load_config
+    from imagegate.contract import Contract, load_contracts
+    from imagegate.errors import ConfigError, ImagegateError
+    from imagegate.events import ExchangeRecord, Hook
+    from imagegate.gateway import ImageGateway
+
+__all__ = [
+    "Adapter",
+    "Config",
+    "ConfigError",
+    "Contract",
+    "ExchangeRecord",
+    "Hook",
+    "ImageGateway",
+    "ImagegateError",
+    "OpenAIAdapter",
+    "load_config",
+    "load_contracts",
+]
+
+_HOMES = {
+    "Adapter": "imagegate.adapter",
+    "Config": "imagegate.config",
+    "ConfigError": "imagegate.errors",
+    "Contract": "imagegate.contract",
+    "ExchangeRecord": "imagegate.events",
+    "Hook": "imagegate.events",
+    "ImageGateway": "imagegate.gateway",
+    "ImagegateError": "imagegate.errors",
+    "OpenAIAdapter": "imagegate.adapter",
+    "load_config": "imagegate.config",
+    "load_contracts": "imagegate.contract",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the public names when they are first used, so that importing the package costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,102 @@
+"""What a provider's adapter is: all that a third party needs to import, with `imagegate.contract`.
+
+An adapter is a class with a name, an address and contracts. `OpenAIAdapter` speaks the OpenAI Images API, which most
+providers do up to a few differences; a subclass says what differs::
+
+    class Example(OpenAIAdapter):
+        name = "example"
+        base_url = "https://api.example.com"
+
+with ``example.toml``, the contracts, beside its module, and an entry point in the group ``imagegate.adapters``.
+Adapters are pure: they build requests and read replies; sending, waiting and storing are the gateway's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import ClassVar, Protocol
+
+import msgspec
+
+from imagegate.contract import ContractDocument, Operation, read_document
+from imagegate.exchange import ImageReply, ImageRequest
+from imagegate.replies import PendingTask, UpstreamReply, read_reply
+
+__all__ = [
+    "Adapter",
+    "ImageReply",
+    "ImageRequest",
+    "OpenAIAdapter",
+    "PendingTask",
+    "UpstreamReply",
+    "UpstreamRequest",
+]
+
+
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to a provider, without its origin and key, which the gateway adds."""
+
+    method: str
+    path: str
+    """From the root of the origin (``/v1/images/generations``), or a full URL on the same origin."""
+    content_type: str | None = None
+    body: bytes | None = None
+
+
+class Adapter(Protocol):
+    """How to speak to one provider."""
+
+    name: ClassVar[str]
+    """As in ``adapter = "..."`` in the configuration, and its entry point."""
+    base_url: ClassVar[str]
+    """The provider's own origin, without ``/v1``."""
+
+    def contracts(self) -> ContractDocument:
+        """What each of the provider's models accepts."""
+        ...
+
+    def encode(self, request: ImageRequest) -> UpstreamRequest:
+        """A request that fits its contract, as the provider wants it sent."""
+        ...
+
+    def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        """The pictures of a reply, or the task that will have them. Raises `imagegate.errors.UpstreamError`."""
+        ...
+
+    def poll(self, task: PendingTask) -> UpstreamRequest:
+        """The request that asks how a task is getting on; its reply is read by `decode`."""
+        ...
+
+
+class OpenAIAdapter:
+    """The OpenAI Images API; contracts are read from the TOML file beside the subclass's module."""
+
+    name: ClassVar[str] = "openai"
+    base_url: ClassVar[str] = "https://api.openai.com"
+    paths: ClassVar[Mapping[Operation, str]] = {
+        "generations": "/v1/images/generations",
+        "edits": "/v1/images/edits",
+        "variations": "/v1/images/variations",
+    }
+    task_path: ClassVar[str] = "/v1/tasks/{id}"
+    """Where a task is asked for when the provider did not say."""
+
+    def contracts(self) -> ContractDocument:
+        package, _, module = type(self).__module__.rpartition(".")
+        file = resources.files(package or module).joinpath(f"{module}.toml")
+        return read_document(file.read_text("utf-8")) if file.is_file() else ContractDocument()
+
+    def encode(self, request: ImageRequest) -> UpstreamRequest:
+        return UpstreamRequest(
+            method="POST",
+            path=self.paths[request.operation],
+            content_type="application/json",
+            body=request.encode(),
+        )
+
+    def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        return read_reply(reply, now=now)
+
+    def poll(self, task: PendingTask) -> UpstreamRequest:
+        return UpstreamRequest(method="GET", path=task.poll_url or self.task_path.format(id=task.id))

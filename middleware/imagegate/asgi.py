@@ -1,0 +1,92 @@
+"""Small ASGI idioms that the layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from starlette.types import Message, Receive, Scope, Send
+
+from imagegate.errors import ImagegateError, PayloadTooLarge
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class ClientDisconnected(Exception):
+    """The client left before it was answered."""
+
+
+def route_path(scope: Scope) -> str:
+    """The path below the mount point; ``root_path`` is only taken off at a slash."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
+        return path[len(root) :]
+    return path
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header called `name` (lower case)."""
+    return next((value for key, value in scope["headers"] if key == name), None)
+
+
+def without_headers(headers: Headers, *names: bytes) -> list[tuple[bytes, bytes]]:
+    return [(key, value) for key, value in headers if key.lower() not in names]
+
+
+async def read_body(receive: Receive, *, limit: int) -> bytes:
+    """The whole request body.
+
+    Raises:
+        PayloadTooLarge: beyond `limit` bytes; the rest is not read.
+        ClientDisconnected: before the end.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise too_large(limit)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def too_large(limit: int) -> PayloadTooLarge:
+    """The rest of the body is not wanted, so the connection cannot be used again."""
+    return PayloadTooLarge(f"The body is larger than {limit:,} bytes.", headers=[(b"connection", b"close")])
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives `body` once, then whatever the server says (only a disconnect is legal then)."""
+    pending = True
+
+    async def replayed() -> Message:
+        nonlocal pending
+        if pending:
+            pending = False
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return replayed
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+    """A complete JSON response."""
+    length = str(len(body)).encode()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", b"application/json"), (b"content-length", length), *headers],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_error(send: Send, error: ImagegateError) -> None:
+    """An error in OpenAI's envelope."""
+    await send_json(send, error.status, error.body(), error.headers)

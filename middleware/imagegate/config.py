@@ -1,0 +1,306 @@
+"""The configuration: frozen structs, read from TOML once, checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from imagegate.contract import ContractDocument, Contracts, load_contracts, read_document
+from imagegate.errors import ConfigError
+from imagegate.registry import installed, load_adapter
+from imagegate.toml_lines import line_of
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Duration(float):
+    """Seconds; in TOML a number, or text such as ``"300s"``, ``"24h"``, ``"50ms"``."""
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every part of the file: keyword-only, and a key that nobody knows is an error."""
+
+
+class UpstreamConfig(_Section, frozen=True, kw_only=True):
+    """A provider account (``[[upstreams]]``)."""
+
+    name: str
+    """Unique; ``name/model`` always addresses this upstream."""
+    adapter: str = ""
+    """An installed adapter; default: `name`."""
+    base_url: str = ""
+    """Default: the adapter's; with or without a trailing ``/v1``."""
+    api_key: str | None = None
+    """None: the client's own Authorization goes upstream."""
+    connect_timeout: Duration = Duration(10)
+    read_timeout: Duration = Duration(300)
+    contracts: str = ""
+    """Path of a TOML file that adds or overrides models."""
+    models: Mapping[str, Mapping[str, Any]] = {}
+    """The same, in place."""
+
+    @property
+    def adapter_name(self) -> str:
+        return self.adapter or self.name
+
+    def origin(self) -> str:
+        """``base_url`` without a trailing slash or ``/v1``, which adapters' paths begin with."""
+        url = self.base_url or load_adapter(self.adapter_name).base_url
+        return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+class DeliveryConfig(_Section, frozen=True, kw_only=True):
+    """Where pictures go (``[delivery]``)."""
+
+    store: str = "file://./images"
+    """``file://directory`` or ``memory://``."""
+    public_url: str = ""
+    """Where clients find the store; default: the address that the request came to."""
+    link_ttl: Duration = Duration(86400)
+    link_secret: str = ""
+    """Signs links; default: made once and kept with the store."""
+    default: Literal["url", "b64_json"] | None = None
+    """The form where a request names none; default: what OpenAI would do for the model."""
+    fetch_allow: tuple[str, ...] = ()
+    """Hosts, addresses or networks that may be fetched from although they are not public."""
+
+
+class TasksConfig(_Section, frozen=True, kw_only=True):
+    """Waiting for providers that answer with a task (``[tasks]``)."""
+
+    store: str = "memory://"
+    poll_interval: Duration = Duration(2)
+    """Before the first question; later ones come less often."""
+    deadline: Duration = Duration(300)
+
+
+class PolicyConfig(_Section, frozen=True, kw_only=True):
+    """How far a request may be changed (``[policy]``)."""
+
+    fit: Literal["nearest", "strict", "pass"] = "nearest"
+    tolerance: float = 0.5
+    """How far a ratio may be moved; beyond it the request is refused. 0.5 is half as wide again."""
+
+
+class AccessConfig(_Section, frozen=True, kw_only=True):
+    """Who may use the gateway (``[access]``)."""
+
+    keys: tuple[str, ...] = ()
+
+
+class LimitsConfig(_Section, frozen=True, kw_only=True):
+    """Sizes in bytes unless said otherwise (``[limits]``)."""
+
+    json_body: int = 32 * 1024**2
+    reply_body: int = 512 * 1024**2
+    image: int = 64 * 1024**2
+    """One picture fetched from a provider's link."""
+    prompt: int = 32_000
+    """Characters."""
+    images: int = 10
+    """Most images in one request, whatever the provider's own maximum."""
+    in_flight: int = 2000
+    """Requests; more are answered 503."""
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """The whole configuration. `load_config` reads it from a file, `default_config` from the environment."""
+
+    prefix: str = "/v1"
+    upstreams: tuple[UpstreamConfig, ...] = ()
+    routes: Mapping[str, tuple[str, ...]] = {}
+    delivery: DeliveryConfig = DeliveryConfig()
+    tasks: TasksConfig = TasksConfig()
+    policy: PolicyConfig = PolicyConfig()
+    access: AccessConfig = AccessConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+    def contracts(self) -> dict[str, Contracts]:
+        """Upstream -> model -> contract: the adapters' own, with what the configuration adds. Raises `ConfigError`."""
+        return {upstream.name: _contracts(upstream) for upstream in self.upstreams}
+
+
+def load_config(path: str | Path, *, environment: Mapping[str, str] | None = None) -> Config:
+    """Reads and checks a TOML file.
+
+    Raises:
+        ConfigError: naming the file, the line and the key.
+    """
+    path = Path(path)
+    try:
+        source = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text") from error
+    try:
+        return parse_config(source, environment=environment, directory=path.parent)
+    except _KeyedError as error:
+        line = line_of(source, error.path)
+        raise ConfigError(f"{path}{f':{line}' if line else ''}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_config(source: str, *, environment: Mapping[str, str] | None = None, directory: Path | None = None) -> Config:
+    """The same for the text of a file; relative paths are taken from `directory`. Raises `ConfigError`."""
+    try:
+        document = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(error)) from error
+    expanded = _expand(document, os.environ if environment is None else environment, ())
+    for model, addresses in (expanded.get("routes") or {}).items():
+        if isinstance(addresses, str):
+            expanded["routes"][model] = [addresses]
+    try:
+        config = msgspec.convert(expanded, Config, dec_hook=_decode_duration)
+    except msgspec.ValidationError as error:
+        raise _keyed(str(error)) from error
+    config = _with_directory(config, directory)
+    _check(config)
+    return config
+
+
+def default_config(environment: Mapping[str, str] | None = None) -> Config:
+    """Every installed adapter whose ``<NAME>_API_KEY`` is set. Raises `ConfigError` where there is none."""
+    environment = os.environ if environment is None else environment
+    upstreams = tuple(
+        UpstreamConfig(name=name, api_key=key)
+        for name in installed()
+        if (key := environment.get(_key_variable(name), "").strip())
+    )
+    if not upstreams:
+        variables = ", ".join(_key_variable(name) for name in installed())
+        raise ConfigError(f"No configuration file, and none of these is set: {variables}.")
+    return Config(upstreams=upstreams)
+
+
+def _key_variable(name: str) -> str:
+    return f"{re.sub('[^A-Za-z0-9]', '_', name).upper()}_API_KEY"
+
+
+class _KeyedError(ConfigError):
+    """Knows which key it is about, so that its line can be told."""
+
+    def __init__(self, message: str, path: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def _keyed(text: str) -> _KeyedError:
+    """msgspec's message, its ``$.upstreams[0].name`` turned into a path and into the words of TOML."""
+    message, _, where = text.partition(" - at `$")
+    path: list[str | int] = []
+    for name, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where):
+        path.append(name if name else int(index) if index.isdecimal() else "*")
+    if found := re.search(r"unknown field `([^`]+)`", message):
+        path.append(found[1])
+        message = f"unknown key '{found[1]}'"
+    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    return _KeyedError(f"{shown}: {message}" if shown else message, tuple(path))
+
+
+def _expand(value: Any, environment: Mapping[str, str], path: tuple[str | int, ...]) -> Any:
+    """Every ``${NAME}`` replaced by the environment's value."""
+    if isinstance(value, str):
+
+        def replacement(found: re.Match[str]) -> str:
+            if found[1] not in environment:
+                raise _KeyedError(f"{path[-1]}: the environment variable {found[1]} is not set", path)
+            return environment[found[1]]
+
+        return _VARIABLE.sub(replacement, value)
+    if isinstance(value, dict):
+        return {key: _expand(item, environment, (*path, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, environment, (*path, index)) for index, item in enumerate(value)]
+    return value
+
+
+def _decode_duration(kind: type, value: Any) -> Any:
+    if kind is not Duration:
+        raise NotImplementedError(kind)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        return Duration(value)
+    if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())) and float(found[1]) > 0:
+        return Duration(float(found[1]) * _UNITS[found[2]])
+    raise ValueError(f"{value!r} is no duration; write for example '2s', '5m' or '24h'")
+
+
+def _with_directory(config: Config, directory: Path | None) -> Config:
+    """Contract files are looked for beside the configuration file."""
+    if directory is None:
+        return config
+    upstreams = tuple(
+        msgspec.structs.replace(upstream, contracts=str(directory / upstream.contracts) if upstream.contracts else "")
+        for upstream in config.upstreams
+    )
+    return msgspec.structs.replace(config, upstreams=upstreams)
+
+
+def _check(config: Config) -> None:
+    """What types cannot say."""
+    if not config.upstreams:
+        raise ConfigError("There must be at least one [[upstreams]].")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", config.prefix):
+        raise _KeyedError(f"prefix: {config.prefix!r} is no path such as '/v1'", ("prefix",))
+    if not config.policy.tolerance >= 0:
+        raise _KeyedError("policy.tolerance: must not be negative", ("policy", "tolerance"))
+    names: set[str] = set()
+    for index, upstream in enumerate(config.upstreams):
+        _check_upstream(config, upstream, index, names)
+    for model, addresses in config.routes.items():
+        for address in addresses:
+            name, slash, rest = address.partition("/")
+            if not slash or not rest or name not in names:
+                raise _KeyedError(
+                    f"routes.{model}: '{address}' must be 'upstream/model' with one of: {', '.join(sorted(names))}",
+                    ("routes", model),
+                )
+        if not addresses:
+            raise _KeyedError(f"routes.{model}: names no upstream", ("routes", model))
+
+
+def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names: set[str]) -> None:
+    def fail(key: str, message: str) -> _KeyedError:
+        return _KeyedError(f"upstreams[{index}].{key}: {message}", ("upstreams", index, key))
+
+    if not _NAME.fullmatch(upstream.name):
+        raise fail("name", f"{upstream.name!r} must be letters, digits, '.', '_' and '-'")
+    if upstream.name in names:
+        raise fail("name", f"there are two upstreams called '{upstream.name}'")
+    names.add(upstream.name)
+    try:
+        load_adapter(upstream.adapter_name)
+    except ConfigError as error:
+        raise fail("adapter" if upstream.adapter else "name", str(error)) from error
+    if upstream.base_url and not re.match(r"https?://[^/?#\s@]+", upstream.base_url):
+        raise fail("base_url", f"{upstream.base_url!r} must start with http:// or https:// and name a host")
+    if upstream.api_key is not None and not upstream.api_key.strip():
+        raise fail("api_key", "is empty; leave it out to send the client's own key upstream")
+    if config.access.keys and upstream.api_key is None:
+        raise fail("name", "access.keys is set, so this upstream needs an api_key of its own")
+    try:
+        _contracts(upstream)
+    except ConfigError as error:
+        raise fail("contracts" if upstream.contracts else "models", str(error)) from error
+
+
+def _contracts(upstream: UpstreamConfig) -> Contracts:
+    documents = [load_adapter(upstream.adapter_name).contracts()]
+    if upstream.contracts:
+        try:
+            documents.append(read_document(Path(upstream.contracts).read_text("utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{upstream.contracts} cannot be read") from error
+    documents.append(ContractDocument(models=upstream.models))
+    return load_contracts(*documents)

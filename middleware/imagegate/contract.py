@@ -1,0 +1,219 @@
+"""What a model accepts, as data.
+
+Contracts are TOML tables, shipped by adapters and written by users in the same schema::
+
+    [models."my-model"]
+    family = "gpt-image-2"                 # start from a family (families.toml), then override
+    size = { rule = "list", values = ["1024x1024"] }
+
+    [models."my-model".parameters]
+    quality = { values = ["low", "high"], translate = { standard = "low" } }
+    style = false                          # taken out of what the family has
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Final, Literal
+
+import msgspec
+
+from imagegate.errors import ConfigError, RequestError, choice_error, type_error
+from imagegate.sizes import SizeRule
+
+Operation = Literal["generations", "edits", "variations"]
+JSONType = Literal["string", "integer", "number", "boolean", "array", "object", "any"]
+
+_NAMES: Final[Mapping[str, str]] = {
+    "string": "a string",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "a boolean",
+    "array": "an array",
+    "object": "an object",
+}
+_CLASSES: Final[Mapping[str, tuple[type, ...]]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+    "any": (object,),
+}
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One JSON member that a model takes."""
+
+    type: JSONType = "string"
+    values: tuple[str | int, ...] = ()
+    """The only values; empty: any of the type."""
+    min: float | None = None
+    max: float | None = None
+    max_length: int | None = None
+    """Characters."""
+    translate: Mapping[str, str] = {}
+    """Another vocabulary's word for the same thing: ``hd`` is ``high``."""
+    nearest: Mapping[str, str] = {}
+    """The next best value. Refused where the policy is ``strict``."""
+    omit: tuple[str, ...] = ()
+    """Values that ask for what the provider does when the member is left out."""
+    only_with: Mapping[str, tuple[str, ...]] = {}
+    """Another member and the values of it that this one needs; without them it is dropped."""
+
+    def check_type(self, field: str, value: Any) -> None:
+        """Raises `RequestError` where `value` has not this parameter's JSON type."""
+        wrong_bool = isinstance(value, bool) and self.type in ("integer", "number")
+        if wrong_bool or not isinstance(value, _CLASSES[self.type]):
+            raise type_error(field, _NAMES[self.type], value)
+
+    def check(self, field: str, value: Any) -> None:
+        """Raises `RequestError` naming `field` and what is allowed."""
+        self.check_type(field, value)
+        if self.values and value not in self.values:
+            raise choice_error(field, str(value), self.values)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            self._check_range(field, value)
+        if self.max_length is not None and isinstance(value, str) and len(value) > self.max_length:
+            raise RequestError(
+                f"Invalid '{field}': string too long. Expected a string with maximum length {self.max_length}, "
+                f"but got a string with length {len(value)} instead.",
+                param=field,
+                code="string_above_max_length",
+            )
+
+    def _check_range(self, field: str, value: float) -> None:
+        kind = "integer" if self.type == "integer" else "decimal"
+        if self.min is not None and value < self.min:
+            raise RequestError(
+                f"Invalid '{field}': {kind} below minimum value. Expected a value >= {self.min:g}, "
+                f"but got {value} instead.",
+                param=field,
+                code=f"{kind}_below_min_value",
+            )
+        if self.max is not None and value > self.max:
+            raise RequestError(
+                f"Invalid '{field}': {kind} above maximum value. Expected a value <= {self.max:g}, "
+                f"but got {value} instead.",
+                param=field,
+                code=f"{kind}_above_max_value",
+            )
+
+
+class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model takes reference images beside a generation's JSON."""
+
+    fields: tuple[str, ...]
+    """The members that hold URLs; the first is the one that others are renamed to."""
+    max: int = 16
+    """Images in all."""
+    mask_field: str | None = None
+    operation: str | None = None
+    """Value of the ``operation`` member that must accompany references."""
+
+
+class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one model of one provider accepts for one operation.
+
+    `parameters` is the whole list of JSON members beside ``model`` and the fields of `size` and `references`.
+    """
+
+    parameters: Mapping[str, Parameter]
+    family: str = ""
+    operations: tuple[Operation, ...] = ("generations",)
+    renames: Mapping[str, str] = {}
+    """A member that the model does not have -> the one of its own with the same meaning."""
+    size: SizeRule | None = None
+    """None: the provider says nothing about sizes, so they pass as they are."""
+    references: ReferenceRule | None = None
+    unknown: Literal["drop", "pass"] = "drop"
+    """What becomes of members that no contract names."""
+
+    @property
+    def max_images(self) -> int:
+        """The most that one request may ask for in ``n``."""
+        parameter = self.parameters.get("n")
+        return int(parameter.max) if parameter and parameter.max is not None else 1
+
+
+class ContractDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A TOML file of contracts."""
+
+    models: Mapping[str, Mapping[str, Any]] = {}
+    families: Mapping[str, Mapping[str, Any]] = {}
+
+
+Contracts = Mapping[str, Contract]
+
+
+def read_document(source: str) -> ContractDocument:
+    """Parses the text of a contract file. Raises `ConfigError`."""
+    try:
+        return msgspec.toml.decode(source, type=ContractDocument)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ConfigError(f"This is no contract file: {error}") from error
+
+
+def families() -> Mapping[str, Mapping[str, Any]]:
+    """The model families as their makers document them (``families.toml``)."""
+    return read_document(resources.files("imagegate").joinpath("families.toml").read_text("utf-8")).families
+
+
+def load_contracts(*documents: ContractDocument) -> dict[str, Contract]:
+    """Merges contract files, later ones over earlier ones, into model id -> contract.
+
+    Raises:
+        ConfigError: naming the model and the key that is wrong.
+    """
+    known: dict[str, Mapping[str, Any]] = dict(families())
+    models: dict[str, Mapping[str, Any]] = {}
+    for document in documents:
+        for name, table in document.families.items():
+            known[name] = _merge(known.get(name, {}), table)
+        for name, table in document.models.items():
+            models[name] = _merge(models.get(name, {}), table)
+    return {name: _contract(name, _with_family(name, table, known)) for name, table in models.items()}
+
+
+def _with_family(name: str, table: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    chain: list[str] = []
+    while family := table.get("family"):
+        if family in chain:
+            raise ConfigError(f"models.{name}: the family {family!r} leads back to itself.")
+        if family not in known:
+            raise ConfigError(
+                f"models.{name}.family: there is no family {family!r}. Known: {', '.join(sorted(known))}."
+            )
+        chain.append(family)
+        parent = known[family]
+        table = {**_merge(parent, table), "family": parent.get("family", "")}
+    return {**_without_removed(table), "family": chain[0] if chain else ""}
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`: parameters and renames key by key, everything else replaces."""
+    merged = dict(base)
+    for key, value in over.items():
+        if key in ("parameters", "renames") and isinstance(value, Mapping):
+            merged[key] = {**merged.get(key, {}), **value}
+        else:
+            merged[key] = value
+    return merged
+
+
+def _without_removed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """``false`` takes out what the family has; it has done its work once all families are merged."""
+    kept = {key: value for key, value in table.items() if value is not False}
+    for key in ("parameters", "renames"):
+        if isinstance(members := kept.get(key), Mapping):
+            kept[key] = {name: value for name, value in members.items() if value is not False}
+    return kept
+
+
+def _contract(name: str, table: Mapping[str, Any]) -> Contract:
+    try:
+        return msgspec.convert({"parameters": {}, **table}, Contract)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"models.{name}: {error}") from error

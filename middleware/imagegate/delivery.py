@@ -1,0 +1,121 @@
+"""Turning pictures from one form into the other: base64 -> store -> link, link -> bytes -> base64."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import errno
+from collections.abc import Collection
+from typing import Any, Literal
+
+import msgspec
+import pybase64
+
+from imagegate.changes import Change
+from imagegate.errors import FetchError, StorageError
+from imagegate.exchange import ImageReply, ReplyImage
+from imagegate.failures import uncertain
+from imagegate.fetch import Fetcher, FetchFailed, FetchRefused
+from imagegate.formats import ImageFormat, sniff
+from imagegate.stores import Links, Store, StoreFull
+
+Form = Literal["url", "b64_json"]
+
+
+def wanted_form(asked: Any, model: str, default: Form | None) -> Form:
+    """How a client wants its pictures: as it says, as configured, or as OpenAI would answer for the model."""
+    if asked in ("url", "b64_json"):
+        return asked  # type: ignore[no-any-return]
+    if default is not None:
+        return default
+    name = model.rpartition("/")[2]
+    return "b64_json" if name.startswith(("gpt-image-", "chatgpt-image-")) else "url"
+
+
+class Delivery:
+    """Stores and fetches pictures.
+
+    Args:
+        store: takes what must become a link.
+        links: signs them.
+        fetcher: reads what must become base64.
+    """
+
+    def __init__(self, store: Store, links: Links, fetcher: Fetcher) -> None:
+        self._store = store
+        self._links = links
+        self._fetcher = fetcher
+
+    async def deliver(
+        self, reply: ImageReply, form: Form, *, public_url: str, trusted_origins: Collection[str] = ()
+    ) -> ImageReply:
+        """The reply with every picture in `form`; all or none.
+
+        Raises:
+            StorageError: a picture could not be stored.
+            FetchError: a link could not be read.
+        """
+        convert = self._to_link(public_url) if form == "url" else self._to_base64(trusted_origins)
+        images = await asyncio.gather(*(convert(image) for image in reply.images))
+        return msgspec.structs.replace(reply, images=tuple(images))
+
+    def _to_link(self, public_url: str) -> Any:
+        async def to_link(image: ReplyImage) -> ReplyImage:
+            if image.b64_json is None:
+                return image
+            picture = decode_base64(image.b64_json)
+            key = await self._stored(picture, known_format(picture))
+            return ReplyImage(url=self._links.link(public_url, key), fields=image.fields)
+
+        return to_link
+
+    def _to_base64(self, trusted_origins: Collection[str]) -> Any:
+        async def to_base64(image: ReplyImage) -> ReplyImage:
+            if image.url is None:
+                return image
+            try:
+                fetched = await self._fetcher.read(image.url, trusted_origins=trusted_origins)
+            except FetchRefused as error:
+                raise FetchError(f"The provider's link may not be fetched: {error}.") from error
+            except FetchFailed as error:
+                raise FetchError(f"The provider's link could not be read: {error}.") from error
+            known_format(fetched.content)
+            return ReplyImage(b64_json=pybase64.b64encode_as_string(fetched.content), fields=image.fields)
+
+        return to_base64
+
+    async def _stored(self, picture: bytes, kind: ImageFormat) -> str:
+        try:
+            return await self._store.put(picture, kind)
+        except OSError as error:
+            full = isinstance(error, StoreFull) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise StorageError(
+                "The image was made, but the store is full."
+                if full
+                else "The image was made, but could not be stored.",
+                status=507 if full else None,
+                code="storage_full" if full else None,
+                headers=[(b"x-should-retry", b"false")],  # the picture is paid for; another try pays again
+            ) from error
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of a provider's base64. Raises `UpstreamUncertain` where it is none."""
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise uncertain("The provider's reply carries broken base64.") from None
+
+
+def known_format(picture: bytes) -> ImageFormat:
+    """The format of a provider's picture. Raises `UpstreamUncertain` where it is none that we know."""
+    kind = sniff(picture[:256])
+    if kind is None:
+        raise uncertain("The provider's reply carries something that is no image.")
+    return kind
+
+
+def count_change(asked: int, reply: ImageReply) -> tuple[Change, ...]:
+    """A provider that answers with another number of images than asked for is disclosed."""
+    made = len(reply.images)
+    return () if made == asked else (Change("n", "mapped", asked, made),)

@@ -1,0 +1,233 @@
+"""Every error that a client can see, and the envelope it is sent in.
+
+::
+
+    ImagegateError
+    ├── RequestError              400  the request is wrong; names the field
+    │   ├── PayloadTooLarge       413
+    │   └── UnsupportedMedia      415
+    ├── AuthenticationError       401
+    ├── ModelNotFound             404
+    ├── Overloaded                503  nothing was sent; try again later
+    ├── StorageError              502  the picture was made but could not be stored
+    ├── FetchError                502  the provider's link could not be read
+    └── UpstreamError                  the provider did not answer with a picture
+        ├── UpstreamRefused            its own error, in the status that it meant
+        │   └── ModerationBlocked 400  refused for its content
+        ├── UpstreamUnreachable   502  nothing reached it
+        └── UpstreamUncertain     502  it may have made the picture all the same (504 on time-out)
+
+`ConfigError` is for operators and never reaches a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+Outcome = Literal["not_sent", "rejected", "uncertain"]
+"""What became of a paid POST. Only the first two may be tried again or elsewhere (README, "Nothing is paid twice")."""
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message names the key and, where it is known, the line."""
+
+
+class ImagegateError(Exception):
+    """An error with an OpenAI envelope.
+
+    Args:
+        message: for the client; free of hosts, keys and internals.
+        param: the field at fault, as the client calls it.
+        code: machine-readable reason, OpenAI's own word where it has one.
+    """
+
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        type: str | None = None,  # noqa: A002 - the envelope's own word
+        status: int | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+        if type is not None:
+            self.type = type
+        if status is not None:
+            self.status = status
+        self.headers: list[tuple[bytes, bytes]] = list(headers)
+        self.details: dict[str, Any] = {}
+        """Members of ``error.imagegate``: upstream, its request id, what was made all the same."""
+
+    def envelope(self) -> dict[str, Any]:
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        if self.details:
+            error["imagegate"] = self.details
+        return {"error": error}
+
+    def body(self) -> bytes:
+        return msgspec.json.encode(self.envelope())
+
+
+class RequestError(ImagegateError):
+    """The request cannot be honoured as it stands; nothing was sent."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class PayloadTooLarge(RequestError):
+    """The body, or one part of it, is over the limit."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class UnsupportedMedia(RequestError):
+    """The body's media type is not one that the endpoint reads."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class AuthenticationError(ImagegateError):
+    """No key, or a wrong one."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class ModelNotFound(ImagegateError):
+    """No route and no contract names the model."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class Overloaded(ImagegateError):
+    """More requests in flight than the gateway is allowed to hold."""
+
+    status = 503
+    type = "server_error"
+    code = "overloaded"
+
+
+class StorageError(ImagegateError):
+    """The pictures were made, but the store did not take them; base64 is never sent in a link's place."""
+
+    status = 502
+    code = "storage_failed"
+
+
+class FetchError(ImagegateError):
+    """The provider answered with a link that could not be read."""
+
+    status = 502
+    code = "image_fetch_failed"
+
+
+class UpstreamError(ImagegateError):
+    """The provider did not answer with a picture."""
+
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+    outcome: Outcome = "uncertain"
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, request_id: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(message, **kwargs)
+        self.retry_after = retry_after
+        """Seconds, as the provider asked."""
+        if retry_after is not None:
+            self.headers.append((b"retry-after", str(max(0, round(retry_after))).encode()))
+        if request_id:
+            self.details["upstream_request_id"] = request_id
+        if self.outcome == "uncertain":
+            # The official SDKs repeat 5xx by themselves, which may pay a second time.
+            self.headers.append((b"x-should-retry", b"false"))
+
+    @property
+    def may_go_elsewhere(self) -> bool:
+        """Whether another candidate may be asked without paying twice or hiding the client's own mistake."""
+        if self.outcome == "not_sent":
+            return True
+        return self.outcome == "rejected" and (self.status in (408, 409, 429) or self.status >= 500)
+
+
+class UpstreamRefused(UpstreamError):
+    """A complete reply that carries the provider's own error."""
+
+    outcome: Outcome = "rejected"
+
+
+class ModerationBlocked(UpstreamRefused):
+    """Refused for its content, however the provider says so (several hide it in a 200)."""
+
+    status = 400
+    type = "image_generation_user_error"
+    code = "moderation_blocked"
+
+    @property
+    def may_go_elsewhere(self) -> bool:
+        return False
+
+
+class UpstreamUnreachable(UpstreamError):
+    """The request certainly did not reach the provider."""
+
+    code = "upstream_unreachable"
+    outcome: Outcome = "not_sent"
+
+
+class UpstreamUncertain(UpstreamError):
+    """The provider may have received the request: time-out, reset, cut reply, or a page that is not its own error."""
+
+    code = "upstream_uncertain"
+
+
+def type_error(field: str, expected: str, value: Any) -> RequestError:
+    """OpenAI's words for a member of the wrong JSON type."""
+    got = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "an integer",
+        float: "a decimal number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }.get(type(value), "something else")
+    return RequestError(
+        f"Invalid type for '{field}': expected {expected}, but got {got} instead.",
+        param=field,
+        code="invalid_type",
+    )
+
+
+def choice_error(field: str, value: str, allowed: Sequence[Any]) -> RequestError:
+    """OpenAI's words for a value outside an enumeration."""
+    words = [repr(word) for word in allowed]
+    listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])}, and {words[-1]}"
+    shown = value if len(value) <= 64 else value[:61] + "..."
+    return RequestError(f"Invalid value: {shown!r}. Supported values are: {listed}.", param=field)

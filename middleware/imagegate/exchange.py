@@ -1,0 +1,102 @@
+"""The parsed request and reply that the layers share, and where they stand in the ASGI scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from imagegate.changes import Change
+from imagegate.contract import Contract, Operation
+
+SCOPE_KEY: Final = "imagegate"
+"""Scope key of the `Exchange`, once a layer has read the body."""
+REPLY: Final = "imagegate.reply"
+"""ASGI extension, and type of the message that carries an `ImageReply` up to the layer that announced it.
+
+The message has ``reply`` and, as ``http.response.start`` has, a list of ``headers`` that layers may add to.
+"""
+
+
+class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to the Images API, members as the client named them."""
+
+    operation: Operation
+    fields: Mapping[str, Any]
+    """JSON members in the client's order; null members, which mean "omitted", are gone."""
+    body: bytes | None = None
+    """The client's own bytes, as long as they say exactly what `fields` says."""
+
+    @property
+    def model(self) -> str:
+        model = self.fields["model"]
+        return model if isinstance(model, str) else ""
+
+    @property
+    def n(self) -> int:
+        """Images asked for; 1 where the client does not say."""
+        n = self.fields.get("n", 1)
+        return n if isinstance(n, int) else 1
+
+    def with_fields(self, fields: Mapping[str, Any]) -> ImageRequest:
+        return msgspec.structs.replace(self, fields=fields, body=None)
+
+    def encode(self) -> bytes:
+        """The request as JSON: the client's own bytes where nothing changed."""
+        return self.body if self.body is not None else msgspec.json.encode(self.fields)
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate to answer a request."""
+
+    upstream: str
+    model: str
+    contract: Contract | None
+    """None: the model is in no contract, so the request passes unchanged."""
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """What the layers hand down beside the request itself."""
+
+    request: ImageRequest
+    public_model: str
+    """The model as the client asked for it."""
+    explain: bool = False
+    """Show what would be sent, send nothing."""
+    authorization: str | None = None
+    """The client's own ``Authorization``, for upstreams without a key of their own."""
+    target: Target | None = None
+    changes: tuple[Change, ...] = ()
+
+    def replace(self, **members: Any) -> Exchange:
+        return msgspec.structs.replace(self, **members)
+
+
+class ReplyImage(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture of a reply; exactly one of `url` and `b64_json` is set."""
+
+    url: str | None = None
+    b64_json: str | None = None
+    fields: Mapping[str, Any] = {}
+    """Other members, such as ``revised_prompt``."""
+
+
+class ImageReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply that carries pictures."""
+
+    images: tuple[ReplyImage, ...]
+    created: int
+    """Unix time in seconds."""
+    fields: Mapping[str, Any] = {}
+    """Other members, such as ``usage``."""
+
+    def encode(self) -> bytes:
+        data = [_with_picture(image) for image in self.images]
+        return msgspec.json.encode({"created": self.created, **self.fields, "data": data})
+
+
+def _with_picture(image: ReplyImage) -> dict[str, Any]:
+    if image.url is not None:
+        return {"url": image.url, **image.fields}
+    return {"b64_json": image.b64_json, **image.fields}

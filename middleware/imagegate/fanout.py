@@ -1,0 +1,58 @@
+"""One request as several: how `n` is divided, and how the replies become one again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imagegate.errors import UpstreamError, UpstreamUncertain
+from imagegate.exchange import ImageReply
+
+
+def shares(n: int, most: int) -> tuple[int, ...]:
+    """`n` in as few parts as possible, none above `most`: 5 by 2 is 2, 2, 1."""
+    whole, rest = divmod(n, most)
+    return (most,) * whole + ((rest,) if rest else ())
+
+
+def merge(replies: Sequence[ImageReply]) -> ImageReply:
+    """One reply with all images in order; usage is added up, other members are those of the first."""
+    first = replies[0]
+    fields = dict(first.fields)
+    usages = [usage for reply in replies if isinstance(usage := reply.fields.get("usage"), Mapping)]
+    if usages:
+        fields["usage"] = _sum(usages)
+    images = tuple(image for reply in replies for image in reply.images)
+    return ImageReply(images=images, created=first.created, fields=fields)
+
+
+def _sum(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {}
+    for usage in usages:
+        for name, value in usage.items():
+            before = total.get(name)
+            if isinstance(value, Mapping):
+                total[name] = _sum([before, value]) if isinstance(before, Mapping) else dict(value)
+            elif isinstance(value, (int, float)) and isinstance(before, (int, float)):
+                total[name] = before + value
+            else:
+                total.setdefault(name, value)
+    return total
+
+
+def incomplete(error: UpstreamError, made: Sequence[ImageReply], n: int) -> UpstreamError:
+    """The error of one part as that of the whole. What the other parts made was paid for, so it is not tried again."""
+    images = [image for reply in made for image in reply.images]
+    if not images:
+        return error
+    whole = UpstreamUncertain(
+        f"{len(images)} of {n} images were made, then: {error.message}",
+        status=error.status,
+        type=error.type,
+        code=error.code,
+        param=error.param,
+    )
+    whole.details = {**error.details, "images_made": len(images)}
+    if links := [{"url": image.url} for image in images if image.url]:
+        whole.details["data"] = links
+    return whole

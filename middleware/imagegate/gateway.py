@@ -1,0 +1,160 @@
+"""ImageGateway: the whole stack as one ASGI middleware."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imagegate.asgi import route_path
+from imagegate.catalog import Catalog
+from imagegate.config import Config, default_config, load_config
+from imagegate.delivery import Delivery
+from imagegate.events import Hook
+from imagegate.fetch import Fetcher
+from imagegate.http import HTTPClient, Timeouts, Transport
+from imagegate.layers import Admit, Deliver, Fit, Observe, Read, References, Route, Upstream
+from imagegate.layers.base import endpoint_of
+from imagegate.models import Models
+from imagegate.not_found import NotFound
+from imagegate.registry import load_adapter
+from imagegate.stores import Links, open_store
+from imagegate.stores.serving import IMAGES_PATH, ServeImages
+from imagegate.upstream import Upstream as Account
+
+
+class ImageGateway:
+    """Answers the OpenAI Images API through the configured providers; everything else is the application's.
+
+    ``app.add_middleware(ImageGateway, config="imagegate.toml")`` mounts it in FastAPI or Starlette. It also stands
+    alone (`app` left out), and below ``Mount``, whose parent must then run `lifespan` or ``async with gateway``.
+
+    Args:
+        app: gets every request that is not for the gateway.
+        config: a `Config`, or the path of a TOML file; None: providers whose ``<NAME>_API_KEY`` is set.
+        hooks: told about every exchange; default: one log line each.
+        transport: in place of the gateway's own HTTP client, for tests; not closed by the gateway.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp | None = None,
+        *,
+        config: Config | str | PathLike[str] | None = None,
+        hooks: Sequence[Hook] | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        self.app: ASGIApp = NotFound() if app is None else app
+        self.config = _config(config)
+        self.catalog = Catalog(self.config.contracts(), self.config.routes)
+        self._client = HTTPClient(transport=transport)
+        delivery = self.config.delivery
+        self._store = open_store(delivery.store, ttl=delivery.link_ttl)
+        self._stack: ASGIApp = self._compose(hooks)
+
+    def _compose(self, hooks: Sequence[Hook] | None) -> ASGIApp:
+        """The layers, innermost first."""
+        config = self.config
+        limits, policy, delivery, prefix = config.limits, config.policy, config.delivery, config.prefix
+        secret = delivery.link_secret.encode() or self._store.link_secret()
+        links = Links(secret, ttl=delivery.link_ttl)
+        self._images = ServeImages(self._store, links)
+        fetcher = Fetcher(self._client, allow=delivery.fetch_allow, max_bytes=limits.image)
+        layer: Any = Upstream(accounts=self._accounts(), client=self._client, prefix=prefix)
+        layer = References(layer, prefix=prefix)
+        layer = Fit(layer, prefix=prefix, policy=policy.fit, tolerance=policy.tolerance)
+        layer = Route(layer, prefix=prefix, catalog=self.catalog, max_images=limits.images)
+        layer = Deliver(
+            layer,
+            prefix=prefix,
+            delivery=Delivery(self._store, links, fetcher),
+            public_url=self._public_url,
+            default=delivery.default,
+        )
+        layer = Read(layer, prefix=prefix, json_limit=limits.json_body, prompt_limit=limits.prompt)
+        layer = Models(layer, prefix=prefix, catalog=self.catalog)
+        layer = Admit(
+            layer,
+            prefix=prefix,
+            keys=config.access.keys,
+            body_limit=limits.json_body,
+            in_flight=limits.in_flight,
+        )
+        return Observe(layer, prefix=prefix, hooks=hooks)
+
+    def _accounts(self) -> list[Account]:
+        config = self.config
+        return [
+            Account(
+                name=upstream.name,
+                adapter=load_adapter(upstream.adapter_name),
+                base_url=upstream.origin(),
+                api_key=upstream.api_key,
+                timeouts=Timeouts(connect=upstream.connect_timeout, read=upstream.read_timeout),
+                poll_interval=config.tasks.poll_interval,
+                deadline=config.tasks.deadline,
+                reply_limit=config.limits.reply_body,
+            )
+            for upstream in config.upstreams
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if endpoint_of(scope, self.config.prefix):
+                await self._stack(scope, receive, send)
+                return
+            if scope["method"] == "GET" and route_path(scope).startswith(IMAGES_PATH):
+                await self._images(scope, receive, send)
+                return
+        elif scope["type"] == "lifespan":
+            send = self._closing(send)
+        await self.app(scope, receive, send)
+
+    def _closing(self, send: Send) -> Send:
+        """The application's lifespan is ours too: when it ends, connections are closed before the server knows."""
+
+        async def closing(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await self.aclose()
+            await send(message)
+
+        return closing
+
+    def _public_url(self, scope: Scope) -> str:
+        """Of the store: as configured, else where this request came to."""
+        if self.config.delivery.public_url:
+            return self.config.delivery.public_url
+        connection = HTTPConnection(scope)
+        root = scope.get("root_path", "").rstrip("/")
+        return f"{connection.url.scheme}://{connection.url.netloc}{root}{IMAGES_PATH}"
+
+    async def aclose(self) -> None:
+        """Closes the connections to providers. The application's lifespan does it where there is one."""
+        await self._client.aclose()
+        await self._store.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @asynccontextmanager
+    async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
+        """For the lifespan of an application that mounts the gateway: ``Starlette(lifespan=gateway.lifespan)``."""
+        async with self:
+            yield
+
+
+def _config(config: Config | str | PathLike[str] | None) -> Config:
+    if config is None:
+        return default_config()
+    return config if isinstance(config, Config) else load_config(Path(config))

@@ -1,0 +1,13 @@
+"""The layers: each plain ASGI middleware, useful alone in front of anybody's handler, composed by `ImageGateway`."""
+
+from imagegate.layers.admit import Admit
+from imagegate.layers.base import Layer
+from imagegate.layers.deliver import Deliver
+from imagegate.layers.fit import Fit
+from imagegate.layers.observe import Observe
+from imagegate.layers.read import Read
+from imagegate.layers.references import References
+from imagegate.layers.route import Route
+from imagegate.layers.upstream import Upstream
+
+__all__ = ["Admit", "Deliver", "Fit", "Layer", "Observe", "Read", "References", "Route", "Upstream"]

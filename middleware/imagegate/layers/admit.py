@@ -1,0 +1,70 @@
+"""Admit: who may come in, and how much; decided on headers, before the body is asked for."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from imagegate.asgi import header, too_large
+from imagegate.errors import AuthenticationError, Overloaded
+from imagegate.layers.base import DEFAULT_JSON_LIMIT, Layer
+
+
+class Admit(Layer):
+    """Refuses strangers, bodies that are too large, and more requests than the gateway may hold.
+
+    Args:
+        keys: that clients must send as ``Authorization: Bearer``; empty: anybody may come in.
+        body_limit: bytes, by ``Content-Length``.
+        in_flight: requests at a time.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        prefix: str = "/v1",
+        keys: Collection[str] = (),
+        body_limit: int = DEFAULT_JSON_LIMIT,
+        in_flight: int = 2000,
+    ) -> None:
+        super().__init__(app, prefix=prefix)
+        self._keys = tuple(key.encode() for key in keys)
+        self._body_limit = body_limit
+        self._places = in_flight
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._check_key(header(scope, b"authorization"))
+        length = header(scope, b"content-length")
+        if length is not None and length.isdigit() and int(length[:20]) > self._body_limit:
+            raise too_large(self._body_limit)
+        if self._places <= 0:
+            raise Overloaded(
+                "The gateway holds as many requests as it may. Try again in a moment.",
+                headers=[(b"retry-after", b"1"), (b"connection", b"close")],
+            )
+        self._places -= 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._places += 1
+
+    def _check_key(self, authorization: bytes | None) -> None:
+        if not self._keys:
+            return
+        scheme, _, key = (authorization or b"").strip().partition(b" ")
+        if scheme.lower() != b"bearer" or not key.strip():
+            raise AuthenticationError(
+                "You did not provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'.",
+                code="missing_api_key",
+                headers=[(b"www-authenticate", b"Bearer"), (b"connection", b"close")],
+            )
+        # Every key is compared, so that the time taken does not tell which one came near.
+        matches = [hmac.compare_digest(key.strip(), known) for known in self._keys]
+        if not any(matches):
+            raise AuthenticationError(
+                "Incorrect API key provided.",
+                headers=[(b"www-authenticate", b"Bearer"), (b"connection", b"close")],
+            )

@@ -1,0 +1,189 @@
+"""What every layer is: an ASGI middleware that knows its paths, shares the parsed request and answers errors once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imagegate.asgi import header, read_body, replay, route_path, send_error, send_json, without_headers
+from imagegate.changes import header_value
+from imagegate.contract import Operation
+from imagegate.errors import ImagegateError, RequestError, UnsupportedMedia, UpstreamError
+from imagegate.events import PROGRESS_KEY, Progress
+from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply
+from imagegate.openai import read_json
+
+Endpoint = Literal["generations", "edits", "variations", "models"]
+
+_OPERATIONS: Final[Mapping[str, Operation]] = {"/images/generations": "generations"}
+DEFAULT_JSON_LIMIT: Final = 32 * 1024**2
+DEFAULT_PROMPT_LIMIT: Final = 32_000
+
+
+def endpoint_of(scope: Scope, prefix: str) -> Endpoint | None:
+    """Which of our endpoints a request is for, with or without a trailing slash; None: not ours."""
+    path = route_path(scope)
+    if not path.startswith(prefix):
+        return None
+    rest = path[len(prefix) :]
+    rest = rest[:-1] if rest.endswith("/") else rest
+    if scope["method"] == "POST":
+        return _OPERATIONS.get(rest)
+    return "models" if scope["method"] == "GET" and rest == "/models" else None
+
+
+class Layer:
+    """Base of the layers.
+
+    The outermost layer that a request meets answers errors and writes the gateway's headers, whichever layer that is;
+    those below raise `ImagegateError`.
+
+    Args:
+        app: the next layer, or anybody's ASGI application.
+        prefix: what the paths of the Images API begin with.
+    """
+
+    def __init__(self, app: ASGIApp, *, prefix: str = "/v1") -> None:
+        self.app = app
+        self.prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif PROGRESS_KEY in scope:
+            await self.handle(scope, receive, send)
+        elif (endpoint := endpoint_of(scope, self.prefix)) is None:
+            await self.app(scope, receive, send)
+        else:
+            progress = Progress(endpoint)
+            await answer_errors(self, {**scope, PROGRESS_KEY: progress}, receive, Answer(send, progress))
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The layer's own work on a request for one of our endpoints."""
+        raise NotImplementedError
+
+    async def exchange(self, scope: Scope, receive: Receive) -> Exchange:
+        """The parsed request; read here where no layer above has done so."""
+        if exchange := scope.get(SCOPE_KEY):
+            return exchange  # type: ignore[no-any-return]
+        return await read_exchange(scope, receive)
+
+    async def forward(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
+        """Hands on: to a layer as it is, to anybody else's application as the bytes of a JSON request."""
+        scope = {**scope, SCOPE_KEY: exchange}
+        if not isinstance(self.app, Layer):
+            body = exchange.request.encode()
+            kept = without_headers(scope["headers"], b"content-length", b"content-type", b"transfer-encoding")
+            length = str(len(body)).encode()
+            scope["headers"] = [*kept, (b"content-type", b"application/json"), (b"content-length", length)]
+            receive = replay(body, receive)
+        await self.app(scope, receive, send)
+
+
+class Answer:
+    """The outermost `send`: adds what the gateway says about the exchange, and knows whether it has begun."""
+
+    def __init__(self, send: Send, progress: Progress) -> None:
+        self._send = send
+        self._progress = progress
+        self.status: int | None = None
+        """Of the answer, once it has begun."""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers()]}
+        await self._send(message)
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        progress = self._progress
+        headers: list[tuple[bytes, bytes]] = []
+        if progress.request_id:
+            headers.append((b"x-request-id", progress.request_id.encode()))
+        if progress.upstream:
+            headers.append((b"imagegate-upstream", progress.upstream.encode()))
+        if not progress.contract:
+            headers.append((b"imagegate-contract", b"none"))
+        if progress.changes:
+            headers.append((b"imagegate-changes", header_value(progress.changes).encode()))
+        return headers
+
+
+async def answer_errors(layer: Layer, scope: Scope, receive: Receive, answer: Answer) -> None:
+    """Runs `layer`; its error becomes the answer. Once an answer has begun, errors go to the server, which hangs up."""
+    progress: Progress = scope[PROGRESS_KEY]
+    try:
+        await layer.handle(scope, receive, answer)
+    except ImagegateError as error:
+        progress.error_code = error.code or error.type
+        if isinstance(error, UpstreamError):
+            progress.outcome = error.outcome
+        if progress.upstream:
+            error.details.setdefault("upstream", progress.upstream)
+        if answer.status is not None:
+            raise
+        await send_error(answer, error)
+
+
+async def read_exchange(
+    scope: Scope,
+    receive: Receive,
+    *,
+    json_limit: int = DEFAULT_JSON_LIMIT,
+    prompt_limit: int = DEFAULT_PROMPT_LIMIT,
+) -> Exchange:
+    """Reads and checks the body of a request for one of our endpoints.
+
+    Raises:
+        RequestError: naming the field at fault.
+        ClientDisconnected: before the end of the body.
+    """
+    progress: Progress = scope[PROGRESS_KEY]
+    operation: Operation = progress.endpoint  # type: ignore[assignment]
+    explain = _explain(header(scope, b"imagegate-explain"))
+    _check_media_type(header(scope, b"content-type"))
+    body = await read_body(receive, limit=json_limit)
+    request = read_json(body, operation, max_prompt=prompt_limit)
+    if request.fields.get("stream"):
+        raise RequestError("Streaming is not supported.", param="stream", code="unsupported_parameter")
+    progress.model = request.model
+    progress.images_asked = request.n
+    authorization = header(scope, b"authorization")
+    return Exchange(
+        request=request,
+        public_model=request.model,
+        explain=explain,
+        authorization=authorization.decode("latin-1") if authorization else None,
+    )
+
+
+def _explain(value: bytes | None) -> bool:
+    """An RFC 9651 boolean. Anything else is refused: somebody who only wants to look must not be charged."""
+    if value is None or value.strip() == b"?0":
+        return False
+    if value.strip() == b"?1":
+        return True
+    raise RequestError("The header Imagegate-Explain must be ?1 or ?0.", param="Imagegate-Explain")
+
+
+def _check_media_type(value: bytes | None) -> None:
+    media_type = (value or b"application/json").split(b";", 1)[0].strip().lower()
+    if media_type != b"application/json" and not media_type.endswith(b"+json"):
+        shown = media_type.decode("latin-1")[:64]
+        raise UnsupportedMedia(
+            f"The body must be application/json, not '{shown}'.", headers=[(b"connection", b"close")]
+        )
+
+
+async def send_reply(scope: Scope, send: Send, reply: ImageReply, *, origin: str = "") -> None:
+    """Hands a reply up: typed, where a layer above has announced that it takes it, else as JSON.
+
+    Args:
+        origin: of the upstream; links to it are trusted.
+    """
+    if REPLY in (scope.get("extensions") or {}):
+        await send({"type": REPLY, "reply": reply, "origin": origin})
+    else:
+        await send_json(send, 200, reply.encode())

@@ -1,0 +1,54 @@
+"""Fit: the request, rewritten into what the candidate's contract accepts."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from imagegate.catalog import find_contract
+from imagegate.contract import Contracts, load_contracts
+from imagegate.events import PROGRESS_KEY, Progress
+from imagegate.fit import Policy, fit
+from imagegate.layers.base import Layer
+from imagegate.registry import load_adapter
+
+
+class Fit(Layer):
+    """Works on the candidate that Route chose; alone, on the contract of the model that the request names.
+
+    Args:
+        adapter: whose contracts count where no Route stands above, by name.
+        contracts: the same, given directly.
+        policy: ``nearest``, ``strict`` or ``pass``.
+        tolerance: how far a ratio may be moved; 0.5 is half as wide again.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        prefix: str = "/v1",
+        adapter: str | None = None,
+        contracts: Contracts | None = None,
+        policy: Policy = "nearest",
+        tolerance: float = 0.5,
+    ) -> None:
+        super().__init__(app, prefix=prefix)
+        if contracts is None and adapter is not None:
+            contracts = load_contracts(load_adapter(adapter).contracts())
+        self._contracts = contracts or {}
+        self._policy: Policy = policy
+        self._tolerance = tolerance
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = await self.exchange(scope, receive)
+        progress: Progress = scope[PROGRESS_KEY]
+        model = exchange.request.model
+        contract = exchange.target.contract if exchange.target else find_contract(self._contracts, model)
+        progress.contract = contract is not None
+        progress.fit_changes = ()
+        if contract is not None:
+            request, progress.fit_changes = fit(
+                exchange.request, contract, policy=self._policy, tolerance=self._tolerance
+            )
+            exchange = exchange.replace(request=request)
+        await self.forward(scope, exchange, receive, send)

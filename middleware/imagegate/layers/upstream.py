@@ -1,0 +1,53 @@
+"""Upstream: the innermost layer, which asks the provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from imagegate.asgi import send_json
+from imagegate.errors import AuthenticationError, ModelNotFound
+from imagegate.events import PROGRESS_KEY, Progress
+from imagegate.http import HTTPClient
+from imagegate.layers.base import Layer, send_reply
+from imagegate.upstream import Upstream as Account
+from imagegate.upstream import converse, explanation
+
+
+class Upstream(Layer):
+    """Answers requests through provider accounts; there is no application below it.
+
+    Args:
+        accounts: that Route may choose from; the first one answers where there is no Route.
+        client: sends the requests; not closed here.
+    """
+
+    def __init__(self, *, accounts: Iterable[Account], client: HTTPClient, prefix: str = "/v1") -> None:
+        super().__init__(_nothing_below, prefix=prefix)
+        self._accounts = {account.name: account for account in accounts}
+        self._client = client
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = await self.exchange(scope, receive)
+        progress: Progress = scope[PROGRESS_KEY]
+        account = self._accounts[exchange.target.upstream] if exchange.target else next(iter(self._accounts.values()))
+        progress.upstream = account.name
+        request = account.adapter.encode(exchange.request)
+        if exchange.explain:
+            progress.explained = True
+            shown = explanation(account, request, authorization=exchange.authorization, changes=progress.changes)
+            await send_json(send, 200, msgspec.json.encode(shown))
+            return
+        if not account.api_key and not exchange.authorization:
+            raise AuthenticationError(
+                "You did not provide an API key. Send the provider's key as 'Authorization: Bearer YOUR_KEY'.",
+                code="missing_api_key",
+            )
+        reply = await converse(self._client, account, request, authorization=exchange.authorization, progress=progress)
+        await send_reply(scope, send, reply, origin=account.origin)
+
+
+async def _nothing_below(scope: Scope, receive: Receive, send: Send) -> None:
+    raise ModelNotFound("There is no such endpoint.", code="not_found")

@@ -1,0 +1,284 @@
+"""Reading providers' replies: pictures, a task to wait for, or an error. Pure.
+
+The reader is tolerant: relays share a handful of dialects (OpenAI, TokenLab, ToAPIs, New-API) and mix them, so what
+a document carries decides, not who sent it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused
+from imagegate.exchange import ImageReply, ReplyImage
+from imagegate.failures import ProviderError, failure, provider_error, refusal, shorten, uncertain
+
+Bucket = Literal["pending", "done", "failed", "cancelled", "moderated", "lost"]
+
+_BUCKETS: Final[Mapping[str, Bucket]] = {
+    **dict.fromkeys(("queued", "pending", "submitted", "starting", "in_queue", "not_start"), "pending"),
+    **dict.fromkeys(("in_progress", "processing", "running", "reasoning", "generating"), "pending"),
+    **dict.fromkeys(("completed", "succeeded", "success", "ready"), "done"),
+    **dict.fromkeys(("failed", "failure", "error"), "failed"),
+    **dict.fromkeys(("canceled", "cancelled"), "cancelled"),
+    **dict.fromkeys(("request moderated", "content moderated"), "moderated"),
+    **dict.fromkeys(("task not found", "unknown", "task_not_exist"), "lost"),
+}
+_GEMINI_BLOCKS: Final = frozenset(
+    [
+        "SAFETY",
+        "IMAGE_SAFETY",
+        "PROHIBITED_CONTENT",
+        "IMAGE_PROHIBITED_CONTENT",
+        "RECITATION",
+        "IMAGE_RECITATION",
+        "BLOCKLIST",
+        "SPII",
+    ]
+)
+_TASK_REPLY_FIELDS: Final = ("usage", "size", "quality", "background", "output_format")
+"""What is passed on of a finished task; the rest describes the task, not the pictures."""
+
+
+class PendingTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that the provider accepted and that is still at work."""
+
+    id: str
+    poll_url: str | None = None
+    """As the provider gave it: relative or absolute."""
+    progress: float | None = None
+    """Percent."""
+
+
+class UpstreamReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A complete HTTP reply of a provider."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+    """What a provider's reply carries.
+
+    Args:
+        now: Unix time in seconds, for replies that do not say when they were made.
+
+    Raises:
+        UpstreamError: the reply is an error, carries no picture, or cannot be read.
+    """
+    request_id = reply.headers.get("x-request-id")
+    document = _object(reply.body)
+    if reply.status >= 400:
+        error = failure(reply.status, document, request_id=request_id)
+        _add_retry_after(error, reply.headers.get("retry-after"))
+        raise error
+    if document is None:
+        raise uncertain(f"The provider answered {reply.status} with something that is no JSON.", request_id=request_id)
+    return read_document(document, now=now, request_id=request_id)
+
+
+def read_document(document: Mapping[str, Any], *, now: int, request_id: str | None = None) -> ImageReply | PendingTask:
+    """The same for a document that came with a status below 400. Raises `UpstreamError`."""
+    node = _task_node(document)
+    word = node.get("status") or node.get("task_status")
+    bucket = _bucket(word) if isinstance(word, str) else None
+    if bucket in ("failed", "cancelled", "moderated", "lost"):
+        raise _ended(bucket, document, str(word), request_id)
+    if blocked := _blocked_word(document):
+        raise ModerationBlocked(f"The provider blocked the request: {blocked}.", request_id=request_id)
+    items = list(_items(document))
+    images = [image for item in items if (image := _image(item))]
+    if not images and bucket == "pending" and (task := _task(node)):
+        return task
+    failed = [item for item in items if _image(item) is None and _failed(item)]
+    if failed:
+        raise _incomplete(failed, images, request_id)
+    if not images:
+        raise _without_images(document, request_id)
+    fields = (
+        {name: document[name] for name in _TASK_REPLY_FIELDS if document.get(name) is not None}
+        if word is not None
+        else {name: value for name, value in document.items() if name not in ("created", "data") and value is not None}
+    )
+    return ImageReply(images=tuple(images), created=_created(document, now), fields=fields)
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _add_retry_after(error: UpstreamError, header: str | None) -> None:
+    """Only whole seconds are read; a date would need the provider's clock to be right."""
+    if header and header.isascii() and header.isdecimal() and error.retry_after is None:
+        error.retry_after = float(header[:9])
+        error.headers.append((b"retry-after", header[:9].encode()))
+
+
+# Tasks
+
+
+def _task_node(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where the task's state stands: at the top, under ``data`` (New-API; a list of one at others), or ``output``."""
+    if isinstance(document.get("status"), str):
+        return document
+    for name in ("data", "output"):
+        node = document.get(name)
+        if isinstance(node, list) and len(node) == 1:
+            node = node[0]
+        if isinstance(node, Mapping) and (
+            isinstance(node.get("status"), str) or isinstance(node.get("task_status"), str)
+        ):
+            return node
+    return document
+
+
+def _bucket(word: str) -> Bucket:
+    """Words that nobody has told us yet mean that the task is still at work; a deadline ends the wait."""
+    return _BUCKETS.get(word.lower(), "pending")
+
+
+def _task(node: Mapping[str, Any]) -> PendingTask | None:
+    id_ = next((node[name] for name in ("task_id", "id", "request_id") if isinstance(node.get(name), str)), None)
+    poll_url = next((node[name] for name in ("poll_url", "polling_url") if isinstance(node.get(name), str)), None)
+    if not id_:
+        return None
+    return PendingTask(id=id_, poll_url=poll_url or None, progress=_percent(node.get("progress")))
+
+
+def _percent(value: Any) -> float | None:
+    if isinstance(value, str):
+        value = value.rstrip("%")
+        return float(value) if value.isdecimal() else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _ended(bucket: Bucket, document: Mapping[str, Any], word: str, request_id: str | None) -> UpstreamError:
+    found = provider_error(document)
+    message = shorten(found.message) if found else ""
+    if bucket == "moderated" or (found and found.moderated):
+        code = found.code if found and found.code == "content_policy_violation" else None
+        return ModerationBlocked(message or f"The provider answered: {word}.", code=code, request_id=request_id)
+    if bucket == "lost":
+        return UpstreamRefused(
+            message or "The provider does not know the task any more.",
+            status=404,
+            type="invalid_request_error",
+            code="task_not_found",
+            request_id=request_id,
+        )
+    if bucket == "cancelled" or document.get("cancelled") is True:
+        return UpstreamRefused(message or "The task was cancelled.", code="task_cancelled", request_id=request_id)
+    code = found.code if found and found.code else "generation_failed"
+    return UpstreamRefused(message or "The provider could not make the image.", code=code, request_id=request_id)
+
+
+# Pictures
+
+
+def _items(node: Any) -> Iterator[Any]:
+    """Everything that may be a picture, in the provider's order."""
+    if isinstance(node, list):
+        for item in node:
+            if isinstance(item, Mapping) and isinstance(item.get("url"), list):
+                yield from item["url"]
+            else:
+                yield item
+    elif isinstance(node, Mapping):
+        for name in ("data", "result", "images", "output", "results"):
+            if node.get(name):
+                found = list(_items(node[name]))
+                if found:
+                    yield from found
+                    return
+        for name in ("result_url", "url", "image_url"):
+            if isinstance(node.get(name), str):
+                yield node[name]
+                return
+            if isinstance(node.get(name), list):
+                yield from node[name]
+                return
+        if node.get("b64_json"):
+            yield node
+
+
+def _image(item: Any) -> ReplyImage | None:
+    if isinstance(item, str):
+        item = {"url": item}
+    if not isinstance(item, Mapping) or item.get("respect_moderation") is False or item.get("error"):
+        return None
+    url, b64_json = item.get("url"), item.get("b64_json")
+    fields = {
+        name: value
+        for name, value in item.items()
+        if name not in ("url", "b64_json", "respect_moderation") and value is not None
+    }
+    if isinstance(b64_json, str) and b64_json:
+        return ReplyImage(b64_json=b64_json, fields=fields)
+    if isinstance(url, str) and url.startswith("data:"):
+        url, _, b64_json = url.partition(";base64,")
+        return ReplyImage(b64_json=b64_json, fields=fields) if b64_json else None
+    if isinstance(url, str) and url:
+        return ReplyImage(url=url, fields=fields)
+    return None
+
+
+def _failed(item: Any) -> bool:
+    return isinstance(item, Mapping) and (
+        bool(item.get("error")) or item.get("is_image_safe") is False or item.get("respect_moderation") is False
+    )
+
+
+def _incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | None) -> UpstreamError:
+    """Some pictures, or all, were not made: an error that lists what was."""
+    made = len(images)
+    reasons = [provider_error(item) for item in failed if item.get("error")]
+    reason = next((found for found in reasons if found), None)
+    text = f"{made} of {made + len(failed)} images were made. " if made else ""
+    if reason is None:
+        error: UpstreamError = ModerationBlocked(
+            f"{text}The provider withheld the image for its content.", request_id=request_id
+        )
+    else:
+        error = refusal(
+            ProviderError(message=f"{text}{reason.message}", code=reason.code, type=reason.type),
+            request_id=request_id,
+        )
+    if links := [image.url for image in images if image.url]:
+        error.details["data"] = [{"url": link} for link in links]
+    return error
+
+
+def _without_images(document: Mapping[str, Any], request_id: str | None) -> UpstreamError:
+    if found := provider_error(document):
+        return refusal(found, request_id=request_id)
+    error = uncertain("The provider's reply carries no image.", request_id=request_id)
+    error.code = "no_image"
+    return error
+
+
+def _blocked_word(document: Mapping[str, Any]) -> str | None:
+    """Refusals that some providers hide in a 200 without an error."""
+    feedback = document.get("promptFeedback")
+    if isinstance(feedback, Mapping) and feedback.get("blockReason"):
+        return str(feedback["blockReason"])
+    candidates = document.get("candidates")
+    for candidate in candidates if isinstance(candidates, list) else []:
+        if isinstance(candidate, Mapping) and candidate.get("finishReason") in _GEMINI_BLOCKS:
+            return str(candidate["finishReason"])
+    return "CONTENT_FILTERED" if document.get("finish_reason") == "CONTENT_FILTERED" else None
+
+
+def _created(document: Mapping[str, Any], now: int) -> int:
+    for name in ("created", "created_at"):
+        value = document.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return int(value)
+    return now

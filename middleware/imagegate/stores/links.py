@@ -1,0 +1,39 @@
+"""Links to stored pictures: signed, and valid for a time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from urllib.parse import parse_qs, urlencode
+
+
+class Links:
+    """Makes and checks links of the form ``BASE/KEY?expires=UNIX&signature=HEX``.
+
+    Args:
+        secret: signs key and expiry (HMAC-SHA256).
+        ttl: seconds that a link is good for.
+    """
+
+    def __init__(self, secret: bytes, *, ttl: float) -> None:
+        self._secret = secret
+        self._ttl = ttl
+
+    def link(self, base: str, key: str) -> str:
+        """A link to `key` below `base`, the public URL of the store."""
+        expires = int(time.time() + self._ttl)
+        query = urlencode({"expires": expires, "signature": self._signature(key, expires)})
+        return f"{base.rstrip('/')}/{key}?{query}"
+
+    def holds(self, key: str, query_string: bytes) -> bool:
+        """Whether the query of a request for `key` is one that we signed and has not expired."""
+        query = parse_qs(query_string.decode("ascii", "replace"), max_num_fields=16)
+        expires, signature = query.get("expires", [""])[-1], query.get("signature", [""])[-1]
+        if not (expires.isascii() and expires.isdecimal() and len(expires) <= 12):
+            return False
+        genuine = hmac.compare_digest(self._signature(key, int(expires)).encode(), signature.encode())
+        return genuine and int(expires) >= time.time()
+
+    def _signature(self, key: str, expires: int) -> str:
+        return hmac.new(self._secret, f"{key}\n{expires}".encode(), hashlib.sha256).hexdigest()

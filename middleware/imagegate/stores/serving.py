@@ -1,0 +1,51 @@
+"""Serving stored pictures under ``/images/``."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope, Send
+
+from imagegate.asgi import route_path, send_error
+from imagegate.errors import ImagegateError
+from imagegate.stores.base import Store
+from imagegate.stores.links import Links
+
+IMAGES_PATH = "/images/"
+
+
+def picture_headers(ttl: float) -> dict[str, str]:
+    """A picture is a picture: never sniffed as something else, never run as a document (SVG can carry scripts)."""
+    return {
+        "cache-control": f"private, max-age={int(min(ttl, 86400))}, immutable",
+        "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+        "cross-origin-resource-policy": "cross-origin",
+        "x-content-type-options": "nosniff",
+    }
+
+
+class ServeImages:
+    """Answers ``GET /images/KEY`` for links that the gateway has signed."""
+
+    def __init__(self, store: Store, links: Links) -> None:
+        self._store = store
+        self._links = links
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = route_path(scope)[len(IMAGES_PATH) :]
+        if not self._links.holds(key, scope.get("query_string", b"")):
+            await send_error(send, _LinkRefused("The link is not valid, or not any more."))
+        elif (response := await self._store.response(key)) is None:
+            await send_error(send, _NotStored("There is no such image."))
+        else:
+            await response(scope, receive, send)
+
+
+class _LinkRefused(ImagegateError):
+    status = 403
+    type = "invalid_request_error"
+    code = "link_invalid"
+
+
+class _NotStored(ImagegateError):
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"

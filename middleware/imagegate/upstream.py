@@ -1,0 +1,218 @@
+"""One provider account: sending to it, and waiting for its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+from imagegate import __version__
+from imagegate.adapter import Adapter, UpstreamRequest
+from imagegate.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
+from imagegate.events import Progress
+from imagegate.exchange import ImageReply, ReplyImage
+from imagegate.failures import uncertain
+from imagegate.http import BodyTooLarge, HTTPClient, Interrupted, NotSent, Timeouts, read_body
+from imagegate.replies import PendingTask, UpstreamReply
+
+USER_AGENT: Final = f"imagegate/{__version__}"
+_SLOWEST_POLL: Final = 10.0
+_POLL_GROWTH: Final = 1.5
+_KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_-]{6,}")
+
+
+class Upstream(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider account, and how long to wait for it."""
+
+    name: str
+    adapter: Adapter
+    base_url: str
+    """What adapters' paths are appended to: scheme, host and perhaps a path, without a slash at its end."""
+    api_key: str | None = None
+    timeouts: Timeouts = Timeouts()
+    poll_interval: float = 2.0
+    """Seconds before a task is asked for the first time; later questions are further apart."""
+    deadline: float = 300.0
+    """Seconds that a task may take."""
+    reply_limit: int = 512 * 1024**2
+    """Bytes of a reply."""
+
+    @property
+    def origin(self) -> str:
+        parts = urlsplit(self.base_url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def url(self, path: str) -> str:
+        """The full URL of an adapter's path, or of a link that the provider gave, which must not leave the origin.
+
+        Raises:
+            UpstreamRefused: the link leads to another origin.
+        """
+        if not path.startswith("/") or path.startswith("//"):
+            url = urljoin(f"{self.base_url}/", path)
+            parts = urlsplit(url)
+            if f"{parts.scheme}://{parts.netloc}" != self.origin:
+                raise UpstreamRefused("The provider's task has an address on another host.", code="task_lost")
+            return url
+        return self.base_url + path
+
+    def headers(self, request: UpstreamRequest, authorization: str | None) -> list[tuple[str, str]]:
+        """Only what a provider needs: nothing of the client's goes upstream but its key, where there is no other."""
+        headers = [
+            ("accept", "application/json"),
+            ("accept-encoding", "identity"),
+            ("user-agent", USER_AGENT),
+        ]
+        if request.content_type:
+            headers.append(("content-type", request.content_type))
+        if key := f"Bearer {self.api_key}" if self.api_key else authorization:
+            headers.append(("authorization", key))
+        return headers
+
+
+async def converse(
+    client: HTTPClient,
+    upstream: Upstream,
+    request: UpstreamRequest,
+    *,
+    authorization: str | None,
+    progress: Progress,
+) -> ImageReply:
+    """Sends a request once, and follows the task that it may become.
+
+    Raises:
+        UpstreamError: classified by what may have been made, its text free of keys and hosts.
+    """
+    headers = upstream.headers(request, authorization)
+    started = time.perf_counter()
+    try:
+        progress.attempts += 1
+        reply = await _send(client, upstream, request, headers)
+        if request_id := reply.headers.get("x-request-id"):
+            progress.upstream_request_id = request_id[:128]
+        result = upstream.adapter.decode(reply, now=int(time.time()))
+        if isinstance(result, PendingTask):
+            result = await _wait(client, upstream, result, headers=headers, progress=progress)
+        return _absolute(result, upstream)
+    except UpstreamError as error:
+        _scrub(error, upstream, authorization)
+        raise
+    finally:
+        progress.upstream_seconds += time.perf_counter() - started
+
+
+async def _send(
+    client: HTTPClient, upstream: Upstream, request: UpstreamRequest, headers: list[tuple[str, str]]
+) -> UpstreamReply:
+    try:
+        response = await client.send(
+            request.method,
+            upstream.url(request.path),
+            headers=headers,
+            content=request.body,
+            timeouts=upstream.timeouts,
+        )
+        body = await read_body(response, limit=upstream.reply_limit)
+    except NotSent as error:
+        raise UpstreamUnreachable(f"The provider cannot be reached: {error}.") from error
+    except Interrupted as error:
+        raise uncertain(f"The provider did not finish its reply: {error}.", timed_out=error.timed_out) from error
+    except BodyTooLarge as error:
+        raise uncertain(f"The provider's reply is too large: {error}.") from error
+    return UpstreamReply(status=response.status_code, headers=dict(response.headers), body=body)
+
+
+async def _wait(
+    client: HTTPClient,
+    upstream: Upstream,
+    task: PendingTask,
+    *,
+    headers: list[tuple[str, str]],
+    progress: Progress,
+) -> ImageReply:
+    """Asks for a task until it ends. Questions cost nothing, so a failed one is simply asked again."""
+    deadline = time.monotonic() + upstream.deadline
+    pause = upstream.poll_interval
+    headers = [(name, value) for name, value in headers if name != "content-type"]
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            error = uncertain(f"The provider's task was not ready after {upstream.deadline:g} s.", timed_out=True)
+            error.details["upstream_task_id"] = task.id
+            raise error
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, upstream.poll_interval))
+        progress.polls += 1
+        try:
+            reply = await _send(client, upstream, upstream.adapter.poll(task), headers)
+        except UpstreamError as error:
+            if isinstance(error, UpstreamRefused):
+                raise
+            continue
+        if reply.status in (408, 425, 429) or reply.status >= 500:
+            asked = reply.headers.get("retry-after", "")
+            pause = max(pause, min(float(asked), 60.0) if asked.isdecimal() and asked.isascii() else pause)
+            continue
+        try:
+            result = upstream.adapter.decode(reply, now=int(time.time()))
+        except UpstreamError as error:
+            error.details["upstream_task_id"] = task.id
+            if reply.status == 404 or error.code in ("task_not_found", "task_not_exist"):
+                raise _lost(error, task) from error
+            raise
+        if isinstance(result, ImageReply):
+            return result
+        task = result if result.poll_url else msgspec.structs.replace(task, progress=result.progress)
+
+
+def _lost(error: UpstreamError, task: PendingTask) -> UpstreamError:
+    """The provider took the request, and perhaps the money, and knows nothing of it now."""
+    lost = uncertain(f"The provider lost the task: {error.message}")
+    lost.code = "task_lost"
+    lost.details = {**error.details, "upstream_task_id": task.id}
+    return lost
+
+
+def _absolute(reply: ImageReply, upstream: Upstream) -> ImageReply:
+    """The same reply with full links; a link that is none of http is no picture."""
+    images: list[ReplyImage] = []
+    for image in reply.images:
+        if image.url is not None:
+            url = urljoin(f"{upstream.origin}/", image.url)
+            if urlsplit(url).scheme not in ("http", "https"):
+                raise uncertain("The provider answered with a link that is none.")
+            image = msgspec.structs.replace(image, url=url)
+        images.append(image)
+    return msgspec.structs.replace(reply, images=tuple(images))
+
+
+def _scrub(error: UpstreamError, upstream: Upstream, authorization: str | None) -> None:
+    """Providers quote keys and addresses in their texts; clients do not get to see them."""
+    message = error.message
+    host = urlsplit(upstream.base_url).netloc
+    for secret in (upstream.api_key, (authorization or "").partition(" ")[2], upstream.base_url, host):
+        if secret:
+            message = message.replace(secret, "[...]")
+    error.message = _KEY_LIKE.sub("sk-[...]", message)
+
+
+def explanation(
+    upstream: Upstream, request: UpstreamRequest, *, authorization: str | None, changes: Any
+) -> dict[str, Any]:
+    """What would be sent, for people: keys are not shown."""
+    headers = {
+        name: f"{value.partition(' ')[0]} [redacted]" if name == "authorization" else value
+        for name, value in upstream.headers(request, authorization)
+    }
+    return {
+        "upstream": upstream.name,
+        "method": request.method,
+        "url": upstream.url(request.path),
+        "headers": headers,
+        "body": msgspec.json.decode(request.body) if request.body else None,
+        "changes": changes,
+    }
