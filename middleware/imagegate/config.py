@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -127,6 +128,20 @@ class Config(_Section, frozen=True, kw_only=True):
     def contracts(self) -> dict[str, Contracts]:
         """Upstream -> model -> contract: the adapters' own, with what the configuration adds. Raises `ConfigError`."""
         return {upstream.name: _contracts(upstream) for upstream in self.upstreams}
+
+    def warnings(self) -> list[str]:
+        """What works, but perhaps not as the operator thinks."""
+        found: list[str] = []
+        if not self.access.keys and any(upstream.api_key for upstream in self.upstreams):
+            found.append("access.keys is not set: whoever reaches the gateway spends the upstreams' keys")
+        if self.delivery.store.startswith("memory:"):
+            found.append("delivery.store: memory:// loses its pictures when the process ends")
+        host = urlsplit(self.delivery.public_url).hostname or ""
+        if host == "localhost" or host.startswith("127."):
+            found.append(
+                "delivery.public_url is on loopback: only programs on this machine can load links"
+            )
+        return found
 
 
 def load_config(path: str | Path, *, environment: Mapping[str, str] | None = None) -> Config:

@@ -14,6 +14,7 @@ Contracts are TOML tables, shipped by adapters and written by users in the same 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Any, Final, Literal
 
@@ -156,6 +157,7 @@ def read_document(source: str) -> ContractDocument:
         raise ConfigError(f"This is no contract file: {error}") from error
 
 
+@cache
 def families() -> Mapping[str, Mapping[str, Any]]:
     """The model families as their makers document them (``families.toml``)."""
     return read_document(resources.files("imagegate").joinpath("families.toml").read_text("utf-8")).families

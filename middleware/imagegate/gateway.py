@@ -64,8 +64,7 @@ class ImageGateway:
         """The layers, innermost first."""
         config = self.config
         limits, policy, delivery, prefix = config.limits, config.policy, config.delivery, config.prefix
-        secret = delivery.link_secret.encode() or self._store.link_secret()
-        links = Links(secret, ttl=delivery.link_ttl)
+        links = Links(self._link_secret, ttl=delivery.link_ttl)
         self._images = ServeImages(self._store, links)
         fetcher = Fetcher(self._client, allow=delivery.fetch_allow, max_bytes=limits.image)
         layer: Any = Upstream(accounts=self._accounts(), client=self._client, prefix=prefix)
@@ -89,6 +88,9 @@ class ImageGateway:
             in_flight=limits.in_flight,
         )
         return Observe(layer, prefix=prefix, hooks=hooks)
+
+    def _link_secret(self) -> bytes:
+        return self.config.delivery.link_secret.encode() or self._store.link_secret()
 
     def _accounts(self) -> list[Account]:
         config = self.config

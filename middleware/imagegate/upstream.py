@@ -22,6 +22,7 @@ from imagegate.replies import PendingTask, UpstreamReply
 USER_AGENT: Final = f"imagegate/{__version__}"
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
+_SHORTEST_SECRET: Final = 8
 _KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_-]{6,}")
 
 
@@ -194,8 +195,9 @@ def _scrub(error: UpstreamError, upstream: Upstream, authorization: str | None) 
     """Providers quote keys and addresses in their texts; clients do not get to see them."""
     message = error.message
     host = urlsplit(upstream.base_url).netloc
-    for secret in (upstream.api_key, (authorization or "").partition(" ")[2], upstream.base_url, host):
-        if secret:
+    key = upstream.api_key or (authorization or "").partition(" ")[2]
+    for secret in (key, upstream.base_url, host):
+        if len(secret) >= _SHORTEST_SECRET:
             message = message.replace(secret, "[...]")
     error.message = _KEY_LIKE.sub("sk-[...]", message)
 

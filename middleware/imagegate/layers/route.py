@@ -115,8 +115,9 @@ def _addressed(exchange: Exchange, target: Target) -> Exchange:
 
 
 def _with_n(exchange: Exchange, n: int) -> Exchange:
-    request = exchange.request
-    return exchange.replace(request=request.with_fields({**request.fields, "n": n}))
+    """The exchange for one part; 1 is said by leaving it out, which every model understands."""
+    fields = {name: value for name, value in exchange.request.fields.items() if name != "n"}
+    return exchange.replace(request=exchange.request.with_fields(fields if n == 1 else {**fields, "n": n}))
 
 
 def _model_change(public: str, target: Target) -> tuple[Change, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections.abc import Callable
+from functools import cache
 from urllib.parse import parse_qs, urlencode
 
 
@@ -12,12 +14,12 @@ class Links:
     """Makes and checks links of the form ``BASE/KEY?expires=UNIX&signature=HEX``.
 
     Args:
-        secret: signs key and expiry (HMAC-SHA256).
+        secret: gives what signs key and expiry (HMAC-SHA256); asked once, when the first link is made or checked.
         ttl: seconds that a link is good for.
     """
 
-    def __init__(self, secret: bytes, *, ttl: float) -> None:
-        self._secret = secret
+    def __init__(self, secret: Callable[[], bytes], *, ttl: float) -> None:
+        self._secret = cache(secret)
         self._ttl = ttl
 
     def link(self, base: str, key: str) -> str:
@@ -36,4 +38,4 @@ class Links:
         return genuine and int(expires) >= time.time()
 
     def _signature(self, key: str, expires: int) -> str:
-        return hmac.new(self._secret, f"{key}\n{expires}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._secret(), f"{key}\n{expires}".encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,76 @@
+"""Tasks that take time: a clock decides where each one is, nothing runs in the background."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Phase = Literal["waiting", "running", "finished"]
+
+KEPT_TASKS: Final = 5000
+"""Tasks that one stand-in remembers; the oldest are lost first, as with the real ones."""
+
+WAITING_SHARE: Final = 1 / 3
+"""The part of a task's time before somebody starts to work on it."""
+
+
+@dataclass(slots=True)
+class Task:
+    """One task: whose it is, what it will have made, and when. Times are seconds of the board's clock."""
+
+    id: str
+    owner: str
+    model: str
+    created: int
+    """Unix time in seconds, as replies carry it."""
+
+    started: float
+    seconds: float
+    links: tuple[str, ...]
+    """Paths of the finished pictures; they work from the start, as nobody knows them before."""
+
+    failure: str | None = None
+    """Why the task will have failed, once it is finished; None for one that succeeds."""
+
+    cancelled: bool = False
+    facts: dict[str, object] = field(default_factory=dict[str, object])
+    """Members that the provider repeats in every reply about the task."""
+
+    def elapsed(self, now: float) -> float:
+        """How much of the task is done, 0..1."""
+        if self.cancelled or self.seconds <= 0:
+            return 1.0
+        return min(1.0, max(0.0, (now - self.started) / self.seconds))
+
+    def phase(self, now: float) -> Phase:
+        """Where the task is."""
+        done = self.elapsed(now)
+        if done >= 1.0:
+            return "finished"
+        return "running" if done >= WAITING_SHARE else "waiting"
+
+
+class TaskBoard:
+    """The tasks of one stand-in. A task belongs to the key that made it; others do not find it."""
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._tasks: OrderedDict[str, Task] = OrderedDict()
+        self.clock = clock
+
+    def add(self, task_id: str, *, owner: str, model: str, links: tuple[str, ...], failure: str | None) -> Task:
+        """A new task that starts now."""
+        now = self.clock()
+        task = Task(task_id, owner, model, int(time.time()), now, self._seconds, links, failure)
+        self._tasks[task_id] = task
+        while len(self._tasks) > KEPT_TASKS:
+            self._tasks.popitem(last=False)
+        return task
+
+    def find(self, task_id: str, *, owner: str) -> Task | None:
+        """The owner's task of that id."""
+        task = self._tasks.get(task_id)
+        return task if task is not None and task.owner == owner else None

@@ -1,0 +1,64 @@
+"""The gateway alone under an ASGI server: ``uvicorn imagegate.standalone:app``.
+
+The configuration is the file that ``IMAGEGATE_CONFIG`` names, else ``imagegate.toml`` where there is one, else every
+provider whose ``<NAME>_API_KEY`` is set.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from imagegate.config import Config, default_config, load_config
+from imagegate.gateway import ImageGateway
+
+CONFIG_VARIABLE = "IMAGEGATE_CONFIG"
+LOG_VARIABLE = "IMAGEGATE_LOG"
+DEFAULT_FILE = Path("imagegate.toml")
+
+
+def find_config() -> Config:
+    """The configuration of a gateway that stands alone. Raises `ConfigError`."""
+    if path := os.environ.get(CONFIG_VARIABLE):
+        return load_config(path)
+    return load_config(DEFAULT_FILE) if DEFAULT_FILE.exists() else default_config()
+
+
+def configure_logs(style: str) -> None:
+    """Log lines on standard error, as ``json`` or for the ``console``. Only for a process that is ours."""
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if style == "console" else structlog.processors.JSONRenderer(sort_keys=False)
+    )
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if style != "console":
+        processors.append(structlog.processors.dict_tracebacks)
+    structlog.configure(
+        processors=[*processors, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def create_app() -> ImageGateway:
+    """The ASGI application. Raises `ConfigError`."""
+    configure_logs(os.environ.get(LOG_VARIABLE) or ("console" if sys.stderr.isatty() else "json"))
+    return ImageGateway(config=find_config())
+
+
+def __getattr__(name: str) -> Any:
+    """``app`` is made when a server asks for it, so that importing this module reads no configuration."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    app = create_app()
+    globals()["app"] = app
+    return app
