@@ -1,0 +1,20 @@
+"""One layer in front of somebody's own handler: any size a client asks for becomes one that gpt-image-1.5 makes.
+
+The handler sees a request that is legal for the model; the client sees in Imagegate-Changes what became of its own.
+
+Run:  uvicorn fit_alone:app
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from imagegate.layers import Fit
+
+app = FastAPI()
+app.add_middleware(Fit, adapter="openai")
+
+
+@app.post("/v1/images/generations")
+def generate(request: dict[str, Any]) -> dict[str, Any]:
+    return {"received": request}  # call your model here
