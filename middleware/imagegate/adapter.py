@@ -47,10 +47,15 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Adapter(Protocol):
     """How to speak to one provider."""
 
-    name: ClassVar[str]
-    """As in ``adapter = "..."`` in the configuration, and its entry point."""
-    base_url: ClassVar[str]
-    """The provider's own origin, without ``/v1``."""
+    @property
+    def name(self) -> str:
+        """As in ``adapter = "..."`` in the configuration, and its entry point."""
+        ...
+
+    @property
+    def base_url(self) -> str:
+        """The provider's own origin, without ``/v1``."""
+        ...
 
     def contracts(self) -> ContractDocument:
         """What each of the provider's models accepts."""
@@ -72,8 +77,8 @@ class Adapter(Protocol):
 class OpenAIAdapter:
     """The OpenAI Images API; contracts are read from the TOML file beside the subclass's module."""
 
-    name: ClassVar[str] = "openai"
-    base_url: ClassVar[str] = "https://api.openai.com"
+    name = "openai"
+    base_url = "https://api.openai.com"
     paths: ClassVar[Mapping[Operation, str]] = {
         "generations": "/v1/images/generations",
         "edits": "/v1/images/edits",

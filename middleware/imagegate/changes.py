@@ -53,7 +53,7 @@ def _bare(value: Any) -> str:
     if isinstance(value, int) and abs(value) < 10**15:
         return str(value)
     if isinstance(value, float) and abs(value) < 10**12:
-        return format(Decimal(str(round(value, 3))), "f") if value != int(value) else f"{value:.1f}"
+        return f"{value:.1f}" if value.is_integer() else format(Decimal(str(round(value, 3))), "f")
     if isinstance(value, str):
         return _string(value)
     return _string(msgspec.json.encode(value).decode())

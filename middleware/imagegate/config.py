@@ -138,9 +138,7 @@ class Config(_Section, frozen=True, kw_only=True):
             found.append("delivery.store: memory:// loses its pictures when the process ends")
         host = urlsplit(self.delivery.public_url).hostname or ""
         if host == "localhost" or host.startswith("127."):
-            found.append(
-                "delivery.public_url is on loopback: only programs on this machine can load links"
-            )
+            found.append("delivery.public_url is on loopback: only programs on this machine can load links")
         return found
 
 

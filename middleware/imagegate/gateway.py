@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from os import PathLike
 from pathlib import Path
@@ -150,7 +150,7 @@ class ImageGateway:
         await self.aclose()
 
     @asynccontextmanager
-    async def lifespan(self, _: Any = None) -> AsyncIterator[None]:
+    async def lifespan(self, _: Any = None) -> AsyncGenerator[None]:
         """For the lifespan of an application that mounts the gateway: ``Starlette(lifespan=gateway.lifespan)``."""
         async with self:
             yield

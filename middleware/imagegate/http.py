@@ -13,7 +13,6 @@ import functools
 import re
 import socket
 import ssl
-import weakref
 import zlib
 from collections.abc import (
     AsyncGenerator,
@@ -119,8 +118,9 @@ class HTTPClient:
 
         An iterable `content` is read once and not closed; without a `content-length` header it goes out
         chunked. `sni_hostname` is the name that the server's certificate must carry when it is not the
-        URL's. The caller closes the response. Raises NotSent or Interrupted, here and while the body is
-        read; an exception of the iterable itself comes out as it is.
+        URL's (`httpx.AsyncHTTPTransport` forgets it when it uses a connection again). The caller closes the
+        response. Raises NotSent or Interrupted, the latter also while the body is read; an exception of the
+        iterable itself comes out as it is.
         """
         if not all(_FIELD_NAME.fullmatch(name) and _FIELD_VALUE.fullmatch(value) for name, value in headers):
             raise NotSent("a request header holds characters that HTTP does not allow")
@@ -135,7 +135,13 @@ class HTTPClient:
         if sni_hostname is not None:
             extensions["sni_hostname"] = sni_hostname
         try:
-            request = httpx.Request(method, url, headers=list(headers), content=content, extensions=extensions)
+            request = httpx.Request(
+                method,
+                url,
+                headers=list(headers),
+                content=content,
+                extensions=extensions,
+            )
             response = await self._transport.handle_async_request(request)
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise _failure(exc, timeouts, in_body=False) from exc
@@ -324,7 +330,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._keepalive_expiry = keepalive_expiry
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
-        self._replies: weakref.WeakSet[_ReplyBody] = weakref.WeakSet()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` and return when the head of the reply is there; a POST is sent once at most."""
@@ -341,16 +346,18 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             self._release_slot()
             raise
         reason = (reply.reason or "").encode("utf-8", "surrogateescape")
-        body = _ReplyBody(reply, self._release_slot)
-        self._replies.add(body)
         return httpx.Response(
             reply.status,
             headers=reply.raw_headers,
-            stream=body,
+            stream=_ReplyBody(reply, self._release_slot),
             extensions={"http_version": b"HTTP/1.1", "reason_phrase": reason},
         )
 
-    async def _send(self, request: httpx.Request, timeouts: Mapping[str, float | None]) -> aiohttp.ClientResponse:
+    async def _send(
+        self,
+        request: httpx.Request,
+        timeouts: Mapping[str, float | None],
+    ) -> aiohttp.ClientResponse:
         if self._session is None:
             self._session = self._new_session()
         body = _RequestBody.of(request, timeouts.get("write"))
@@ -397,9 +404,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             self._slots.release()
 
     async def aclose(self) -> None:
-        """Close every connection. Who still reads a reply gets an error; aiohttp would let him wait."""
-        for body in tuple(self._replies):
-            await body.aclose()
+        """Close every connection, also those in use."""
         if self._session is not None:
             await self._session.close()
 
@@ -470,15 +475,38 @@ class _ReplyBody(httpx.AsyncByteStream):
         self._reply = reply
         self._on_close = on_close
         self._closed = False
-        connection = reply.connection  # None once the body has come in
+        connection = reply.connection  # None once the whole body is in
         self._protocol: ResponseHandler | None = connection.protocol if connection else None
+        self._lost: asyncio.Future[None] | None = None
+        if self._protocol is not None:
+            self._lost = self._protocol.closed
+            if self._lost is None:
+                self._fail_if_unfinished()
+            else:
+                self._lost.remove_done_callback(_note_exception)  # it may be there from the last reply
+                self._lost.add_done_callback(_note_exception)
+                self._lost.add_done_callback(self._fail_if_unfinished)
+
+    def _fail_if_unfinished(self, lost: object = None) -> None:
+        """Wake the reader when the connection is lost.
+
+        aiohttp forgets him, and the read timeout with him, when a chunk is malformed and when the session is
+        closed.
+        """
+        content = self._reply.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("connection lost"))
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        content = self._reply.content
         try:
-            piece = await self._reply.content.read(CHUNK)
+            if "content-length" in self._reply.headers:
+                piece, _ = await content.readchunk()  # what the socket gave, 256 KiB at most; no copying
+            else:
+                piece = await content.read(CHUNK)  # puts small chunks together
         except Exception as exc:
             raise _as_httpx(exc) from exc
         if piece:
@@ -500,8 +528,16 @@ class _ReplyBody(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
+            if self._lost is not None:
+                self._lost.remove_done_callback(self._fail_if_unfinished)
             self._reply.close()  # not release(): that waits for the request's body to be written
             self._on_close()
+
+
+def _note_exception(lost: asyncio.Future[None]) -> None:
+    """Look at the exception of a lost connection, lest asyncio logs that nobody did."""
+    if not lost.cancelled():
+        lost.exception()
 
 
 def _as_httpx(exc: Exception) -> httpx.TransportError:

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ PROVIDERS: Final = {
 
 
 @contextlib.contextmanager
-def serving(app: Any, *, port: int = 0) -> Iterator[int]:
+def serving(app: Any, *, port: int = 0) -> Generator[int]:
     """Runs an ASGI application in a thread of its own and gives its port.
 
     Args:
@@ -58,7 +58,7 @@ def serving(app: Any, *, port: int = 0) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def local_providers(*, task_seconds: float = 0.3) -> Iterator[tuple[Mapping[str, Starlette], Mapping[str, int]]]:
+def local_providers(*, task_seconds: float = 0.3) -> Generator[tuple[Mapping[str, Starlette], Mapping[str, int]]]:
     """All five providers: their applications, which keep what they received, and their ports."""
     with contextlib.ExitStack() as stack:
         apps = {name: create_app(task_seconds=task_seconds) for name, create_app in PROVIDERS.items()}
@@ -79,7 +79,7 @@ def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
 
 
 @contextlib.contextmanager
-def gateway(config: Path, *, port: int) -> Iterator[int]:
+def gateway(config: Path, *, port: int) -> Generator[int]:
     """The gateway with a configuration file: its port."""
     with serving(ImageGateway(config=load_config(config)), port=port) as bound:
         yield bound

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 Phase = Literal["waiting", "running", "finished"]
@@ -17,9 +16,14 @@ WAITING_SHARE: Final = 1 / 3
 """The part of a task's time before somebody starts to work on it."""
 
 
+def now() -> float:
+    """Seconds of the clock that tasks run by."""
+    return time.monotonic()
+
+
 @dataclass(slots=True)
 class Task:
-    """One task: whose it is, what it will have made, and when. Times are seconds of the board's clock."""
+    """One task: whose it is, what it will have made, and when (`started` by the clock of `now`)."""
 
     id: str
     owner: str
@@ -36,18 +40,16 @@ class Task:
     """Why the task will have failed, once it is finished; None for one that succeeds."""
 
     cancelled: bool = False
-    facts: dict[str, object] = field(default_factory=dict[str, object])
-    """Members that the provider repeats in every reply about the task."""
 
-    def elapsed(self, now: float) -> float:
-        """How much of the task is done, 0..1."""
+    def done(self) -> float:
+        """How much of the task is done by now, 0..1."""
         if self.cancelled or self.seconds <= 0:
             return 1.0
-        return min(1.0, max(0.0, (now - self.started) / self.seconds))
+        return min(1.0, max(0.0, (now() - self.started) / self.seconds))
 
-    def phase(self, now: float) -> Phase:
-        """Where the task is."""
-        done = self.elapsed(now)
+    def phase(self) -> Phase:
+        """Where the task is now."""
+        done = self.done()
         if done >= 1.0:
             return "finished"
         return "running" if done >= WAITING_SHARE else "waiting"
@@ -56,15 +58,13 @@ class Task:
 class TaskBoard:
     """The tasks of one stand-in. A task belongs to the key that made it; others do not find it."""
 
-    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._tasks: OrderedDict[str, Task] = OrderedDict()
-        self.clock = clock
 
     def add(self, task_id: str, *, owner: str, model: str, links: tuple[str, ...], failure: str | None) -> Task:
         """A new task that starts now."""
-        now = self.clock()
-        task = Task(task_id, owner, model, int(time.time()), now, self._seconds, links, failure)
+        task = Task(task_id, owner, model, int(time.time()), now(), self._seconds, links, failure)
         self._tasks[task_id] = task
         while len(self._tasks) > KEPT_TASKS:
             self._tasks.popitem(last=False)

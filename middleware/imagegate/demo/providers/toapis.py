@@ -106,11 +106,10 @@ class _ToApis:
         task = self._tasks.find(task_id, owner=incoming.key)
         if task is None:
             raise RefusedError("Task not found", status=404, kind="not_found_error")
-        now = self._tasks.clock()
-        phase = task.phase(now)
+        phase = task.phase()
         if phase != "finished":
             # A task that waits has made no progress, one that runs is never quite done.
-            progress = 0 if phase == "waiting" else min(99, int(task.elapsed(now) * 100))
+            progress = 0 if phase == "waiting" else min(99, int(task.done() * 100))
             return JSONResponse(_head(task, _STATES[phase], progress))
         if task.failure is not None:
             error = {"code": "generation_failed", "message": task.failure}

@@ -148,7 +148,7 @@ class _TokenLab:
 
     async def _cancel(self, incoming: Incoming) -> Response:
         task = self._find(incoming)
-        if task.phase(self._tasks.clock()) != "waiting":
+        if task.phase() != "waiting":
             raise RefusedError("Only queued tasks can be cancelled.", code="task_not_cancellable")
         task.cancelled = True
         return JSONResponse(self._report(task, incoming.origin))
@@ -161,7 +161,7 @@ class _TokenLab:
         return task
 
     def _report(self, task: Task, origin: str) -> dict[str, object]:
-        phase = task.phase(self._tasks.clock())
+        phase = task.phase()
         body: dict[str, object] = {
             "id": task.id,
             "task_id": task.id,
