@@ -63,6 +63,8 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Values that ask for what the provider does when the member is left out."""
     only_with: Mapping[str, tuple[str, ...]] = {}
     """Another member and the values of it that this one needs; without them it is dropped."""
+    neutral: int | None = None
+    """The one value that needs no company."""
 
     def check_type(self, field: str, value: Any) -> None:
         """Raises `RequestError` where `value` has not this parameter's JSON type."""

@@ -198,7 +198,8 @@ class _Fitting:
                 self._fit_value(name, parameter)
         for name in deferred:
             parameter = self.contract.parameters[name]
-            if all(self.fields.get(other) in values for other, values in parameter.only_with.items()):
+            accompanied = all(self.fields.get(other) in values for other, values in parameter.only_with.items())
+            if accompanied or (parameter.neutral is not None and self.fields[name] == parameter.neutral):
                 self._fit_value(name, parameter)
             else:
                 self.drop(name)

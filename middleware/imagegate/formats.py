@@ -1,7 +1,9 @@
-"""Image formats by their first bytes, whatever a header says."""
+"""Image formats, sizes and transparency by a file's first bytes, whatever a header says."""
 
 from __future__ import annotations
 
+import struct
+from struct import unpack_from
 from typing import Final, NamedTuple
 
 
@@ -38,3 +40,87 @@ def sniff(head: bytes) -> ImageFormat | None:
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
         return SVG
     return None
+
+
+class Facts(NamedTuple):
+    """What the head of a picture tells."""
+
+    kind: ImageFormat
+    width: int
+    """Pixels; 0 where the head does not tell."""
+    height: int
+    alpha: bool
+    """Whether pixels can be transparent."""
+
+
+def inspect(head: bytes) -> Facts | None:
+    """The facts of a picture that begins with `head` (64 KiB are enough but for odd JPEGs); None: no known picture."""
+    kind = sniff(head)
+    if kind is None:
+        return None
+    reader = _READERS.get(kind)
+    try:
+        width, height, alpha = reader(head) if reader else (0, 0, kind in (AVIF, SVG))
+    except (IndexError, ValueError, struct.error):
+        width, height, alpha = 0, 0, False
+    return Facts(kind, width, height, alpha)
+
+
+def _png(head: bytes) -> tuple[int, int, bool]:
+    """IHDR comes first; a palette's or a key colour's transparency is a chunk before the pixels (PNG 11.3.2)."""
+    width, height = unpack_from(">II", head, 16)
+    colour = head[25]
+    if colour in (4, 6):
+        return width, height, True
+    place = 33
+    while place + 8 <= len(head):
+        (length,) = unpack_from(">I", head, place)
+        name = head[place + 4 : place + 8]
+        if name in (b"tRNS", b"IDAT"):
+            return width, height, name == b"tRNS"
+        place += 12 + length
+    return width, height, False
+
+
+def _jpeg(head: bytes) -> tuple[int, int, bool]:
+    """The first start-of-frame marker (ITU T.81 B.2.2)."""
+    place = 2
+    while place + 9 <= len(head):
+        if head[place] != 0xFF:
+            break
+        marker = head[place + 1]
+        if marker == 0xFF:
+            place += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = unpack_from(">HH", head, place + 5)
+            return width, height, False
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            place += 2
+            continue
+        place += 2 + unpack_from(">H", head, place + 2)[0]
+    return 0, 0, False
+
+
+def _webp(head: bytes) -> tuple[int, int, bool]:
+    """The three kinds of first chunk (WebP container specification)."""
+    chunk = head[12:16]
+    if chunk == b"VP8X":
+        return (
+            1 + int.from_bytes(head[24:27], "little"),
+            1 + int.from_bytes(head[27:30], "little"),
+            bool(head[20] & 0x10),
+        )
+    if chunk == b"VP8L":
+        bits = unpack_from("<I", head, 21)[0]
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), bool(bits >> 28 & 1)
+    width, height = unpack_from("<HH", head, 26)
+    return width & 0x3FFF, height & 0x3FFF, False
+
+
+def _gif(head: bytes) -> tuple[int, int, bool]:
+    width, height = unpack_from("<HH", head, 6)
+    return width, height, True
+
+
+_READERS: Final = {PNG: _png, JPEG: _jpeg, WEBP: _webp, GIF: _gif}

@@ -412,37 +412,34 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 class _RequestBody(aiohttp.Payload):
     """A request's body, written in bounded pieces, each within the write timeout that aiohttp lacks."""
 
-    def __init__(self, chunks: AsyncIterable[bytes], size: int | None, timeout: float | None) -> None:
+    def __init__(self, chunks: AsyncIterable[bytes], length: int | None, timeout: float | None) -> None:
         super().__init__(chunks)
-        self._size = size
+        self._length = length
         self._timeout = timeout
         self.error: Exception | None = None
         """What went wrong on our side of the connection; aiohttp hides it in an error of its own."""
 
     @classmethod
     def of(cls, request: httpx.Request, timeout: float | None) -> _RequestBody | None:
+        with contextlib.suppress(httpx.RequestNotRead):
+            if not request.content:
+                return None
+        length = request.headers.get("content-length")
         stream = cast("httpx.AsyncByteStream", request.stream)
-        try:
-            size = len(request.content)
-        except httpx.RequestNotRead:
-            return cls(stream, None, timeout)
-        return cls(stream, size, timeout) if size else None
+        return cls(stream, None if length is None else int(length), timeout)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise TypeError("a request body is bytes")
+        raise AssertionError("aiohttp asks for text only to print it")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         written = 0
         async for piece in self._pieces():
             written += len(piece)
-            if content_length is not None and written > content_length:
+            if self._length is not None and written > self._length:
                 break
             await self._in_time(writer.write(piece))
-        if content_length is not None and written != content_length:
-            # aiohttp would cut the surplus, or leave the server waiting for the rest.
+        if self._length is not None and written != self._length:
+            # aiohttp would leave the server waiting for the rest, or for the next request.
             self.error = httpx.LocalProtocolError("the body is not as long as its content-length")
             raise self.error
         await self._in_time(writer.drain())

@@ -73,25 +73,26 @@ def _write_caption(image: Image.Image, texts: list[str], mark: Rgb) -> None:
     provider, prompt, model, footer = texts
     width, height = image.size
     unit = min(width, height, max(width, height) / 2) / 100
-    margin, padding = 4.5 * unit, 5 * unit
+    margin, padding = round(4.5 * unit), round(5 * unit)
     room = width - 2 * (margin + padding)
     tallest = height - 2 * (margin + padding)
-    tiny, small, medium, large = 7, round(4.6 * unit), round(6.2 * unit), round(8.8 * unit)
+    tiny = 10 if min(width, height) >= 160 else 7
+    small, medium, large = round(4.6 * unit), round(6.2 * unit), round(8.8 * unit)
     name = fit(provider, width=room, height=tallest * 0.16, largest=medium, smallest=tiny)
     lower = [fit(text, width=room, height=tallest * 0.13, largest=small, smallest=tiny) for text in (model, footer)]
-    gap = 2.4 * unit
+    gap = round(2.4 * unit)
     used = name.height + sum(block.height for block in lower) + 2 * gap
     rest = min(tallest - used, height * 0.6)
     if len(prompt) > _LONGEST_PROMPT:
         prompt = f"{prompt[:_LONGEST_PROMPT]}..."
     words = fit(prompt, width=room, height=rest, largest=large, smallest=max(tiny, small))
-    blocks: list[tuple[TextBlock, float]] = [(name, gap), (words, gap), *((block, 0.0) for block in lower)]
+    blocks: list[tuple[TextBlock, int]] = [(name, gap), (words, gap), *((block, 0) for block in lower)]
     panel_height = sum(block.height + space for block, space in blocks) + 2 * padding
     top = height - margin - panel_height
     draw = ImageDraw.Draw(image, "RGBA")
-    draw.rounded_rectangle((margin, top, width - margin, height - margin), radius=3 * unit, fill=_PANEL)
+    draw.rounded_rectangle((margin, top, width - margin, height - margin), radius=round(3 * unit), fill=_PANEL)
     left, line = margin + padding, top + padding
-    draw.rectangle((left - 3.4 * unit, line, left - 2.6 * unit, height - margin - padding), fill=mark)
+    draw.rectangle((left - round(3.4 * unit), line, left - round(2.6 * unit), height - margin - padding), fill=mark)
     for (block, space), color in zip(blocks, ((*mark, 255), _INK, _PALE_INK, _PALE_INK), strict=True):
         block.draw(draw, left, line, color)
         line += block.height + space

@@ -1,0 +1,1 @@
+"""Push parsers and encoders for bodies that are too large to hold. No I/O."""

@@ -1,0 +1,180 @@
+"""``multipart/form-data``, read and written piece by piece (RFC 7578). No I/O.
+
+The reading is python-multipart's; on top come the checks that it leaves to its users: every part has one
+disposition and a name, nothing is hidden behind a NUL or a transfer encoding, and the end was there.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final, NamedTuple
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+MAX_NAME: Final = 256
+"""Bytes of a part's name or file name."""
+_MAX_BOUNDARY: Final = 70  # RFC 2046
+_PLAIN_ENCODINGS: Final = (b"", b"binary", b"7bit", b"8bit")
+
+
+class MultipartError(ValueError):
+    """The body is no whole, well-formed form; the message is for the client."""
+
+
+class PartBegin(NamedTuple):
+    """The head of a part."""
+
+    name: str
+    filename: str | None
+    """None: a text field."""
+    content_type: str
+    """As declared, in lower case and without parameters; empty where nothing was declared."""
+
+
+class PartData(NamedTuple):
+    """Some bytes of the part that has begun."""
+
+    data: bytes
+
+
+class PartEnd(NamedTuple):
+    """The part is complete."""
+
+
+Event = PartBegin | PartData | PartEnd
+
+
+def boundary_of(content_type: bytes) -> bytes:
+    """The boundary of a ``multipart/form-data`` header. Raises `MultipartError`."""
+    media_type, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"")
+    if media_type != b"multipart/form-data":
+        raise MultipartError("The body is no multipart/form-data.")
+    if not 0 < len(boundary) <= _MAX_BOUNDARY:
+        raise MultipartError(f"The form needs a boundary of 1 to {_MAX_BOUNDARY} characters.")
+    return boundary
+
+
+class MultipartReader:
+    """Turns pieces of a body into events; where the pieces are cut makes no difference.
+
+    Raises from every method: `MultipartError`.
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        self._events: list[Event] = []
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._field = b""
+        self._value = b""
+        self._ended = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._headers.clear,
+                    "on_part_data": self._on_data,
+                    "on_part_end": lambda: self._events.append(PartEnd()),
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_headers_finished,
+                    "on_end": self._on_end,
+                },
+            )
+        except FormParserError as error:
+            raise MultipartError("The form's boundary cannot be read.") from error
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that a piece of the body completes."""
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise MultipartError("The form is malformed.") from error
+        events, self._events = self._events, []
+        return events
+
+    def finish(self) -> None:
+        """To be called at the end of the body, which must be the end of the form."""
+        if not self._ended:
+            raise MultipartError("The form is cut off before its end.")
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        self._events.append(PartData(data[start:end]))
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers.append((self._field.strip().lower(), self._value.strip()))
+        self._field = self._value = b""
+
+    def _on_headers_finished(self) -> None:
+        self._events.append(_part_begin(self._headers))
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+def _part_begin(headers: list[tuple[bytes, bytes]]) -> PartBegin:
+    dispositions = [value for name, value in headers if name == b"content-disposition"]
+    if len(dispositions) != 1:
+        raise MultipartError("Every part of the form needs exactly one Content-Disposition.")
+    encoding = next((value for name, value in headers if name == b"content-transfer-encoding"), b"")
+    if encoding.lower() not in _PLAIN_ENCODINGS:
+        raise MultipartError("Parts must be sent as they are, without a Content-Transfer-Encoding.")
+    disposition, options = parse_options_header(dispositions[0])
+    if disposition != b"form-data" or not options.get(b"name"):
+        raise MultipartError("Every part of the form needs a name.")
+    filename = options.get(b"filename")
+    content_type = next((value for name, value in headers if name == b"content-type"), b"")
+    return PartBegin(
+        name=_text(options[b"name"]),
+        filename=None if filename is None else _text(filename),
+        content_type=content_type.partition(b";")[0].strip().lower().decode("latin-1"),
+    )
+
+
+def _text(raw: bytes) -> str:
+    if len(raw) > MAX_NAME or b"\0" in raw:
+        raise MultipartError(f"Names in a form have at most {MAX_NAME} bytes and no NUL.")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MultipartError("Names in a form must be UTF-8.") from None
+
+
+class FormEncoder:
+    """Writes a form: `field` and `file_head` + bytes + `PART_END` for each part, then `end`."""
+
+    PART_END: Final = b"\r\n"
+
+    def __init__(self) -> None:
+        self._boundary = f"imagegate-{secrets.token_hex(16)}"
+
+    @property
+    def content_type(self) -> str:
+        return f"multipart/form-data; boundary={self._boundary}"
+
+    def field(self, name: str, value: str) -> bytes:
+        """A whole text field."""
+        return self._head(f'name="{_quoted(name)}"') + value.encode() + self.PART_END
+
+    def file_head(self, name: str, filename: str, content_type: str) -> bytes:
+        """What stands before the bytes of a file."""
+        disposition = f'name="{_quoted(name)}"; filename="{_quoted(filename)}"'
+        return self._head(disposition, f"Content-Type: {content_type}\r\n")
+
+    def end(self) -> bytes:
+        return f"--{self._boundary}--\r\n".encode()
+
+    def _head(self, disposition: str, more: str = "") -> bytes:
+        return f"--{self._boundary}\r\nContent-Disposition: form-data; {disposition}\r\n{more}\r\n".encode()
+
+
+def _quoted(text: str) -> str:
+    """As browsers quote names (WHATWG, multipart/form-data encoding)."""
+    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
