@@ -15,23 +15,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
 from imagegate.contract import ContractDocument, Operation, read_document
 from imagegate.exchange import ImageReply, ImageRequest
-from imagegate.replies import PendingTask, UpstreamReply, read_reply
+from imagegate.replies import PendingTask, UpstreamReply, read_reply, read_upload
+from imagegate.spool import Upload
 
 __all__ = [
     "Adapter",
+    "FilePart",
     "ImageReply",
     "ImageRequest",
     "OpenAIAdapter",
     "PendingTask",
+    "TextPart",
+    "Upload",
     "UpstreamReply",
     "UpstreamRequest",
+    "form_parts",
+    "read_upload",
 ]
+
+
+class TextPart(msgspec.Struct, frozen=True):
+    """A field of a form."""
+
+    name: str
+    value: str
+
+
+class FilePart(msgspec.Struct, frozen=True):
+    """A file of a form."""
+
+    name: str
+    upload: Upload
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +61,10 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """From the root of the origin (``/v1/images/generations``), or a full URL on the same origin."""
     content_type: str | None = None
+    """Of `body`."""
     body: bytes | None = None
+    parts: tuple[TextPart | FilePart, ...] = ()
+    """In place of a body: a form, which is sent as it is read from the spool."""
 
 
 class Adapter(Protocol):
@@ -63,6 +86,14 @@ class Adapter(Protocol):
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         """A request that fits its contract, as the provider wants it sent."""
+        ...
+
+    def encode_upload(self, upload: Upload) -> UpstreamRequest:
+        """The request that hands a file to the provider's upload API; only for contracts that say ``upload``."""
+        ...
+
+    def decode_upload(self, reply: UpstreamReply) -> str:
+        """The link to a file that was handed over. Raises `imagegate.errors.UpstreamError`."""
         ...
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
@@ -93,15 +124,42 @@ class OpenAIAdapter:
         return read_document(file.read_text("utf-8")) if file.is_file() else ContractDocument()
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        return UpstreamRequest(
-            method="POST",
-            path=self.paths[request.operation],
-            content_type="application/json",
-            body=request.encode(),
-        )
+        path = self.paths[request.operation]
+        if any(isinstance(reference, Upload) for reference in request.references):
+            return UpstreamRequest(method="POST", path=path, parts=form_parts(request))
+        return UpstreamRequest(method="POST", path=path, content_type="application/json", body=request.encode())
+
+    def encode_upload(self, upload: Upload) -> UpstreamRequest:
+        """The request that hands a file to the provider's upload API; only for contracts that say ``upload``."""
+        raise NotImplementedError
+
+    def decode_upload(self, reply: UpstreamReply) -> str:
+        """The link to a file that was handed over. Raises `imagegate.errors.UpstreamError`."""
+        raise NotImplementedError
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
         return read_reply(reply, now=now)
 
     def poll(self, task: PendingTask) -> UpstreamRequest:
         return UpstreamRequest(method="GET", path=task.poll_url or self.task_path.format(id=task.id))
+
+
+def form_parts(request: ImageRequest) -> tuple[TextPart | FilePart, ...]:
+    """A request as OpenAI's form: fields first, then ``image`` or several ``image[]`` in order, then the mask."""
+    texts = [part for name, value in request.fields.items() for part in _text_parts(name, value)]
+    name = "image" if len(request.images) == 1 else "image[]"
+    files = [FilePart(name, image) for image in request.images if isinstance(image, Upload)]
+    if isinstance(request.mask, Upload):
+        files.append(FilePart("mask", request.mask))
+    return (*texts, *files)
+
+
+def _text_parts(name: str, value: Any) -> list[TextPart]:
+    """``a[]`` for each item of a list, ``a[b]`` for each member of an object, as the official SDKs write them."""
+    if isinstance(value, Mapping):
+        return [part for key, item in value.items() for part in _text_parts(f"{name}[{key}]", item)]
+    if isinstance(value, list):
+        return [part for item in value for part in _text_parts(f"{name}[]", item)]
+    if isinstance(value, bool):
+        return [TextPart(name, "true" if value else "false")]
+    return [TextPart(name, str(value))]

@@ -49,7 +49,7 @@ _NOT_PUBLIC_6: Final = tuple(
 # Networks without IPv4 reach every IPv4-only host through this prefix. The last 32 bits say which.
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
-_NUMBER: Final = re.compile(r"0x(?P<hex>[0-9a-f]*)|0(?P<octal>[0-7]*)|(?P<decimal>[1-9][0-9]*)")
+_NUMBER: Final = re.compile(r"0x[0-9a-f]*|0[0-7]*|[1-9][0-9]*")
 
 
 def is_public(address: str) -> bool:
@@ -79,6 +79,8 @@ def literal_address(host: str) -> str | None:
     such as full-width digits, brackets, and zones of IPv6, which are dropped.
     """
     text = host.strip()
+    if len(text) > 1000:  # four times the longest name; int() minds numbers that are very long
+        return None
     try:
         text = idna.uts46_remap(text if ":" in text else unquote(text), std3_rules=False)
     except idna.IDNAError:
@@ -108,11 +110,8 @@ def _ipv4(text: str) -> str | None:
 
 
 def _number(text: str) -> int | None:
-    match = _NUMBER.fullmatch(text)
-    if match is None:
+    if not _NUMBER.fullmatch(text):
         return None
-    for group, base in (("hex", 16), ("octal", 8), ("decimal", 10)):
-        if (digits := match[group]) is not None:
-            digits = digits.lstrip("0") or "0"
-            return int(digits, base) if len(digits) <= 11 else None  # 32 bits have 11 octal digits
-    return None
+    if text.startswith("0x"):
+        return int(text[2:] or "0", 16)
+    return int(text, 8 if text.startswith("0") else 10)

@@ -109,7 +109,9 @@ def _serve(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     try:
         from imagegate.demo.run import run
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("imagegate"):
+            raise
         raise ConfigError(f"the demo needs {error.name}: pip install 'imagegate[demo]'") from None
     return run(port=options.port, folder=options.out, once=options.once)
 

@@ -102,6 +102,14 @@ class LimitsConfig(_Section, frozen=True, kw_only=True):
     """Sizes in bytes unless said otherwise (``[limits]``)."""
 
     json_body: int = 32 * 1024**2
+    form: int = 512 * 1024**2
+    file: int = 50_000_000
+    files: int = 16
+    """Images in one form."""
+    spool: int = 4 * 1024**3
+    """Uploads of all requests together, in memory and on disk; more are answered 503."""
+    spool_memory: int = 16 * 1024**2
+    """How much of that may be in memory."""
     reply_body: int = 512 * 1024**2
     image: int = 64 * 1024**2
     """One picture fetched from a provider's link."""

@@ -24,8 +24,11 @@ from imagegate.errors import ConfigError, RequestError, choice_error, type_error
 from imagegate.sizes import SizeRule
 
 Operation = Literal["generations", "edits", "variations"]
+ReferenceForm = Literal["files", "objects", "links"]
 JSONType = Literal["string", "integer", "number", "boolean", "array", "object", "any"]
 
+_KEYED: Final = ("parameters", "renames")
+_NESTED: Final = ("edits", "variations")
 _NAMES: Final[Mapping[str, str]] = {
     "string": "a string",
     "integer": "an integer",
@@ -106,26 +109,48 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a model takes reference images beside a generation's JSON."""
+    """How a model takes the images that a request starts from. Sizes are in bytes."""
 
-    fields: tuple[str, ...]
-    """The members that hold URLs; the first is the one that others are renamed to."""
+    forms: tuple[ReferenceForm, ...] = ("links",)
+    """``files``: parts of a form, ``image`` or several ``image[]``; ``objects``: ``images: [{image_url}]`` in JSON;
+    ``links``: URLs in the members of `fields`."""
+    fields: tuple[str, ...] = ()
+    """For ``links``: the members that hold URLs; the first is the one that others are renamed to."""
     max: int = 16
     """Images in all."""
+    mask: bool = False
+    """Whether ``files`` and ``objects`` may come with a mask, called ``mask``."""
     mask_field: str | None = None
+    """For ``links``: the member that holds the mask's URL."""
     operation: str | None = None
     """Value of the ``operation`` member that must accompany references."""
+    file_ids: bool = False
+    """Whether ``objects`` may name files that the provider already has."""
+    upload: bool = False
+    """Whether the provider has an upload API that turns files into links."""
+    kinds: tuple[str, ...] = ("image/png", "image/jpeg", "image/webp")
+    """Media types."""
+    max_bytes: int = 50_000_000
+    max_mask_bytes: int = 4_000_000
+    square: bool = False
+    alpha: bool = False
+    """Whether images need an alpha channel; masks always do."""
+    same_size: bool = False
+    """Whether ``size`` must be the image's own."""
+
+    @property
+    def takes_mask(self) -> bool:
+        return self.mask or self.mask_field is not None
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one model of one provider accepts for one operation.
+    """What one model of one provider accepts: for generations, and in `edits` and `variations` for those.
 
-    `parameters` is the whole list of JSON members beside ``model`` and the fields of `size` and `references`.
+    `parameters` is the whole list of members beside ``model`` and the fields of `size` and `references`.
     """
 
     parameters: Mapping[str, Parameter]
     family: str = ""
-    operations: tuple[Operation, ...] = ("generations",)
     renames: Mapping[str, str] = {}
     """A member that the model does not have -> the one of its own with the same meaning."""
     size: SizeRule | None = None
@@ -133,12 +158,22 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     references: ReferenceRule | None = None
     unknown: Literal["drop", "pass"] = "drop"
     """What becomes of members that no contract names."""
+    endpoint: Operation | None = None
+    """Where requests go instead of the endpoint of their own operation: edits that are generations with links."""
+    edits: Contract | None = None
+    variations: Contract | None = None
 
     @property
     def max_images(self) -> int:
         """The most that one request may ask for in ``n``."""
         parameter = self.parameters.get("n")
         return int(parameter.max) if parameter and parameter.max is not None else 1
+
+    def of(self, operation: Operation) -> Contract | None:
+        """The contract for an operation; variations, where there are none, are edits with a prompt of our own."""
+        if operation == "generations":
+            return self
+        return self.variations or self.edits if operation == "variations" else self.edits
 
 
 class ContractDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,27 +228,36 @@ def _with_family(name: str, table: Mapping[str, Any], known: Mapping[str, Mappin
         chain.append(family)
         parent = known[family]
         table = {**_merge(parent, table), "family": parent.get("family", "")}
-    return {**_without_removed(table), "family": chain[0] if chain else ""}
+    return _complete({**table, "family": chain[0] if chain else ""})
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`: parameters and renames key by key, everything else replaces."""
+    """`over` on top of `base`: parameters and renames key by key, edits and variations likewise, else replaced."""
     merged = dict(base)
     for key, value in over.items():
-        if key in ("parameters", "renames") and isinstance(value, Mapping):
-            merged[key] = {**merged.get(key, {}), **value}
+        before = merged.get(key)
+        if not isinstance(value, Mapping) or not isinstance(before, Mapping):
+            merged[key] = value
+        elif key in _KEYED:
+            merged[key] = {**before, **value}
+        elif key in _NESTED:
+            merged[key] = _merge(before, value)
         else:
             merged[key] = value
     return merged
 
 
-def _without_removed(table: Mapping[str, Any]) -> dict[str, Any]:
-    """``false`` takes out what the family has; it has done its work once all families are merged."""
-    kept = {key: value for key, value in table.items() if value is not False}
-    for key in ("parameters", "renames"):
-        if isinstance(members := kept.get(key), Mapping):
-            kept[key] = {name: value for name, value in members.items() if value is not False}
-    return kept
+def _complete(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of a contract: ``false`` has taken out what it names, edits and variations stand on the rest."""
+    own = {key: value for key, value in table.items() if key not in _NESTED}
+    complete = {key: value for key, value in own.items() if value is not False}
+    for key in _KEYED:
+        if isinstance(members := complete.get(key), Mapping):
+            complete[key] = {name: value for name, value in members.items() if value is not False}
+    for key in _NESTED:
+        if isinstance(nested := table.get(key), Mapping):
+            complete[key] = {"parameters": {}, **_complete(_merge(own, nested))}
+    return complete
 
 
 def _contract(name: str, table: Mapping[str, Any]) -> Contract:

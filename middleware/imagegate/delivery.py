@@ -12,11 +12,12 @@ import msgspec
 import pybase64
 
 from imagegate.changes import Change
-from imagegate.errors import FetchError, StorageError
+from imagegate.errors import FetchError, RequestError, StorageError
 from imagegate.exchange import ImageReply, ReplyImage
 from imagegate.failures import uncertain
 from imagegate.fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.formats import ImageFormat, sniff
+from imagegate.spool import Upload
 from imagegate.stores import Links, Store, StoreFull
 
 Form = Literal["url", "b64_json"]
@@ -58,6 +59,22 @@ class Delivery:
         convert = self._to_link(public_url) if form == "url" else self._to_base64(trusted_origins)
         images = await asyncio.gather(*(convert(image) for image in reply.images))
         return msgspec.structs.replace(reply, images=tuple(images))
+
+    async def publish(self, upload: Upload, public_url: str) -> str:
+        """A link to a reference file, so that a provider can load it.
+
+        Raises:
+            StorageError: the store did not take it.
+        """
+        content = await upload.read()
+        kind = sniff(content[:256])
+        if kind is None:
+            raise RequestError("The file is no image that can be read.", param=upload.part, code="invalid_image_file")
+        try:
+            key = await self._store.put(content, kind)
+        except OSError as error:
+            raise StorageError("The reference image could not be stored; nothing was sent.") from error
+        return self._links.link(public_url, key)
 
     def _to_link(self, public_url: str) -> Any:
         async def to_link(image: ReplyImage) -> ReplyImage:

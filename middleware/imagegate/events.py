@@ -39,6 +39,7 @@ class Progress:
     delivery_seconds: float = 0.0
     route_changes: tuple[Change, ...] = ()
     fit_changes: tuple[Change, ...] = ()
+    reference_changes: tuple[Change, ...] = ()
     reply_changes: tuple[Change, ...] = ()
     error_code: str = field(default="")
     outcome: str = ""
@@ -46,7 +47,7 @@ class Progress:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        return (*self.route_changes, *self.fit_changes, *self.reply_changes)
+        return (*self.route_changes, *self.fit_changes, *self.reference_changes, *self.reply_changes)
 
 
 class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from imagegate.changes import Change
-from imagegate.contract import Contract, Operation
+from imagegate.contract import Contract, Operation, ReferenceRule
+from imagegate.spool import Upload
 
 SCOPE_KEY: Final = "imagegate"
 """Scope key of the `Exchange`, once a layer has read the body."""
@@ -19,6 +19,21 @@ The message has ``reply`` and, as ``http.response.start`` has, a list of ``heade
 """
 
 
+class Link(msgspec.Struct, frozen=True):
+    """An image at a URL of http or https."""
+
+    url: str
+
+
+class FileID(msgspec.Struct, frozen=True):
+    """An image that the provider already has."""
+
+    id: str
+
+
+Reference = Upload | Link | FileID
+
+
 class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to the Images API, members as the client named them."""
 
@@ -27,11 +42,22 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """JSON members in the client's order; null members, which mean "omitted", are gone."""
     body: bytes | None = None
     """The client's own bytes, as long as they say exactly what `fields` says."""
+    images: tuple[Reference, ...] = ()
+    """What the request starts from, in the client's order; links of generations stay in `fields`."""
+    mask: Reference | None = None
+    markup: Reference | None = None
+    from_form: bool = False
+    """Whether `fields` came as text, so that numbers and booleans are still to be told apart."""
 
     @property
     def model(self) -> str:
         model = self.fields["model"]
         return model if isinstance(model, str) else ""
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Everything that is not in `fields`."""
+        return (*self.images, *(extra for extra in (self.mask, self.markup) if extra is not None))
 
     @property
     def n(self) -> int:
@@ -67,7 +93,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     authorization: str | None = None
     """The client's own ``Authorization``, for upstreams without a key of their own."""
     target: Target | None = None
-    changes: tuple[Change, ...] = ()
+    reference_rule: ReferenceRule | None = None
+    """How the candidate takes references; set by Fit."""
 
     def replace(self, **members: Any) -> Exchange:
         return msgspec.structs.replace(self, **members)

@@ -106,7 +106,12 @@ class Fetcher:
         self._resolve = resolve or _resolve
 
     @contextlib.asynccontextmanager
-    async def open(self, url: str, *, trusted_origins: Collection[str] = ()) -> AsyncGenerator[FetchedStream, None]:
+    async def open(
+        self,
+        url: str,
+        *,
+        trusted_origins: Collection[str] = (),
+    ) -> AsyncGenerator[FetchedStream, None]:
         """Fetch `url` and hand out its body as a stream, closed at the end of the block.
 
         `trusted_origins` (`scheme://host[:port]`, what follows is ignored) may be private; a redirect away
@@ -251,7 +256,9 @@ class _Allowed:
         if canonical is None:
             return False
         hosts = {(host, port) for host in (link.host, canonical) for port in (None, link.port)}
-        return not hosts.isdisjoint(self._hosts) or any(ip_address(canonical) in network for network in self._networks)
+        if not hosts.isdisjoint(self._hosts):
+            return True
+        return any(ip_address(canonical) in network for network in self._networks)
 
 
 def _parse_allowed(entry: str) -> tuple[str, int | None]:

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+import msgspec
+
 from imagegate.changes import Change
-from imagegate.contract import Contract, Parameter
+from imagegate.contract import Contract, Parameter, ReferenceRule
 from imagegate.errors import RequestError, choice_error
-from imagegate.exchange import ImageRequest
+from imagegate.exchange import ImageRequest, Reference
+from imagegate.openai import from_text
+from imagegate.references import LIST_MEMBERS, MASK_MEMBERS, references_of
 from imagegate.sizes import (
     Auto,
     Fitted,
@@ -25,11 +29,13 @@ from imagegate.sizes import (
     parse_size,
     tier_of_area,
 )
+from imagegate.spool import Upload
+from imagegate.uploads import check_uploads
 
 Policy = Literal["nearest", "strict", "pass"]
 
 SIZE_FIELDS: Final = ("size", "aspect_ratio", "resolution", "metadata.resolution")
-REFERENCE_FIELDS: Final = ("image_url", "image_urls", "reference_image_urls", "reference_images")
+VARIATION_PROMPT: Final = "Make a variation of this image: the same subject and style, with differences in detail."
 _TOLERANCE_SLACK: Final = 1e-9
 
 
@@ -48,27 +54,51 @@ def fit(
     """
     if policy == "pass":
         return request, ()
-    if request.operation not in contract.operations:
-        raise RequestError(f"The model '{request.model}' has no {request.operation} at this provider.", param="model")
-    work = _Fitting(request.fields, contract, strict=policy == "strict", tolerance=tolerance)
+    own = contract.of(request.operation)
+    if own is None:
+        raise RequestError(
+            f"The model '{request.model}' has no {request.operation} at this provider.",
+            param="model",
+            code="unsupported_operation",
+        )
+    work = _Fitting(request, own, strict=policy == "strict", tolerance=tolerance)
+    if request.operation == "variations" and contract.variations is None:
+        work.vary_by_edit()
     work.rename()
     work.fit_references()
     work.fit_size()
     work.fit_parameters()
-    if not work.changes:
-        return request, ()
-    return request.with_fields(work.fields), tuple(work.changes)
+    fitted = work.request()
+    return (request if fitted == request else fitted), tuple(work.changes)
 
 
 class _Fitting:
     """One request on its way through the rules of one contract."""
 
-    def __init__(self, fields: Mapping[str, Any], contract: Contract, *, strict: bool, tolerance: float) -> None:
-        self.fields = dict(fields)
+    def __init__(self, request: ImageRequest, contract: Contract, *, strict: bool, tolerance: float) -> None:
+        self._request = request
+        self._operation = contract.endpoint or request.operation
+        self.fields = dict(request.fields)
         self.contract = contract
         self.strict = strict
         self.tolerance = tolerance
         self.changes: list[Change] = []
+
+    def request(self) -> ImageRequest:
+        """The request as it has become."""
+        unchanged = not self.changes and not self._request.from_form
+        fitted = self._request if unchanged else self._request.with_fields(self.fields)
+        if fitted.operation != self._operation:
+            fitted = msgspec.structs.replace(fitted, operation=self._operation)
+        return fitted
+
+    def vary_by_edit(self) -> None:
+        """Variations, where the provider has none, are edits that ask for one."""
+        self._operation = self.contract.endpoint or "edits"
+        self.changes.append(Change("endpoint", "mapped", "variations", self._operation))
+        if "prompt" not in self.fields:
+            self.fields["prompt"] = VARIATION_PROMPT
+            self.changes.append(Change("prompt", "added", to=VARIATION_PROMPT))
 
     # Names
 
@@ -88,37 +118,52 @@ class _Fitting:
     @property
     def has_references(self) -> bool:
         rule = self.contract.references
-        return bool(rule and any(self.fields.get(name) for name in rule.fields))
+        return bool(self._request.images or (rule and any(self.fields.get(name) for name in rule.fields)))
 
     def fit_references(self) -> None:
         rule = self.contract.references
-        self._check_mask(rule.mask_field if rule else None)
-        sent = [name for name in REFERENCE_FIELDS if name in self.fields]
-        if not sent:
+        self._check_mask(rule)
+        sent = [name for name in LIST_MEMBERS if name in self.fields]
+        if not sent and not self._request.images:
             return
+        first = sent[0] if sent else _part_of(self._request.images[0])
         if rule is None:
-            raise RequestError("This model takes no reference images.", param=sent[0], code="unsupported_parameter")
-        urls = {name: _urls(name, self.fields[name]) for name in sent}
-        if sum(len(listed) for listed in urls.values()) > rule.max:
-            raise RequestError(f"This model takes at most {rule.max} reference images.", param=sent[0])
+            raise RequestError("This model takes no reference images.", param=first, code="unsupported_parameter")
+        links = {name: _links(name, self.fields[name]) for name in sent}
+        if sum(len(listed) for listed in links.values()) + len(self._request.images) > rule.max:
+            raise RequestError(f"This model takes at most {rule.max} reference images.", param=first)
         for name in sent:
             if name not in rule.fields:
-                target = rule.fields[0]
-                self.fields[target] = [*_urls(target, self.fields.get(target, [])), *urls[name]]
-                del self.fields[name]
-                self.changes.append(Change(name, "renamed", name, target))
-        if rule.operation and self.has_references and self.fields.get("operation") != rule.operation:
-            if "operation" in self.fields:
-                self.changes.append(Change("operation", "mapped", self.fields["operation"], rule.operation))
-            else:
-                self.changes.append(Change("operation", "added", to=rule.operation))
-            self.fields["operation"] = rule.operation
+                self._move_links(name, links[name], rule)
+        self.changes += check_uploads(self._request, rule, self.fields.get("size"))
+        self._name_operation(rule)
 
-    def _check_mask(self, mask_field: str | None) -> None:
+    def _move_links(self, name: str, links: list[str], rule: ReferenceRule) -> None:
+        """Links in a member that the model does not have go to the one that it has."""
+        if not rule.fields:
+            raise RequestError("This model takes no links to images here.", param=name, code="unsupported_parameter")
+        target = rule.fields[0]
+        self.fields[target] = [*_links(target, self.fields.get(target, [])), *links]
+        del self.fields[name]
+        self.changes.append(Change(name, "renamed", name, target))
+
+    def _name_operation(self, rule: ReferenceRule) -> None:
+        if rule.operation is None or not self.has_references or self.fields.get("operation") == rule.operation:
+            return
+        if "operation" in self.fields:
+            self.changes.append(Change("operation", "mapped", self.fields["operation"], rule.operation))
+        else:
+            self.changes.append(Change("operation", "added", to=rule.operation))
+        self.fields["operation"] = rule.operation
+
+    def _check_mask(self, rule: ReferenceRule | None) -> None:
         """A mask is never dropped: without it the whole picture would be made anew."""
-        for name in ("mask", "mask_url"):
-            if name in self.fields and name != mask_field:
-                raise RequestError("This model takes no mask here.", param=name, code="unsupported_parameter")
+        own = rule.mask_field if rule else None
+        name = next((name for name in MASK_MEMBERS if name in self.fields and name != own), None)
+        if name or (self._request.mask is not None and not (rule and rule.takes_mask)):
+            raise RequestError("This model takes no mask here.", param=name or "mask", code="unsupported_parameter")
+        if self._request.markup is not None:
+            raise RequestError("This model takes no markup here.", param="markup", code="unsupported_parameter")
 
     # Size
 
@@ -215,6 +260,8 @@ class _Fitting:
 
     def _fit_value(self, name: str, parameter: Parameter) -> None:
         value = self.fields[name]
+        if self._request.from_form and isinstance(value, str):
+            value = self.fields[name] = from_text(name, value, parameter)
         parameter.check_type(name, value)
         if isinstance(value, str) and value not in parameter.values:
             if value in parameter.omit:
@@ -289,8 +336,14 @@ def _size_changes(sent: Mapping[str, str], fitted: Mapping[str, str]) -> list[Ch
     return [Change(lead, "mapped", sent[lead], to), *(Change(name, "dropped") for name in rest)]
 
 
-def _urls(name: str, value: Any) -> list[str]:
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not all(isinstance(url, str) for url in listed):
-        raise RequestError(f"'{name}' must be a URL or a list of URLs.", param=name, code="invalid_type")
-    return listed
+def _links(name: str, value: Any) -> list[str]:
+    """The URLs of a member of a generation's JSON."""
+    _, sources, _ = references_of({name: value}) if value else ({}, [], None)
+    for source in sources:
+        if source.url is None:
+            raise RequestError("Generations take links to images, no file ids.", param=source.member)
+    return [source.url for source in sources if source.url is not None]
+
+
+def _part_of(reference: Reference) -> str:
+    return reference.part if isinstance(reference, Upload) else "image"

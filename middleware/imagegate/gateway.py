@@ -12,17 +12,21 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagegate.asgi import route_path
+from imagegate.bridge import Bridge
 from imagegate.catalog import Catalog
 from imagegate.config import Config, default_config, load_config
 from imagegate.delivery import Delivery
 from imagegate.events import Hook
 from imagegate.fetch import Fetcher
+from imagegate.forms import FormLimits
 from imagegate.http import HTTPClient, Timeouts, Transport
 from imagegate.layers import Admit, Deliver, Fit, Observe, Read, References, Route, Upstream
 from imagegate.layers.base import endpoint_of
 from imagegate.models import Models
 from imagegate.not_found import NotFound
+from imagegate.reading import ReadLimits
 from imagegate.registry import load_adapter
+from imagegate.spool import Budget
 from imagegate.stores import Links, open_store
 from imagegate.stores.serving import IMAGES_PATH, ServeImages
 from imagegate.upstream import Upstream as Account
@@ -58,6 +62,7 @@ class ImageGateway:
         self._client = HTTPClient(transport=transport)
         delivery = self.config.delivery
         self._store = open_store(delivery.store, ttl=delivery.link_ttl)
+        self._budget = Budget(total=self.config.limits.spool, memory=self.config.limits.spool_memory)
         self._stack: ASGIApp = self._compose(hooks)
 
     def _compose(self, hooks: Sequence[Hook] | None) -> ASGIApp:
@@ -67,24 +72,40 @@ class ImageGateway:
         links = Links(self._link_secret, ttl=delivery.link_ttl)
         self._images = ServeImages(self._store, links)
         fetcher = Fetcher(self._client, allow=delivery.fetch_allow, max_bytes=limits.image)
-        layer: Any = Upstream(accounts=self._accounts(), client=self._client, prefix=prefix)
-        layer = References(layer, prefix=prefix)
+        accounts = self._accounts()
+        deliverer = Delivery(self._store, links, fetcher)
+        bridge = Bridge(
+            accounts={account.name: account for account in accounts},
+            client=self._client,
+            delivery=deliverer,
+            fetcher=fetcher,
+            budget=self._budget,
+            public_url=self._public_url,
+        )
+        layer: Any = Upstream(accounts=accounts, client=self._client, prefix=prefix)
+        layer = References(layer, prefix=prefix, bridge=bridge)
         layer = Fit(layer, prefix=prefix, policy=policy.fit, tolerance=policy.tolerance)
         layer = Route(layer, prefix=prefix, catalog=self.catalog, max_images=limits.images)
         layer = Deliver(
             layer,
             prefix=prefix,
-            delivery=Delivery(self._store, links, fetcher),
+            delivery=deliverer,
             public_url=self._public_url,
             default=delivery.default,
         )
-        layer = Read(layer, prefix=prefix, json_limit=limits.json_body, prompt_limit=limits.prompt)
+        read = ReadLimits(
+            json_body=limits.json_body,
+            prompt=limits.prompt,
+            form=FormLimits(form=limits.form, file=limits.file, files=limits.files),
+        )
+        layer = Read(layer, prefix=prefix, limits=read, budget=self._budget)
         layer = Models(layer, prefix=prefix, catalog=self.catalog)
         layer = Admit(
             layer,
             prefix=prefix,
             keys=config.access.keys,
-            body_limit=limits.json_body,
+            json_limit=limits.json_body,
+            form_limit=limits.form,
             in_flight=limits.in_flight,
         )
         return Observe(layer, prefix=prefix, hooks=hooks)

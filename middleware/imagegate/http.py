@@ -429,7 +429,7 @@ class _RequestBody(aiohttp.Payload):
         return cls(stream, None if length is None else int(length), timeout)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise AssertionError("aiohttp asks for text only to print it")
+        raise AssertionError("aiohttp never asks for text")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         written = 0
@@ -471,7 +471,6 @@ class _ReplyBody(httpx.AsyncByteStream):
     def __init__(self, reply: aiohttp.ClientResponse, on_close: Callable[[], None]) -> None:
         self._reply = reply
         self._on_close = on_close
-        self._closed = False
         connection = reply.connection  # None once the whole body is in
         self._protocol: ResponseHandler | None = connection.protocol if connection else None
         self._lost: asyncio.Future[None] | None = None
@@ -523,12 +522,10 @@ class _ReplyBody(httpx.AsyncByteStream):
         )
 
     async def aclose(self) -> None:
-        if not self._closed:
-            self._closed = True
-            if self._lost is not None:
-                self._lost.remove_done_callback(self._fail_if_unfinished)
-            self._reply.close()  # not release(): that waits for the request's body to be written
-            self._on_close()
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._fail_if_unfinished)
+        self._reply.close()
+        self._on_close()
 
 
 def _note_exception(lost: asyncio.Future[None]) -> None:

@@ -6,7 +6,9 @@ Source: OpenAI Images reference and SDK 3.52; null rules and error words as meas
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import isfinite
 from typing import Any, Final, NoReturn
 
@@ -18,6 +20,7 @@ from imagegate.exchange import ImageRequest
 from imagegate.sizes import MAX_SIZE_LENGTH
 
 MAX_NESTING: Final = 64
+_FORM_NAME: Final = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
 _SAFE_INTEGER: Final = 2**63
 
 # Only what holds for every model. What a model makes of a value is its contract's affair.
@@ -41,7 +44,7 @@ _PARAMETERS: Final[Mapping[str, Parameter]] = {
 
 
 def read_json(body: bytes, operation: Operation, *, max_prompt: int) -> ImageRequest:
-    """Parses and checks a JSON body.
+    """Parses and checks a JSON body; references of edits and variations are left in its fields.
 
     Args:
         max_prompt: characters; a contract may allow fewer.
@@ -50,23 +53,70 @@ def read_json(body: bytes, operation: Operation, *, max_prompt: int) -> ImageReq
         RequestError: naming the member at fault.
     """
     document = parse_object(body)
+    check_fields(document, operation, max_prompt=max_prompt)
     fields = {name: value for name, value in document.items() if value is not None}
-    _check_text(document, "model", "a string")
-    _check_text(document, "prompt", "a string")
-    if not document["model"].strip():
-        raise RequestError("The model must not be empty.", param="model", code="invalid_value")
-    if not document["prompt"]:
-        raise RequestError(
-            "Invalid 'prompt': empty string. Expected a string with minimum length 1, but got an empty string instead.",
-            param="prompt",
-            code="empty_string",
-        )
-    Parameter(max_length=max_prompt).check("prompt", document["prompt"])
-    for name, parameter in _PARAMETERS.items():
-        if name in fields:
-            parameter.check(name, fields[name])
     untouched = len(fields) == len(document)
     return ImageRequest(operation=operation, fields=fields, body=body if untouched else None)
+
+
+def read_form_fields(pairs: Sequence[tuple[str, str]], operation: Operation, *, max_prompt: int) -> dict[str, Any]:
+    """The text parts of a form as members: ``a[]`` is a list, ``a[b]`` a nested object, numbers are numbers.
+
+    Raises:
+        RequestError: naming the part at fault.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        root, keys = _form_name(name)
+        _insert(fields, name, [root, *keys], value)
+    for name, parameter in _PARAMETERS.items():
+        if isinstance(fields.get(name), str):
+            fields[name] = from_text(name, fields[name], parameter)
+    check_fields(fields, operation, max_prompt=max_prompt)
+    return fields
+
+
+def from_text(name: str, value: str, parameter: Parameter) -> Any:
+    """A form's text as the type that a parameter has. Raises `RequestError`."""
+    text = value.strip()
+    if parameter.type == "integer":
+        if re.fullmatch(r"[+-]?[0-9]{1,18}", text, re.ASCII):
+            return int(text)
+    elif parameter.type == "number":
+        if re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", text, re.ASCII):
+            return float(text)
+    elif parameter.type == "boolean":
+        if text.lower() in ("true", "1", "false", "0"):
+            return text.lower() in ("true", "1")
+    else:
+        return value
+    article = "an" if parameter.type == "integer" else "a"
+    raise RequestError(
+        f"Invalid type for '{name}': expected {article} {parameter.type}, but got a string value that could not be "
+        f"converted into {article} {parameter.type}.",
+        param=name,
+        code="invalid_type",
+    )
+
+
+def check_fields(fields: Mapping[str, Any], operation: Operation, *, max_prompt: int) -> None:
+    """What holds for every model. Raises `RequestError`."""
+    _check_text(fields, "model")
+    if not fields["model"].strip():
+        raise RequestError("The model must not be empty.", param="model", code="invalid_value")
+    if operation != "variations" or fields.get("prompt") is not None:
+        _check_text(fields, "prompt")
+        if not fields["prompt"]:
+            raise RequestError(
+                "Invalid 'prompt': empty string. Expected a string with minimum length 1, "
+                "but got an empty string instead.",
+                param="prompt",
+                code="empty_string",
+            )
+        Parameter(max_length=max_prompt).check("prompt", fields["prompt"])
+    for name, parameter in _PARAMETERS.items():
+        if fields.get(name) is not None:
+            parameter.check(name, fields[name])
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -88,11 +138,38 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _check_text(document: Mapping[str, Any], name: str, expected: str) -> None:
-    if name not in document:
+def _check_text(fields: Mapping[str, Any], name: str) -> None:
+    if name not in fields:
         raise RequestError(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
-    if not isinstance(document[name], str):
-        raise type_error(name, expected, document[name])
+    if not isinstance(fields[name], str):
+        raise type_error(name, "a string", fields[name])
+
+
+def _form_name(name: str) -> tuple[str, list[str]]:
+    """``a[b][c]`` as its parts; a name in any other shape is one part."""
+    found = _FORM_NAME.fullmatch(name)
+    return (found[1], re.findall(r"\[([^\[\]]*)\]", found[2])) if found else (name, [])
+
+
+def _insert(fields: dict[str, Any], name: str, path: list[str], value: str) -> None:
+    node = fields
+    for key, following in pairwise(path):
+        if following == "":
+            listed = node.setdefault(key, [])
+            if not isinstance(listed, list):
+                raise _twice(name)
+            listed.append(value)
+            return
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise _twice(name)
+    if path[-1] in node:
+        raise _twice(name)
+    node[path[-1]] = value
+
+
+def _twice(name: str) -> RequestError:
+    return RequestError(f"The part '{name[:64]}' appears twice.", param=name[:64], code="invalid_value")
 
 
 class _Refused(ValueError):

@@ -107,6 +107,16 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
     return ImageReply(images=tuple(images), created=_created(document, now), fields=fields)
 
 
+def read_upload(reply: UpstreamReply) -> str:
+    """The link in the reply of an upload API, at the top or under ``data``. Raises `UpstreamError`."""
+    document = _object(reply.body)
+    if reply.status < 400 and document is not None:
+        for node in (document.get("data"), document):
+            if isinstance(node, Mapping) and isinstance(node.get("url"), str) and node["url"]:
+                return str(node["url"])
+    raise failure(max(reply.status, 400), document, request_id=reply.headers.get("x-request-id"))
+
+
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
         document = msgspec.json.decode(body)

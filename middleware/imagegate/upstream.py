@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
 from imagegate import __version__
-from imagegate.adapter import Adapter, UpstreamRequest
+from imagegate.adapter import Adapter, FilePart, TextPart, UpstreamRequest
 from imagegate.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
 from imagegate.events import Progress
 from imagegate.exchange import ImageReply, ReplyImage
 from imagegate.failures import uncertain
 from imagegate.http import BodyTooLarge, HTTPClient, Interrupted, NotSent, Timeouts, read_body
 from imagegate.replies import PendingTask, UpstreamReply
+from imagegate.spool import Upload
+from imagegate.streams.multipart import FormEncoder
 
 USER_AGENT: Final = f"imagegate/{__version__}"
 _SLOWEST_POLL: Final = 10.0
@@ -61,15 +64,13 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
             return url
         return self.base_url + path
 
-    def headers(self, request: UpstreamRequest, authorization: str | None) -> list[tuple[str, str]]:
+    def headers(self, authorization: str | None) -> list[tuple[str, str]]:
         """Only what a provider needs: nothing of the client's goes upstream but its key, where there is no other."""
         headers = [
             ("accept", "application/json"),
             ("accept-encoding", "identity"),
             ("user-agent", USER_AGENT),
         ]
-        if request.content_type:
-            headers.append(("content-type", request.content_type))
         if key := f"Bearer {self.api_key}" if self.api_key else authorization:
             headers.append(("authorization", key))
         return headers
@@ -88,7 +89,7 @@ async def converse(
     Raises:
         UpstreamError: classified by what may have been made, its text free of keys and hosts.
     """
-    headers = upstream.headers(request, authorization)
+    headers = upstream.headers(authorization)
     started = time.perf_counter()
     try:
         progress.attempts += 1
@@ -106,15 +107,32 @@ async def converse(
         progress.upstream_seconds += time.perf_counter() - started
 
 
+async def upload_file(client: HTTPClient, upstream: Upstream, upload: Upload, *, authorization: str | None) -> str:
+    """Hands a file to the provider's upload API and returns the link to it. Uploading costs nothing.
+
+    Raises:
+        UpstreamError: it was not taken.
+    """
+    request = upstream.adapter.encode_upload(upload)
+    try:
+        reply = await _send(client, upstream, request, upstream.headers(authorization))
+        return upstream.adapter.decode_upload(reply)
+    except UpstreamError as error:
+        _scrub(error, upstream, authorization)
+        error.message = f"The provider did not take the reference image: {error.message}"
+        raise
+
+
 async def _send(
     client: HTTPClient, upstream: Upstream, request: UpstreamRequest, headers: list[tuple[str, str]]
 ) -> UpstreamReply:
+    content, more = _content(request)
     try:
         response = await client.send(
             request.method,
             upstream.url(request.path),
-            headers=headers,
-            content=request.body,
+            headers=[*headers, *more],
+            content=content,
             timeouts=upstream.timeouts,
         )
         body = await read_body(response, limit=upstream.reply_limit)
@@ -125,6 +143,34 @@ async def _send(
     except BodyTooLarge as error:
         raise uncertain(f"The provider's reply is too large: {error}.") from error
     return UpstreamReply(status=response.status_code, headers=dict(response.headers), body=body)
+
+
+def _content(request: UpstreamRequest) -> tuple[bytes | AsyncIterable[bytes] | None, list[tuple[str, str]]]:
+    """The body and the headers that describe it; a form is made while it is sent, its length known before."""
+    if not request.parts:
+        return request.body, [("content-type", request.content_type)] if request.content_type else []
+    encoder = FormEncoder()
+    heads = [_part_head(encoder, part) for part in request.parts]
+    sizes = [part.upload.size + len(encoder.PART_END) for part in request.parts if isinstance(part, FilePart)]
+    length = sum(map(len, heads)) + sum(sizes) + len(encoder.end())
+
+    async def form() -> AsyncIterator[bytes]:
+        for head, part in zip(heads, request.parts, strict=True):
+            yield head
+            if isinstance(part, FilePart):
+                async for chunk in part.upload.chunks():
+                    yield chunk
+                yield encoder.PART_END
+        yield encoder.end()
+
+    return form(), [("content-type", encoder.content_type), ("content-length", str(length))]
+
+
+def _part_head(encoder: FormEncoder, part: TextPart | FilePart) -> bytes:
+    """A whole field, or what stands before a file."""
+    if isinstance(part, TextPart):
+        return encoder.field(part.name, part.value)
+    return encoder.file_head(part.name, part.upload.filename, part.upload.media_type)
 
 
 async def _wait(
@@ -138,7 +184,6 @@ async def _wait(
     """Asks for a task until it ends. Questions cost nothing, so a failed one is simply asked again."""
     deadline = time.monotonic() + upstream.deadline
     pause = upstream.poll_interval
-    headers = [(name, value) for name, value in headers if name != "content-type"]
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -202,19 +247,35 @@ def _scrub(error: UpstreamError, upstream: Upstream, authorization: str | None) 
     error.message = _KEY_LIKE.sub("sk-[...]", message)
 
 
-def explanation(
+async def explanation(
     upstream: Upstream, request: UpstreamRequest, *, authorization: str | None, changes: Any
 ) -> dict[str, Any]:
-    """What would be sent, for people: keys are not shown."""
+    """What would be sent, for people: keys are not shown, files are told by name, type, size and SHA-256."""
+    _, more = _content(request)
     headers = {
         name: f"{value.partition(' ')[0]} [redacted]" if name == "authorization" else value
-        for name, value in upstream.headers(request, authorization)
+        for name, value in [*upstream.headers(authorization), *more]
     }
+    body: Any = msgspec.json.decode(request.body) if request.body else None
+    if request.parts:
+        body = [await _shown(part) for part in request.parts]
     return {
         "upstream": upstream.name,
         "method": request.method,
         "url": upstream.url(request.path),
         "headers": headers,
-        "body": msgspec.json.decode(request.body) if request.body else None,
+        "body": body,
         "changes": changes,
+    }
+
+
+async def _shown(part: TextPart | FilePart) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"name": part.name, "value": part.value}
+    return {
+        "name": part.name,
+        "filename": part.upload.filename,
+        "type": part.upload.media_type,
+        "size": part.upload.size,
+        "sha256": await part.upload.sha256(),
     }

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi import header, too_large
 from imagegate.errors import AuthenticationError, Overloaded
-from imagegate.layers.base import DEFAULT_JSON_LIMIT, Layer
+from imagegate.layers.base import Layer
+from imagegate.reading import DEFAULT_LIMITS
 
 
 class Admit(Layer):
@@ -17,7 +18,8 @@ class Admit(Layer):
 
     Args:
         keys: that clients must send as ``Authorization: Bearer``; empty: anybody may come in.
-        body_limit: bytes, by ``Content-Length``.
+        json_limit: bytes of a JSON body, by ``Content-Length``.
+        form_limit: bytes of a form.
         in_flight: requests at a time.
     """
 
@@ -27,19 +29,23 @@ class Admit(Layer):
         *,
         prefix: str = "/v1",
         keys: Collection[str] = (),
-        body_limit: int = DEFAULT_JSON_LIMIT,
+        json_limit: int = DEFAULT_LIMITS.json_body,
+        form_limit: int = DEFAULT_LIMITS.form.form,
         in_flight: int = 2000,
     ) -> None:
         super().__init__(app, prefix=prefix)
         self._keys = tuple(key.encode() for key in keys)
-        self._body_limit = body_limit
+        self._json_limit = json_limit
+        self._form_limit = form_limit
         self._places = in_flight
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_key(header(scope, b"authorization"))
+        is_form = (header(scope, b"content-type") or b"").lower().startswith(b"multipart/form-data")
+        limit = self._form_limit if is_form else self._json_limit
         length = header(scope, b"content-length")
-        if length is not None and length.isdigit() and int(length[:20]) > self._body_limit:
-            raise too_large(self._body_limit)
+        if length is not None and length.isdigit() and int(length[:20]) > limit:
+            raise too_large(limit)
         if self._places <= 0:
             raise Overloaded(
                 "The gateway holds as many requests as it may. Try again in a moment.",

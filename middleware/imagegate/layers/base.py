@@ -7,19 +7,21 @@ from typing import Final, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imagegate.asgi import header, read_body, replay, route_path, send_error, send_json, without_headers
+from imagegate.asgi import replay, route_path, send_error, send_json, without_headers
 from imagegate.changes import header_value
 from imagegate.contract import Operation
-from imagegate.errors import ImagegateError, RequestError, UnsupportedMedia, UpstreamError
+from imagegate.errors import ImagegateError, UpstreamError
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply
-from imagegate.openai import read_json
+from imagegate.reading import read_exchange
 
 Endpoint = Literal["generations", "edits", "variations", "models"]
 
-_OPERATIONS: Final[Mapping[str, Operation]] = {"/images/generations": "generations"}
-DEFAULT_JSON_LIMIT: Final = 32 * 1024**2
-DEFAULT_PROMPT_LIMIT: Final = 32_000
+_OPERATIONS: Final[Mapping[str, Operation]] = {
+    "/images/generations": "generations",
+    "/images/edits": "edits",
+    "/images/variations": "variations",
+}
 
 
 def endpoint_of(scope: Scope, prefix: str) -> Endpoint | None:
@@ -125,56 +127,6 @@ async def answer_errors(layer: Layer, scope: Scope, receive: Receive, answer: An
         if answer.status is not None:
             raise
         await send_error(answer, error)
-
-
-async def read_exchange(
-    scope: Scope,
-    receive: Receive,
-    *,
-    json_limit: int = DEFAULT_JSON_LIMIT,
-    prompt_limit: int = DEFAULT_PROMPT_LIMIT,
-) -> Exchange:
-    """Reads and checks the body of a request for one of our endpoints.
-
-    Raises:
-        RequestError: naming the field at fault.
-        ClientDisconnected: before the end of the body.
-    """
-    progress: Progress = scope[PROGRESS_KEY]
-    operation: Operation = progress.endpoint  # type: ignore[assignment]
-    explain = _explain(header(scope, b"imagegate-explain"))
-    _check_media_type(header(scope, b"content-type"))
-    body = await read_body(receive, limit=json_limit)
-    request = read_json(body, operation, max_prompt=prompt_limit)
-    if request.fields.get("stream"):
-        raise RequestError("Streaming is not supported.", param="stream", code="unsupported_parameter")
-    progress.model = request.model
-    progress.images_asked = request.n
-    authorization = header(scope, b"authorization")
-    return Exchange(
-        request=request,
-        public_model=request.model,
-        explain=explain,
-        authorization=authorization.decode("latin-1") if authorization else None,
-    )
-
-
-def _explain(value: bytes | None) -> bool:
-    """An RFC 9651 boolean. Anything else is refused: somebody who only wants to look must not be charged."""
-    if value is None or value.strip() == b"?0":
-        return False
-    if value.strip() == b"?1":
-        return True
-    raise RequestError("The header Imagegate-Explain must be ?1 or ?0.", param="Imagegate-Explain")
-
-
-def _check_media_type(value: bytes | None) -> None:
-    media_type = (value or b"application/json").split(b";", 1)[0].strip().lower()
-    if media_type != b"application/json" and not media_type.endswith(b"+json"):
-        shown = media_type.decode("latin-1")[:64]
-        raise UnsupportedMedia(
-            f"The body must be application/json, not '{shown}'.", headers=[(b"connection", b"close")]
-        )
 
 
 async def send_reply(scope: Scope, send: Send, reply: ImageReply, *, origin: str = "") -> None:

@@ -45,10 +45,11 @@ class Fit(Layer):
         model = exchange.request.model
         contract = exchange.target.contract if exchange.target else find_contract(self._contracts, model)
         progress.contract = contract is not None
-        progress.fit_changes = ()
+        progress.fit_changes = progress.reference_changes = ()
         if contract is not None:
             request, progress.fit_changes = fit(
                 exchange.request, contract, policy=self._policy, tolerance=self._tolerance
             )
-            exchange = exchange.replace(request=request)
+            own = contract.of(exchange.request.operation)
+            exchange = exchange.replace(request=request, reference_rule=own.references if own else None)
         await self.forward(scope, exchange, receive, send)

@@ -7,15 +7,18 @@ import asyncio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi import ClientDisconnected
-from imagegate.layers.base import DEFAULT_JSON_LIMIT, DEFAULT_PROMPT_LIMIT, Layer, read_exchange
+from imagegate.exchange import Exchange
+from imagegate.layers.base import Layer
+from imagegate.reading import DEFAULT_LIMITS, ReadLimits, close_uploads, default_budget, read_exchange
+from imagegate.spool import Budget
 
 
 class Read(Layer):
     """Puts the typed request into the scope, and stops the work below when the client leaves.
 
     Args:
-        json_limit: bytes of a JSON body.
-        prompt_limit: characters.
+        limits: of bodies.
+        budget: room for uploads, shared by all requests.
     """
 
     def __init__(
@@ -23,15 +26,21 @@ class Read(Layer):
         app: ASGIApp,
         *,
         prefix: str = "/v1",
-        json_limit: int = DEFAULT_JSON_LIMIT,
-        prompt_limit: int = DEFAULT_PROMPT_LIMIT,
+        limits: ReadLimits = DEFAULT_LIMITS,
+        budget: Budget | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
-        self._json_limit = json_limit
-        self._prompt_limit = prompt_limit
+        self._limits = limits
+        self._budget = budget or default_budget()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await read_exchange(scope, receive, json_limit=self._json_limit, prompt_limit=self._prompt_limit)
+        exchange = await read_exchange(scope, receive, limits=self._limits, budget=self._budget)
+        try:
+            await self._hand_on(scope, exchange, receive, send)
+        finally:
+            close_uploads(exchange.request)
+
+    async def _hand_on(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
         if isinstance(self.app, Layer):
             async with _StopWhenClientLeaves(receive):
                 await self.forward(scope, exchange, receive, send)

@@ -1,41 +1,133 @@
-"""References: the images that a request points at, in the form that the contract wants."""
+"""References: the images that a request starts from, in the form that the contract wants."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import Any
 
-from starlette.types import Receive, Scope, Send
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imagegate.bridge import Bridge
+from imagegate.changes import Change
+from imagegate.contract import ReferenceForm, ReferenceRule
 from imagegate.errors import RequestError
-from imagegate.fit import REFERENCE_FIELDS
+from imagegate.events import PROGRESS_KEY, Progress
+from imagegate.exchange import Exchange, FileID, ImageRequest, Link, Reference
 from imagegate.layers.base import Layer
-
-MAX_URL_LENGTH = 8192
-"""Characters."""
+from imagegate.references import LIST_MEMBERS, check_link, data_url
+from imagegate.spool import Upload
 
 
 class References(Layer):
-    """Checks that references are links which a provider can load, before anything is sent."""
+    """Files become links and links become files where the contract takes only the other.
+
+    Args:
+        bridge: does it; None: what would have to be converted is refused.
+    """
+
+    def __init__(self, app: ASGIApp, *, prefix: str = "/v1", bridge: Bridge | None = None) -> None:
+        super().__init__(app, prefix=prefix)
+        self._bridge = bridge
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = await self.exchange(scope, receive)
-        fields = exchange.request.fields
-        for name in (*REFERENCE_FIELDS, "mask_url"):
+        opened: list[Upload] = []
+        try:
+            work = _Converting(self._bridge, scope, exchange, opened)
+            request = await work.links_of_members(exchange.request)
+            if exchange.reference_rule and request.images:
+                request = await work.convert(request, exchange.reference_rule)
+            await self.forward(scope, exchange.replace(request=request), receive, send)
+        finally:
+            for upload in opened:
+                upload.close()
+
+
+class _Converting:
+    """The references of one exchange on their way into another form."""
+
+    def __init__(self, bridge: Bridge | None, scope: Scope, exchange: Exchange, opened: list[Upload]) -> None:
+        self._bridge = bridge
+        self._scope = scope
+        self._exchange = exchange
+        self._opened = opened
+
+    async def links_of_members(self, request: ImageRequest) -> ImageRequest:
+        """The links that generations carry in their members; a data URL becomes a link to a file."""
+        fields = dict(request.fields)
+        for name in (*LIST_MEMBERS, "mask_url"):
             value = fields.get(name)
-            for url in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
-                check_link(name, url)
-        await self.forward(scope, exchange, receive, send)
+            if isinstance(value, str):
+                fields[name] = await self._link_of_member(name, value)
+            elif isinstance(value, list):
+                fields[name] = [await self._link_of_member(name, url) for url in value]
+        return request if fields == request.fields else request.with_fields(fields)
+
+    async def _link_of_member(self, name: str, url: Any) -> Any:
+        inline = data_url(name, url) if isinstance(url, str) else None
+        if inline is None:
+            check_link(name, url)
+            return url
+        bridge = self._need_bridge(name)
+        upload = await bridge.hold(name, inline, self._opened)
+        return await bridge.to_link(upload, self._exchange, self._scope)
+
+    async def convert(self, request: ImageRequest, rule: ReferenceRule) -> ImageRequest:
+        form = chosen_form(request, rule)
+        if form == "files":
+            images = [await self._file(image) for image in request.images]
+            mask = await self._file(request.mask) if request.mask is not None else None
+            return msgspec.structs.replace(request, images=tuple(images), mask=mask)
+        links = [await self._link(image) for image in request.images]
+        mask_link = await self._link(request.mask) if request.mask is not None else None
+        fields = dict(request.fields)
+        progress: Progress = self._scope[PROGRESS_KEY]
+        if form == "objects":
+            fields["images"] = [_object(link) for link in links]
+            if mask_link is not None:
+                fields["mask"] = _object(mask_link)
+        else:
+            target = rule.fields[0]
+            fields[target] = [*fields.get(target, []), *links]
+            progress.reference_changes = (Change("image", "renamed", to=target),)
+            if mask_link is not None and rule.mask_field:
+                fields[rule.mask_field] = mask_link
+                progress.reference_changes += (Change("mask", "renamed", to=rule.mask_field),)
+        fitted = request.with_fields(fields)
+        return msgspec.structs.replace(fitted, images=(), mask=None)
+
+    async def _file(self, reference: Reference) -> Reference:
+        if isinstance(reference, FileID):
+            raise RequestError("This model takes no file ids; send the file or a link.", param="images")
+        if isinstance(reference, Upload) or self._exchange.explain:
+            return reference  # explaining fetches nothing
+        return await self._need_bridge("images").to_upload(reference, self._opened)
+
+    async def _link(self, reference: Reference) -> Any:
+        if isinstance(reference, Link):
+            return reference.url
+        if isinstance(reference, FileID):
+            return reference
+        if self._exchange.explain:
+            return f"(link to {reference.filename}, {reference.media_type}, {reference.size} bytes)"
+        return await self._need_bridge(reference.part).to_link(reference, self._exchange, self._scope)
+
+    def _need_bridge(self, param: str) -> Bridge:
+        if self._bridge is None:
+            raise RequestError("References cannot be converted here into what the model takes.", param=param)
+        return self._bridge
 
 
-def check_link(field: str, url: object) -> None:
-    """Raises `RequestError` where `url` is not an http(s) link."""
-    try:
-        parts = urlsplit(url) if isinstance(url, str) and len(url) <= MAX_URL_LENGTH else None
-    except ValueError:
-        parts = None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise RequestError(
-            f"'{field}' must hold http or https links of at most {MAX_URL_LENGTH} characters.",
-            param=field,
-            code="invalid_url",
-        )
+def chosen_form(request: ImageRequest, rule: ReferenceRule) -> ReferenceForm:
+    """The form in which references go upstream: the client's own where the model takes it."""
+    extras = (request.mask,) if request.mask is not None else ()
+    if all(isinstance(reference, Upload) for reference in (*request.images, *extras)):
+        order: tuple[ReferenceForm, ...] = ("files", "links", "objects")
+    else:
+        order = ("objects", "links", "files")
+    return next(form for form in order if form in rule.forms)
+
+
+def _object(link: Any) -> Mapping[str, str]:
+    return {"file_id": link.id} if isinstance(link, FileID) else {"image_url": link}

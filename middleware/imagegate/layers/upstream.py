@@ -37,7 +37,7 @@ class Upstream(Layer):
         request = account.adapter.encode(exchange.request)
         if exchange.explain:
             progress.explained = True
-            shown = explanation(account, request, authorization=exchange.authorization, changes=progress.changes)
+            shown = await explanation(account, request, authorization=exchange.authorization, changes=progress.changes)
             await send_json(send, 200, msgspec.json.encode(shown))
             return
         if not account.api_key and not exchange.authorization:

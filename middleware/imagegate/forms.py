@@ -1,0 +1,162 @@
+"""Reading a form from a client: text fields into memory, files into the spool."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from starlette.types import Receive
+
+from imagegate.asgi import ClientDisconnected, too_large
+from imagegate.errors import PayloadTooLarge, RequestError
+from imagegate.spool import Budget, Upload
+from imagegate.streams.multipart import Event, MultipartError, MultipartReader, PartBegin, PartData, boundary_of
+
+_IMAGE_PART: Final = re.compile(r"image(?:\[([0-9]{0,3})\])?", re.ASCII)
+_MASK_PARTS: Final = {"mask": "mask", "mask[]": "mask", "markup": "markup"}
+_MAX_FIELDS: Final = 128
+_MAX_FIELD: Final = 1024 * 1024
+
+
+class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a form may hold, in bytes."""
+
+    form: int = 512 * 1024**2
+    file: int = 50_000_000
+    files: int = 16
+    """Images, beside mask and markup."""
+
+
+class Form(NamedTuple):
+    """A whole form. The uploads are the receiver's to close."""
+
+    fields: Sequence[tuple[str, str]]
+    images: Sequence[Upload]
+    mask: Upload | None
+    markup: Upload | None
+
+
+async def read_form(content_type: bytes, receive: Receive, *, limits: FormLimits, budget: Budget) -> Form:
+    """Reads a ``multipart/form-data`` body to its end.
+
+    Raises:
+        RequestError: malformed, cut off, too large, or a part that does not belong there.
+        Overloaded: the spool is full.
+        ClientDisconnected: before the end.
+    """
+    reading = _Reading(limits, budget)
+    try:
+        reader = MultipartReader(boundary_of(content_type))
+        size = 0
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            chunk: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(chunk)
+            if size > limits.form:
+                raise too_large(limits.form)
+            for event in reader.feed(chunk):
+                await reading.take(event)
+        reader.finish()
+        return reading.form()
+    except MultipartError as error:
+        reading.close()
+        raise RequestError(str(error), code="invalid_form", headers=[(b"connection", b"close")]) from error
+    except BaseException:
+        reading.close()
+        raise
+
+
+class _Reading:
+    """The parts that have come in so far."""
+
+    def __init__(self, limits: FormLimits, budget: Budget) -> None:
+        self._limits = limits
+        self._budget = budget
+        self._fields: list[tuple[str, str]] = []
+        self._images: list[tuple[int, Upload]] = []
+        self._extras: dict[str, Upload] = {}
+        self._upload: Upload | None = None
+        self._name = ""
+        self._text = bytearray()
+
+    async def take(self, event: Event) -> None:
+        if isinstance(event, PartBegin):
+            self._begin(event)
+        elif isinstance(event, PartData):
+            await self._add(event.data)
+        else:
+            await self._end()
+
+    def _begin(self, part: PartBegin) -> None:
+        image = _IMAGE_PART.fullmatch(part.name)
+        extra = _MASK_PARTS.get(part.name)
+        if part.filename is None:
+            if image or extra:
+                raise RequestError(
+                    f"The part '{part.name}' must be a file, with a file name; it came as text.",
+                    param=part.name,
+                    code="invalid_type",
+                )
+            if len(self._fields) >= _MAX_FIELDS:
+                raise RequestError(f"The form has more than {_MAX_FIELDS} fields.", code="invalid_form")
+            self._name, self._text = part.name, bytearray()
+            return
+        if not image and not extra:
+            hint = " Images go into parts called 'image' or 'image[]'." if part.name.startswith("images") else ""
+            raise RequestError(f"Unknown file part: '{part.name}'.{hint}", param=part.name, code="unknown_parameter")
+        upload = Upload(part.name, part.filename or "upload", part.content_type, budget=self._budget)
+        if image:
+            self._add_image(upload, image[1])
+        elif extra in self._extras:
+            raise RequestError(f"There can be only one {extra}.", param=part.name)
+        else:
+            self._extras[str(extra)] = upload
+        self._upload = upload
+
+    def _add_image(self, upload: Upload, index: str | None) -> None:
+        if len(self._images) >= self._limits.files:
+            raise RequestError(f"There can be at most {self._limits.files} images.", param=upload.part)
+        # image[2] says its place; the others come in the order of the form.
+        self._images.append((int(index) if index else len(self._images), upload))
+
+    async def _add(self, data: bytes) -> None:
+        if self._upload is None:
+            self._text += data
+            if len(self._text) > _MAX_FIELD:
+                raise PayloadTooLarge(f"The field is larger than {_MAX_FIELD:,} bytes.", param=self._name)
+            return
+        if self._upload.size + len(data) > self._limits.file:
+            raise PayloadTooLarge(
+                f"The file is larger than {self._limits.file:,} bytes.",
+                param=self._upload.part,
+                headers=[(b"connection", b"close")],
+            )
+        await self._upload.write(data)
+
+    async def _end(self) -> None:
+        if self._upload is not None:
+            upload, self._upload = self._upload, None
+            if upload.size == 0:
+                raise RequestError("The file is empty.", param=upload.part, code="invalid_image_file")
+            await upload.complete()
+            return
+        try:
+            self._fields.append((self._name, self._text.decode("utf-8")))
+        except UnicodeDecodeError:
+            raise RequestError("Text in a form must be UTF-8.", param=self._name, code="invalid_form") from None
+
+    def form(self) -> Form:
+        images = [upload for _, upload in sorted(self._images, key=lambda item: item[0])]
+        return Form(self._fields, images, self._extras.get("mask"), self._extras.get("markup"))
+
+    def close(self) -> None:
+        for _, upload in self._images:
+            upload.close()
+        for upload in self._extras.values():
+            upload.close()

@@ -1,0 +1,116 @@
+"""The images that a request starts from, as clients write them in JSON. Pure.
+
+Read are OpenAI's ``images: [{image_url | file_id}]`` and ``mask: {...}``, xAI's ``image: {url}``, and the members
+``image_url``, ``image_urls``, ``reference_image_urls`` and ``mask_url`` of relays. A URL may be a data URL.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import pybase64
+
+from imagegate.errors import RequestError, type_error
+
+LIST_MEMBERS: Final = ("images", "image", "image_url", "image_urls", "reference_image_urls", "reference_images")
+MASK_MEMBERS: Final = ("mask", "mask_url")
+MAX_LINK: Final = 8192
+"""Characters of a URL that is no data URL."""
+
+
+class Source(NamedTuple):
+    """One reference as written: exactly one of `url` and `file_id`."""
+
+    member: str
+    """Where it stands, for errors: ``images[0].image_url``."""
+    url: str | None = None
+    file_id: str | None = None
+
+
+def references_of(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Source], Source | None]:
+    """Takes the references out of a JSON request: other fields, images in order, mask.
+
+    Raises:
+        RequestError: naming the member at fault.
+    """
+    images: list[Source] = []
+    for name in LIST_MEMBERS:
+        if name in fields:
+            images += _sources(name, fields[name])
+    masks = [source for name in MASK_MEMBERS if name in fields for source in _sources(name, fields[name])]
+    if len(masks) > 1:
+        raise RequestError("There can be only one mask.", param="mask")
+    rest = {name: value for name, value in fields.items() if name not in LIST_MEMBERS and name not in MASK_MEMBERS}
+    return rest, images, masks[0] if masks else None
+
+
+def _sources(name: str, value: Any) -> list[Source]:
+    if isinstance(value, list):
+        if not value:
+            raise RequestError(
+                f"Invalid '{name}': empty array. Expected an array with minimum length 1.",
+                param=name,
+                code="empty_array",
+            )
+        return [_source(f"{name}[{index}]", item) for index, item in enumerate(value)]
+    return [_source(name, value)]
+
+
+def _source(member: str, value: Any) -> Source:
+    if isinstance(value, str):
+        return Source(member, url=value)
+    if not isinstance(value, Mapping):
+        raise type_error(member, "an object with image_url or file_id", value)
+    url = value.get("image_url", value.get("url"))
+    if isinstance(url, Mapping):  # chat completions write image_url: {url}
+        url = url.get("url")
+    file_id = value.get("file_id")
+    if (url is None) == (file_id is None):
+        raise RequestError(
+            f"Invalid '{member}': expected exactly one of image_url and file_id.", param=member, code="invalid_value"
+        )
+    chosen = url if file_id is None else file_id
+    if not isinstance(chosen, str) or not chosen:
+        raise type_error(f"{member}.{'image_url' if file_id is None else 'file_id'}", "a string", chosen)
+    return Source(member, url=url, file_id=file_id)
+
+
+def check_link(member: str, url: object, *, longest: int = MAX_LINK) -> None:
+    """Raises `RequestError` where `url` is not a link that a provider could load."""
+    try:
+        parts = urlsplit(url) if isinstance(url, str) and len(url) <= longest else None
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise RequestError(
+            f"'{member}' must be an http or https link of at most {longest} characters.",
+            param=member,
+            code="invalid_url",
+        )
+
+
+class DataURL(NamedTuple):
+    """The content of a ``data:`` URL."""
+
+    media_type: str
+    data: bytes
+
+
+def data_url(member: str, url: str) -> DataURL | None:
+    """The content of a data URL; None: it is an ordinary one. Raises `RequestError`."""
+    if url[:5].lower() != "data:":
+        return None
+    head, comma, body = url[5:].partition(",")
+    media_type, *options = head.split(";")
+    if not comma or "base64" not in [option.strip().lower() for option in options]:
+        raise RequestError(f"'{member}' must be a base64 data URL or a link.", param=member, code="invalid_url")
+    try:
+        data = pybase64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError(f"The base64 of '{member}' is broken.", param=member, code="invalid_base64") from None
+    if not data:
+        raise RequestError(f"'{member}' is empty.", param=member, code="invalid_image_file")
+    return DataURL(media_type.strip().lower(), data)

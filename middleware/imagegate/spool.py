@@ -1,0 +1,149 @@
+"""Uploaded files: a little in memory, the rest on disk, all within a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from typing import IO, Final
+
+from imagegate.errors import Overloaded
+from imagegate.formats import Facts, inspect
+
+CHUNK: Final = 256 * 1024
+_HEAD: Final = 64 * 1024
+"""Bytes of a file that are looked at for its format and size."""
+_WRITE: Final = 1024 * 1024
+"""Bytes that are written to disk at a time."""
+
+
+class Budget:
+    """Bytes that all requests of a gateway may hold at a time, in memory and on disk together.
+
+    Args:
+        total: bytes; beyond them requests are refused until others have ended.
+        memory: bytes of them that may stay in memory; the rest goes to disk.
+    """
+
+    def __init__(self, *, total: int, memory: int) -> None:
+        self._total = total
+        self._memory = memory
+
+    def take(self, size: int) -> None:
+        """Raises `Overloaded`."""
+        if size > self._total:
+            raise Overloaded(
+                "The gateway holds as many uploads as it may. Try again in a moment.",
+                headers=[(b"retry-after", b"5"), (b"connection", b"close")],
+            )
+        self._total -= size
+
+    def take_memory(self, size: int) -> bool:
+        """Whether `size` bytes may stay in memory."""
+        if size > self._memory:
+            return False
+        self._memory -= size
+        return True
+
+    def give_back(self, *, total: int, memory: int) -> None:
+        self._total += total
+        self._memory += memory
+
+
+class Upload:
+    """One file, written once, then read as often as it is sent, by several readers at a time.
+
+    Args:
+        part: name of the form's part, or of the member that held it.
+        filename: as the client named it.
+        declared_type: media type that the client declared; empty: none.
+    """
+
+    def __init__(self, part: str, filename: str, declared_type: str, *, budget: Budget) -> None:
+        self.part = part
+        self.filename = filename
+        self.declared_type = declared_type
+        self.size = 0
+        """Bytes."""
+        self.links: dict[str, str] = {}
+        """Where the file has been published already: upstream -> link."""
+        self.publishing = asyncio.Lock()
+        self._budget = budget
+        self._head = b""
+        self._pending = bytearray()
+        self._memory: bytes | None = None
+        self._in_memory = 0
+        self._file: IO[bytes] | None = None
+        self._facts: Facts | None = None
+
+    @property
+    def facts(self) -> Facts | None:
+        """Format, pixels and transparency, read from the file itself; None: no picture that we know."""
+        return self._facts
+
+    @property
+    def media_type(self) -> str:
+        """What the file is; only where that cannot be told, what the client says it is."""
+        return self._facts.kind.media_type if self._facts else self.declared_type or "application/octet-stream"
+
+    async def write(self, data: bytes) -> None:
+        """Appends. Raises `Overloaded` where the budget is used up."""
+        self._budget.take(len(data))
+        self.size += len(data)
+        if len(self._head) < _HEAD:
+            self._head += data[: _HEAD - len(self._head)]
+        self._pending += data
+        if len(self._pending) >= _WRITE:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        if self._file is None:
+            self._file = await asyncio.to_thread(tempfile.TemporaryFile)  # has no name, so that nothing stays behind
+        pending, self._pending = self._pending, bytearray()
+        await asyncio.to_thread(self._file.write, pending)
+
+    async def complete(self) -> None:
+        """To be called after the last `write`."""
+        self._facts = inspect(self._head)
+        self._head = b""
+        if self._file is None and self._budget.take_memory(self.size):
+            self._in_memory = self.size
+            self._memory, self._pending = bytes(self._pending), bytearray()
+            return
+        await self._flush()
+        if self._file is not None:
+            await asyncio.to_thread(self._file.flush)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes, in pieces of at most 256 KiB."""
+        if self._memory is not None:
+            for start in range(0, self.size, CHUNK):
+                yield self._memory[start : start + CHUNK]
+            return
+        if self._file is None:
+            return
+        descriptor = self._file.fileno()
+        for start in range(0, self.size, CHUNK):
+            yield await asyncio.to_thread(os.pread, descriptor, min(CHUNK, self.size - start), start)
+
+    async def read(self) -> bytes:
+        """All bytes at once."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def sha256(self) -> str:
+        """Of the bytes, in hexadecimal."""
+        digest = hashlib.sha256()
+        async for chunk in self.chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Gives the room back."""
+        self._budget.give_back(total=self.size, memory=self._in_memory)
+        self.size = self._in_memory = 0
+        self._memory, self._pending = b"", bytearray()
+        if self._file is not None:
+            self._file.close()
+            self._file = None

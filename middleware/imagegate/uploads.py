@@ -1,0 +1,113 @@
+"""Checks of uploaded files against a contract, from their heads, before anything is sent. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from imagegate.changes import Change
+from imagegate.contract import ReferenceRule
+from imagegate.errors import RequestError
+from imagegate.exchange import FileID, ImageRequest
+from imagegate.sizes import Pixels, SizeSyntaxError, parse_size
+from imagegate.spool import Upload
+
+_SAME_TYPE = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+
+
+def check_uploads(request: ImageRequest, rule: ReferenceRule, size: Any) -> list[Change]:
+    """Refuses what the model would refuse, and discloses media types that are not what the client declared.
+
+    Args:
+        size: the request's ``size``.
+
+    Raises:
+        RequestError: naming the part, with what to change.
+    """
+    for image in request.images:
+        if isinstance(image, FileID) and not rule.file_ids:
+            raise RequestError("This model takes no file ids here; send the file or a link.", param="images")
+        if isinstance(image, Upload):
+            _check_image(image, rule)
+    if isinstance(request.mask, Upload):
+        _check_mask(request.mask, request, rule)
+    if rule.same_size:
+        _check_same_size(request, size)
+    named = [(f"image[{place}]", image) for place, image in enumerate(request.images)]
+    return [
+        Change(f"{name}.type", "mapped", upload.declared_type, upload.media_type)
+        for name, upload in [*named, ("mask", request.mask)]
+        if isinstance(upload, Upload) and _lies(upload)
+    ]
+
+
+def _lies(upload: Upload) -> bool:
+    """Saying nothing (``application/octet-stream``) is no lie."""
+    declared = _SAME_TYPE.get(upload.declared_type, upload.declared_type)
+    return declared.startswith("image/") and declared != upload.media_type
+
+
+def _check_image(upload: Upload, rule: ReferenceRule) -> None:
+    if upload.media_type not in rule.kinds:
+        kinds = ", ".join(kind.removeprefix("image/").upper() for kind in rule.kinds)
+        raise RequestError(
+            f"The image '{upload.filename}' is {upload.media_type}; this model takes {kinds}.",
+            param=upload.part,
+            code="invalid_image_file",
+        )
+    if upload.size > rule.max_bytes:
+        raise RequestError(
+            f"The image '{upload.filename}' has {upload.size:,} bytes; this model takes at most {rule.max_bytes:,}.",
+            param=upload.part,
+            code="image_too_large",
+        )
+    facts = upload.facts
+    if facts is None or not facts.width:
+        return
+    if rule.square and facts.width != facts.height:
+        raise RequestError(
+            f"The image '{upload.filename}' is {facts.width}x{facts.height}, and must be square: crop or pad it.",
+            param=upload.part,
+            code="invalid_image_file",
+        )
+    if rule.alpha and not facts.alpha:
+        raise RequestError(
+            f"The image '{upload.filename}' has no alpha channel, which this model needs. Save it as an RGBA PNG.",
+            param=upload.part,
+            code="invalid_image_file",
+        )
+
+
+def _check_mask(mask: Upload, request: ImageRequest, rule: ReferenceRule) -> None:
+    def refuse(reason: str) -> RequestError:
+        return RequestError(f"The mask {reason}", param="mask", code="invalid_image_file")
+
+    if mask.media_type != "image/png":
+        raise refuse(f"is {mask.media_type}; it must be a PNG.")
+    if mask.size > rule.max_mask_bytes:
+        raise refuse(f"has {mask.size:,} bytes; this model takes at most {rule.max_mask_bytes:,}.")
+    if mask.facts and not mask.facts.alpha:
+        raise refuse("has no alpha channel; transparent pixels mark what is to be changed.")
+    first = next((image for image in request.images if isinstance(image, Upload)), None)
+    if first is None or first.facts is None or mask.facts is None or not first.facts.width:
+        return
+    own, other = (mask.facts.width, mask.facts.height), (first.facts.width, first.facts.height)
+    if own != other:
+        raise refuse(f"is {own[0]}x{own[1]}; it must have the size of the first image, {other[0]}x{other[1]}.")
+
+
+def _check_same_size(request: ImageRequest, size: Any) -> None:
+    """TokModel, dall-e-2: the size "must match the source image size"."""
+    source = next((image for image in request.images if isinstance(image, Upload)), None)
+    if source is None or source.facts is None or not source.facts.width or not isinstance(size, str):
+        return
+    try:
+        wanted = parse_size(size)
+    except SizeSyntaxError:
+        return  # told by the size rule
+    own = Pixels(source.facts.width, source.facts.height)
+    if isinstance(wanted, Pixels) and wanted != own:
+        raise RequestError(
+            f"Invalid size '{size}': this model answers in the size of the image, which is {own}. "
+            f"Send size '{own}' or another image.",
+            param="size",
+        )
