@@ -145,8 +145,12 @@ class Config(_Section, frozen=True, kw_only=True):
         if self.delivery.store.startswith("memory:"):
             found.append("delivery.store: memory:// loses its pictures when the process ends")
         host = urlsplit(self.delivery.public_url).hostname or ""
-        if host == "localhost" or host.startswith("127."):
-            found.append("delivery.public_url is on loopback: only programs on this machine can load links")
+        if host == "localhost" or host.startswith("127.") or host == "::1":
+            needing = sorted(name for name, contracts in self.contracts().items() if _needs_links(contracts))
+            found.append(
+                "delivery.public_url is on loopback: only programs on this machine can load links"
+                + (f", and these upstreams must load the references of edits: {', '.join(needing)}" if needing else "")
+            )
         return found
 
 
@@ -266,6 +270,12 @@ def _with_directory(config: Config, directory: Path | None) -> Config:
         for upstream in config.upstreams
     )
     return msgspec.structs.replace(config, upstreams=upstreams)
+
+
+def _needs_links(contracts: Contracts) -> bool:
+    """Whether a model takes references only as links that the gateway must publish."""
+    rules = [edits.references for contract in contracts.values() if (edits := contract.edits)]
+    return any(rule is not None and "files" not in rule.forms and not rule.upload for rule in rules)
 
 
 def _check(config: Config) -> None:

@@ -120,6 +120,8 @@ class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Images in all."""
     mask: bool = False
     """Whether ``files`` and ``objects`` may come with a mask, called ``mask``."""
+    mask_polarity: Literal["alpha", "white"] = "alpha"
+    """What marks the pixels to change: transparency, as at OpenAI, or white on black."""
     mask_field: str | None = None
     """For ``links``: the member that holds the mask's URL."""
     operation: str | None = None

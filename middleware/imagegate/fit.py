@@ -30,7 +30,7 @@ from imagegate.sizes import (
     tier_of_area,
 )
 from imagegate.spool import Upload
-from imagegate.uploads import check_uploads
+from imagegate.uploads import check_uploads, size_of_source
 
 Policy = Literal["nearest", "strict", "pass"]
 
@@ -135,7 +135,10 @@ class _Fitting:
         for name in sent:
             if name not in rule.fields:
                 self._move_links(name, links[name], rule)
-        self.changes += check_uploads(self._request, rule, self.fields.get("size"))
+        self.changes += check_uploads(self._request, rule)
+        if rule.same_size and (size := size_of_source(self._request, self.contract)):
+            self.fields["size"] = size
+            self.changes.append(Change("size", "added", to=size))
         self._name_operation(rule)
 
     def _move_links(self, name: str, links: list[str], rule: ReferenceRule) -> None:

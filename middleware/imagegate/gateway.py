@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
+import structlog
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -64,6 +65,8 @@ class ImageGateway:
         self._store = open_store(delivery.store, ttl=delivery.link_ttl)
         self._budget = Budget(total=self.config.limits.spool, memory=self.config.limits.spool_memory)
         self._stack: ASGIApp = self._compose(hooks)
+        for warning in self.config.warnings():
+            structlog.get_logger("imagegate").warning(warning)
 
     def _compose(self, hooks: Sequence[Hook] | None) -> ASGIApp:
         """The layers, innermost first."""

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from imagegate.changes import Change
-from imagegate.contract import ReferenceRule
+from imagegate.contract import Contract, ReferenceRule
 from imagegate.errors import RequestError
 from imagegate.exchange import FileID, ImageRequest
-from imagegate.sizes import Pixels, SizeSyntaxError, parse_size
+from imagegate.sizes import ListRule, Pixels, SizeSyntaxError, parse_size
 from imagegate.spool import Upload
 
 _SAME_TYPE = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 
 
-def check_uploads(request: ImageRequest, rule: ReferenceRule, size: Any) -> list[Change]:
+def check_uploads(request: ImageRequest, rule: ReferenceRule) -> list[Change]:
     """Refuses what the model would refuse, and discloses media types that are not what the client declared.
-
-    Args:
-        size: the request's ``size``.
 
     Raises:
         RequestError: naming the part, with what to change.
@@ -30,8 +25,6 @@ def check_uploads(request: ImageRequest, rule: ReferenceRule, size: Any) -> list
             _check_image(image, rule)
     if isinstance(request.mask, Upload):
         _check_mask(request.mask, request, rule)
-    if rule.same_size:
-        _check_same_size(request, size)
     named = [(f"image[{place}]", image) for place, image in enumerate(request.images)]
     return [
         Change(f"{name}.type", "mapped", upload.declared_type, upload.media_type)
@@ -95,19 +88,36 @@ def _check_mask(mask: Upload, request: ImageRequest, rule: ReferenceRule) -> Non
         raise refuse(f"is {own[0]}x{own[1]}; it must have the size of the first image, {other[0]}x{other[1]}.")
 
 
-def _check_same_size(request: ImageRequest, size: Any) -> None:
-    """TokModel, dall-e-2: the size "must match the source image size"."""
+def size_of_source(request: ImageRequest, contract: Contract) -> str | None:
+    """The size to add where the model answers in the size of the image and the request names none.
+
+    TokModel, dall-e-2: the size "must match the source image size", and is 1024x1024 where it is left out.
+
+    Raises:
+        RequestError: the size is another than the image's, or one that the model does not make.
+    """
     source = next((image for image in request.images if isinstance(image, Upload)), None)
-    if source is None or source.facts is None or not source.facts.width or not isinstance(size, str):
-        return
+    if source is None or source.facts is None or not source.facts.width:
+        return None
+    own = Pixels(source.facts.width, source.facts.height)
+    allowed = contract.size.values if isinstance(contract.size, ListRule) else ()
+    if allowed and str(own) not in allowed:
+        raise RequestError(
+            f"The image '{source.filename}' is {own}; this model takes {', '.join(allowed)}. Scale it.",
+            param=source.part,
+            code="invalid_image_file",
+        )
+    size = request.fields.get("size")
+    if not isinstance(size, str):
+        return str(own)
     try:
         wanted = parse_size(size)
     except SizeSyntaxError:
-        return  # told by the size rule
-    own = Pixels(source.facts.width, source.facts.height)
+        return None  # told by the size rule
     if isinstance(wanted, Pixels) and wanted != own:
         raise RequestError(
             f"Invalid size '{size}': this model answers in the size of the image, which is {own}. "
             f"Send size '{own}' or another image.",
             param="size",
         )
+    return None

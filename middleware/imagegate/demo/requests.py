@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class DemoRequest:
     """Of an error."""
     requests: int = 1
     """That the provider must have seen."""
+    operation: Literal["generate", "edit", "create_variation"] = "generate"
+    """Method of the SDK."""
+    path: str | None = None
+    """That the provider must have been asked at."""
 
 
 REQUESTS: Final = (
@@ -115,6 +119,42 @@ REQUESTS: Final = (
         sent={"size": "816x816", "response_format": None},
         changed=("size", "response_format"),
         pixels=(816, 816),
+    ),
+    DemoRequest(
+        "tokenlab/gpt-image-2",
+        "Put a red kite into the sky",
+        {"size": "1024x1024", "image": "source", "mask": "mask"},
+        operation="edit",
+        path="/v1/images/edits",
+        pixels=(1024, 1024),
+    ),
+    DemoRequest(
+        "toapis/gpt-image-1.5-official",
+        "Put a red kite into the sky",
+        {"size": "1024x1024", "image": "source", "mask": "mask"},
+        operation="edit",
+        sent={"size": "1:1", "resolution": "1k"},
+        changed=("size", "image", "mask"),
+        path="/v1/images/generations",
+        pixels=(1024, 1024),
+        requests=3,
+    ),
+    DemoRequest(
+        "nano-banana-pro",
+        "The same in the colours of autumn",
+        {"image": "source"},
+        operation="edit",
+        sent={"operation": "image-to-image", "resolution": None},
+        changed=("operation", "image"),
+        path="/v1/images/generations",
+    ),
+    DemoRequest(
+        "openai/dall-e-2",
+        "",
+        {"image": "source", "size": "512x512", "n": 2},
+        operation="create_variation",
+        path="/v1/images/variations",
+        pixels=(512, 512),
     ),
     DemoRequest(
         "tokenlab/gpt-image-2",

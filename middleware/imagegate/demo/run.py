@@ -8,6 +8,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +17,13 @@ import structlog
 from PIL import Image
 from starlette.applications import Starlette
 
+from imagegate.demo.pictures import draw_picture
 from imagegate.demo.requests import REQUESTS, DemoRequest
 from imagegate.demo.servers import gateway, local_providers, write_config
 from imagegate.demo.sheet import SheetEntry, contact_sheet
 from imagegate.sizes import Pixels
 
+_LONGEST_VALUE: Final = 64
 _LABELS: Final = ("asked", "sent", "changed", "picture")
 
 
@@ -90,9 +93,7 @@ class _Step:
 
     def ask(self, client: openai.OpenAI) -> None:
         try:
-            raw = client.images.with_raw_response.generate(
-                model=self.request.model, prompt=self.request.prompt, **self.request.arguments
-            )
+            raw = self._call(client)
         except openai.APIStatusError as error:
             self.error = error.body if isinstance(error.body, dict) else {"message": str(error)}
             self.changes = error.response.headers.get("imagegate-changes", "")
@@ -110,22 +111,39 @@ class _Step:
                 self.links.append("")
                 self.pictures.append(picture)
 
+    def _call(self, client: openai.OpenAI) -> Any:
+        method = getattr(client.images.with_raw_response, self.request.operation)
+        arguments = {
+            name: _files().get(value, value) for name, value in self.request.arguments.items() if name != "extra_body"
+        }
+        if self.request.prompt:
+            arguments["prompt"] = self.request.prompt
+        return method(model=self.request.model, extra_body=self.request.arguments.get("extra_body"), **arguments)
+
     def look_upstream(self, providers: Mapping[str, Starlette], before: Mapping[str, int]) -> None:
         """What reached the provider since the step began."""
         for name, app in providers.items():
             new = app.state.requests_seen - before[name]
             for received in app.state.received[len(app.state.received) - new :]:
-                if received.method == "POST" and isinstance(received.json, dict):
-                    self.sent.append(received.json)
+                if received.method == "POST":
+                    form = {part.name: part.filename or part.text for part in received.parts}
+                    self.sent.append(received.json if isinstance(received.json, dict) else form)
                     self.sent_to = f"POST {received.path}"
+
+    @property
+    def paid(self) -> list[dict[str, Any]]:
+        """What went upstream but for uploads of references, which cost nothing."""
+        return [sent for sent in self.sent if "model" in sent]
 
     def judge(self) -> None:
         request = self.request
         if len(self.sent) != request.requests:
             self.problems.append(f"{len(self.sent)} requests upstream instead of {request.requests}")
+        if request.path and self.sent_to != f"POST {request.path}":
+            self.problems.append(f"{self.sent_to} instead of POST {request.path}")
         for name, value in request.sent.items():
-            if any(sent.get(name) != value for sent in self.sent):
-                self.problems.append(f"{name} went upstream as {self.sent[0].get(name)!r} instead of {value!r}")
+            if any(sent.get(name) != value for sent in self.paid):
+                self.problems.append(f"{name} went upstream as {self.paid[0].get(name)!r} instead of {value!r}")
         changed = tuple(item.strip().partition(";")[0] for item in _split(self.changes))
         if changed != request.changed:
             self.problems.append(f"changed {changed} instead of {request.changed}")
@@ -152,8 +170,10 @@ class _Step:
 
     def report(self) -> str:
         asked = _members({**self.request.arguments, **self.request.arguments.get("extra_body", {})})
-        sent = _members(self.sent[0]) if self.sent else "nothing"
-        times = f" ({len(self.sent)} times)" if len(self.sent) > 1 else ""
+        sent = _members(self.sent[-1]) if self.sent else "nothing"
+        times = f" ({len(self.paid)} times)" if len(self.paid) > 1 else ""
+        if uploads := len(self.sent) - len(self.paid):
+            times = f" (after {uploads} uploads)"
         answer = " ".join(self.links)
         if self.error:
             answer = f"none: {self.error.get('code')}: {self.error.get('message')}"
@@ -164,14 +184,15 @@ class _Step:
             self.changes or "nothing",
             answer,
         )
-        lines = [f"{self.number:2}. {self.request.prompt}"]
+        title = self.request.prompt or "Variations of a picture"
+        lines = [f"{self.number:2}. {title}"]
         lines += [f"    {label:<8} {value}" for label, value in zip(_LABELS, values, strict=True)]
         lines += [f"    WRONG    {problem}" for problem in self.problems]
         return "\n".join(lines) + "\n"
 
     def entries(self) -> list[SheetEntry]:
         asked = _members({**self.request.arguments, **self.request.arguments.get("extra_body", {})})
-        sent = _members(self.sent[0]) if self.sent else ""
+        sent = _members(self.sent[-1]) if self.sent else ""
         subtitles = (self.request.model, f"asked: {asked or 'the default'}", f"sent: {sent or 'as asked'}")
         title = f"{self.number}. {self.provider}"
         return [SheetEntry(title, subtitles, picture) for picture in self.pictures]
@@ -183,7 +204,26 @@ def _members(fields: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return _members(value) if isinstance(value, dict) else str(value)
+    if isinstance(value, list):
+        return ",".join(_plain(item) for item in value)
+    text = _members(value) if isinstance(value, dict) else str(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+
+
+@cache
+def _files() -> Mapping[str, tuple[str, bytes, str]]:
+    """What the demo's edits start from: a picture, and a mask whose upper half is to be changed."""
+    picture = draw_picture(
+        width=512, height=512, prompt="The source", provider="demo", model="a file", transparent=True
+    )
+    mask = Image.new("RGBA", (512, 512), (0, 0, 0, 255))
+    mask.paste((0, 0, 0, 0), (0, 0, 512, 256))
+    encoded = io.BytesIO()
+    mask.save(encoded, "PNG")
+    return {
+        "source": ("source.png", picture, "image/png"),
+        "mask": ("mask.png", encoded.getvalue(), "image/png"),
+    }
 
 
 def _split(header: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ from imagegate.errors import RequestError
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import Exchange, FileID, ImageRequest, Link, Reference
 from imagegate.layers.base import Layer
-from imagegate.references import LIST_MEMBERS, check_link, data_url
+from imagegate.masks import white_on_black
+from imagegate.references import LIST_MEMBERS, DataURL, check_link, data_url
 from imagegate.spool import Upload
 
 
@@ -74,6 +76,8 @@ class _Converting:
         return await bridge.to_link(upload, self._exchange, self._scope)
 
     async def convert(self, request: ImageRequest, rule: ReferenceRule) -> ImageRequest:
+        if rule.mask_polarity == "white" and request.mask is not None:
+            request = msgspec.structs.replace(request, mask=await self._white_mask(request.mask))
         form = chosen_form(request, rule)
         if form == "files":
             images = [await self._file(image) for image in request.images]
@@ -90,7 +94,7 @@ class _Converting:
         else:
             target = rule.fields[0]
             fields[target] = [*fields.get(target, []), *links]
-            progress.reference_changes = (Change("image", "renamed", to=target),)
+            progress.reference_changes += (Change("image", "renamed", to=target),)
             if mask_link is not None and rule.mask_field:
                 fields[rule.mask_field] = mask_link
                 progress.reference_changes += (Change("mask", "renamed", to=rule.mask_field),)
@@ -103,6 +107,15 @@ class _Converting:
         if isinstance(reference, Upload) or self._exchange.explain:
             return reference  # explaining fetches nothing
         return await self._need_bridge("images").to_upload(reference, self._opened)
+
+    async def _white_mask(self, reference: Reference) -> Reference:
+        mask = await self._file(reference)
+        if not isinstance(mask, Upload):
+            return mask  # explaining
+        progress: Progress = self._scope[PROGRESS_KEY]
+        progress.reference_changes += (Change("mask", "mapped", "transparent", "white"),)
+        inverted = await asyncio.to_thread(white_on_black, await mask.read())
+        return await self._need_bridge("mask").hold("mask", DataURL("image/png", inverted), self._opened)
 
     async def _link(self, reference: Reference) -> Any:
         if isinstance(reference, Link):
