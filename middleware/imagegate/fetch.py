@@ -2,7 +2,7 @@
 
 Such a URL must not make this process talk to a private network. So every address that its host has is
 checked, the connection goes to a checked address and not to a second lookup of the name, and a redirect
-starts all over. Answers go by what is public, not by what is known to be dangerous.
+starts all over. What counts is whether an address is public, not whether it is known to be dangerous.
 """
 
 from __future__ import annotations
