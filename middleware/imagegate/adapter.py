@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
+from imagegate.bodies import FilePart, TextPart, form_parts, json_body, needs_form
 from imagegate.contract import ContractDocument, Operation, read_document
-from imagegate.exchange import ImageReply, ImageRequest
+from imagegate.exchange import ImageReply, ImageRequest, LiveFiles
 from imagegate.replies import PendingTask, UpstreamReply, read_reply, read_upload
 from imagegate.spool import Upload
 
@@ -40,20 +41,6 @@ __all__ = [
 ]
 
 
-class TextPart(msgspec.Struct, frozen=True):
-    """A field of a form."""
-
-    name: str
-    value: str
-
-
-class FilePart(msgspec.Struct, frozen=True):
-    """A file of a form."""
-
-    name: str
-    upload: Upload
-
-
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to a provider, without its origin and key, which the gateway adds."""
 
@@ -65,6 +52,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes | None = None
     parts: tuple[TextPart | FilePart, ...] = ()
     """In place of a body: a form, which is sent as it is read from the spool."""
+    live: LiveFiles | None = None
+    """Files after `parts` that are still coming in; the length of such a form is not known before."""
 
 
 class Adapter(Protocol):
@@ -125,9 +114,9 @@ class OpenAIAdapter:
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         path = self.paths[request.operation]
-        if any(isinstance(reference, Upload) for reference in request.references):
-            return UpstreamRequest(method="POST", path=path, parts=form_parts(request))
-        return UpstreamRequest(method="POST", path=path, content_type="application/json", body=request.encode())
+        if needs_form(request):
+            return UpstreamRequest(method="POST", path=path, parts=form_parts(request), live=request.live)
+        return UpstreamRequest(method="POST", path=path, content_type="application/json", body=json_body(request))
 
     def encode_upload(self, upload: Upload) -> UpstreamRequest:
         """The request that hands a file to the provider's upload API; only for contracts that say ``upload``."""
@@ -142,24 +131,3 @@ class OpenAIAdapter:
 
     def poll(self, task: PendingTask) -> UpstreamRequest:
         return UpstreamRequest(method="GET", path=task.poll_url or self.task_path.format(id=task.id))
-
-
-def form_parts(request: ImageRequest) -> tuple[TextPart | FilePart, ...]:
-    """A request as OpenAI's form: fields first, then ``image`` or several ``image[]`` in order, then the mask."""
-    texts = [part for name, value in request.fields.items() for part in _text_parts(name, value)]
-    name = "image" if len(request.images) == 1 else "image[]"
-    files = [FilePart(name, image) for image in request.images if isinstance(image, Upload)]
-    if isinstance(request.mask, Upload):
-        files.append(FilePart("mask", request.mask))
-    return (*texts, *files)
-
-
-def _text_parts(name: str, value: Any) -> list[TextPart]:
-    """``a[]`` for each item of a list, ``a[b]`` for each member of an object, as the official SDKs write them."""
-    if isinstance(value, Mapping):
-        return [part for key, item in value.items() for part in _text_parts(f"{name}[{key}]", item)]
-    if isinstance(value, list):
-        return [part for item in value for part in _text_parts(f"{name}[]", item)]
-    if isinstance(value, bool):
-        return [TextPart(name, "true" if value else "false")]
-    return [TextPart(name, str(value))]

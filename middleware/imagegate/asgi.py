@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -70,6 +70,23 @@ def replay(body: bytes, receive: Receive) -> Receive:
             pending = False
             return {"type": "http.request", "body": body, "more_body": False}
         return await receive()
+
+    return replayed
+
+
+def replay_chunks(chunks: AsyncIterator[bytes], receive: Receive) -> Receive:
+    """The same for a body that is made while it is read."""
+    ended = False
+
+    async def replayed() -> Message:
+        nonlocal ended
+        if ended:
+            return await receive()
+        try:
+            return {"type": "http.request", "body": await anext(chunks), "more_body": True}
+        except StopAsyncIteration:
+            ended = True
+            return {"type": "http.request", "body": b"", "more_body": False}
 
     return replayed
 

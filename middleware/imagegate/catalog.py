@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from imagegate.contract import Contract, Contracts
 from imagegate.errors import ModelNotFound
-from imagegate.exchange import Target
+from imagegate.exchange import ImageRequest, Target
 
 
 def find_contract(contracts: Contracts, model: str) -> Contract | None:
@@ -50,6 +50,21 @@ class Catalog:
         if first := next(iter(exact or matching), None):
             return (self._target(first, model),)
         raise ModelNotFound(self._not_found(model), param="model")
+
+    def may_stream(self, request: ImageRequest) -> bool:
+        """Whether files may go upstream while they come in: one candidate, which takes them as they are."""
+        try:
+            candidates = self.resolve(request.model)
+        except ModelNotFound:
+            return False
+        contract = candidates[0].contract
+        own = contract.of(request.operation) if contract else None
+        rule = own.references if own else None
+        if len(candidates) > 1 or contract is None or own is None or rule is None:
+            return False
+        bridged = own.endpoint is not None or (request.operation == "variations" and contract.variations is None)
+        simple = "files" in rule.forms and not rule.same_size and rule.mask_polarity == "alpha"
+        return simple and not bridged and request.n <= own.max_images
 
     def models(self) -> Iterator[tuple[str, Sequence[Target]]]:
         """Every model that has a name of its own, and who answers for it: routes first, then by upstream."""

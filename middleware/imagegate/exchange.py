@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -34,6 +34,14 @@ class FileID(msgspec.Struct, frozen=True):
 Reference = Upload | Link | FileID
 
 
+class LiveFiles(Protocol):
+    """Files of a form that is still coming in (`imagegate.live`)."""
+
+    def files(self) -> AsyncIterator[tuple[str, Upload]]:
+        """Name and file, each as soon as its head is there."""
+        ...
+
+
 class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to the Images API, members as the client named them."""
 
@@ -46,6 +54,8 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the request starts from, in the client's order; links of generations stay in `fields`."""
     mask: Reference | None = None
     markup: Reference | None = None
+    live: LiveFiles | None = None
+    """Files that are still coming in, in place of `images` and `mask`."""
     from_form: bool = False
     """Whether `fields` came as text, so that numbers and booleans are still to be told apart."""
 

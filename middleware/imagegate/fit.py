@@ -6,7 +6,7 @@ dropped, what would change the meaning is refused with an error that names the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -118,15 +118,16 @@ class _Fitting:
     @property
     def has_references(self) -> bool:
         rule = self.contract.references
-        return bool(self._request.images or (rule and any(self.fields.get(name) for name in rule.fields)))
+        own = self._request.images or self._request.live
+        return bool(own or (rule and any(self.fields.get(name) for name in rule.fields)))
 
     def fit_references(self) -> None:
         rule = self.contract.references
         self._check_mask(rule)
         sent = [name for name in LIST_MEMBERS if name in self.fields]
-        if not sent and not self._request.images:
+        if not sent and not self._request.images and not self._request.live:
             return
-        first = sent[0] if sent else _part_of(self._request.images[0])
+        first = sent[0] if sent else _part_of(self._request.images)
         if rule is None:
             raise RequestError("This model takes no reference images.", param=first, code="unsupported_parameter")
         links = {name: _links(name, self.fields[name]) for name in sent}
@@ -348,5 +349,6 @@ def _links(name: str, value: Any) -> list[str]:
     return [source.url for source in sources if source.url is not None]
 
 
-def _part_of(reference: Reference) -> str:
-    return reference.part if isinstance(reference, Upload) else "image"
+def _part_of(references: Sequence[Reference]) -> str:
+    first = next(iter(references), None)
+    return first.part if isinstance(first, Upload) else "image"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -39,51 +40,82 @@ class Form(NamedTuple):
 
 
 async def read_form(content_type: bytes, receive: Receive, *, limits: FormLimits, budget: Budget) -> Form:
-    """Reads a ``multipart/form-data`` body to its end.
+    """Reads a ``multipart/form-data`` body to its end. Raises as `FormReading.run` does."""
+    reading = FormReading(content_type, limits=limits, budget=budget)
+    return await reading.run(receive)
+
+
+class FormReading:
+    """A form while it comes in: its parts so far can be looked at, and its files read, before it is whole.
 
     Raises:
-        RequestError: malformed, cut off, too large, or a part that does not belong there.
-        Overloaded: the spool is full.
-        ClientDisconnected: before the end.
+        RequestError: the header names no boundary.
     """
-    reading = _Reading(limits, budget)
-    try:
-        reader = MultipartReader(boundary_of(content_type))
-        size = 0
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnected
-            chunk: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
-            size += len(chunk)
-            if size > limits.form:
-                raise too_large(limits.form)
-            for event in reader.feed(chunk):
-                await reading.take(event)
-        reader.finish()
-        return reading.form()
-    except MultipartError as error:
-        reading.close()
-        raise RequestError(str(error), code="invalid_form", headers=[(b"connection", b"close")]) from error
-    except BaseException:
-        reading.close()
-        raise
 
-
-class _Reading:
-    """The parts that have come in so far."""
-
-    def __init__(self, limits: FormLimits, budget: Budget) -> None:
+    def __init__(self, content_type: bytes, *, limits: FormLimits, budget: Budget) -> None:
         self._limits = limits
         self._budget = budget
-        self._fields: list[tuple[str, str]] = []
+        try:
+            self._reader = MultipartReader(boundary_of(content_type))
+        except MultipartError as error:
+            raise _malformed(error) from error
+        self.fields: list[tuple[str, str]] = []
+        self.files: list[Upload] = []
+        """All files in the order of the form, the last one perhaps still growing."""
+        self.field_after_file = False
+        self.is_over = False
+        """Whether nothing more will come."""
+        self.is_whole = False
+        """Whether the end of the form was reached."""
+        self._progressed = asyncio.Event()
         self._images: list[tuple[int, Upload]] = []
         self._extras: dict[str, Upload] = {}
         self._upload: Upload | None = None
         self._name = ""
         self._text = bytearray()
+
+    async def run(self, receive: Receive) -> Form:
+        """Reads to the end.
+
+        Raises:
+            RequestError: malformed, cut off, too large, or a part that does not belong there.
+            Overloaded: the spool is full.
+            ClientDisconnected: before the end.
+        """
+        try:
+            size = 0
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnected
+                chunk: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
+                size += len(chunk)
+                if size > self._limits.form:
+                    raise too_large(self._limits.form)
+                for event in self._reader.feed(chunk):
+                    await self.take(event)
+            self._reader.finish()
+            self.is_whole = True
+            return self._form()
+        except MultipartError as error:
+            self.close()
+            raise _malformed(error) from error
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.is_over = True
+            self._progress()
+
+    async def progress(self) -> None:
+        """Returns when there is another file, a field after a file, or the end."""
+        await self._progressed.wait()
+
+    def _progress(self) -> None:
+        self._progressed.set()
+        self._progressed = asyncio.Event()
 
     async def take(self, event: Event) -> None:
         if isinstance(event, PartBegin):
@@ -103,7 +135,10 @@ class _Reading:
                     param=part.name,
                     code="invalid_type",
                 )
-            if len(self._fields) >= _MAX_FIELDS:
+            if self.files:
+                self.field_after_file = True
+                self._progress()
+            if len(self.fields) >= _MAX_FIELDS:
                 raise RequestError(f"The form has more than {_MAX_FIELDS} fields.", code="invalid_form")
             self._name, self._text = part.name, bytearray()
             return
@@ -118,6 +153,8 @@ class _Reading:
         else:
             self._extras[str(extra)] = upload
         self._upload = upload
+        self.files.append(upload)
+        self._progress()
 
     def _add_image(self, upload: Upload, index: str | None) -> None:
         if len(self._images) >= self._limits.files:
@@ -147,16 +184,19 @@ class _Reading:
             await upload.complete()
             return
         try:
-            self._fields.append((self._name, self._text.decode("utf-8")))
+            self.fields.append((self._name, self._text.decode("utf-8")))
         except UnicodeDecodeError:
             raise RequestError("Text in a form must be UTF-8.", param=self._name, code="invalid_form") from None
 
-    def form(self) -> Form:
+    def _form(self) -> Form:
         images = [upload for _, upload in sorted(self._images, key=lambda item: item[0])]
-        return Form(self._fields, images, self._extras.get("mask"), self._extras.get("markup"))
+        return Form(self.fields, images, self._extras.get("mask"), self._extras.get("markup"))
 
     def close(self) -> None:
-        for _, upload in self._images:
+        """Gives the room of all files back."""
+        for upload in self.files:
             upload.close()
-        for upload in self._extras.values():
-            upload.close()
+
+
+def _malformed(error: MultipartError) -> RequestError:
+    return RequestError(str(error), code="invalid_form", headers=[(b"connection", b"close")])

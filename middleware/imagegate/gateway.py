@@ -101,7 +101,7 @@ class ImageGateway:
             prompt=limits.prompt,
             form=FormLimits(form=limits.form, file=limits.file, files=limits.files),
         )
-        layer = Read(layer, prefix=prefix, limits=read, budget=self._budget)
+        layer = Read(layer, prefix=prefix, limits=read, budget=self._budget, may_stream=self.catalog.may_stream)
         layer = Models(layer, prefix=prefix, catalog=self.catalog)
         layer = Admit(
             layer,

@@ -12,7 +12,7 @@ from imagegate.contract import Operation
 from imagegate.errors import RequestError, UnsupportedMedia
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import Exchange, FileID, ImageRequest, Link, Reference
-from imagegate.forms import FormLimits, read_form
+from imagegate.forms import Form, FormLimits, read_form
 from imagegate.openai import read_form_fields, read_json
 from imagegate.references import MAX_LINK, Source, check_link, data_url, references_of
 from imagegate.spool import Budget, Upload
@@ -48,36 +48,38 @@ async def read_exchange(
         Overloaded: no room for uploads.
         ClientDisconnected: before the end of the body.
     """
-    progress: Progress = scope[PROGRESS_KEY]
-    operation: Operation = progress.endpoint  # type: ignore[assignment]
-    explain = _explain(header(scope, b"imagegate-explain"))
+    operation: Operation = scope[PROGRESS_KEY].endpoint
+    wants_explanation(scope)  # a header that cannot be read is told before the body is
     content_type = header(scope, b"content-type") or b"application/json"
     budget = budget or default_budget()
     media_type = content_type.split(b";", 1)[0].strip().lower()
     if media_type == _FORM:
-        request = await _read_form(content_type, receive, operation, limits, budget)
+        form = await read_form(content_type, receive, limits=limits.form, budget=budget)
+        request = request_of_form(form, operation, max_prompt=limits.prompt)
     elif media_type == b"application/json" or media_type.endswith(b"+json"):
         body = await read_body(receive, limit=limits.json_body)
         request = read_json(body, operation, max_prompt=limits.prompt)
         if operation != "generations":
             request = await _with_references(request, budget)
+        _check_or_close(request)
     else:
         raise UnsupportedMedia(
             f"The body must be application/json or multipart/form-data, not '{media_type.decode('latin-1')[:64]}'.",
             headers=[(b"connection", b"close")],
         )
-    try:
-        _check(request)
-    except RequestError:
-        close_uploads(request)
-        raise
+    return exchange_of(scope, request)
+
+
+def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
+    """What the layers below are handed, and what the record of the exchange knows from here on."""
+    progress: Progress = scope[PROGRESS_KEY]
     progress.model = request.model
     progress.images_asked = request.n
     authorization = header(scope, b"authorization")
     return Exchange(
         request=request,
         public_model=request.model,
-        explain=explain,
+        explain=wants_explanation(scope),
         authorization=authorization.decode("latin-1") if authorization else None,
     )
 
@@ -89,10 +91,8 @@ def close_uploads(request: ImageRequest) -> None:
             reference.close()
 
 
-async def _read_form(
-    content_type: bytes, receive: Receive, operation: Operation, limits: ReadLimits, budget: Budget
-) -> ImageRequest:
-    form = await read_form(content_type, receive, limits=limits.form, budget=budget)
+def request_of_form(form: Form, operation: Operation, *, max_prompt: int) -> ImageRequest:
+    """A whole form as a request, which owns its files. Raises `RequestError`, and gives their room back."""
     request = ImageRequest(
         operation=operation,
         fields={},
@@ -102,11 +102,13 @@ async def _read_form(
         from_form=True,
     )
     try:
-        fields = read_form_fields(form.fields, operation, max_prompt=limits.prompt)
+        fields = read_form_fields(form.fields, operation, max_prompt=max_prompt)
     except RequestError:
         close_uploads(request)
         raise
-    return msgspec.structs.replace(request, fields=fields)
+    request = msgspec.structs.replace(request, fields=fields)
+    _check_or_close(request)
+    return request
 
 
 async def _with_references(request: ImageRequest, budget: Budget) -> ImageRequest:
@@ -140,6 +142,14 @@ async def reference(source: Source, budget: Budget, opened: list[Upload]) -> Ref
     return upload
 
 
+def _check_or_close(request: ImageRequest) -> None:
+    try:
+        _check(request)
+    except RequestError:
+        close_uploads(request)
+        raise
+
+
 def _check(request: ImageRequest) -> None:
     if request.fields.get("stream"):
         raise RequestError("Streaming is not supported.", param="stream", code="unsupported_parameter")
@@ -155,10 +165,9 @@ def _check(request: ImageRequest) -> None:
             )
 
 
-def _explain(value: bytes | None) -> bool:
+def wants_explanation(scope: Scope) -> bool:
     """An RFC 9651 boolean. Anything else is refused: somebody who only wants to look must not be charged."""
-    if value is None or value.strip() == b"?0":
-        return False
-    if value.strip() == b"?1":
-        return True
-    raise RequestError("The header Imagegate-Explain must be ?1 or ?0.", param="Imagegate-Explain")
+    value = (header(scope, b"imagegate-explain") or b"?0").strip()
+    if value not in (b"?0", b"?1"):
+        raise RequestError("The header Imagegate-Explain must be ?1 or ?0.", param="Imagegate-Explain")
+    return value == b"?1"

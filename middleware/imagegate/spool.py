@@ -52,8 +52,12 @@ class Budget:
         self._memory += memory
 
 
+class UploadClosed(Exception):
+    """The file was given back while somebody read it; what was read so far is not the whole."""
+
+
 class Upload:
-    """One file, written once, then read as often as it is sent, by several readers at a time.
+    """One file, written once, and read as often as it is sent, by several readers at a time, also while it grows.
 
     Args:
         part: name of the form's part, or of the member that held it.
@@ -66,17 +70,20 @@ class Upload:
         self.filename = filename
         self.declared_type = declared_type
         self.size = 0
-        """Bytes."""
+        """Bytes so far."""
+        self.is_complete = False
         self.links: dict[str, str] = {}
         """Where the file has been published already: upstream -> link."""
         self.publishing = asyncio.Lock()
         self._budget = budget
-        self._head = b""
-        self._pending = bytearray()
-        self._memory: bytes | None = None
         self._in_memory = 0
+        self._tail = bytearray()  # what is not on disk
+        self._on_disk = 0
         self._file: IO[bytes] | None = None
+        self._head = b""
         self._facts: Facts | None = None
+        self._is_closed = False
+        self._grown = asyncio.Event()
 
     @property
     def facts(self) -> Facts | None:
@@ -94,39 +101,63 @@ class Upload:
         self.size += len(data)
         if len(self._head) < _HEAD:
             self._head += data[: _HEAD - len(self._head)]
-        self._pending += data
-        if len(self._pending) >= _WRITE:
+        self._tail += data
+        if len(self._tail) >= _WRITE:
             await self._flush()
+        self._grow()
 
     async def _flush(self) -> None:
-        if self._file is None:
-            self._file = await asyncio.to_thread(tempfile.TemporaryFile)  # has no name, so that nothing stays behind
-        pending, self._pending = self._pending, bytearray()
-        await asyncio.to_thread(self._file.write, pending)
+        """The tail leaves memory only when it is on disk, so that readers always find it."""
+        file = self._file
+        if file is None:
+            # Has no name, so that nothing stays behind whatever happens.
+            file = self._file = await asyncio.to_thread(_temporary_file)
+        data = bytes(self._tail)
+        await asyncio.to_thread(_write_all, file, data)
+        self._on_disk += len(data)
+        del self._tail[: len(data)]
+
+    def _grow(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
 
     async def complete(self) -> None:
         """To be called after the last `write`."""
         self._facts = inspect(self._head)
-        self._head = b""
         if self._file is None and self._budget.take_memory(self.size):
             self._in_memory = self.size
-            self._memory, self._pending = bytes(self._pending), bytearray()
-            return
-        await self._flush()
-        if self._file is not None:
-            await asyncio.to_thread(self._file.flush)
+        else:
+            await self._flush()
+        self.is_complete = True
+        self._grow()
+
+    async def head_known(self) -> None:
+        """Returns when `facts` can be told."""
+        while not self.is_complete and not self._is_closed and len(self._head) < _HEAD:
+            await self._grown.wait()
+        if self._facts is None:
+            self._facts = inspect(self._head)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes, in pieces of at most 256 KiB."""
-        if self._memory is not None:
-            for start in range(0, self.size, CHUNK):
-                yield self._memory[start : start + CHUNK]
-            return
-        if self._file is None:
-            return
-        descriptor = self._file.fileno()
-        for start in range(0, self.size, CHUNK):
-            yield await asyncio.to_thread(os.pread, descriptor, min(CHUNK, self.size - start), start)
+        """The bytes, in pieces of at most 256 KiB; waits for those that are still to come. Raises `UploadClosed`."""
+        place = 0
+        while True:
+            grown = self._grown
+            if self._is_closed:
+                raise UploadClosed
+            if place < self._on_disk and self._file is not None:
+                length = min(CHUNK, self._on_disk - place)
+                chunk = await asyncio.to_thread(os.pread, self._file.fileno(), length, place)
+            else:
+                start = place - self._on_disk
+                chunk = bytes(self._tail[start : start + CHUNK])
+            if chunk:
+                place += len(chunk)
+                yield chunk
+            elif self.is_complete:
+                return
+            else:
+                await grown.wait()
 
     async def read(self) -> bytes:
         """All bytes at once."""
@@ -141,9 +172,21 @@ class Upload:
 
     def close(self) -> None:
         """Gives the room back."""
+        self._is_closed = True
+        self._grow()
         self._budget.give_back(total=self.size, memory=self._in_memory)
-        self.size = self._in_memory = 0
-        self._memory, self._pending = b"", bytearray()
+        self.size = self._in_memory = self._on_disk = 0
+        self._tail = bytearray()
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _temporary_file() -> IO[bytes]:
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

@@ -22,24 +22,27 @@ def check_uploads(request: ImageRequest, rule: ReferenceRule) -> list[Change]:
         if isinstance(image, FileID) and not rule.file_ids:
             raise RequestError("This model takes no file ids here; send the file or a link.", param="images")
         if isinstance(image, Upload):
-            _check_image(image, rule)
+            check_image(image, rule)
     if isinstance(request.mask, Upload):
-        _check_mask(request.mask, request, rule)
+        first = next((image for image in request.images if isinstance(image, Upload)), None)
+        check_mask(request.mask, first, rule)
     named = [(f"image[{place}]", image) for place, image in enumerate(request.images)]
-    return [
-        Change(f"{name}.type", "mapped", upload.declared_type, upload.media_type)
-        for name, upload in [*named, ("mask", request.mask)]
-        if isinstance(upload, Upload) and _lies(upload)
-    ]
+    changes = [type_change(name, upload) for name, upload in [*named, ("mask", request.mask)] if upload is not None]
+    return [change for change in changes if change is not None]
 
 
-def _lies(upload: Upload) -> bool:
-    """Saying nothing (``application/octet-stream``) is no lie."""
+def type_change(name: str, upload: object) -> Change | None:
+    """A media type that is not what the client declared; saying nothing (``application/octet-stream``) is no lie."""
+    if not isinstance(upload, Upload):
+        return None
     declared = _SAME_TYPE.get(upload.declared_type, upload.declared_type)
-    return declared.startswith("image/") and declared != upload.media_type
+    if not declared.startswith("image/") or declared == upload.media_type:
+        return None
+    return Change(f"{name}.type", "mapped", upload.declared_type, upload.media_type)
 
 
-def _check_image(upload: Upload, rule: ReferenceRule) -> None:
+def check_image(upload: Upload, rule: ReferenceRule) -> None:
+    """Refuses an image that the model does not take. Raises `RequestError`."""
     if upload.media_type not in rule.kinds:
         kinds = ", ".join(kind.removeprefix("image/").upper() for kind in rule.kinds)
         raise RequestError(
@@ -70,7 +73,9 @@ def _check_image(upload: Upload, rule: ReferenceRule) -> None:
         )
 
 
-def _check_mask(mask: Upload, request: ImageRequest, rule: ReferenceRule) -> None:
+def check_mask(mask: Upload, first: Upload | None, rule: ReferenceRule) -> None:
+    """Refuses a mask that does not belong to the `first` image. Raises `RequestError`."""
+
     def refuse(reason: str) -> RequestError:
         return RequestError(f"The mask {reason}", param="mask", code="invalid_image_file")
 
@@ -80,7 +85,6 @@ def _check_mask(mask: Upload, request: ImageRequest, rule: ReferenceRule) -> Non
         raise refuse(f"has {mask.size:,} bytes; this model takes at most {rule.max_mask_bytes:,}.")
     if mask.facts and not mask.facts.alpha:
         raise refuse("has no alpha channel; transparent pixels mark what is to be changed.")
-    first = next((image for image in request.images if isinstance(image, Upload)), None)
     if first is None or first.facts is None or mask.facts is None or not first.facts.width:
         return
     own, other = (mask.facts.width, mask.facts.height), (first.facts.width, first.facts.height)

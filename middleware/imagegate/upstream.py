@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -13,6 +13,7 @@ import msgspec
 
 from imagegate import __version__
 from imagegate.adapter import Adapter, FilePart, TextPart, UpstreamRequest
+from imagegate.bodies import FormBody
 from imagegate.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
 from imagegate.events import Progress
 from imagegate.exchange import ImageReply, ReplyImage
@@ -20,7 +21,6 @@ from imagegate.failures import uncertain
 from imagegate.http import BodyTooLarge, HTTPClient, Interrupted, NotSent, Timeouts, read_body
 from imagegate.replies import PendingTask, UpstreamReply
 from imagegate.spool import Upload
-from imagegate.streams.multipart import FormEncoder
 
 USER_AGENT: Final = f"imagegate/{__version__}"
 _SLOWEST_POLL: Final = 10.0
@@ -146,31 +146,14 @@ async def _send(
 
 
 def _content(request: UpstreamRequest) -> tuple[bytes | AsyncIterable[bytes] | None, list[tuple[str, str]]]:
-    """The body and the headers that describe it; a form is made while it is sent, its length known before."""
+    """The body and the headers that describe it; a form is made while it is sent."""
     if not request.parts:
         return request.body, [("content-type", request.content_type)] if request.content_type else []
-    encoder = FormEncoder()
-    heads = [_part_head(encoder, part) for part in request.parts]
-    sizes = [part.upload.size + len(encoder.PART_END) for part in request.parts if isinstance(part, FilePart)]
-    length = sum(map(len, heads)) + sum(sizes) + len(encoder.end())
-
-    async def form() -> AsyncIterator[bytes]:
-        for head, part in zip(heads, request.parts, strict=True):
-            yield head
-            if isinstance(part, FilePart):
-                async for chunk in part.upload.chunks():
-                    yield chunk
-                yield encoder.PART_END
-        yield encoder.end()
-
-    return form(), [("content-type", encoder.content_type), ("content-length", str(length))]
-
-
-def _part_head(encoder: FormEncoder, part: TextPart | FilePart) -> bytes:
-    """A whole field, or what stands before a file."""
-    if isinstance(part, TextPart):
-        return encoder.field(part.name, part.value)
-    return encoder.file_head(part.name, part.upload.filename, part.upload.media_type)
+    form = FormBody(request.parts, request.live)
+    headers = [("content-type", form.content_type)]
+    if form.length is not None:
+        headers.append(("content-length", str(form.length)))
+    return form.chunks(), headers
 
 
 async def _wait(

@@ -7,12 +7,13 @@ from typing import Final, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imagegate.asgi import replay, route_path, send_error, send_json, without_headers
+from imagegate.asgi import replay, replay_chunks, route_path, send_error, send_json, without_headers
+from imagegate.bodies import FormBody, form_parts, json_body, needs_form
 from imagegate.changes import header_value
 from imagegate.contract import Operation
 from imagegate.errors import ImagegateError, UpstreamError
 from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply
+from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply, ImageRequest
 from imagegate.reading import read_exchange
 
 Endpoint = Literal["generations", "edits", "variations", "models"]
@@ -76,12 +77,25 @@ class Layer:
         """Hands on: to a layer as it is, to anybody else's application as the bytes of a JSON request."""
         scope = {**scope, SCOPE_KEY: exchange}
         if not isinstance(self.app, Layer):
-            body = exchange.request.encode()
-            kept = without_headers(scope["headers"], b"content-length", b"content-type", b"transfer-encoding")
-            length = str(len(body)).encode()
-            scope["headers"] = [*kept, (b"content-type", b"application/json"), (b"content-length", length)]
-            receive = replay(body, receive)
+            scope, receive = _as_bytes(scope, exchange.request, receive)
         await self.app(scope, receive, send)
+
+
+def _as_bytes(scope: Scope, request: ImageRequest, receive: Receive) -> tuple[Scope, Receive]:
+    """The request for an application that knows nothing of us: a form where there are files, else JSON."""
+    if needs_form(request):
+        form = FormBody(form_parts(request), request.live)
+        content_type, length = form.content_type, form.length
+        receive = replay_chunks(form.chunks(), receive)
+    else:
+        body = json_body(request)
+        content_type, length = "application/json", len(body)
+        receive = replay(body, receive)
+    headers = without_headers(scope["headers"], b"content-length", b"content-type", b"transfer-encoding")
+    headers.append((b"content-type", content_type.encode()))
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
+    return {**scope, "headers": headers}, receive
 
 
 class Answer:

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import ClientDisconnected
-from imagegate.exchange import Exchange
+from imagegate.asgi import ClientDisconnected, header
+from imagegate.errors import RequestError
+from imagegate.events import PROGRESS_KEY
+from imagegate.exchange import Exchange, ImageRequest
+from imagegate.forms import FormReading
 from imagegate.layers.base import Layer
-from imagegate.reading import DEFAULT_LIMITS, ReadLimits, close_uploads, default_budget, read_exchange
-from imagegate.spool import Budget
+from imagegate.live import CannotStayLive, LiveForm
+from imagegate.openai import read_form_fields
+from imagegate.reading import (
+    DEFAULT_LIMITS,
+    ReadLimits,
+    close_uploads,
+    default_budget,
+    exchange_of,
+    read_exchange,
+    request_of_form,
+    wants_explanation,
+)
+from imagegate.spool import Budget, UploadClosed
+
+SMALLEST_LIVE_FORM = 1024 * 1024
+"""Bytes. A smaller form is read whole before anything is sent; there is nothing to gain."""
 
 
 class Read(Layer):
@@ -19,6 +37,7 @@ class Read(Layer):
     Args:
         limits: of bodies.
         budget: room for uploads, shared by all requests.
+        may_stream: whether the files of such a request may be sent on while they come in; None: never.
     """
 
     def __init__(
@@ -28,47 +47,110 @@ class Read(Layer):
         prefix: str = "/v1",
         limits: ReadLimits = DEFAULT_LIMITS,
         budget: Budget | None = None,
+        may_stream: Callable[[ImageRequest], bool] | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
         self._limits = limits
         self._budget = budget or default_budget()
+        self._may_stream = may_stream
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._may_stream is not None and _is_large_form(scope) and not wants_explanation(scope):
+            await self._handle_form(scope, receive, send)
+            return
         exchange = await read_exchange(scope, receive, limits=self._limits, budget=self._budget)
         try:
-            await self._hand_on(scope, exchange, receive, send)
+            if isinstance(self.app, Layer):
+                await while_connected(self.forward(scope, exchange, receive, send), receive)
+            else:
+                await self.forward(scope, exchange, receive, send)  # the application reads `receive` itself
         finally:
             close_uploads(exchange.request)
 
-    async def _hand_on(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
-        if isinstance(self.app, Layer):
-            async with _StopWhenClientLeaves(receive):
-                await self.forward(scope, exchange, receive, send)
-        else:
-            await self.forward(scope, exchange, receive, send)  # the application reads `receive` itself
+    async def _handle_form(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads in the background; what has come in so far may already be on its way upstream."""
+        reading = FormReading(header(scope, b"content-type") or b"", limits=self._limits.form, budget=self._budget)
+        reader = asyncio.create_task(reading.run(receive))
+        try:
+            while not reading.files and not reading.is_over:
+                await reading.progress()
+            live = None if reading.is_over else self._live_exchange(scope, reading)
+            if live is not None and await self._stay_live(scope, live, reader, receive, send):
+                return
+            form = await reader
+            exchange = exchange_of(
+                scope, request_of_form(form, scope[PROGRESS_KEY].endpoint, max_prompt=self._limits.prompt)
+            )
+            await while_connected(self.forward(scope, exchange, receive, send), receive)
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            reading.close()
+
+    def _live_exchange(self, scope: Scope, reading: FormReading) -> Exchange | None:
+        """The exchange as far as it has come in; None where the rest of the form must be waited for."""
+        operation = scope[PROGRESS_KEY].endpoint
+        try:
+            fields = read_form_fields(reading.fields, operation, max_prompt=self._limits.prompt)
+        except RequestError:
+            return None  # perhaps a field is still to come; if not, the whole form is refused
+        request = ImageRequest(operation=operation, fields=fields, from_form=True, live=LiveForm(reading))
+        if fields.get("stream") or self._may_stream is None or not self._may_stream(request):
+            return None
+        return exchange_of(scope, request)
+
+    async def _stay_live(
+        self, scope: Scope, exchange: Exchange, reader: asyncio.Task[object], receive: Receive, send: Send
+    ) -> bool:
+        """Runs the layers below while the form comes in; False where it has to be done again with the whole form."""
+        work = asyncio.create_task(self.forward(scope, exchange, receive, send))
+        try:
+            await asyncio.wait({work, reader}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await reader  # the form is whole, or what is wrong with it is raised here
+                await while_connected(asyncio.shield(work), receive)
+            await work
+        except (CannotStayLive, UploadClosed):
+            return False  # a form that broke off says so itself when it is awaited
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+        return True
 
 
-class _StopWhenClientLeaves:
-    """Servers do not cancel handlers: after the body, the only thing left to receive is that the client is gone."""
+def _is_large_form(scope: Scope) -> bool:
+    content_type = header(scope, b"content-type") or b""
+    if not content_type.lower().startswith(b"multipart/form-data"):
+        return False
+    length = header(scope, b"content-length")
+    return length is None or (length.isdigit() and int(length[:20]) >= SMALLEST_LIVE_FORM)
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._left = False
 
-    async def __aenter__(self) -> None:
-        self._task = asyncio.current_task()
-        self._watcher = asyncio.create_task(self._watch())
+async def while_connected(work: Awaitable[None], receive: Receive) -> None:
+    """Awaits `work`, and cancels it when the client leaves.
 
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+    Servers do not cancel handlers: after the body, the only thing left to receive is that the client is gone.
+
+    Raises:
+        ClientDisconnected: it left first.
+    """
+    task = asyncio.current_task()
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
             pass
-        self._left = True
-        if self._task is not None:
-            self._task.cancel()
+        left = True
+        if task is not None:
+            task.cancel()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        self._watcher.cancel()
-        if not self._left or self._task is None or kind is not asyncio.CancelledError:
-            return
-        if self._task.uncancel() == 0:  # nobody else wants it cancelled
+    watcher = asyncio.create_task(watch())
+    try:
+        await work
+    except asyncio.CancelledError:
+        if left and task is not None and task.uncancel() == 0:  # nobody else wants it cancelled
             raise ClientDisconnected from None
+        raise
+    finally:
+        watcher.cancel()

@@ -16,6 +16,7 @@ from imagegate.errors import RequestError
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import Exchange, FileID, ImageRequest, Link, Reference
 from imagegate.layers.base import Layer
+from imagegate.live import LiveForm
 from imagegate.masks import white_on_black
 from imagegate.references import LIST_MEMBERS, DataURL, check_link, data_url
 from imagegate.spool import Upload
@@ -38,7 +39,9 @@ class References(Layer):
         try:
             work = _Converting(self._bridge, scope, exchange, opened)
             request = await work.links_of_members(exchange.request)
-            if exchange.reference_rule and request.images:
+            if isinstance(request.live, LiveForm) and exchange.reference_rule:
+                request.live.expect(exchange.reference_rule, scope[PROGRESS_KEY])
+            elif exchange.reference_rule and request.images:
                 request = await work.convert(request, exchange.reference_rule)
             await self.forward(scope, exchange.replace(request=request), receive, send)
         finally:
