@@ -113,7 +113,7 @@ class _Step:
 
     def _call(self, client: openai.OpenAI) -> Any:
         method = getattr(client.images.with_raw_response, self.request.operation)
-        arguments = {
+        arguments: dict[str, Any] = {
             name: _files().get(value, value) for name, value in self.request.arguments.items() if name != "extra_body"
         }
         if self.request.prompt:
