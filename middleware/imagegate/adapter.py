@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from typing import ClassVar, Protocol
+from urllib.parse import quote
 
 import msgspec
 
@@ -46,7 +47,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     method: str
     path: str
-    """From the root of the origin (``/v1/images/generations``), or a full URL on the same origin."""
+    """From the root of the API: ``/v1/images/generations``."""
     content_type: str | None = None
     """Of `body`."""
     body: bytes | None = None
@@ -90,7 +91,10 @@ class Adapter(Protocol):
         ...
 
     def poll(self, task: PendingTask) -> UpstreamRequest:
-        """The request that asks how a task is getting on; its reply is read by `decode`."""
+        """The request that asks how a task is getting on; its reply is read by `decode`.
+
+        Its path counts where the provider did not say where to ask.
+        """
         ...
 
 
@@ -130,4 +134,4 @@ class OpenAIAdapter:
         return read_reply(reply, now=now)
 
     def poll(self, task: PendingTask) -> UpstreamRequest:
-        return UpstreamRequest(method="GET", path=task.poll_url or self.task_path.format(id=task.id))
+        return UpstreamRequest(method="GET", path=self.task_path.format(id=quote(task.id, safe="")))

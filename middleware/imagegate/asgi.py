@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 from starlette.types import Message, Receive, Scope, Send
 
-from imagegate.errors import ImagegateError, PayloadTooLarge
+from imagegate.errors import ImagegateError, PayloadTooLarge, RequestTimeout
+
+SECONDS_OF_SILENCE = 30.0
+"""How long a client may keep silent in the middle of a body."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -33,6 +37,17 @@ def without_headers(headers: Headers, *names: bytes) -> list[tuple[bytes, bytes]
     return [(key, value) for key, value in headers if key.lower() not in names]
 
 
+async def receive_in_time(receive: Receive) -> Message:
+    """The next piece of a body. Raises `RequestTimeout` where a client keeps silent: it holds a place of others."""
+    try:
+        async with asyncio.timeout(SECONDS_OF_SILENCE):
+            return await receive()
+    except TimeoutError:
+        raise RequestTimeout(
+            f"Nothing of the body came for {SECONDS_OF_SILENCE:g} s.", headers=[(b"connection", b"close")]
+        ) from None
+
+
 async def read_body(receive: Receive, *, limit: int) -> bytes:
     """The whole request body.
 
@@ -43,7 +58,7 @@ async def read_body(receive: Receive, *, limit: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
+        message = await receive_in_time(receive)
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
         chunk: bytes = message.get("body", b"")

@@ -13,6 +13,8 @@ Kind = Literal["added", "clamped", "dropped", "mapped", "renamed"]
 
 MAX_LISTED: Final = 32
 """Items. A request with more changes ends its header with the number of those left out."""
+MAX_LENGTH: Final = 4000
+"""Characters, likewise: many clients take no header line of more than 8 KiB."""
 _MAX_VALUE: Final = 96
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 
@@ -28,9 +30,14 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, rename={"from_": "
 
 def header_value(changes: Sequence[Change]) -> str:
     """The changes as an RFC 9651 list: ``size;from="1792x1024";to="1536x1024", style;dropped``."""
-    items = [_item(change) for change in changes[:MAX_LISTED]]
-    if len(changes) > MAX_LISTED:
-        items.append(f"*;more={len(changes) - MAX_LISTED}")
+    items: list[str] = []
+    size = 0
+    for change in changes:
+        item = _item(change)
+        size += len(item) + 2
+        if len(items) >= MAX_LISTED or size > MAX_LENGTH:
+            return ", ".join([*items, f"*;more={len(changes) - len(items)}"])
+        items.append(item)
     return ", ".join(items)
 
 

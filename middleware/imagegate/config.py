@@ -241,7 +241,7 @@ def _expand(value: Any, environment: Mapping[str, str], path: tuple[str | int, .
         def replacement(found: re.Match[str]) -> str:
             if found[1] not in environment:
                 raise _KeyedError(f"{path[-1]}: the environment variable {found[1]} is not set", path)
-            return environment[found[1]]
+            return environment[found[1]].strip()
 
         return _VARIABLE.sub(replacement, value)
     if isinstance(value, dict):
@@ -286,9 +286,13 @@ def _check(config: Config) -> None:
         raise _KeyedError(f"prefix: {config.prefix!r} is no path such as '/v1'", ("prefix",))
     if not config.policy.tolerance >= 0:
         raise _KeyedError("policy.tolerance: must not be negative", ("policy", "tolerance"))
+    for name, value in msgspec.structs.asdict(config.limits).items():
+        if value < 1:
+            raise _KeyedError(f"limits.{name}: must be at least 1", ("limits", name))
     names: set[str] = set()
     for index, upstream in enumerate(config.upstreams):
         _check_upstream(config, upstream, index, names)
+    keyless = {upstream.name: upstream.origin() for upstream in config.upstreams if upstream.api_key is None}
     for model, addresses in config.routes.items():
         for address in addresses:
             name, slash, rest = address.partition("/")
@@ -297,6 +301,13 @@ def _check(config: Config) -> None:
                     f"routes.{model}: '{address}' must be 'upstream/model' with one of: {', '.join(sorted(names))}",
                     ("routes", model),
                 )
+        origins = {keyless[name] for address in addresses if (name := address.partition("/")[0]) in keyless}
+        if len(origins) > 1:
+            raise _KeyedError(
+                f"routes.{model}: at most one of its upstreams can be without an api_key, "
+                "or the client's key would go to several providers",
+                ("routes", model),
+            )
         if not addresses:
             raise _KeyedError(f"routes.{model}: names no upstream", ("routes", model))
 
@@ -314,16 +325,33 @@ def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names:
         load_adapter(upstream.adapter_name)
     except ConfigError as error:
         raise fail("adapter" if upstream.adapter else "name", str(error)) from error
-    if upstream.base_url and not re.match(r"https?://[^/?#\s@]+", upstream.base_url):
-        raise fail("base_url", f"{upstream.base_url!r} must start with http:// or https:// and name a host")
-    if upstream.api_key is not None and not upstream.api_key.strip():
-        raise fail("api_key", "is empty; leave it out to send the client's own key upstream")
+    if upstream.base_url and not _is_base_url(upstream.base_url):
+        raise fail("base_url", "must be http:// or https://, a host, and perhaps a port and a path")
+    if upstream.api_key is not None and not re.fullmatch(r"[!-~]+", upstream.api_key):
+        if not upstream.api_key:
+            raise fail("api_key", "is empty; leave it out to send the client's own key upstream")
+        raise fail("api_key", "has characters that no key has")
     if config.access.keys and upstream.api_key is None:
         raise fail("name", "access.keys is set, so this upstream needs an api_key of its own")
     try:
         _contracts(upstream)
     except ConfigError as error:
         raise fail("contracts" if upstream.contracts else "models", str(error)) from error
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises where it is no number
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    return (
+        plain
+        and parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and not (parts.query or parts.fragment or "@" in parts.netloc or url.endswith(("?", "#")))
+    )
 
 
 def _contracts(upstream: UpstreamConfig) -> Contracts:

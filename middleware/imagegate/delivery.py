@@ -12,7 +12,7 @@ import msgspec
 import pybase64
 
 from imagegate.changes import Change
-from imagegate.errors import FetchError, RequestError, StorageError
+from imagegate.errors import FetchError, RequestError, StorageError, UpstreamError
 from imagegate.exchange import ImageReply, ReplyImage
 from imagegate.failures import uncertain
 from imagegate.fetch import Fetcher, FetchFailed, FetchRefused
@@ -57,8 +57,33 @@ class Delivery:
             FetchError: a link could not be read.
         """
         convert = self._to_link(public_url) if form == "url" else self._to_base64(trusted_origins)
-        images = await asyncio.gather(*(convert(image) for image in reply.images))
+        try:
+            images = await asyncio.gather(*(convert(image) for image in reply.images))
+        except (StorageError, FetchError) as error:
+            # The pictures are paid for: the official SDKs must not ask again, and links that there are, are told.
+            error.headers.append((b"x-should-retry", b"false"))
+            if links := [{"url": image.url} for image in reply.images if image.url is not None]:
+                error.details["data"] = links
+            raise
         return msgspec.structs.replace(reply, images=tuple(images))
+
+    def prepare(self, form: Form) -> None:
+        """What can fail before anything is paid for does so here. Raises `StorageError`."""
+        if form == "url":
+            try:
+                self._links.secret()
+            except OSError as error:
+                raise StorageError("The store cannot be used; nothing was sent.") from error
+
+    async def list_made(self, error: UpstreamError, *, public_url: str) -> None:
+        """Adds links to the pictures that were made before `error`; what cannot be stored is only counted."""
+        error.details["images_made"] = len(error.made)
+        reply = ImageReply(images=error.made, created=0)
+        try:
+            made = await self.deliver(reply, "url", public_url=public_url)
+        except (StorageError, UpstreamError):
+            return
+        error.details["data"] = [{"url": image.url} for image in made.images]
 
     async def publish(self, upload: Upload, public_url: str) -> str:
         """A link to a reference file, so that a provider can load it.
@@ -112,14 +137,13 @@ class Delivery:
                 else "The image was made, but could not be stored.",
                 status=507 if full else None,
                 code="storage_full" if full else None,
-                headers=[(b"x-should-retry", b"false")],  # the picture is paid for; another try pays again
             ) from error
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes of a provider's base64. Raises `UpstreamUncertain` where it is none."""
+    """The bytes of a provider's base64, whose padding may be missing. Raises `UpstreamUncertain` where it is none."""
     try:
-        return pybase64.b64decode(text, validate=True)
+        return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise uncertain("The provider's reply carries broken base64.") from None
 
@@ -132,7 +156,15 @@ def known_format(picture: bytes) -> ImageFormat:
     return kind
 
 
-def count_change(asked: int, reply: ImageReply) -> tuple[Change, ...]:
-    """A provider that answers with another number of images than asked for is disclosed."""
+def check_count(asked: int, reply: ImageReply) -> tuple[Change, ...]:
+    """More images than asked for are disclosed.
+
+    Raises:
+        UpstreamUncertain: fewer came; it names ``n``, and knows those that were made.
+    """
     made = len(reply.images)
+    if made < asked:
+        error = uncertain(f"The provider made {made} of {asked} images.")
+        error.code, error.param, error.made = "fewer_images", "n", reply.images
+        raise error
     return () if made == asked else (Change("n", "mapped", asked, made),)

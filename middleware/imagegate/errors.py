@@ -5,6 +5,7 @@
     ImagegateError
     ├── RequestError              400  the request is wrong; names the field
     │   ├── PayloadTooLarge       413
+    │   ├── RequestTimeout        408
     │   └── UnsupportedMedia      415
     ├── AuthenticationError       401
     ├── ModelNotFound             404
@@ -101,6 +102,13 @@ class PayloadTooLarge(RequestError):
     code = "payload_too_large"
 
 
+class RequestTimeout(RequestError):
+    """The body stopped coming."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class UnsupportedMedia(RequestError):
     """The body's media type is not one that the endpoint reads."""
 
@@ -158,10 +166,14 @@ class UpstreamError(ImagegateError):
         self, message: str, *, retry_after: float | None = None, request_id: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(message, **kwargs)
+        self.made: tuple[Any, ...] = ()
+        """Pictures (`imagegate.exchange.ReplyImage`) that were made all the same; Deliver lists their links."""
+        self.ends_task = False
+        """Whether the provider said in so many words that its task ended without a picture."""
         self.retry_after = retry_after
         """Seconds, as the provider asked."""
         if retry_after is not None:
-            self.headers.append((b"retry-after", str(max(0, round(retry_after))).encode()))
+            self.headers.append((b"retry-after", str(max(0, min(round(retry_after), 86400))).encode()))
         if request_id:
             self.details["upstream_request_id"] = request_id
         if self.outcome == "uncertain":

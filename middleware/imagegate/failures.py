@@ -21,6 +21,7 @@ _MODERATION_WORD = re.compile(
     r"|image_safety|^safety$|blocklist|recitation|\bspii\b|nsfw",
     re.IGNORECASE,
 )
+_HTTP_ERROR = re.compile(r"[45][0-9][0-9]", re.ASCII)
 _MODERATION_PHRASE = re.compile(
     r"safety system|content policy|content_policy|moderation|was filtered|sensitive content", re.IGNORECASE
 )
@@ -83,7 +84,9 @@ def provider_error(document: Mapping[str, Any]) -> ProviderError | None:
 def failure(status: int, document: Mapping[str, Any] | None, *, request_id: str | None = None) -> UpstreamError:
     """The error of a reply with an HTTP status of 400 or more; `document` is None where its body is no JSON object."""
     found = provider_error(document) if document else None
-    if status in _GAVE_UP or (found is None and status >= 500):
+    if status >= 600:
+        status = 502
+    if status in _GAVE_UP or (found is None and (status >= 500 or status in (408, 409))):
         return uncertain(
             found.message if found else f"The provider answered {status} without saying what happened.",
             timed_out=status in (504, 524),
@@ -170,7 +173,7 @@ def _from_error_member(error: Any, document: Mapping[str, Any]) -> ProviderError
         type=_text(error.get("type")),
         param=_text(error.get("param")),
         code=word if word and (code is None or code.isdecimal()) else code,  # Google: 404 and NOT_FOUND
-        retry_after=float(retry_after) if isinstance(retry_after, (int, float)) else None,
+        retry_after=retry_after if isinstance(retry_after, (int, float)) and 0 <= retry_after <= 86400 else None,
     )
 
 
@@ -197,7 +200,7 @@ def _from_code_and_message(node: Mapping[str, Any]) -> ProviderError | None:
 
 def _status_in_words(found: ProviderError) -> int:
     for word in (found.code, found.type):
-        if word and word.isdecimal() and 400 <= int(word[:4]) < 600:
+        if word and _HTTP_ERROR.fullmatch(word):
             return int(word)
         if word and word in _STATUS_OF_TYPE:
             return _STATUS_OF_TYPE[word]

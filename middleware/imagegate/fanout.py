@@ -40,9 +40,20 @@ def _sum(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return total
 
 
+def gravest(failures: Sequence[Exception]) -> Exception:
+    """Of several parts' errors the one that forbids most: an unknown one, an uncertain one, one for the client."""
+
+    def gravity(error: Exception) -> int:
+        if not isinstance(error, UpstreamError):
+            return 0
+        return 1 if error.outcome == "uncertain" else 2 + error.may_go_elsewhere
+
+    return min(failures, key=gravity)
+
+
 def incomplete(error: UpstreamError, made: Sequence[ImageReply], n: int) -> UpstreamError:
     """The error of one part as that of the whole. What the other parts made was paid for, so it is not tried again."""
-    images = [image for reply in made for image in reply.images]
+    images = tuple(image for reply in made for image in reply.images) + tuple(error.made)
     if not images:
         return error
     whole = UpstreamUncertain(
@@ -52,7 +63,6 @@ def incomplete(error: UpstreamError, made: Sequence[ImageReply], n: int) -> Upst
         code=error.code,
         param=error.param,
     )
-    whole.details = {**error.details, "images_made": len(images)}
-    if links := [{"url": image.url} for image in images if image.url]:
-        whole.details["data"] = links
+    whole.details = error.details
+    whole.made = images
     return whole

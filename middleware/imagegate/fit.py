@@ -13,7 +13,7 @@ import msgspec
 
 from imagegate.changes import Change
 from imagegate.contract import Contract, Parameter, ReferenceRule
-from imagegate.errors import RequestError, choice_error
+from imagegate.errors import RequestError, choice_error, type_error
 from imagegate.exchange import ImageRequest, Reference
 from imagegate.openai import from_text
 from imagegate.references import LIST_MEMBERS, MASK_MEMBERS, references_of
@@ -217,7 +217,13 @@ class _Fitting:
 
     def _set_nested(self, path: str, value: str) -> None:
         name, _, inner = path.partition(".")
-        self.fields[name] = {**self.fields.get(name, {}), inner: value} if inner else value
+        if inner:
+            node = self.fields.get(name, {})
+            if not isinstance(node, Mapping):
+                raise type_error(name, "an object", node)
+            self.fields[name] = {**node, inner: value}
+        else:
+            self.fields[name] = value
 
     def _remove_nested(self, path: str) -> None:
         name, _, inner = path.partition(".")

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 from starlette.types import Receive
 
-from imagegate.asgi import ClientDisconnected, too_large
+from imagegate.asgi import ClientDisconnected, receive_in_time, too_large
 from imagegate.errors import PayloadTooLarge, RequestError
 from imagegate.spool import Budget, Upload
 from imagegate.streams.multipart import Event, MultipartError, MultipartReader, PartBegin, PartData, boundary_of
@@ -86,7 +86,7 @@ class FormReading:
             size = 0
             more = True
             while more:
-                message = await receive()
+                message = await receive_in_time(receive)
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnected
                 chunk: bytes = message.get("body", b"")

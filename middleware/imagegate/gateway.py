@@ -12,11 +12,11 @@ import structlog
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imagegate.asgi import route_path
 from imagegate.bridge import Bridge
 from imagegate.catalog import Catalog
 from imagegate.config import Config, default_config, load_config
 from imagegate.delivery import Delivery
+from imagegate.errors import ConfigError
 from imagegate.events import Hook
 from imagegate.fetch import Fetcher
 from imagegate.forms import FormLimits
@@ -29,7 +29,7 @@ from imagegate.reading import ReadLimits
 from imagegate.registry import load_adapter
 from imagegate.spool import Budget
 from imagegate.stores import Links, open_store
-from imagegate.stores.serving import IMAGES_PATH, ServeImages
+from imagegate.stores.serving import IMAGES_PATH, ServeImages, is_signed_link
 from imagegate.upstream import Upstream as Account
 
 
@@ -46,7 +46,8 @@ class ImageGateway:
         transport: in place of the gateway's own HTTP client, for tests; not closed by the gateway.
 
     Raises:
-        ConfigError: the configuration cannot be used.
+        ConfigError: the configuration cannot be used. In front of an application this is told at its start-up instead,
+            because servers take an exception there for a missing lifespan and start all the same.
     """
 
     def __init__(
@@ -58,14 +59,22 @@ class ImageGateway:
         transport: Transport | None = None,
     ) -> None:
         self.app: ASGIApp = NotFound() if app is None else app
-        self.config = _config(config)
-        self.catalog = Catalog(self.config.contracts(), self.config.routes)
+        self._failure: ConfigError | None = None
         self._client = HTTPClient(transport=transport)
-        delivery = self.config.delivery
-        self._store = open_store(delivery.store, ttl=delivery.link_ttl)
-        self._budget = Budget(total=self.config.limits.spool, memory=self.config.limits.spool_memory)
+        try:
+            self._set_up(_config(config), hooks)
+        except ConfigError as error:
+            if app is None:
+                raise
+            self._failure = error
+
+    def _set_up(self, config: Config, hooks: Sequence[Hook] | None) -> None:
+        self.config = config
+        self.catalog = Catalog(config.contracts(), config.routes)
+        self._store = open_store(config.delivery.store, ttl=config.delivery.link_ttl)
+        self._budget = Budget(total=config.limits.spool, memory=config.limits.spool_memory)
         self._stack: ASGIApp = self._compose(hooks)
-        for warning in self.config.warnings():
+        for warning in config.warnings():
             structlog.get_logger("imagegate").warning(warning)
 
     def _compose(self, hooks: Sequence[Hook] | None) -> ASGIApp:
@@ -133,11 +142,17 @@ class ImageGateway:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._failure is not None:
+            if scope["type"] != "lifespan":
+                raise self._failure
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"imagegate: {self._failure}"})
+            return
         if scope["type"] == "http":
             if endpoint_of(scope, self.config.prefix):
                 await self._stack(scope, receive, send)
                 return
-            if scope["method"] == "GET" and route_path(scope).startswith(IMAGES_PATH):
+            if is_signed_link(scope):
                 await self._images(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
@@ -165,7 +180,8 @@ class ImageGateway:
     async def aclose(self) -> None:
         """Closes the connections to providers. The application's lifespan does it where there is one."""
         await self._client.aclose()
-        await self._store.aclose()
+        if self._failure is None:
+            await self._store.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -21,6 +21,8 @@ from imagegate.sizes import MAX_SIZE_LENGTH
 
 MAX_NESTING: Final = 64
 _FORM_NAME: Final = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
+_MAX_CONTAINERS: Final = 100_000
+_MAX_MEMBERS: Final = 200_000
 _SAFE_INTEGER: Final = 2**63
 
 # Only what holds for every model. What a model makes of a value is its contract's affair.
@@ -125,6 +127,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     Raises:
         RequestError: the body is something else.
     """
+    if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS or body.count(b",") > _MAX_MEMBERS:
+        raise RequestError("The body has more members than any request needs.", code="invalid_json")
     try:
         document = _DECODER.decode(body.decode("utf-8"))
         if b"\\u" in body:

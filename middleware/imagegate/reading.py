@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope
 
 from imagegate.asgi import header, read_body
 from imagegate.contract import Operation
-from imagegate.errors import RequestError, UnsupportedMedia
+from imagegate.errors import AuthenticationError, RequestError, UnsupportedMedia
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import Exchange, FileID, ImageRequest, Link, Reference
 from imagegate.forms import Form, FormLimits, read_form
@@ -76,6 +76,8 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
     progress.model = request.model
     progress.images_asked = request.n
     authorization = header(scope, b"authorization")
+    if authorization and not (authorization.isascii() and authorization.decode("latin-1").isprintable()):
+        raise AuthenticationError("Incorrect API key provided: it has characters that no key has.")
     return Exchange(
         request=request,
         public_model=request.model,
@@ -167,7 +169,7 @@ def _check(request: ImageRequest) -> None:
 
 def wants_explanation(scope: Scope) -> bool:
     """An RFC 9651 boolean. Anything else is refused: somebody who only wants to look must not be charged."""
-    value = (header(scope, b"imagegate-explain") or b"?0").strip()
-    if value not in (b"?0", b"?1"):
+    values = {value.strip() for name, value in scope["headers"] if name == b"imagegate-explain"} or {b"?0"}
+    if values not in ({b"?0"}, {b"?1"}):
         raise RequestError("The header Imagegate-Explain must be ?1 or ?0.", param="Imagegate-Explain")
-    return value == b"?1"
+    return values == {b"?1"}

@@ -11,9 +11,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused
+from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
 from imagegate.exchange import ImageReply, ReplyImage
-from imagegate.failures import ProviderError, failure, provider_error, refusal, shorten, uncertain
+from imagegate.failures import failure, provider_error, refusal, shorten, uncertain
 
 Bucket = Literal["pending", "done", "failed", "cancelled", "moderated", "lost"]
 
@@ -87,7 +87,11 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
     word = node.get("status") or node.get("task_status")
     bucket = _bucket(word) if isinstance(word, str) else None
     if bucket in ("failed", "cancelled", "moderated", "lost"):
-        raise _ended(bucket, document, str(word), request_id)
+        error = _ended(bucket, document, str(word), request_id)
+        error.ends_task = True
+        raise error
+    if bucket == "pending" and str(word).lower() in _BUCKETS and (task := _task(node)):
+        return task  # whatever links it carries are not the picture yet
     if blocked := _blocked_word(document):
         raise ModerationBlocked(f"The provider blocked the request: {blocked}.", request_id=request_id)
     items = list(_items(document))
@@ -164,10 +168,11 @@ def _task(node: Mapping[str, Any]) -> PendingTask | None:
 
 
 def _percent(value: Any) -> float | None:
-    if isinstance(value, str):
-        value = value.rstrip("%")
-        return float(value) if value.isdecimal() else None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, str) and value.rstrip("%").isdecimal() and len(value) < 8:
+        value = float(value.rstrip("%"))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value <= 100 else None
 
 
 def _ended(bucket: Bucket, document: Mapping[str, Any], word: str, request_id: str | None) -> UpstreamError:
@@ -230,14 +235,20 @@ def _image(item: Any) -> ReplyImage | None:
         for name, value in item.items()
         if name not in ("url", "b64_json", "respect_moderation") and value is not None
     }
+    if not b64_json and isinstance(url, str) and url.startswith("data:"):
+        b64_json = url
     if isinstance(b64_json, str) and b64_json:
-        return ReplyImage(b64_json=b64_json, fields=fields)
-    if isinstance(url, str) and url.startswith("data:"):
-        url, _, b64_json = url.partition(";base64,")
-        return ReplyImage(b64_json=b64_json, fields=fields) if b64_json else None
+        return ReplyImage(b64_json=_plain_base64(b64_json), fields=fields)
     if isinstance(url, str) and url:
         return ReplyImage(url=url, fields=fields)
     return None
+
+
+def _plain_base64(text: str) -> str:
+    """Without the head of a data URL and without line breaks, which some providers leave in."""
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    return text if text.isascii() and not any(space in text for space in "\n\r \t") else "".join(text.split())
 
 
 def _failed(item: Any) -> bool:
@@ -248,22 +259,24 @@ def _failed(item: Any) -> bool:
 
 def _incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | None) -> UpstreamError:
     """Some pictures, or all, were not made: an error that lists what was."""
-    made = len(images)
-    reasons = [provider_error(item) for item in failed if item.get("error")]
-    reason = next((found for found in reasons if found), None)
-    text = f"{made} of {made + len(failed)} images were made. " if made else ""
+    reason = next((found for item in failed if item.get("error") and (found := provider_error(item))), None)
     if reason is None:
         error: UpstreamError = ModerationBlocked(
-            f"{text}The provider withheld the image for its content.", request_id=request_id
+            "The provider withheld the image for its content.", request_id=request_id
         )
     else:
-        error = refusal(
-            ProviderError(message=f"{text}{reason.message}", code=reason.code, type=reason.type),
-            request_id=request_id,
-        )
-    if links := [image.url for image in images if image.url]:
-        error.details["data"] = [{"url": link} for link in links]
-    return error
+        error = refusal(reason, request_id=request_id)
+    if not images:
+        return error
+    whole = UpstreamUncertain(
+        f"{len(images)} of {len(images) + len(failed)} images were made, then: {error.message}",
+        status=error.status,
+        type=error.type,
+        code=error.code,
+        request_id=request_id,
+    )
+    whole.made = tuple(images)
+    return whole
 
 
 def _without_images(document: Mapping[str, Any], request_id: str | None) -> UpstreamError:
@@ -289,6 +302,6 @@ def _blocked_word(document: Mapping[str, Any]) -> str | None:
 def _created(document: Mapping[str, Any], now: int) -> int:
     for name in ("created", "created_at"):
         value = document.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**53:
             return int(value)
     return now

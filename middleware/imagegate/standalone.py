@@ -31,18 +31,19 @@ def find_config() -> Config:
 
 def configure_logs(style: str) -> None:
     """Log lines on standard error, as ``json`` or for the ``console``. Only for a process that is ours."""
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer() if style == "console" else structlog.processors.JSONRenderer(sort_keys=False)
-    )
+    # Tracebacks without local variables: those hold keys and prompts.
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if style != "console":
-        processors.append(structlog.processors.dict_tracebacks)
+    if style == "console":
+        processors.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
+    else:
+        without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        processors += [structlog.processors.ExceptionRenderer(without_locals), structlog.processors.JSONRenderer()]
     structlog.configure(
-        processors=[*processors, renderer],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,

@@ -14,7 +14,7 @@ import msgspec
 from imagegate import __version__
 from imagegate.adapter import Adapter, FilePart, TextPart, UpstreamRequest
 from imagegate.bodies import FormBody
-from imagegate.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
+from imagegate.errors import UpstreamError, UpstreamUnreachable
 from imagegate.events import Progress
 from imagegate.exchange import ImageReply, ReplyImage
 from imagegate.failures import uncertain
@@ -26,7 +26,8 @@ USER_AGENT: Final = f"imagegate/{__version__}"
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
 _SHORTEST_SECRET: Final = 8
-_KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_-]{6,}")
+_KEY_LIKE: Final = r"\bsk-[a-z0-9_-]{6,}"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,18 +52,27 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
         return f"{parts.scheme}://{parts.netloc}"
 
     def url(self, path: str) -> str:
-        """The full URL of an adapter's path, or of a link that the provider gave, which must not leave the origin.
+        """The full URL of an adapter's path."""
+        return self.base_url + path
+
+    def poll_url(self, link: str) -> str:
+        """The full URL of a link to a task, as the provider gave it; relative ones are taken from the origin.
 
         Raises:
-            UpstreamRefused: the link leads to another origin.
+            UpstreamUncertain: it leads to another origin, where our key must not go.
         """
-        if not path.startswith("/") or path.startswith("//"):
-            url = urljoin(f"{self.base_url}/", path)
+        try:
+            base_path = urlsplit(self.base_url).path
+            if link.startswith("/") and not link.startswith(("//", f"{base_path}/")):
+                return self.base_url + link
+            url = urljoin(f"{self.origin}/", link)
             parts = urlsplit(url)
-            if f"{parts.scheme}://{parts.netloc}" != self.origin:
-                raise UpstreamRefused("The provider's task has an address on another host.", code="task_lost")
-            return url
-        return self.base_url + path
+            same = f"{parts.scheme}://{parts.netloc}" == self.origin
+        except ValueError:
+            same, url = False, ""
+        if not same:
+            raise uncertain("The provider's task has an address that cannot be used.")
+        return url
 
     def headers(self, authorization: str | None) -> list[tuple[str, str]]:
         """Only what a provider needs: nothing of the client's goes upstream but its key, where there is no other."""
@@ -94,8 +104,9 @@ async def converse(
     try:
         progress.attempts += 1
         reply = await _send(client, upstream, request, headers)
-        if request_id := reply.headers.get("x-request-id"):
-            progress.upstream_request_id = request_id[:128]
+        request_id = reply.headers.get("x-request-id", "")
+        if _REQUEST_ID.fullmatch(request_id) and "sk-" not in request_id:
+            progress.upstream_request_id = request_id
         result = upstream.adapter.decode(reply, now=int(time.time()))
         if isinstance(result, PendingTask):
             result = await _wait(client, upstream, result, headers=headers, progress=progress)
@@ -124,13 +135,13 @@ async def upload_file(client: HTTPClient, upstream: Upstream, upload: Upload, *,
 
 
 async def _send(
-    client: HTTPClient, upstream: Upstream, request: UpstreamRequest, headers: list[tuple[str, str]]
+    client: HTTPClient, upstream: Upstream, request: UpstreamRequest, headers: list[tuple[str, str]], *, url: str = ""
 ) -> UpstreamReply:
     content, more = _content(request)
     try:
         response = await client.send(
             request.method,
-            upstream.url(request.path),
+            url or upstream.url(request.path),
             headers=[*headers, *more],
             content=content,
             timeouts=upstream.timeouts,
@@ -164,45 +175,61 @@ async def _wait(
     headers: list[tuple[str, str]],
     progress: Progress,
 ) -> ImageReply:
-    """Asks for a task until it ends. Questions cost nothing, so a failed one is simply asked again."""
-    deadline = time.monotonic() + upstream.deadline
+    """Asks for a task until it ends. Questions cost nothing, so one that fails is simply asked again.
+
+    Only the provider's word that the task has ended is an answer; everything else leaves open what was made.
+    """
     pause = upstream.poll_interval
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            error = uncertain(f"The provider's task was not ready after {upstream.deadline:g} s.", timed_out=True)
-            error.details["upstream_task_id"] = task.id
-            raise error
-        await asyncio.sleep(min(pause, left))
-        pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, upstream.poll_interval))
-        progress.polls += 1
-        try:
-            reply = await _send(client, upstream, upstream.adapter.poll(task), headers)
-        except UpstreamError as error:
-            if isinstance(error, UpstreamRefused):
-                raise
-            continue
-        if reply.status in (408, 425, 429) or reply.status >= 500:
-            asked = reply.headers.get("retry-after", "")
-            pause = max(pause, min(float(asked), 60.0) if asked.isdecimal() and asked.isascii() else pause)
-            continue
-        try:
-            result = upstream.adapter.decode(reply, now=int(time.time()))
-        except UpstreamError as error:
-            error.details["upstream_task_id"] = task.id
-            if reply.status == 404 or error.code in ("task_not_found", "task_not_exist"):
-                raise _lost(error, task) from error
-            raise
-        if isinstance(result, ImageReply):
-            return result
-        task = result if result.poll_url else msgspec.structs.replace(task, progress=result.progress)
+    try:
+        async with asyncio.timeout(upstream.deadline):
+            while True:
+                await asyncio.sleep(pause)
+                pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, upstream.poll_interval))
+                progress.polls += 1
+                reply = await _ask(client, upstream, task, headers)
+                if reply is None:
+                    continue
+                if reply.status in (408, 425, 429) or reply.status >= 500:
+                    pause = max(pause, _retry_after(reply))
+                    continue
+                result = upstream.adapter.decode(reply, now=int(time.time()))
+                if isinstance(result, ImageReply):
+                    return result
+                task = result if result.poll_url else msgspec.structs.replace(task, progress=result.progress)
+    except TimeoutError:
+        error: UpstreamError = uncertain(
+            f"The provider's task was not ready after {upstream.deadline:g} s.", timed_out=True
+        )
+    except UpstreamError as failure:
+        error = failure if failure.ends_task else _lost(failure)
+    error.details["upstream_task_id"] = task.id[:256]
+    raise error
 
 
-def _lost(error: UpstreamError, task: PendingTask) -> UpstreamError:
-    """The provider took the request, and perhaps the money, and knows nothing of it now."""
+async def _ask(
+    client: HTTPClient, upstream: Upstream, task: PendingTask, headers: list[tuple[str, str]]
+) -> UpstreamReply | None:
+    """One question; None where there was no answer that can be read."""
+    request = upstream.adapter.poll(task)
+    url = upstream.poll_url(task.poll_url) if task.poll_url else upstream.url(request.path)
+    try:
+        reply = await _send(client, upstream, request, headers, url=url)
+    except UpstreamError:
+        return None
+    return reply if reply.status >= 400 or reply.body.lstrip()[:1] == b"{" else None
+
+
+def _retry_after(reply: UpstreamReply) -> float:
+    """Seconds that the provider asks to wait, a minute at most."""
+    asked = reply.headers.get("retry-after", "")
+    return min(float(asked), 60.0) if re.fullmatch("[0-9]{1,9}", asked, re.ASCII) else 0.0
+
+
+def _lost(error: UpstreamError) -> UpstreamError:
+    """The provider took the request, and perhaps the money, and cannot say what became of it."""
     lost = uncertain(f"The provider lost the task: {error.message}")
     lost.code = "task_lost"
-    lost.details = {**error.details, "upstream_task_id": task.id}
+    lost.details, lost.made = error.details, error.made
     return lost
 
 
@@ -211,8 +238,12 @@ def _absolute(reply: ImageReply, upstream: Upstream) -> ImageReply:
     images: list[ReplyImage] = []
     for image in reply.images:
         if image.url is not None:
-            url = urljoin(f"{upstream.origin}/", image.url)
-            if urlsplit(url).scheme not in ("http", "https"):
+            try:
+                url = urljoin(f"{upstream.origin}/", image.url)
+                usable = urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
+            except ValueError:
+                usable, url = False, ""
+            if not usable:
                 raise uncertain("The provider answered with a link that is none.")
             image = msgspec.structs.replace(image, url=url)
         images.append(image)
@@ -221,13 +252,18 @@ def _absolute(reply: ImageReply, upstream: Upstream) -> ImageReply:
 
 def _scrub(error: UpstreamError, upstream: Upstream, authorization: str | None) -> None:
     """Providers quote keys and addresses in their texts; clients do not get to see them."""
-    message = error.message
-    host = urlsplit(upstream.base_url).netloc
-    key = upstream.api_key or (authorization or "").partition(" ")[2]
-    for secret in (key, upstream.base_url, host):
-        if len(secret) >= _SHORTEST_SECRET:
-            message = message.replace(secret, "[...]")
-    error.message = _KEY_LIKE.sub("sk-[...]", message)
+    parts = urlsplit(upstream.base_url)
+    key = upstream.api_key or (authorization or "").rpartition(" ")[2]
+    secrets = [secret for secret in (key, parts.netloc, parts.hostname or "") if len(secret) >= _SHORTEST_SECRET]
+    pattern = re.compile("|".join([*map(re.escape, secrets), _KEY_LIKE]), re.IGNORECASE)
+
+    def clean(text: str) -> str:
+        return pattern.sub("[...]", text)
+
+    error.message, error.type = clean(error.message), clean(error.type)
+    error.code = clean(error.code) if error.code else None
+    error.param = clean(error.param) if error.param else None
+    error.details = {name: clean(value) if isinstance(value, str) else value for name, value in error.details.items()}
 
 
 async def explanation(
@@ -236,7 +272,7 @@ async def explanation(
     """What would be sent, for people: keys are not shown, files are told by name, type, size and SHA-256."""
     _, more = _content(request)
     headers = {
-        name: f"{value.partition(' ')[0]} [redacted]" if name == "authorization" else value
+        name: "Bearer [redacted]" if name == "authorization" else value
         for name, value in [*upstream.headers(authorization), *more]
     }
     body: Any = msgspec.json.decode(request.body) if request.body else None

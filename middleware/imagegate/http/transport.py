@@ -47,6 +47,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._keepalive_expiry = keepalive_expiry
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` and return when the head of the reply is there; a POST is sent once at most."""
@@ -75,15 +76,14 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         request: httpx.Request,
         timeouts: Mapping[str, float | None],
     ) -> aiohttp.ClientResponse:
-        if self._session is None:
-            self._session = self._new_session()
+        session = self._session_of_loop()
         body = _RequestBody.of(request, timeouts.get("write"))
         # aiohttp would make an Authorization header of them.
         url = request.url.copy_with(userinfo=b"") if request.url.userinfo else request.url
         try:
             # When a kept connection turns out to be closed, aiohttp sends again by itself, but only with the
             # idempotent methods (GET, HEAD, PUT, DELETE, OPTIONS, TRACE). An error is then the second one's.
-            return await self._session.request(
+            return await session.request(
                 request.method,
                 URL(str(url), encoded=True),
                 headers=[
@@ -104,6 +104,16 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             raise body.error
         raise _as_httpx(failure) from failure
 
+    def _session_of_loop(self) -> aiohttp.ClientSession:
+        """Connections belong to an event loop; those of one that has ended cannot be used or closed any more."""
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._session.closed or self._loop is not loop:
+            if self._session is not None and not self._session.closed and self._session.connector is not None:
+                self._session.connector.close()  # closes what it can at once; awaiting it needs the old loop
+                self._session.detach()
+            self._session, self._loop = self._new_session(), loop
+        return self._session
+
     def _new_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -122,8 +132,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
-        if self._session is not None:
-            await self._session.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
 
 class _RequestBody(aiohttp.Payload):

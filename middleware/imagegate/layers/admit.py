@@ -43,6 +43,9 @@ class Admit(Layer):
         self._check_key(header(scope, b"authorization"))
         is_form = (header(scope, b"content-type") or b"").lower().startswith(b"multipart/form-data")
         limit = self._form_limit if is_form else self._json_limit
+        if scope["method"] == "GET":  # has no body and sends nothing upstream
+            await self.down(scope, receive, send)
+            return
         length = header(scope, b"content-length")
         if length is not None and length.isdigit() and int(length[:20]) > limit:
             raise too_large(limit)
@@ -53,7 +56,7 @@ class Admit(Layer):
             )
         self._places -= 1
         try:
-            await self.app(scope, receive, send)
+            await self.down(scope, receive, send)
         finally:
             self._places += 1
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, Literal
 
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imagegate.asgi import replay, replay_chunks, route_path, send_error, send_json, without_headers
+from imagegate.asgi import ClientDisconnected, replay, replay_chunks, route_path, send_error, send_json, without_headers
 from imagegate.bodies import FormBody, form_parts, json_body, needs_form
 from imagegate.changes import header_value
 from imagegate.contract import Operation
@@ -61,7 +63,8 @@ class Layer:
             await self.app(scope, receive, send)
         else:
             progress = Progress(endpoint)
-            await answer_errors(self, {**scope, PROGRESS_KEY: progress}, receive, Answer(send, progress))
+            with suppress(ClientDisconnected):
+                await answer_errors(self, {**scope, PROGRESS_KEY: progress}, receive, Answer(send, progress))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The layer's own work on a request for one of our endpoints."""
@@ -73,12 +76,34 @@ class Layer:
             return exchange  # type: ignore[no-any-return]
         return await read_exchange(scope, receive)
 
-    async def forward(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
-        """Hands on: to a layer as it is, to anybody else's application as the bytes of a JSON request."""
-        scope = {**scope, SCOPE_KEY: exchange}
+    async def down(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hands on untouched. An application that is no layer gets no trace of us: it may hold a gateway of its own."""
         if not isinstance(self.app, Layer):
-            scope, receive = _as_bytes(scope, exchange.request, receive)
+            scope = {name: value for name, value in scope.items() if name not in (PROGRESS_KEY, SCOPE_KEY)}
         await self.app(scope, receive, send)
+
+    async def forward(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
+        """Hands on: to a layer as it is, to anybody else's application as the bytes of a request."""
+        if isinstance(self.app, Layer):
+            await self.app({**scope, SCOPE_KEY: exchange}, receive, send)
+        elif exchange.explain:
+            await send_json(send, 200, _explanation(scope, exchange))
+        else:
+            await self.down(*_as_bytes(scope, exchange.request, receive), send)
+
+
+def _explanation(scope: Scope, exchange: Exchange) -> bytes:
+    """What an application below would get; it is not asked."""
+    progress: Progress = scope[PROGRESS_KEY]
+    shown = {
+        "upstream": None,
+        "method": scope["method"],
+        "url": scope["path"],
+        "headers": {},
+        "body": exchange.request.fields,
+        "changes": progress.changes,
+    }
+    return msgspec.json.encode(shown)
 
 
 def _as_bytes(scope: Scope, request: ImageRequest, receive: Receive) -> tuple[Scope, Receive]:

@@ -50,7 +50,9 @@ class Observe(Layer):
             structlog.get_logger("imagegate").exception("unexpected error", request_id=progress.request_id)
             if answer.status is not None:
                 raise  # the answer has begun; the server hangs up, so that nobody takes it for whole
-            await send_error(answer, ImagegateError("The gateway failed.", code="internal_error"))
+            # What was sent upstream may have been paid for: the official SDKs must not send it again.
+            paid = [(b"x-should-retry", b"false")] if progress.attempts else []
+            await send_error(answer, ImagegateError("The gateway failed.", code="internal_error", headers=paid))
         finally:
             seconds = perf_counter() - started
             if answer.status is None and isinstance(sys.exc_info()[1], BaseException):
@@ -60,7 +62,7 @@ class Observe(Layer):
                 hook.exchange_ended(record)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
+        await self.down(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

@@ -38,7 +38,9 @@ class References(Layer):
         opened: list[Upload] = []
         try:
             work = _Converting(self._bridge, scope, exchange, opened)
-            request = await work.links_of_members(exchange.request)
+            request = exchange.request
+            if exchange.target is None or exchange.target.contract is not None:  # an unknown model's pass as they are
+                request = await work.links_of_members(request)
             if isinstance(request.live, LiveForm) and exchange.reference_rule:
                 request.live.expect(exchange.reference_rule, scope[PROGRESS_KEY])
             elif exchange.reference_rule and request.images:

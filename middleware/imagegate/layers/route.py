@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.catalog import Catalog
 from imagegate.changes import Change
-from imagegate.errors import RequestError, UpstreamError
+from imagegate.errors import AuthenticationError, ImagegateError, RequestError, UpstreamError
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import REPLY, Exchange, ImageReply, Target
-from imagegate.fanout import incomplete, merge, shares
+from imagegate.failures import uncertain
+from imagegate.fanout import gravest, incomplete, merge, shares
+from imagegate.held import HeldReply
 from imagegate.layers.base import Layer, send_reply
 
 
@@ -37,14 +39,19 @@ class Route(Layer):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = await self.exchange(scope, receive)
-        candidates = self._catalog.resolve(exchange.request.model)
-        for place, target in enumerate(candidates, start=1):
+        first: ImagegateError | None = None
+        for target in self._catalog.resolve(exchange.request.model):
             try:
                 await self._ask(scope, _addressed(exchange, target), target, receive, send)
                 return
+            except (RequestError, AuthenticationError) as error:  # nothing was sent; the next one may take it
+                first = first or error
             except UpstreamError as error:
-                if place == len(candidates) or not error.may_go_elsewhere:
+                if not error.may_go_elsewhere:
                     raise
+                first = first or error
+        if first is not None:
+            raise first
 
     async def _ask(self, scope: Scope, exchange: Exchange, target: Target, receive: Receive, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
@@ -83,25 +90,25 @@ class Route(Layer):
         failures: list[Exception] = []
 
         async def ask(n: int) -> ImageReply | None:
-            replies: list[ImageReply] = []
-
-            async def take(message: Message) -> None:
-                replies.append(message["reply"])
-                origins.append(message["origin"])
-
+            held = HeldReply()
             async with places:
                 if failures:
                     return None  # the whole has failed; what has not been sent need not be paid for
                 try:
-                    await self.forward(scope, _with_n(exchange, n), receive, take)
+                    await self.forward(scope, _with_n(exchange, n), receive, held)
+                    reply, origin = held.typed() or (None, "")
+                    if reply is None:
+                        raise uncertain("The application's reply carries no image.")
+                    origins.append(origin)
+                    return reply
                 except Exception as error:
                     failures.append(error)
                     return None
-            return replies[0]
 
         results = await asyncio.gather(*(ask(n) for n in parts))
         made = [result for result in results if result is not None]
-        for error in failures:
+        if failures:
+            error = gravest(failures)
             raise incomplete(error, made, exchange.request.n) if isinstance(error, UpstreamError) else error
         return made, origins[0]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
+import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -17,6 +19,7 @@ from imagegate.stores.base import is_key, new_key
 from imagegate.stores.serving import picture_headers
 
 _SECRET_FILE: Final = ".link-secret"  # noqa: S105 - a file name
+_SECRET_BYTES: Final = 32
 _PARTIAL: Final = ".partial"
 _SECONDS_BETWEEN_SWEEPS: Final = 60.0
 
@@ -51,11 +54,12 @@ class FileStore:
             return
         self._swept = now
         oldest = time.time() - self._ttl
-        with os.scandir(self._directory) as entries:
+        with contextlib.suppress(OSError), os.scandir(self._directory) as entries:  # cleaning never fails a picture
             for entry in entries:
-                ours = is_key(entry.name.removesuffix(_PARTIAL))
-                if ours and entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < oldest:
-                    Path(entry.path).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # another process may have been faster
+                    ours = is_key(entry.name.removesuffix(_PARTIAL))
+                    if ours and entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < oldest:
+                        os.unlink(entry.path)
 
     async def response(self, key: str) -> ASGIApp | None:
         if not is_key(key):
@@ -69,22 +73,24 @@ class FileStore:
     def link_secret(self) -> bytes:
         """Made once and kept in the directory, so that links outlive a restart and hold in every worker."""
         path = self._directory / _SECRET_FILE
+        if not path.exists():
+            self._make_secret(path)
+        secret = path.read_bytes()
+        if len(secret) < _SECRET_BYTES:
+            raise OSError(f"{_SECRET_FILE} is damaged")
+        return secret
+
+    def _make_secret(self, path: Path) -> None:
+        """Written elsewhere and linked in whole: of several processes the first one wins."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=self._directory, prefix=_SECRET_FILE)
         try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            try:
-                descriptor = os.open(path.with_suffix(f".{os.getpid()}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(secrets.token_bytes(32))
-                os.link(
-                    path.with_suffix(f".{os.getpid()}"), path
-                )  # the first of several processes wins, with a whole file
-            except FileExistsError:
-                pass
-            finally:
-                path.with_suffix(f".{os.getpid()}").unlink(missing_ok=True)
-            return path.read_bytes()
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(_SECRET_BYTES))
+            with contextlib.suppress(FileExistsError):
+                os.link(partial, path)
+        finally:
+            os.unlink(partial)
 
     async def aclose(self) -> None:
         """Nothing is held open."""

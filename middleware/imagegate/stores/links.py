@@ -19,7 +19,7 @@ class Links:
     """
 
     def __init__(self, secret: Callable[[], bytes], *, ttl: float) -> None:
-        self._secret = cache(secret)
+        self.secret = cache(secret)
         self._ttl = ttl
 
     def link(self, base: str, key: str) -> str:
@@ -30,7 +30,10 @@ class Links:
 
     def holds(self, key: str, query_string: bytes) -> bool:
         """Whether the query of a request for `key` is one that we signed and has not expired."""
-        query = parse_qs(query_string.decode("ascii", "replace"), max_num_fields=16)
+        try:
+            query = parse_qs(query_string.decode("ascii", "replace"), max_num_fields=16)
+        except ValueError:
+            return False
         expires, signature = query.get("expires", [""])[-1], query.get("signature", [""])[-1]
         if not (expires.isascii() and expires.isdecimal() and len(expires) <= 12):
             return False
@@ -38,4 +41,4 @@ class Links:
         return genuine and int(expires) >= time.time()
 
     def _signature(self, key: str, expires: int) -> str:
-        return hmac.new(self._secret(), f"{key}\n{expires}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self.secret(), f"{key}\n{expires}".encode(), hashlib.sha256).hexdigest()

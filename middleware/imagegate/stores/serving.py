@@ -6,7 +6,7 @@ from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi import route_path, send_error
 from imagegate.errors import ImagegateError
-from imagegate.stores.base import Store
+from imagegate.stores.base import Store, is_key
 from imagegate.stores.links import Links
 
 IMAGES_PATH = "/images/"
@@ -20,6 +20,17 @@ def picture_headers(ttl: float) -> dict[str, str]:
         "cross-origin-resource-policy": "cross-origin",
         "x-content-type-options": "nosniff",
     }
+
+
+def is_signed_link(scope: Scope) -> bool:
+    """Whether a request is for a link of the shape that the gateway makes; other paths are the application's."""
+    path = route_path(scope)
+    return (
+        scope["method"] in ("GET", "HEAD")
+        and path.startswith(IMAGES_PATH)
+        and is_key(path[len(IMAGES_PATH) :])
+        and b"signature=" in scope.get("query_string", b"")
+    )
 
 
 class ServeImages:
