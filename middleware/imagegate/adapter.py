@@ -117,7 +117,7 @@ class OpenAIAdapter:
         return read_document(file.read_text("utf-8")) if file.is_file() else ContractDocument()
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        path = self.paths[request.operation]
+        path = self.paths.get(request.operation) or OpenAIAdapter.paths[request.operation]
         if needs_form(request):
             return UpstreamRequest(method="POST", path=path, parts=form_parts(request), live=request.live)
         return UpstreamRequest(method="POST", path=path, content_type="application/json", body=json_body(request))

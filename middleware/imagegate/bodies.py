@@ -54,8 +54,9 @@ def form_parts(request: ImageRequest) -> tuple[TextPart | FilePart, ...]:
     texts = [part for name, value in request.fields.items() for part in _text_parts(name, value)]
     name = "image" if len(request.images) == 1 else "image[]"
     files = [FilePart(name, image) for image in request.images if isinstance(image, Upload)]
-    if isinstance(request.mask, Upload):
-        files.append(FilePart("mask", request.mask))
+    for name, extra in (("mask", request.mask), ("markup", request.markup)):
+        if isinstance(extra, Upload):
+            files.append(FilePart(name, extra))
     return (*texts, *files)
 
 

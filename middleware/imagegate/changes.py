@@ -59,7 +59,7 @@ def _bare(value: Any) -> str:
         return "?1" if value else "?0"
     if isinstance(value, int) and abs(value) < 10**15:
         return str(value)
-    if isinstance(value, float) and abs(value) < 10**12:
+    if isinstance(value, float) and abs(round(value, 3)) < 10**12:
         return f"{value:.1f}" if value.is_integer() else format(Decimal(str(round(value, 3))), "f")
     if isinstance(value, str):
         return _string(value)

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +95,8 @@ def _serve(options: argparse.Namespace) -> int:
         import uvicorn
     except ImportError:
         raise ConfigError("serving alone needs uvicorn: pip install 'imagegate[server]'") from None
+    # uvicorn raises the signal that ended it once more; having drained, that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         "imagegate.standalone:create_app",
         factory=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -78,7 +78,8 @@ class DeliveryConfig(_Section, frozen=True, kw_only=True):
 class TasksConfig(_Section, frozen=True, kw_only=True):
     """Waiting for providers that answer with a task (``[tasks]``)."""
 
-    store: str = "memory://"
+    store: Literal["memory://"] = "memory://"
+    """Where tasks of the gateway's own are kept."""
     poll_interval: Duration = Duration(2)
     """Before the first question; later ones come less often."""
     deadline: Duration = Duration(300)
@@ -183,9 +184,8 @@ def parse_config(source: str, *, environment: Mapping[str, str] | None = None, d
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(error)) from error
     expanded = _expand(document, os.environ if environment is None else environment, ())
-    for model, addresses in (expanded.get("routes") or {}).items():
-        if isinstance(addresses, str):
-            expanded["routes"][model] = [addresses]
+    _check_routes(expanded.get("routes"))
+    _check_models(expanded.get("upstreams"))
     try:
         config = msgspec.convert(expanded, Config, dec_hook=_decode_duration)
     except msgspec.ValidationError as error:
@@ -193,6 +193,32 @@ def parse_config(source: str, *, environment: Mapping[str, str] | None = None, d
     config = _with_directory(config, directory)
     _check(config)
     return config
+
+
+def _check_routes(routes: Any) -> None:
+    """Keys of a table are no part of the messages of the general check, so routes are looked at here."""
+    if not isinstance(routes, dict):
+        return
+    for model, addresses in routes.items():
+        if isinstance(addresses, str):
+            routes[model] = addresses = [addresses]
+        if not isinstance(addresses, list):
+            found = type(addresses).__name__
+            raise _KeyedError(f"routes.{model}: Expected `array`, got `{found}`", ("routes", model))
+        for place, address in enumerate(addresses):
+            if not isinstance(address, str):
+                found = type(address).__name__
+                raise _KeyedError(f"routes.{model}[{place}]: Expected `str`, got `{found}`", ("routes", model, place))
+
+
+def _check_models(upstreams: Any) -> None:
+    """The same for models in place."""
+    for index, upstream in enumerate(upstreams if isinstance(upstreams, list) else []):
+        models = upstream.get("models") if isinstance(upstream, dict) else None
+        for name, table in (models if isinstance(models, dict) else {}).items():
+            if not isinstance(table, dict):
+                path = ("upstreams", index, "models", name)
+                raise _KeyedError(f"{_shown(path)}: Expected `object`, got `{type(table).__name__}`", path)
 
 
 def default_config(environment: Mapping[str, str] | None = None) -> Config:
@@ -230,8 +256,12 @@ def _keyed(text: str) -> _KeyedError:
     if found := re.search(r"unknown field `([^`]+)`", message):
         path.append(found[1])
         message = f"unknown key '{found[1]}'"
-    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    shown = _shown(path)
     return _KeyedError(f"{shown}: {message}" if shown else message, tuple(path))
+
+
+def _shown(path: Sequence[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def _expand(value: Any, environment: Mapping[str, str], path: tuple[str | int, ...]) -> Any:
@@ -240,7 +270,7 @@ def _expand(value: Any, environment: Mapping[str, str], path: tuple[str | int, .
 
         def replacement(found: re.Match[str]) -> str:
             if found[1] not in environment:
-                raise _KeyedError(f"{path[-1]}: the environment variable {found[1]} is not set", path)
+                raise _KeyedError(f"{_shown(path)}: the environment variable {found[1]} is not set", path)
             return environment[found[1]].strip()
 
         return _VARIABLE.sub(replacement, value)
@@ -254,7 +284,7 @@ def _expand(value: Any, environment: Mapping[str, str], path: tuple[str | int, .
 def _decode_duration(kind: type, value: Any) -> Any:
     if kind is not Duration:
         raise NotImplementedError(kind)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 10**9:
         return Duration(value)
     if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())) and float(found[1]) > 0:
         return Duration(float(found[1]) * _UNITS[found[2]])

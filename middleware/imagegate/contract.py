@@ -28,6 +28,8 @@ ReferenceForm = Literal["files", "objects", "links"]
 JSONType = Literal["string", "integer", "number", "boolean", "array", "object", "any"]
 
 _KEYED: Final = ("parameters", "renames")
+_CLEARED: Final = "\0cleared"
+"""Marks members that stand on a ``false``: what lies below it is gone."""
 _NESTED: Final = ("edits", "variations")
 _NAMES: Final[Mapping[str, str]] = {
     "string": "a string",
@@ -221,6 +223,8 @@ def load_contracts(*documents: ContractDocument) -> dict[str, Contract]:
 def _with_family(name: str, table: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     chain: list[str] = []
     while family := table.get("family"):
+        if not isinstance(family, str):
+            raise ConfigError(f"models.{name}.family: must be the name of a family")
         if family in chain:
             raise ConfigError(f"models.{name}: the family {family!r} leads back to itself.")
         if family not in known:
@@ -238,7 +242,9 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         before = merged.get(key)
-        if not isinstance(value, Mapping) or not isinstance(before, Mapping):
+        if before is False and key in _KEYED and isinstance(value, Mapping):
+            merged[key] = {_CLEARED: True, **value}
+        elif not isinstance(value, Mapping) or not isinstance(before, Mapping) or value.get(_CLEARED):
             merged[key] = value
         elif key in _KEYED:
             merged[key] = {**before, **value}
@@ -255,7 +261,7 @@ def _complete(table: Mapping[str, Any]) -> dict[str, Any]:
     complete = {key: value for key, value in own.items() if value is not False}
     for key in _KEYED:
         if isinstance(members := complete.get(key), Mapping):
-            complete[key] = {name: value for name, value in members.items() if value is not False}
+            complete[key] = {name: value for name, value in members.items() if value is not False and name != _CLEARED}
     for key in _NESTED:
         if isinstance(nested := table.get(key), Mapping):
             complete[key] = {"parameters": {}, **_complete(_merge(own, nested))}

@@ -159,7 +159,7 @@ class UpstreamError(ImagegateError):
 
     status = 502
     type = "upstream_error"
-    code = "upstream_error"
+    code: str | None = "upstream_error"
     outcome: Outcome = "uncertain"
 
     def __init__(

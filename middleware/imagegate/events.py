@@ -47,7 +47,9 @@ class Progress:
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        return (*self.route_changes, *self.fit_changes, *self.reference_changes, *self.reply_changes)
+        all_changes = (*self.route_changes, *self.fit_changes, *self.reference_changes, *self.reply_changes)
+        # The parts of a split request all change in the same way.
+        return tuple(change for place, change in enumerate(all_changes) if change not in all_changes[:place])
 
 
 class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):

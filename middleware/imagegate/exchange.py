@@ -98,6 +98,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     request: ImageRequest
     public_model: str
     """The model as the client asked for it."""
+    operation: Operation
+    """As the client asked for it; the request's own may become another one's endpoint."""
     explain: bool = False
     """Show what would be sent, send nothing."""
     authorization: str | None = None

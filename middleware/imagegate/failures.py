@@ -23,9 +23,13 @@ _MODERATION_WORD = re.compile(
 )
 _HTTP_ERROR = re.compile(r"[45][0-9][0-9]", re.ASCII)
 _MODERATION_PHRASE = re.compile(
-    r"safety system|content policy|content_policy|moderation|was filtered|sensitive content", re.IGNORECASE
+    r"safety system|content policy|content_policy|content moderation|moderated|was filtered|sensitive content",
+    re.IGNORECASE,
 )
 _OPENAI_MODERATION_CODES: Final = frozenset({"moderation_blocked", "content_policy_violation"})
+_NOT_ABOUT_CONTENT: Final = frozenset(
+    ["unknown_parameter", "unsupported_parameter", "invalid_type", "missing_required_parameter", "rate_limit_exceeded"]
+)
 _STATUS_OF_TYPE: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "image_generation_user_error": 400,
@@ -57,6 +61,8 @@ class ProviderError(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def moderated(self) -> bool:
+        if self.param == "moderation" or self.code in _NOT_ABOUT_CONTENT:
+            return False  # `moderation` is the name of a parameter too
         words = f"{self.code or ''} {self.type or ''}"
         return bool(_MODERATION_WORD.search(words) or _MODERATION_PHRASE.search(self.message))
 
@@ -88,7 +94,7 @@ def failure(status: int, document: Mapping[str, Any] | None, *, request_id: str 
         status = 502
     if status in _GAVE_UP or (found is None and (status >= 500 or status in (408, 409))):
         return uncertain(
-            found.message if found else f"The provider answered {status} without saying what happened.",
+            (found.message.strip() if found else "") or f"The provider answered {status} without saying what happened.",
             timed_out=status in (504, 524),
             request_id=request_id,
         )

@@ -35,8 +35,8 @@ def _sum(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 total[name] = _sum([before, value]) if isinstance(before, Mapping) else dict(value)
             elif isinstance(value, (int, float)) and isinstance(before, (int, float)):
                 total[name] = before + value
-            else:
-                total.setdefault(name, value)
+            elif before is None:
+                total[name] = value
     return total
 
 

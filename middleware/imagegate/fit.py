@@ -18,6 +18,7 @@ from imagegate.exchange import ImageRequest, Reference
 from imagegate.openai import from_text
 from imagegate.references import LIST_MEMBERS, MASK_MEMBERS, references_of
 from imagegate.sizes import (
+    PUBLISHED_RATIO_ERROR,
     Auto,
     Fitted,
     Pixels,
@@ -83,6 +84,7 @@ class _Fitting:
         self.strict = strict
         self.tolerance = tolerance
         self.changes: list[Change] = []
+        self._named_by_client: dict[str, str] = {}
 
     def request(self) -> ImageRequest:
         """The request as it has become."""
@@ -108,6 +110,7 @@ class _Fitting:
             if name in self.fields and own not in self.fields:
                 self.changes.append(Change(name, "renamed", name, own))
                 self.fields = {own if key == name else key: value for key, value in self.fields.items()}
+                self._named_by_client[own] = name
 
     def drop(self, name: str) -> None:
         del self.fields[name]
@@ -164,6 +167,8 @@ class _Fitting:
         """A mask is never dropped: without it the whole picture would be made anew."""
         own = rule.mask_field if rule else None
         name = next((name for name in MASK_MEMBERS if name in self.fields and name != own), None)
+        if own in self.fields and not isinstance(self.fields[own], str):
+            raise type_error(own, "a string", self.fields[own])
         if name or (self._request.mask is not None and not (rule and rule.takes_mask)):
             raise RequestError("This model takes no mask here.", param=name or "mask", code="unsupported_parameter")
         if self._request.markup is not None:
@@ -193,6 +198,9 @@ class _Fitting:
 
     def _check_distance(self, sent: Mapping[str, str], rule: SizeRule, fitted: Fitted) -> None:
         name = next((name for name in ("aspect_ratio", "size") if name in sent), next(iter(sent)))
+        tier = next((name for name in ("resolution", "metadata.resolution") if name in sent), None)
+        if tier and fitted.off <= PUBLISHED_RATIO_ERROR:
+            name = tier  # the shape can be had
         nearest = " and ".join(f"{field} '{value}'" for field, value in fitted.fields.items())
         if fitted.off > self.tolerance + _TOLERANCE_SLACK:
             reason = "is too far from every shape that this model makes"
@@ -238,6 +246,9 @@ class _Fitting:
 
     def fit_parameters(self) -> None:
         keep = {"model", *SIZE_FIELDS}
+        if self.contract.size is not None:  # its members need no parameter of their own
+            keep |= {path.partition(".")[0] for path in self.contract.size.members}
+            keep.discard("metadata")
         if rule := self.contract.references:
             keep |= {*rule.fields, rule.mask_field or ""}
         deferred: list[str] = []
@@ -269,6 +280,14 @@ class _Fitting:
             self.drop(name)
 
     def _fit_value(self, name: str, parameter: Parameter) -> None:
+        try:
+            self._fit_own_value(name, parameter)
+        except RequestError as error:
+            if error.param in self._named_by_client:
+                raise _as_named(error, self._named_by_client[error.param]) from None
+            raise
+
+    def _fit_own_value(self, name: str, parameter: Parameter) -> None:
         value = self.fields[name]
         if self._request.from_form and isinstance(value, str):
             value = self.fields[name] = from_text(name, value, parameter)
@@ -296,29 +315,36 @@ class _Fitting:
 
 
 def wanted_size(sent: Mapping[str, str]) -> Wanted:
-    """What the size fields say together: an explicit ratio or tier beats ``size``.
+    """What the size fields say together: an explicit ratio or tier beats ``size``, which says what they leave open.
 
     Raises:
         RequestError: naming the field that cannot be read.
     """
     parsed = {name: _parse(name, value) for name, value in sent.items()}
     size = parsed.get("size")
-    shape = parsed.get("aspect_ratio", size)
     tier = parsed.get("resolution", parsed.get("metadata.resolution"))
     if isinstance(tier, (Pixels, Ratio)):  # some dialects call WIDTHxHEIGHT the resolution
-        shape, tier = (tier if shape is None else shape), None
-    if isinstance(shape, Tier):
-        shape, tier = None, tier or shape
+        size, tier = tier, None
+    shape = parsed.get("aspect_ratio", size)
+    if isinstance(size, Tier):
+        tier = size if tier is None or isinstance(tier, Auto) else tier
     if isinstance(tier, Auto):
         tier = None
+    if isinstance(shape, Tier):
+        shape, tier = None, tier or shape
     if shape is None or isinstance(shape, Auto):
         return Wanted(tier=tier, auto=isinstance(shape, Auto) or tier is None)
-    ratio = Ratio(*shape)
     if isinstance(shape, Pixels) and tier is None and "aspect_ratio" not in parsed:
-        return Wanted(ratio=ratio, pixels=shape)
+        return Wanted(ratio=Ratio(*shape), pixels=shape)
     if tier is None and isinstance(size, Pixels):
         tier = tier_of_area(size.area)
-    return Wanted(ratio=ratio, tier=tier)
+    return Wanted(ratio=Ratio(*shape), tier=tier)
+
+
+def _as_named(error: RequestError, name: str) -> RequestError:
+    """The same error about the member as the client called it."""
+    message = error.message.replace(f"'{error.param}'", f"'{name}'")
+    return RequestError(message, param=name, code=error.code, type=error.type)
 
 
 def _parse(name: str, value: str) -> Pixels | Ratio | Tier | Auto:
@@ -332,23 +358,30 @@ def _parse(name: str, value: str) -> Pixels | Ratio | Tier | Auto:
 
 
 def _size_changes(sent: Mapping[str, str], fitted: Mapping[str, str]) -> list[Change]:
-    """One change for the field that asked for the shape, and one for each other that fell away."""
-    new = {name: value for name, value in fitted.items() if sent.get(name) != value}
+    """One item for each field that was sent and did not stay; the first one tells what it became."""
+    created = {name: value for name, value in fitted.items() if name not in sent}
     asked = [name for name in sent if sent[name] != fitted.get(name)]
+    changes: list[Change] = []
+    for place, name in enumerate(asked):
+        became = {name: fitted[name]} if name in fitted else {}
+        if place == 0:
+            became |= created
+        if not became:
+            changes.append(Change(name, "dropped"))
+            continue
+        alone = list(became) == [name]
+        to = became[name] if alone else ",".join(f"{field}={value}" for field, value in became.items())
+        changes.append(Change(name, "mapped", sent[name], to))
     if not asked:
-        return [Change(name, "added", to=value) for name, value in new.items()]
-    if not new:
-        return [Change(name, "dropped") for name in asked]
-    lead = asked[0]
-    same_field = list(new) == [lead]
-    to = new[lead] if same_field else ",".join(f"{name}={value}" for name, value in new.items())
-    rest = [name for name in asked[1:] if name not in new]
-    return [Change(lead, "mapped", sent[lead], to), *(Change(name, "dropped") for name in rest)]
+        changes += [Change(name, "added", to=value) for name, value in created.items()]
+    return changes
 
 
 def _links(name: str, value: Any) -> list[str]:
     """The URLs of a member of a generation's JSON."""
-    _, sources, _ = references_of({name: value}) if value else ({}, [], None)
+    if isinstance(value, list) and not value:
+        return []
+    _, sources, _ = references_of({name: value})
     for source in sources:
         if source.url is None:
             raise RequestError("Generations take links to images, no file ids.", param=source.member)

@@ -105,7 +105,7 @@ def _jpeg(head: bytes) -> tuple[int, int, bool]:
 def _webp(head: bytes) -> tuple[int, int, bool]:
     """The three kinds of first chunk (WebP container specification)."""
     chunk = head[12:16]
-    if chunk == b"VP8X":
+    if chunk == b"VP8X" and len(head) >= 30:
         return (
             1 + int.from_bytes(head[24:27], "little"),
             1 + int.from_bytes(head[27:30], "little"),
@@ -114,6 +114,8 @@ def _webp(head: bytes) -> tuple[int, int, bool]:
     if chunk == b"VP8L":
         bits = unpack_from("<I", head, 21)[0]
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), bool(bits >> 28 & 1)
+    if chunk != b"VP8 ":
+        return 0, 0, False
     width, height = unpack_from("<HH", head, 26)
     return width & 0x3FFF, height & 0x3FFF, False
 

@@ -25,7 +25,7 @@ def white_on_black(mask: bytes) -> bytes:
             if image.width * image.height > 32_000_000:
                 raise RequestError("The mask has more than 32 million pixels.", param="mask")
             alpha = image.convert("RGBA").getchannel("A")
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise RequestError("The mask cannot be read.", param="mask", code="invalid_image_file") from None
     converted = io.BytesIO()
     ImageChops.invert(alpha).save(converted, "PNG")

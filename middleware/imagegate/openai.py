@@ -157,6 +157,8 @@ def _form_name(name: str) -> tuple[str, list[str]]:
 
 def _insert(fields: dict[str, Any], name: str, path: list[str], value: str) -> None:
     node = fields
+    if "" in path[1:-1]:
+        raise RequestError(f"The name of the part '{name[:64]}' cannot be read.", param=name[:64], code="invalid_form")
     for key, following in pairwise(path):
         if following == "":
             listed = node.setdefault(key, [])
@@ -183,8 +185,12 @@ class _Refused(ValueError):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        name = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        name = ""
+        for name, _ in pairs:
+            if name in seen:
+                break
+            seen.add(name)
         raise _Refused(f"The member {name[:64]!r} appears twice.")
     return members
 

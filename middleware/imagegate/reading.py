@@ -81,6 +81,7 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
     return Exchange(
         request=request,
         public_model=request.model,
+        operation=request.operation,
         explain=wants_explanation(scope),
         authorization=authorization.decode("latin-1") if authorization else None,
     )

@@ -7,6 +7,7 @@ Read are OpenAI's ``images: [{image_url | file_id}]`` and ``mask: {...}``, xAI's
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from imagegate.errors import RequestError, type_error
 
 LIST_MEMBERS: Final = ("images", "image", "image_url", "image_urls", "reference_image_urls", "reference_images")
 MASK_MEMBERS: Final = ("mask", "mask_url")
+_MEDIA_TYPE = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", re.ASCII)
 MAX_LINK: Final = 8192
 """Characters of a URL that is no data URL."""
 
@@ -64,6 +66,9 @@ def _source(member: str, value: Any) -> Source:
         return Source(member, url=value)
     if not isinstance(value, Mapping):
         raise type_error(member, "an object with image_url or file_id", value)
+    if strange := set(value) - {"image_url", "url", "file_id", "type"} or {"image_url", "url"} <= set(value):
+        names = ", ".join(sorted(strange)) if isinstance(strange, set) else "image_url and url"
+        raise RequestError(f"'{member}' holds what cannot be passed on: {names[:128]}.", param=member)
     url = value.get("image_url", value.get("url"))
     if isinstance(url, Mapping):  # chat completions write image_url: {url}
         url = url.get("url")
@@ -113,4 +118,5 @@ def data_url(member: str, url: str) -> DataURL | None:
         raise RequestError(f"The base64 of '{member}' is broken.", param=member, code="invalid_base64") from None
     if not data:
         raise RequestError(f"'{member}' is empty.", param=member, code="invalid_image_file")
-    return DataURL(media_type.strip().lower(), data)
+    media_type = media_type.strip(" ").lower()
+    return DataURL(media_type if _MEDIA_TYPE.fullmatch(media_type) else "", data)

@@ -38,6 +38,10 @@ _GEMINI_BLOCKS: Final = frozenset(
         "SPII",
     ]
 )
+_PICTURE_MEMBERS: Final = frozenset(
+    ["created", "data", "result", "results", "images", "output", "url", "image_url", "result_url", "b64_json"]
+)
+"""Where pictures were found; in a reply of ours they stand in ``data`` alone."""
 _TASK_REPLY_FIELDS: Final = ("usage", "size", "quality", "background", "output_format")
 """What is passed on of a finished task; the rest describes the task, not the pictures."""
 
@@ -93,7 +97,7 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
     if bucket == "pending" and str(word).lower() in _BUCKETS and (task := _task(node)):
         return task  # whatever links it carries are not the picture yet
     if blocked := _blocked_word(document):
-        raise ModerationBlocked(f"The provider blocked the request: {blocked}.", request_id=request_id)
+        raise ModerationBlocked(f"The provider blocked the request: {blocked[:128]}.", request_id=request_id)
     items = list(_items(document))
     images = [image for item in items if (image := _image(item))]
     if not images and bucket == "pending" and (task := _task(node)):
@@ -106,7 +110,7 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
     fields = (
         {name: document[name] for name in _TASK_REPLY_FIELDS if document.get(name) is not None}
         if word is not None
-        else {name: value for name, value in document.items() if name not in ("created", "data") and value is not None}
+        else {name: value for name, value in document.items() if name not in _PICTURE_MEMBERS and value is not None}
     )
     return ImageReply(images=tuple(images), created=_created(document, now), fields=fields)
 
@@ -204,6 +208,8 @@ def _items(node: Any) -> Iterator[Any]:
         for item in node:
             if isinstance(item, Mapping) and isinstance(item.get("url"), list):
                 yield from item["url"]
+            elif isinstance(item, Mapping) and isinstance(item.get("result"), Mapping):
+                yield from _items(item["result"])
             else:
                 yield item
     elif isinstance(node, Mapping):
@@ -236,7 +242,7 @@ def _image(item: Any) -> ReplyImage | None:
         if name not in ("url", "b64_json", "respect_moderation") and value is not None
     }
     if not b64_json and isinstance(url, str) and url.startswith("data:"):
-        b64_json = url
+        b64_json, url = (url if ";base64," in url[:128] else None), None
     if isinstance(b64_json, str) and b64_json:
         return ReplyImage(b64_json=_plain_base64(b64_json), fields=fields)
     if isinstance(url, str) and url:
@@ -294,8 +300,9 @@ def _blocked_word(document: Mapping[str, Any]) -> str | None:
         return str(feedback["blockReason"])
     candidates = document.get("candidates")
     for candidate in candidates if isinstance(candidates, list) else []:
-        if isinstance(candidate, Mapping) and candidate.get("finishReason") in _GEMINI_BLOCKS:
-            return str(candidate["finishReason"])
+        reason = candidate.get("finishReason") if isinstance(candidate, Mapping) else None
+        if isinstance(reason, str) and reason in _GEMINI_BLOCKS:
+            return reason
     return "CONTENT_FILTERED" if document.get("finish_reason") == "CONTENT_FILTERED" else None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from math import exp, inf, log, sqrt
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import msgspec
 
@@ -56,7 +56,12 @@ class Ratio(NamedTuple):
     height: float
 
     def __str__(self) -> str:
-        return f"{self.width:g}:{self.height:g}"
+        return f"{_plain(self.width)}:{_plain(self.height)}"
+
+
+def _plain(number: float) -> str:
+    """At most three decimals, as sizes are read, and no exponent."""
+    return f"{number:.3f}".rstrip("0").rstrip(".")
 
 
 class Tier(NamedTuple):
@@ -171,9 +176,18 @@ class ListRule(msgspec.Struct, frozen=True, kw_only=True, tag="list", tag_field=
     values: tuple[str, ...]
     field: str = "size"
 
+    def __post_init__(self) -> None:
+        _check_words("values", self.values, Pixels, Auto)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return (self.field,)
+
     def fit(self, wanted: Wanted, *, with_references: bool = False) -> Fitted:
         if wanted.auto:
             return Fitted({self.field: "auto"} if "auto" in self.values else {})
+        if wanted.ratio is None:
+            return Fitted({}, exact=False)  # a tier alone never becomes a shape
         asked = wanted.log_ratio
         sizes = [(size, value) for value in self.values if isinstance(size := parse_size(value), Pixels)]
         candidates = _same_orientation(asked, [(log_ratio(*size), value) for size, value in sizes])
@@ -209,6 +223,19 @@ class FlexibleRule(
     """Tier -> ratio -> size, for requests that name a ratio or a tier instead of pixels."""
     field: str = "size"
 
+    def __post_init__(self) -> None:
+        if min(self.multiple, self.min_edge, self.max_edge, self.min_pixels, self.max_pixels) < 1 or self.max_ratio < 1:
+            raise ValueError("limits of a size must be at least 1")
+        _check_words("values", self.values, Tier, Pixels, Auto)
+        _check_words("tiers", self.tiers, Tier)
+        for ratios in self.tiers.values():
+            _check_words("tiers", ratios, Ratio)
+            _check_words("tiers", ratios.values(), Pixels)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return (self.field,)
+
     def allows(self, size: Pixels) -> bool:
         return (
             size.width % self.multiple == 0
@@ -222,8 +249,8 @@ class FlexibleRule(
     def fit(self, wanted: Wanted, *, with_references: bool = False) -> Fitted:
         if wanted.auto:
             return Fitted({self.field: "auto"} if self.auto else {})
-        if wanted.pixels is None and wanted.tier and str(wanted.tier) in self.values and not wanted.ratio:
-            return Fitted({self.field: str(wanted.tier)})
+        if wanted.ratio is None and wanted.tier and (word := nearest_tier(wanted.tier, self.values)):
+            return Fitted({self.field: word}, exact=parse_size(word) == wanted.tier)
         if wanted.pixels and self.allows(wanted.pixels):
             return Fitted({self.field: str(wanted.pixels)})
         size = self._listed(wanted) if wanted.pixels is None else None
@@ -304,6 +331,14 @@ class RatioRule(msgspec.Struct, frozen=True, kw_only=True, tag="ratio", tag_fiel
     any_ratio: bool = False
     """Whether a ratio outside the vocabulary is taken when the client wrote it as one."""
 
+    def __post_init__(self) -> None:
+        _check_words("ratios", self.ratios, Ratio)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The request's members that say the size."""
+        return (self.field,)
+
     def fit(self, wanted: Wanted, *, with_references: bool = False) -> Fitted:
         fields, off = self._fit_ratio(wanted)
         asked_tier = wanted.tier is not None
@@ -339,19 +374,29 @@ class RatioTierRule(
     tier_with_references: bool = True
     """False: the provider refuses a tier beside reference images."""
 
+    def __post_init__(self) -> None:
+        _check_words("ratios", self.ratios, Ratio)
+        _check_words("tiers", self.tiers, Tier)
+        _check_words("pairs", self.pairs, Tier)
+        _check_words("default_tier", [self.default_tier] if self.default_tier else [], Tier)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return (self.field, self.tier_field)
+
     def fit(self, wanted: Wanted, *, with_references: bool = False) -> Fitted:
         fields, off = self._fit_ratio(wanted)
         exact = off <= PUBLISHED_RATIO_ERROR
         asked = wanted.nominal_tier
         if with_references and not self.tier_with_references:
             return Fitted(fields, off, exact=exact and asked is None)
-        ratio = fields.get(self.field)
+        ratio = fields.get(self.field) if wanted.ratio else None
         available = [tier for tier in self.tiers if self._exists(tier, ratio)]
         if asked:
             if tier := nearest_tier(asked, available):
                 fields[self.tier_field] = tier
                 exact = exact and parse_size(tier) == asked
-        elif self.default_tier and ratio and self.default_tier not in available:
+        elif self.default_tier and wanted.ratio and self.default_tier not in available:
             default = parse_size(self.default_tier)
             if isinstance(default, Tier) and (tier := nearest_tier(default, available)):
                 fields[self.tier_field] = tier
@@ -368,6 +413,8 @@ class RatioTierRule(
 class NoSizeRule(msgspec.Struct, frozen=True, kw_only=True, tag="none", tag_field="rule", forbid_unknown_fields=True):
     """The model takes no size at all (gemini-2.0-flash-preview-image-generation)."""
 
+    members: ClassVar[tuple[str, ...]] = ()
+
     def fit(self, wanted: Wanted, *, with_references: bool = False) -> Fitted:
         return Fitted({}, exact=wanted.auto)
 
@@ -376,6 +423,13 @@ class NoSizeRule(msgspec.Struct, frozen=True, kw_only=True, tag="none", tag_fiel
 
 
 SizeRule = ListRule | FlexibleRule | RatioRule | RatioTierRule | NoSizeRule
+
+
+def _check_words(key: str, words: Iterable[str], *kinds: type[Size]) -> None:
+    """Raises `ValueError` for a rule that no request could be fitted to."""
+    for word in words:
+        if not isinstance(parse_size(word), kinds):
+            raise ValueError(f"{key}: {word!r} does not belong there")
 
 
 def nearest_ratio(asked: float, vocabulary: Iterable[str]) -> tuple[str | None, float]:
@@ -395,4 +449,5 @@ def nearest_tier(asked: Tier, words: Iterable[str]) -> str | None:
     tiers = [(tier.edge, word) for word in words if isinstance(tier := parse_size(word), Tier)]
     if not tiers:
         return None
-    return min(tiers, key=lambda item: (abs(log(item[0]) - log(asked.edge)), item[0]))[1]
+    # Half and double are equally far, whatever the logarithms' last digit says.
+    return min(tiers, key=lambda item: (round(abs(log(item[0]) - log(asked.edge)), 9), item[0]))[1]

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from typing import IO, Final
 
@@ -15,7 +16,7 @@ from imagegate.formats import Facts, inspect
 CHUNK: Final = 256 * 1024
 _HEAD: Final = 64 * 1024
 """Bytes of a file that are looked at for its format and size."""
-_WRITE: Final = 1024 * 1024
+_WRITE: Final = 256 * 1024
 """Bytes that are written to disk at a time."""
 
 
@@ -52,6 +53,30 @@ class Budget:
         self._memory += memory
 
 
+class _File:
+    """A temporary file without a name, so that nothing stays behind; a closed one is never read as another."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        with self._lock:
+            while view:
+                view = view[self._file.write(view) :]
+
+    def read(self, length: int, place: int) -> bytes:
+        with self._lock:  # descriptors are used again as soon as they are closed
+            if self._file.closed:
+                raise UploadClosed
+            return os.pread(self._file.fileno(), length, place)
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+
 class UploadClosed(Exception):
     """The file was given back while somebody read it; what was read so far is not the whole."""
 
@@ -79,7 +104,7 @@ class Upload:
         self._in_memory = 0
         self._tail = bytearray()  # what is not on disk
         self._on_disk = 0
-        self._file: IO[bytes] | None = None
+        self._file: _File | None = None
         self._head = b""
         self._facts: Facts | None = None
         self._is_closed = False
@@ -110,10 +135,9 @@ class Upload:
         """The tail leaves memory only when it is on disk, so that readers always find it."""
         file = self._file
         if file is None:
-            # Has no name, so that nothing stays behind whatever happens.
-            file = self._file = await asyncio.to_thread(_temporary_file)
+            file = self._file = _File()
         data = bytes(self._tail)
-        await asyncio.to_thread(_write_all, file, data)
+        await asyncio.to_thread(file.write, data)
         self._on_disk += len(data)
         del self._tail[: len(data)]
 
@@ -147,7 +171,7 @@ class Upload:
                 raise UploadClosed
             if place < self._on_disk and self._file is not None:
                 length = min(CHUNK, self._on_disk - place)
-                chunk = await asyncio.to_thread(os.pread, self._file.fileno(), length, place)
+                chunk = await asyncio.to_thread(self._file.read, length, place)
             else:
                 start = place - self._on_disk
                 chunk = bytes(self._tail[start : start + CHUNK])
@@ -180,13 +204,3 @@ class Upload:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _temporary_file() -> IO[bytes]:
-    return tempfile.TemporaryFile(buffering=0)
-
-
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

@@ -36,7 +36,7 @@ def type_change(name: str, upload: object) -> Change | None:
     if not isinstance(upload, Upload):
         return None
     declared = _SAME_TYPE.get(upload.declared_type, upload.declared_type)
-    if not declared.startswith("image/") or declared == upload.media_type:
+    if declared in ("", "application/octet-stream") or declared == upload.media_type:
         return None
     return Change(f"{name}.type", "mapped", upload.declared_type, upload.media_type)
 

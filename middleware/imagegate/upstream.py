@@ -260,7 +260,8 @@ def _scrub(error: UpstreamError, upstream: Upstream, authorization: str | None) 
     def clean(text: str) -> str:
         return pattern.sub("[...]", text)
 
-    error.message, error.type = clean(error.message), clean(error.type)
+    error.message = clean(error.message)
+    error.type = clean(error.type)
     error.code = clean(error.code) if error.code else None
     error.param = clean(error.param) if error.param else None
     error.details = {name: clean(value) if isinstance(value, str) else value for name, value in error.details.items()}

@@ -83,7 +83,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         try:
             # When a kept connection turns out to be closed, aiohttp sends again by itself, but only with the
             # idempotent methods (GET, HEAD, PUT, DELETE, OPTIONS, TRACE). An error is then the second one's.
-            return await session.request(
+            reply = await session.request(
                 request.method,
                 URL(str(url), encoded=True),
                 headers=[
@@ -98,6 +98,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 ),
                 server_hostname=request.extensions.get("sni_hostname"),
             )
+            if body is None or body.error is None:
+                return reply
+            reply.close()  # the server's answer to a request that broke off says nothing
+            raise body.error
         except (aiohttp.ClientError, OSError, UnicodeError) as exc:
             failure = exc
         if body is not None and body.error is not None:

@@ -135,7 +135,9 @@ class Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), *self._headers()]}
+            own = self._headers()
+            kept = without_headers(message.get("headers", ()), *(name for name, _ in own))
+            message = {**message, "headers": [*kept, *own]}
         await self._send(message)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:

@@ -27,8 +27,8 @@ from imagegate.reading import (
 )
 from imagegate.spool import Budget, UploadClosed
 
-SMALLEST_LIVE_FORM = 1024 * 1024
-"""Bytes. A smaller form is read whole before anything is sent; there is nothing to gain."""
+SMALLEST_LIVE_FORM = 8 * 1024 * 1024
+"""Bytes. A smaller form, or one of unknown length, is read and checked whole before anything is sent."""
 
 
 class Read(Layer):
@@ -123,7 +123,7 @@ def _is_large_form(scope: Scope) -> bool:
     if not content_type.lower().startswith(b"multipart/form-data"):
         return False
     length = header(scope, b"content-length")
-    return length is None or (length.isdigit() and int(length[:20]) >= SMALLEST_LIVE_FORM)
+    return length is not None and length.isdigit() and int(length[:20]) >= SMALLEST_LIVE_FORM
 
 
 async def while_connected(work: Awaitable[None], receive: Receive) -> None:

@@ -20,6 +20,10 @@ from imagegate.live import LiveForm
 from imagegate.masks import white_on_black
 from imagegate.references import LIST_MEMBERS, DataURL, check_link, data_url
 from imagegate.spool import Upload
+from imagegate.uploads import check_uploads, size_of_source
+
+AS_OPENAI = ReferenceRule(forms=("files", "objects"), mask=True, file_ids=True)
+"""For models in no contract: as they came, but for a mixture of files and links, which becomes links."""
 
 
 class References(Layer):
@@ -43,8 +47,8 @@ class References(Layer):
                 request = await work.links_of_members(request)
             if isinstance(request.live, LiveForm) and exchange.reference_rule:
                 request.live.expect(exchange.reference_rule, scope[PROGRESS_KEY])
-            elif exchange.reference_rule and request.images:
-                request = await work.convert(request, exchange.reference_rule)
+            elif request.images:
+                request = await work.convert(request, exchange.reference_rule or AS_OPENAI)
             await self.forward(scope, exchange.replace(request=request), receive, send)
         finally:
             for upload in opened:
@@ -87,7 +91,8 @@ class _Converting:
         if form == "files":
             images = [await self._file(image) for image in request.images]
             mask = await self._file(request.mask) if request.mask is not None else None
-            return msgspec.structs.replace(request, images=tuple(images), mask=mask)
+            fetched = msgspec.structs.replace(request, images=tuple(images), mask=mask)
+            return self._checked(request, fetched, rule)
         links = [await self._link(image) for image in request.images]
         mask_link = await self._link(request.mask) if request.mask is not None else None
         fields = dict(request.fields)
@@ -98,13 +103,27 @@ class _Converting:
                 fields["mask"] = _object(mask_link)
         else:
             target = rule.fields[0]
-            fields[target] = [*fields.get(target, []), *links]
+            before = fields.get(target, [])
+            fields[target] = [*([before] if isinstance(before, str) else before), *links]
             progress.reference_changes += (Change("image", "renamed", to=target),)
             if mask_link is not None and rule.mask_field:
                 fields[rule.mask_field] = mask_link
                 progress.reference_changes += (Change("mask", "renamed", to=rule.mask_field),)
         fitted = request.with_fields(fields)
         return msgspec.structs.replace(fitted, images=(), mask=None)
+
+    def _checked(self, request: ImageRequest, fetched: ImageRequest, rule: ReferenceRule) -> ImageRequest:
+        """What was behind links is checked like any other file."""
+        target = self._exchange.target
+        contract = target.contract.of(self._exchange.operation) if target and target.contract else None
+        if contract is None or fetched.references == request.references or self._exchange.explain:
+            return fetched
+        progress: Progress = self._scope[PROGRESS_KEY]
+        check_uploads(fetched, rule)
+        if rule.same_size and (size := size_of_source(fetched, contract)):
+            progress.reference_changes += (Change("size", "added", to=size),)
+            fetched = fetched.with_fields({**fetched.fields, "size": size})
+        return fetched
 
     async def _file(self, reference: Reference) -> Reference:
         if isinstance(reference, FileID):
@@ -128,7 +147,8 @@ class _Converting:
         if isinstance(reference, FileID):
             return reference
         if self._exchange.explain:
-            return f"(link to {reference.filename}, {reference.media_type}, {reference.size} bytes)"
+            digest = await reference.sha256()
+            return f"(link to {reference.filename}, {reference.media_type}, {reference.size} bytes, sha256 {digest})"
         return await self._need_bridge(reference.part).to_link(reference, self._exchange, self._scope)
 
     def _need_bridge(self, param: str) -> Bridge:

@@ -39,23 +39,26 @@ class Route(Layer):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = await self.exchange(scope, receive)
-        first: ImagegateError | None = None
+        progress: Progress = scope[PROGRESS_KEY]
+        failures: list[tuple[Target, ImagegateError]] = []
         for target in self._catalog.resolve(exchange.request.model):
             try:
                 await self._ask(scope, _addressed(exchange, target), target, receive, send)
                 return
             except (RequestError, AuthenticationError) as error:  # nothing was sent; the next one may take it
-                first = first or error
+                failures.append((target, error))
             except UpstreamError as error:
                 if not error.may_go_elsewhere:
                     raise
-                first = first or error
-        if first is not None:
-            raise first
+                failures.append((target, error))
+        target, first = failures[0]
+        progress.upstream, progress.upstream_model = target.upstream, target.model
+        raise first
 
     async def _ask(self, scope: Scope, exchange: Exchange, target: Target, receive: Receive, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
         progress.upstream, progress.upstream_model = target.upstream, target.model
+        progress.upstream_request_id = ""
         progress.route_changes = _model_change(exchange.public_model, target)
         parts = self._shares(exchange, target)
         if len(parts) == 1:

@@ -6,6 +6,7 @@ disposition and a name, nothing is hidden behind a NUL or a transfer encoding, a
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Final, NamedTuple
 
@@ -15,6 +16,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 MAX_NAME: Final = 256
 """Bytes of a part's name or file name."""
 _MAX_BOUNDARY: Final = 70  # RFC 2046
+_LINE_BREAKING = re.compile(rb"[\x00\r\n]")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+# Quoted or bare, as clients write them.
+_PARAMETER = re.compile(rb';[ \t]*([A-Za-z]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^";]*)')
 _PLAIN_ENCODINGS: Final = (b"", b"binary", b"7bit", b"8bit")
 
 
@@ -68,6 +73,8 @@ class MultipartReader:
         self._field = b""
         self._value = b""
         self._ended = False
+        self._opening = b"--" + boundary
+        self._held = b""
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -87,6 +94,15 @@ class MultipartReader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that a piece of the body completes."""
+        if self._opening:
+            # Nothing may stand before the first boundary: no client sends it, and readers differ in what it means.
+            chunk = self._held + chunk
+            if not chunk.startswith(self._opening[: len(chunk)]):
+                raise MultipartError("The form must begin with its boundary.")
+            if len(chunk) < len(self._opening):
+                self._held = chunk
+                return []
+            self._opening = self._held = b""
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -123,19 +139,27 @@ def _part_begin(headers: list[tuple[bytes, bytes]]) -> PartBegin:
     dispositions = [value for name, value in headers if name == b"content-disposition"]
     if len(dispositions) != 1:
         raise MultipartError("Every part of the form needs exactly one Content-Disposition.")
-    encoding = next((value for name, value in headers if name == b"content-transfer-encoding"), b"")
-    if encoding.lower() not in _PLAIN_ENCODINGS:
+    content_type = next((value for name, value in headers if name == b"content-type"), b"")
+    if any(_LINE_BREAKING.search(value) for _, value in headers) or _CONTROL.search(content_type):
+        raise MultipartError("The head of a part holds control characters.")
+    encodings = [value.lower() for name, value in headers if name == b"content-transfer-encoding"]
+    if any(encoding not in _PLAIN_ENCODINGS for encoding in encodings):
         raise MultipartError("Parts must be sent as they are, without a Content-Transfer-Encoding.")
-    disposition, options = parse_options_header(dispositions[0])
-    if disposition != b"form-data" or not options.get(b"name"):
+    disposition, _, parameters = dispositions[0].partition(b";")
+    options = {name.lower(): _unquoted(value) for name, value in _PARAMETER.findall(b";" + parameters)}
+    if disposition.strip().lower() != b"form-data" or not options.get(b"name"):
         raise MultipartError("Every part of the form needs a name.")
     filename = options.get(b"filename")
-    content_type = next((value for name, value in headers if name == b"content-type"), b"")
     return PartBegin(
         name=_text(options[b"name"]),
         filename=None if filename is None else _text(filename),
         content_type=content_type.partition(b";")[0].strip().lower().decode("latin-1"),
     )
+
+
+def _unquoted(value: bytes) -> bytes:
+    """Backslashes before quotes and backslashes are escapes, as httpx and curl write them; others are what they are."""
+    return re.sub(rb'\\(["\\])', rb"\1", value[1:-1]) if value.startswith(b'"') else value.strip()
 
 
 def _text(raw: bytes) -> str:
@@ -176,5 +200,5 @@ class FormEncoder:
 
 
 def _quoted(text: str) -> str:
-    """As browsers quote names (WHATWG, multipart/form-data encoding)."""
-    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    """As browsers quote names (WHATWG, multipart/form-data encoding), and backslashes escaped."""
+    return text.replace("\\", "\\\\").replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

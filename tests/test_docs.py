@@ -1,0 +1,204 @@
+"""README and CHANGELOG say what the code does."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from imagegate import Config, layers, load_contracts
+from imagegate.cli import _parser
+from imagegate.config import Duration, UpstreamConfig, parse_config
+from imagegate.contract import read_document
+from imagegate.exchange import ImageRequest
+from imagegate.fit import fit
+from imagegate.registry import installed, load_adapter
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def section(title: str) -> str:
+    """What stands below a heading, up to the next one of its level."""
+    found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,2}} |\Z)", README, re.MULTILINE | re.DOTALL)
+    assert found is not None, title
+    return found[2]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def table(text: str) -> list[list[str]]:
+    """The rows of a table, without its head."""
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+CONFIGURATION = blocks(section("Configuration"), "toml")[0]
+ENVIRONMENT = {"TOKENLAB_API_KEY": "tokenlab-key", "LINK_SECRET": "link-secret", "CLIENT_KEY": "client-key"}
+
+
+def keys(struct: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key that a file may have, as the Structs say."""
+    hints = typing.get_type_hints(struct)
+    for field in msgspec.structs.fields(struct):
+        kinds = [hints[field.name], *typing.get_args(hints[field.name])]
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)), None)
+        here = (*path, field.encode_name)
+        if inner is None:
+            yield here
+        else:
+            yield from keys(inner, here)
+
+
+def parsed(tmp_path: Path) -> Config:
+    (tmp_path / "more-models.toml").write_text('[models."my-model"]\nfamily = "gpt-image-2"\n')
+    document = CONFIGURATION
+    # The second upstream of the block's route is left to the reader.
+    document = document.replace("[routes]", '[[upstreams]]\nname = "onetoken"\napi_key = "key"\n\n[routes]')
+    return parse_config(document, environment=ENVIRONMENT, directory=tmp_path)
+
+
+def test_configuration_block_parses(tmp_path: Path) -> None:
+    """The block is a good file."""
+    config = parsed(tmp_path)
+    upstream = config.upstreams[0]
+    assert (upstream.name, upstream.api_key, config.access.keys) == ("tokenlab", "tokenlab-key", ("client-key",))
+    assert "my-model" in config.contracts()["tokenlab"]
+
+
+@pytest.mark.parametrize("path", list(keys(Config)), ids=".".join)
+def test_every_key_is_in_the_block(path: tuple[str, ...]) -> None:
+    """Every key that the Structs have stands in the block, under its table."""
+    node: Any = tomllib.loads(CONFIGURATION)
+    if path == ("upstreams", "models"):  # in a comment: an example has its own section
+        assert '[upstreams.models."name"]' in CONFIGURATION
+        return
+    for name in path:
+        node = node[0] if isinstance(node, list) else node
+        assert name in node, f"{'.'.join(path)} is not in README's configuration block"
+        node = node[name]
+
+
+def test_values_in_the_block_are_the_defaults(tmp_path: Path) -> None:
+    """Where the block shows no choice of its own, it shows the default."""
+    shown, default = parsed(tmp_path), Config(upstreams=())
+    assert (default.prefix, default.policy, default.limits) == (shown.prefix, shown.policy, shown.limits)
+    assert (default.tasks.poll_interval, default.tasks.deadline) == (shown.tasks.poll_interval, shown.tasks.deadline)
+    assert (default.delivery.store, default.delivery.link_ttl) == (shown.delivery.store, shown.delivery.link_ttl)
+    upstream = UpstreamConfig(name="x")
+    times = (shown.upstreams[0].connect_timeout, shown.upstreams[0].read_timeout)
+    assert (upstream.connect_timeout, upstream.read_timeout) == times == (Duration(10), Duration(300))
+
+
+def test_no_key_that_does_nothing() -> None:
+    """Every key of the file is read somewhere besides the module that defines it."""
+    folder = ROOT / "middleware" / "imagegate"
+    source = "\n".join(file.read_text("utf-8") for file in folder.rglob("*.py") if file.name != "config.py")
+    own = (folder / "config.py").read_text("utf-8")
+    tables = {"tasks", "delivery", "policy", "access", "limits"}
+    unread = [
+        ".".join(path)
+        for path in keys(Config)
+        if not re.search(rf"\b(?:{path[0].removesuffix('s')}s?|upstream|config)\.{path[-1]}\b", source)
+        and not (path[0] not in tables and re.search(rf"\b(?:upstream|config|self)\.{path[-1]}\b", own))
+    ]
+    assert unread == ["tasks.store"]  # there is one kind so far; the key is read so that files need not change
+
+
+def test_every_adapter_is_in_the_table() -> None:
+    """The table of providers has every adapter that ships, with its key's name, and no other."""
+    rows = {row[0].strip("`"): row[1].strip("`") for row in table(section("Providers"))}
+    assert {name: f"{name.upper()}_API_KEY" for name in installed()} == rows
+
+
+def test_every_command_is_in_the_table() -> None:
+    """The table of commands has every command of the program."""
+    shown = {word for row in table(section("Configuration")) for word in re.findall(r"^`imagegate (\w+)", row[0])}
+    parser = _parser()
+    (commands,) = (action.choices for action in parser._actions if isinstance(action.choices, Mapping))
+    assert set(commands) == shown
+
+
+def test_every_command_line_is_legal() -> None:
+    """Every call of the program that README shows is one that it takes."""
+    calls = re.findall(r"\bimagegate (serve|demo|explain|models|check)((?: --?[\w-]+(?: [\w./]+)?| [A-Z]+)*)", README)
+    assert len(calls) >= 6
+    for command, rest in calls:
+        words = [word for word in rest.split() if word not in ("ends", "by")]
+        _parser().parse_args([command, *(["FILE"] if command in ("check", "explain") and not words else []), *words])
+
+
+def test_model_of_your_own(tmp_path: Path) -> None:
+    """The example of a model of one's own is a good contract file."""
+    (source,) = blocks(section("A model of your own"), "toml")
+    contract = load_contracts(read_document(source))["my-model"]
+    assert (contract.family, "style" in contract.parameters) == ("gpt-image-2", False)
+    assert contract.parameters["quality"].values == ("low", "high")
+
+
+@pytest.mark.parametrize(
+    ("upstream", "model", "asked", "sent"),
+    [
+        ("openai", "gpt-image-1.5", {"size": "1792x1024"}, {"size": "1536x1024"}),
+        ("openai", "gpt-image-2", {"size": "1920x1080"}, {"size": "1920x1088"}),
+        (
+            "tokenlab",
+            "gemini-3-pro-image-preview",
+            {"size": "3840x2160"},
+            {"aspect_ratio": "16:9", "resolution": "4k"},
+        ),
+        (
+            "tokenlab",
+            "gemini-3-pro-image-preview",
+            {"size": "3840x2160", "image_urls": ["https://example.com/a.png"]},
+            {
+                "aspect_ratio": "16:9",
+                "operation": "image-to-image",
+                "image_urls": ["https://example.com/a.png"],
+            },
+        ),
+        ("toapis", "gpt-image-1.5-official", {"size": "2048x2048"}, {"size": "1:1", "resolution": "2k"}),
+        (
+            "toapis",
+            "gpt-image-1.5-official",
+            {"size": "1:1", "resolution": "4k"},
+            {"size": "1:1", "resolution": "2k"},
+        ),
+        ("openai", "gpt-image-2", {"quality": "hd"}, {"quality": "high"}),
+        ("openai", "gpt-image-2", {"style": "vivid"}, {}),
+        ("openai", "dall-e-3", {"style": "vivid"}, {"style": "vivid"}),
+        ("openai", "gpt-image-1", {"response_format": "url"}, {}),
+        ("tokenlab", "gpt-image-2", {"response_format": "url"}, {"response_format": "url"}),
+    ],
+)
+def test_what_becomes_of_a_request(upstream: str, model: str, asked: dict[str, Any], sent: dict[str, Any]) -> None:
+    """The rows of README's table are what the contracts make of such requests."""
+    contract = load_contracts(load_adapter(upstream).contracts())[model]
+    head = {"model": model, "prompt": "A kite"}
+    fitted, _ = fit(ImageRequest(operation="generations", fields={**head, **asked}), contract)
+    assert {**head, **sent} == fitted.fields
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of README leads to a file, and every file that it names is there."""
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
+    assert len(targets) >= 3
+    assert [target for target in targets if not (ROOT / target.partition("#")[0]).exists()] == []
+    named = re.findall(r"`((?:middleware|adapters|examples|tests)/[\w./]+)`", README)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_changelog_names_every_adapter_command_and_layer() -> None:
+    """The changelog's first section tells of what there is."""
+    words = CHANGELOG.lower()
+    names = [*installed(), *(name.lower() for name in layers.__all__ if name != "Layer")]
+    assert [name for name in names if name not in words] == []

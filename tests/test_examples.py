@@ -1,0 +1,116 @@
+"""Every file in examples/ does what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+from tests.conftest import Running
+
+from imagegate import load_config
+from imagegate.catalog import Catalog
+from imagegate.config import Duration
+from imagegate.demo.servers import serving
+from imagegate.registry import installed
+from imagegate_adapters.tokenlab import TokenLab
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+GENERATIONS = "/v1/images/generations"
+ASKED = {"model": "nano-banana", "prompt": "A red kite", "size": "1792x1024", "response_format": "b64_json"}
+
+
+@pytest.fixture(autouse=True)
+def environment(running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own, and one provider's key set; its address is that of the local one."""
+    for name in installed():
+        monkeypatch.delenv(f"{name.upper()}_API_KEY", raising=False)
+    monkeypatch.setenv("TOKENLAB_API_KEY", "sk-demo-example")
+    monkeypatch.setattr(TokenLab, "base_url", f"http://127.0.0.1:{running.ports['tokenlab']}")
+    monkeypatch.chdir(tmp_path)
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The example that the test names, under a real server."""
+    with serving(example(request.param).app) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_every_example_is_tested() -> None:
+    """There is no example that this file does not know."""
+    expected = ["fastapi_service.py", "fit_alone.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
+    assert expected == sorted(file.name for file in EXAMPLES.iterdir() if file.is_file())
+
+
+def makes_pictures(url: str) -> None:
+    """One generation as base64, and one as a link of the gateway's own or of the provider."""
+    reply = httpx.post(url, json=ASKED, timeout=30)
+    assert reply.status_code == 200, reply.text[:500]
+    assert reply.headers["imagegate-changes"] == 'size;from="1792x1024";to="aspect_ratio=16:9"'
+    assert "b64_json" in reply.json()["data"][0]
+    link = httpx.post(url, json={**ASKED, "response_format": "url"}, timeout=30).json()["data"][0]["url"]
+    assert httpx.get(link).headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize("url", ["fastapi_service"], indirect=True)
+def test_fastapi_service(url: str) -> None:
+    """The FastAPI service offers images beside its own routes."""
+    makes_pictures(url + GENERATIONS)
+    assert httpx.get(f"{url}/hello").json() == {"hello": "world"}
+
+
+@pytest.mark.parametrize("url", ["starlette_middleware"], indirect=True)
+def test_starlette_middleware(url: str) -> None:
+    """The Starlette application has the gateway in front of it."""
+    makes_pictures(url + GENERATIONS)
+    assert httpx.get(url).text == "Pictures are made under /v1."
+
+
+@pytest.mark.parametrize("url", ["starlette_mount"], indirect=True)
+def test_starlette_mount(url: str) -> None:
+    """The Starlette application has the gateway under a path of its own."""
+    makes_pictures(f"{url}/pictures{GENERATIONS}")
+    assert httpx.get(url).text == "Pictures are made under /pictures/v1."
+    assert httpx.post(url + GENERATIONS, json=ASKED).status_code == 404
+
+
+@pytest.mark.parametrize("url", ["fit_alone"], indirect=True)
+def test_fit_alone(url: str) -> None:
+    """The handler behind Fit alone gets a request that is legal for the model, and the client hears what changed."""
+    asked: dict[str, Any] = {"model": "gpt-image-1.5", "prompt": "A red kite", "size": "1792x1024", "style": "vivid"}
+    reply = httpx.post(url + GENERATIONS, json=asked)
+    assert reply.json() == {"received": {"model": "gpt-image-1.5", "prompt": "A red kite", "size": "1536x1024"}}
+    assert reply.headers["imagegate-changes"] == 'size;from="1792x1024";to="1536x1024", style;dropped'
+
+
+def test_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example's configuration is good, and says what its comments say."""
+    for name in ("TOKENLAB_API_KEY", "ONETOKEN_API_KEY", "TOAPIS_API_KEY", "CLIENT_KEY"):
+        monkeypatch.setenv(name, f"value-of-{name}")
+    config = load_config(EXAMPLES / "imagegate.toml")
+    assert [upstream.name for upstream in config.upstreams] == ["tokenlab", "onetoken", "toapis"]
+    assert [upstream.api_key for upstream in config.upstreams][2] == "value-of-TOAPIS_API_KEY"
+    assert (config.access.keys, config.delivery.link_ttl) == (("value-of-CLIENT_KEY",), Duration(86400))
+    assert config.warnings() == []
+    catalog = Catalog(config.contracts(), config.routes)
+    upstreams = [target.upstream for target in catalog.resolve("gpt-image-2")]
+    assert upstreams == ["tokenlab", "onetoken"]
+    (own,) = catalog.resolve("gpt-image-2-studio")
+    assert own.contract is not None
+    assert (own.upstream, own.contract.family) == ("toapis", "toapis-gpt-image")
+    (retired,) = catalog.resolve("dall-e-3")
+    assert (retired.upstream, retired.model) == ("tokenlab", "gpt-image-2")

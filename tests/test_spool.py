@@ -1,0 +1,450 @@
+"""Uploaded files: in memory, on disk, within a budget that always gets back what it gave."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagegate.errors import Overloaded
+from imagegate.formats import PNG, Facts
+from imagegate.spool import CHUNK, Budget, Upload, UploadClosed
+
+MIB = 1024 * 1024
+TOTAL, MEMORY = 64 * MIB, 2 * MIB
+PNG_HEAD = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x08\x00\x00\x00\x04\x08\x06\x00\x00\x00" + bytes(8)
+
+
+@pytest.fixture
+def budget() -> Budget:
+    """A budget of `TOTAL` bytes, `MEMORY` of them in memory."""
+    return Budget(total=TOTAL, memory=MEMORY)
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+def left(budget: Budget, *, total: int = TOTAL, memory: int = MEMORY) -> tuple[int, int]:
+    """Bytes that can still be taken, in all and in memory, found out by taking them."""
+
+    def most(limit: int, fits: Any) -> int:
+        low, high = 0, limit
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle - 1)
+        return low
+
+    def fits_total(size: int) -> bool:
+        try:
+            budget.take(size)
+        except Overloaded:
+            return False
+        budget.give_back(total=size, memory=0)
+        return True
+
+    def fits_memory(size: int) -> bool:
+        if not budget.take_memory(size):
+            return False
+        budget.give_back(total=0, memory=size)
+        return True
+
+    return most(total * 2, fits_total), most(memory * 2, fits_memory)
+
+
+def nameless_files() -> int:
+    """Temporary files without a name that this process has open, pytest's own among them."""
+    folder = tempfile.gettempdir()
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(link)
+        except OSError:
+            continue
+        found += target.startswith(folder) and target.endswith("(deleted)")
+    return found
+
+
+@pytest.fixture
+def open_spools() -> Callable[[], int]:
+    """Counts the temporary files that have been opened since the test began, and are still open."""
+    before = nameless_files()
+    return lambda: nameless_files() - before
+
+
+async def uploaded(content: bytes, budget: Budget, *, step: int = 65_536, head: bytes = PNG_HEAD) -> Upload:
+    """A whole file, written in pieces."""
+    upload = Upload("image", "a.png", "image/png", budget=budget)
+    content = head + content
+    for start in range(0, len(content), step):
+        await upload.write(content[start : start + step])
+    await upload.complete()
+    return upload
+
+
+def content_of(size: int) -> bytes:
+    """Bytes that are nowhere the same."""
+    return hashlib.shake_128(str(size).encode()).digest(size)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, MIB - 100, MIB, MIB + 1, 5 * MIB + 7])
+def test_what_is_written_is_read(budget, size, open_spools):
+    """Every byte comes back, as often as it is asked for, in pieces of a bounded size, and then the room does."""
+
+    async def work() -> None:
+        content = content_of(size)
+        upload = await uploaded(content, budget)
+        expected = PNG_HEAD + content
+        for _ in range(2):
+            pieces = [piece async for piece in upload.chunks()]
+            assert expected == b"".join(pieces)
+            assert all(0 < len(piece) <= CHUNK for piece in pieces)
+        assert expected == await upload.read()
+        assert hashlib.sha256(expected).hexdigest() == await upload.sha256()
+        assert len(expected) == upload.size
+        assert Facts(PNG, 8, 4, True) == upload.facts
+        assert TOTAL - len(expected) == left(budget)[0]
+        upload.close()
+
+    run(work())
+    assert left(budget) == (TOTAL, MEMORY)
+    assert open_spools() == 0
+
+
+def test_small_files_stay_in_memory_until_it_is_used_up(open_spools):
+    """Files go to disk when they are large, and when the memory of the budget is taken; the disk is given back too."""
+    budget = Budget(total=TOTAL, memory=500_000)
+
+    async def work() -> None:
+        small = [await uploaded(content_of(200_000), budget) for _ in range(2)]
+        assert open_spools() == 0
+        assert 500_000 - sum(upload.size for upload in small) == left(budget, memory=500_000)[1]
+        more = await uploaded(content_of(150_000), budget)
+        assert open_spools() == 1
+        large = await uploaded(content_of(3 * MIB), budget)
+        assert open_spools() == 2
+        small[0].close()
+        assert 500_000 - small[1].size == left(budget, memory=500_000)[1]
+        again = await uploaded(content_of(200_000), budget)
+        assert open_spools() == 2
+        for upload in (*small, more, large, again):
+            upload.close()
+        assert open_spools() == 0
+
+    run(work())
+    assert left(budget, memory=500_000) == (TOTAL, 500_000)
+
+
+def test_no_file_has_a_name(budget, tmp_path, monkeypatch):
+    """Whatever happens to the process, no temporary file stays behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    async def work() -> None:
+        upload = await uploaded(content_of(2 * MIB), budget)
+        assert nameless_files() == 1
+        assert list(tmp_path.iterdir()) == []
+        upload.close()
+        assert nameless_files() == 0
+
+    run(work())
+
+
+def test_beyond_the_budget_nothing_is_taken(budget, open_spools):
+    """A piece that does not fit is refused whole, with the time to come again, and the file can still be closed."""
+
+    async def work() -> None:
+        upload = Upload("image", "a.png", "", budget=budget)
+        await upload.write(bytes(TOTAL - 10))
+        with pytest.raises(Overloaded) as caught:
+            await upload.write(bytes(11))
+        assert caught.value.status == 503
+        assert (b"retry-after", b"5") in caught.value.headers
+        assert left(budget)[0] == 10
+        await upload.write(bytes(10))
+        assert left(budget)[0] == 0
+        upload.close()
+
+    run(work())
+    assert left(budget) == (TOTAL, MEMORY)
+    assert open_spools() == 0
+
+
+def test_closing_twice_gives_back_once(budget):
+    """Room is never given back that was not taken."""
+
+    async def work() -> None:
+        for size in (10, 3 * MIB):
+            upload = await uploaded(content_of(size), budget)
+            upload.close()
+            upload.close()
+            assert left(budget) == (TOTAL, MEMORY)
+        never_written = Upload("image", "a.png", "", budget=budget)
+        never_written.close()
+
+    run(work())
+    assert left(budget) == (TOTAL, MEMORY)
+
+
+@pytest.mark.parametrize("size", [0, 10, 400_000, MIB - 1, 2 * MIB])
+def test_closing_before_the_end_gives_everything_back(budget, size, open_spools):
+    """A file that was never complete leaves nothing behind."""
+
+    async def work() -> None:
+        upload = Upload("image", "a.png", "", budget=budget)
+        await upload.write(content_of(size))
+        upload.close()
+
+    run(work())
+    assert left(budget) == (TOTAL, MEMORY)
+    assert open_spools() == 0
+
+
+def test_a_full_disk_gives_everything_back(budget, monkeypatch):
+    """An error of the disk comes out, and closing still gives the room back."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+
+    async def work() -> None:
+        upload = Upload("image", "a.png", "", budget=budget)
+        with pytest.raises(OSError, match="No space left"):
+            await upload.write(bytes(2 * MIB))
+        upload.close()
+
+    run(work())
+    assert left(budget) == (TOTAL, MEMORY)
+
+
+@pytest.mark.parametrize("size", [MIB // 2, 4 * MIB])
+def test_several_readers_at_a_time(budget, size):
+    """Readers do not disturb each other, in memory and on disk."""
+
+    async def work() -> None:
+        content = content_of(size)
+        upload = await uploaded(content, budget)
+
+        async def slowly(pause: int) -> bytes:
+            pieces: list[bytes] = []
+            async for piece in upload.chunks():
+                pieces.append(piece)
+                for _ in range(pause):
+                    await asyncio.sleep(0)
+            return b"".join(pieces)
+
+        read = await asyncio.gather(*(slowly(pause) for pause in range(8)), upload.read(), upload.sha256())
+        expected = PNG_HEAD + content
+        assert [expected] * 9 == read[:9]
+        assert hashlib.sha256(expected).hexdigest() == read[9]
+        upload.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize("size", [100, CHUNK * 3 + 5, 3 * MIB + 11])
+def test_readers_of_a_growing_file_get_all_of_it(budget, size):
+    """A reader that began before the file was whole waits for the rest."""
+
+    async def work() -> None:
+        content = PNG_HEAD + content_of(size)
+        upload = Upload("image", "a.png", "", budget=budget)
+        readers = [asyncio.create_task(upload.read()) for _ in range(3)]
+        for start in range(0, len(content), 40_000):
+            await upload.write(content[start : start + 40_000])
+            await asyncio.sleep(0)
+            if start == 0:
+                readers.append(asyncio.create_task(upload.read()))
+        await upload.complete()
+        assert [content] * 4 == await asyncio.gather(*readers)
+        upload.close()
+
+    run(work())
+    assert left(budget) == (TOTAL, MEMORY)
+
+
+def test_a_file_that_is_given_back_is_never_read_as_whole(budget):
+    """A reader that is not done when the file goes gets an error, not an early end."""
+
+    async def work() -> None:
+        for grown in (0, 300_000, 2 * MIB):
+            upload = Upload("image", "a.png", "", budget=budget)
+            await upload.write(content_of(grown))
+            reader = asyncio.create_task(upload.read())
+            await asyncio.sleep(0)
+            upload.close()
+            with pytest.raises(UploadClosed):
+                await reader
+            with pytest.raises(UploadClosed):
+                await upload.read()
+
+    run(work())
+    assert left(budget) == (TOTAL, MEMORY)
+
+
+@pytest.mark.parametrize("moment", ["opening", "writing"])
+def test_a_cancelled_writer_leaves_nothing(budget, open_spools, monkeypatch, moment):
+    """Cancelled while the disk is at work, then closed: the room is given back, and the file is closed, not lost."""
+    complaints: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: complaints.append(str(found.exc_value)))
+    at_work, go_on = threading.Event(), threading.Event()
+    real = tempfile.TemporaryFile
+
+    def held(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            at_work.set()
+            if threading.current_thread() is not threading.main_thread():
+                assert go_on.wait(20)
+            return function(*arguments, **options)
+
+        return wrapped
+
+    class SlowFile:
+        """A file on a slow disk."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self._file = real(*arguments, **options)
+            self.write = held(self._file.write)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", held(real) if moment == "opening" else SlowFile)
+
+    async def work() -> None:
+        upload = Upload("image", "a.png", "", budget=budget)
+        writer = asyncio.create_task(upload.write(bytes(3 * MIB)))
+        while not at_work.is_set():
+            await asyncio.sleep(0.001)
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+        later = threading.Timer(0.1, go_on.set)  # closing may wait for the disk, or not
+        later.start()
+        upload.close()
+        later.join()
+
+    run(work())  # joins the thread that was at work
+    assert left(budget) == (TOTAL, MEMORY)
+    assert open_spools() == 0
+    gc.collect()
+    assert complaints == []
+
+
+def test_a_reader_never_sees_another_file(budget):
+    """A read that is still waiting for its turn when its file goes must not read what was opened since."""
+    secret = b"somebody else's picture"
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        upload = await uploaded(content_of(2 * MIB), budget)
+        go_on = threading.Event()
+        busy = asyncio.create_task(asyncio.to_thread(go_on.wait, 20))
+        await asyncio.sleep(0)
+        reader = asyncio.create_task(anext(upload.chunks()))
+        await asyncio.sleep(0)
+        upload.close()
+        with tempfile.TemporaryFile(buffering=0) as other:
+            other.write(secret)
+            go_on.set()
+            await busy
+            (found,) = await asyncio.gather(reader, return_exceptions=True)
+        assert secret != found
+        assert isinstance(found, UploadClosed)
+
+    run(work())
+
+
+def test_the_head_is_known_before_the_end(budget):
+    """Facts need the head only, and do not wait for the rest."""
+
+    async def work() -> None:
+        upload = Upload("image", "a.png", "image/jpeg", budget=budget)
+        known = asyncio.create_task(upload.head_known())
+        await upload.write(PNG_HEAD)
+        await asyncio.sleep(0)
+        assert not known.done()
+        assert upload.media_type == "image/jpeg"
+        await upload.write(bytes(70_000))
+        await known
+        assert (Facts(PNG, 8, 4, True), "image/png") == (upload.facts, upload.media_type)
+        upload.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("declared", "head", "expected"),
+    [
+        ("image/png", PNG_HEAD, "image/png"),
+        ("image/webp", PNG_HEAD, "image/png"),
+        ("application/octet-stream", PNG_HEAD, "image/png"),
+        ("", PNG_HEAD, "image/png"),
+        ("", b"\xff\xd8\xff\xe0", "image/jpeg"),
+        ("image/heic", b"\x00\x00\x00\x18ftypheic", "image/heic"),
+        ("", b"nothing known", "application/octet-stream"),
+        ("text/plain", b"nothing known", "text/plain"),
+    ],
+)
+def test_media_types_come_from_the_bytes(budget, declared, head, expected):
+    """What a client says about a file counts only where the file says nothing."""
+
+    async def work() -> None:
+        upload = Upload("image", "a", declared, budget=budget)
+        await upload.write(head)
+        await upload.complete()
+        assert expected == upload.media_type
+        assert declared == upload.declared_type
+        upload.close()
+
+    run(work())
+
+
+_SIZES = st.sampled_from([0, 1, 1000, 65_536, 300_000, MIB - 1, MIB, 2 * MIB + 3])
+
+
+@given(st.lists(st.tuples(st.lists(_SIZES, max_size=4), st.booleans(), st.booleans()), max_size=6))
+def test_whatever_happens_to_files_the_budget_comes_out_even(files):
+    """Any files, complete or not, refused or not, closed in any order: at the end all room is there again."""
+    total, memory = 6 * MIB, MIB + MIB // 2
+    budget = Budget(total=total, memory=memory)
+
+    async def work() -> None:
+        uploads: list[Upload] = []
+        for sizes, completed, last_first in files:
+            upload = Upload("image", "a.png", "", budget=budget)
+            uploads.insert(0 if last_first else len(uploads), upload)
+            try:
+                for size in sizes:
+                    await upload.write(bytes(size))
+                if completed:
+                    await upload.complete()
+            except Overloaded:
+                upload.close()
+        for upload in uploads:
+            upload.close()
+
+    run(work())
+    assert (total, memory) == left(budget, total=total, memory=memory)
+
+
+def test_two_budgets_do_not_mix():
+    """Each gateway has its own room."""
+    first, second = Budget(total=100, memory=50), Budget(total=100, memory=50)
+    first.take(100)
+    assert first.take_memory(50)
+    assert left(second, total=100, memory=50) == (100, 50)
+    with pytest.raises(Overloaded):
+        first.take(1)
+    assert not first.take_memory(1)
