@@ -52,8 +52,9 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_every_example_is_tested() -> None:
     """There is no example that this file does not know."""
-    expected = ["fastapi_service.py", "fit_alone.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
-    assert expected == sorted(file.name for file in EXAMPLES.iterdir() if file.is_file())
+    here = ["fastapi_service.py", "fit_alone.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
+    edits = ["edit_with_mask.mjs", "edit_with_mask.py", "edit_with_mask.sh"]  # wire/test_edit_examples.py
+    assert sorted([*edits, *here]) == sorted(file.name for file in EXAMPLES.iterdir() if file.is_file())
 
 
 def makes_pictures(url: str) -> None:

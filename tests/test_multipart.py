@@ -129,6 +129,7 @@ STYLES = st.builds(
     type_first=st.booleans(),
     header_case=st.sampled_from(["title", "lower", "upper"]),
     more_headers=st.booleans(),
+    opening=st.sampled_from([b"", b"\r\n"]),
     closing=st.sampled_from([b"", b"\r\n", b"\r\nepilogue\r\n--more"]),
 )
 

@@ -180,13 +180,13 @@ def test_files_are_whole(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture that cannot be written to its end leaves no file behind."""
 
-    def half(path: Path, content: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(content[:10])
+    def half(path: Path, chunk: bytes) -> None:
+        with path.open("ab") as file:
+            file.write(chunk[:10])
         raise OSError(28, "No space left on device")
 
     store = FileStore(tmp_path, ttl=60)
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr("imagegate.stores.file._append", half)
     with pytest.raises(OSError, match="No space left"):
         put(store)
     assert list(tmp_path.iterdir()) == []

@@ -91,12 +91,10 @@ class Delivery:
         Raises:
             StorageError: the store did not take it.
         """
-        content = await upload.read()
-        kind = sniff(content[:256])
-        if kind is None:
+        if upload.facts is None:
             raise RequestError("The file is no image that can be read.", param=upload.part, code="invalid_image_file")
         try:
-            key = await self._store.put(content, kind)
+            key = await self._store.put_stream(upload.chunks(), upload.facts.kind)
         except OSError as error:
             raise StorageError("The reference image could not be stored; nothing was sent.") from error
         return self._links.link(public_url, key)

@@ -63,8 +63,8 @@ class ProviderError(msgspec.Struct, frozen=True, kw_only=True):
     def moderated(self) -> bool:
         if self.param == "moderation" or self.code in _NOT_ABOUT_CONTENT:
             return False  # `moderation` is the name of a parameter too
-        words = f"{self.code or ''} {self.type or ''}"
-        return bool(_MODERATION_WORD.search(words) or _MODERATION_PHRASE.search(self.message))
+        words = (self.code or "", self.type or "")
+        return any(map(_MODERATION_WORD.search, words)) or bool(_MODERATION_PHRASE.search(self.message))
 
 
 def provider_error(document: Mapping[str, Any]) -> ProviderError | None:

@@ -247,8 +247,8 @@ class _Fitting:
     def fit_parameters(self) -> None:
         keep = {"model", *SIZE_FIELDS}
         if self.contract.size is not None:  # its members need no parameter of their own
-            keep |= {path.partition(".")[0] for path in self.contract.size.members}
-            keep.discard("metadata")
+            roots = {path.partition(".")[0] for path in self.contract.size.members}
+            keep |= roots - set(self.contract.parameters)
         if rule := self.contract.references:
             keep |= {*rule.fields, rule.mask_field or ""}
         deferred: list[str] = []

@@ -18,7 +18,8 @@ from imagegate.streams.multipart import Event, MultipartError, MultipartReader, 
 _IMAGE_PART: Final = re.compile(r"image(?:\[([0-9]{0,3})\])?", re.ASCII)
 _MASK_PARTS: Final = {"mask": "mask", "mask[]": "mask", "markup": "markup"}
 _MAX_FIELDS: Final = 128
-_MAX_FIELD: Final = 1024 * 1024
+_MAX_TEXT: Final = 1024 * 1024
+"""Bytes of all text fields together."""
 
 
 class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +74,7 @@ class FormReading:
         self._upload: Upload | None = None
         self._name = ""
         self._text = bytearray()
+        self._text_size = 0
 
     async def run(self, receive: Receive) -> Form:
         """Reads to the end.
@@ -165,8 +167,13 @@ class FormReading:
     async def _add(self, data: bytes) -> None:
         if self._upload is None:
             self._text += data
-            if len(self._text) > _MAX_FIELD:
-                raise PayloadTooLarge(f"The field is larger than {_MAX_FIELD:,} bytes.", param=self._name)
+            self._text_size += len(data)
+            if self._text_size > _MAX_TEXT:
+                raise PayloadTooLarge(
+                    f"The fields of the form are larger than {_MAX_TEXT:,} bytes.",
+                    param=self._name,
+                    headers=[(b"connection", b"close")],
+                )
             return
         if self._upload.size + len(data) > self._limits.file:
             raise PayloadTooLarge(

@@ -97,7 +97,7 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
     if bucket == "pending" and str(word).lower() in _BUCKETS and (task := _task(node)):
         return task  # whatever links it carries are not the picture yet
     if blocked := _blocked_word(document):
-        raise ModerationBlocked(f"The provider blocked the request: {blocked[:128]}.", request_id=request_id)
+        raise ModerationBlocked(f"The provider blocked the request: {blocked[:128]}", request_id=request_id)
     items = list(_items(document))
     images = [image for item in items if (image := _image(item))]
     if not images and bucket == "pending" and (task := _task(node)):
@@ -243,8 +243,8 @@ def _image(item: Any) -> ReplyImage | None:
     }
     if not b64_json and isinstance(url, str) and url.startswith("data:"):
         b64_json, url = (url if ";base64," in url[:128] else None), None
-    if isinstance(b64_json, str) and b64_json:
-        return ReplyImage(b64_json=_plain_base64(b64_json), fields=fields)
+    if isinstance(b64_json, str) and (plain := _plain_base64(b64_json)):
+        return ReplyImage(b64_json=plain, fields=fields)
     if isinstance(url, str) and url:
         return ReplyImage(url=url, fields=fields)
     return None

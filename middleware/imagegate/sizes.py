@@ -390,21 +390,24 @@ class RatioTierRule(
         asked = wanted.nominal_tier
         if with_references and not self.tier_with_references:
             return Fitted(fields, off, exact=exact and asked is None)
-        ratio = fields.get(self.field) if wanted.ratio else None
+        ratio = fields.get(self.field)
         available = [tier for tier in self.tiers if self._exists(tier, ratio)]
         if asked:
             if tier := nearest_tier(asked, available):
                 fields[self.tier_field] = tier
                 exact = exact and parse_size(tier) == asked
-        elif self.default_tier and wanted.ratio and self.default_tier not in available:
+        elif self.default_tier and ratio and self.default_tier not in available:
             default = parse_size(self.default_tier)
             if isinstance(default, Tier) and (tier := nearest_tier(default, available)):
                 fields[self.tier_field] = tier
         return Fitted(fields, off, exact=exact)
 
     def _exists(self, tier: str, ratio: str | None) -> bool:
+        """Not every ratio has every tier; what `auto` may become has those that all have, and the default."""
         ratios = self.pairs.get(tier)
-        return ratios is None or ratio is None or ratio in ratios
+        if ratios is None or ratio is None:
+            return True
+        return tier == self.default_tier if ratio == "auto" else ratio in ratios
 
     def describe(self) -> str:
         return f"{super().describe()} Supported tiers are: {', '.join(repr(tier) for tier in self.tiers)}."

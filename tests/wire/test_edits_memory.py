@@ -165,6 +165,23 @@ def test_sixteen_files_of_ten_megabytes(
     assert grown < MAY_GROW
 
 
+def test_a_form_full_of_text(gateway: Process) -> None:
+    """Text is kept in memory, so a form of a hundred megabytes of it is refused, or takes as little as files do."""
+
+    def send(fields: int, size: int) -> int:
+        texts = {f"field{place}": (None, "x" * size) for place in range(fields)}
+        known = {"model": (None, "openai/gpt-image-2"), "prompt": (None, "Blue")}
+        files: dict[str, Any] = {**texts, **known, "image": ("a.png", picture(1), "image/png")}
+        return httpx.post(gateway.url + EDITS, files=files, timeout=60).status_code
+
+    assert send(1, 10) == 200
+    before = gateway.memory("VmHWM")
+    assert send(120, 1_000_000) in (200, 400, 413)
+    grown = gateway.memory("VmHWM") - before
+    print(f"120 MB of text grew VmHWM by {grown / MIB:.1f} MiB")
+    assert grown < MAY_GROW
+
+
 # Many at a time
 
 

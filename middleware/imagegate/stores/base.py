@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,6 +25,10 @@ class Store(Protocol):
 
     async def put(self, picture: bytes, kind: ImageFormat) -> str:
         """Stores a picture, whole or not at all, and returns its key. Raises `OSError`."""
+        ...
+
+    async def put_stream(self, chunks: AsyncIterator[bytes], kind: ImageFormat) -> str:
+        """The same for a picture that is read while it is stored. Raises `OSError`."""
         ...
 
     async def response(self, key: str) -> ASGIApp | None:

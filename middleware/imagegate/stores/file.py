@@ -8,6 +8,7 @@ import os
 import secrets
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -33,20 +34,27 @@ class FileStore:
         self._swept = time.monotonic() - _SECONDS_BETWEEN_SWEEPS
 
     async def put(self, picture: bytes, kind: ImageFormat) -> str:
-        key = new_key(kind)
-        await asyncio.to_thread(self._write, key, picture)
-        return key
+        async def whole() -> AsyncIterator[bytes]:
+            yield picture
 
-    def _write(self, key: str, picture: bytes) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        partial = self._directory / (key + _PARTIAL)
+        return await self.put_stream(whole(), kind)
+
+    async def put_stream(self, chunks: AsyncIterator[bytes], kind: ImageFormat) -> str:
+        key = new_key(kind)
+        partial = await asyncio.to_thread(self._begin, key)
         try:
-            partial.write_bytes(picture)
-            partial.replace(self._directory / key)  # nobody ever sees half a file
+            async for chunk in chunks:
+                await asyncio.to_thread(_append, partial, chunk)
+            await asyncio.to_thread(partial.replace, self._directory / key)  # nobody ever sees half a file
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+        return key
+
+    def _begin(self, key: str) -> Path:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        return self._directory / (key + _PARTIAL)
 
     def _sweep(self) -> None:
         now = time.monotonic()
@@ -94,3 +102,8 @@ class FileStore:
 
     async def aclose(self) -> None:
         """Nothing is held open."""
+
+
+def _append(path: Path, chunk: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(chunk)

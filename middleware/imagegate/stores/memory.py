@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from typing import Final
 
 from starlette.responses import Response
@@ -38,6 +39,9 @@ class MemoryStore:
         self._pictures[key] = (now, picture)
         self._size += len(picture)
         return key
+
+    async def put_stream(self, chunks: AsyncIterator[bytes], kind: ImageFormat) -> str:
+        return await self.put(b"".join([chunk async for chunk in chunks]), kind)
 
     def _oldest(self) -> float:
         return next(iter(self._pictures.values()))[0]

@@ -95,11 +95,12 @@ class MultipartReader:
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that a piece of the body completes."""
         if self._opening:
-            # Nothing may stand before the first boundary: no client sends it, and readers differ in what it means.
+            # Nothing but a line end may stand before the first boundary: readers differ in what it means.
             chunk = self._held + chunk
-            if not chunk.startswith(self._opening[: len(chunk)]):
+            body = chunk.removeprefix(b"\r\n")
+            if not body.startswith(self._opening[: len(body)]) and chunk != b"\r":
                 raise MultipartError("The form must begin with its boundary.")
-            if len(chunk) < len(self._opening):
+            if len(body) < len(self._opening):
                 self._held = chunk
                 return []
             self._opening = self._held = b""
