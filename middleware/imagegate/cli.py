@@ -96,7 +96,7 @@ def _serve(options: argparse.Namespace) -> int:
     except ImportError:
         raise ConfigError("serving alone needs uvicorn: pip install 'imagegate[server]'") from None
     # uvicorn raises the signal that ended it once more; having drained, that is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _exit_well)
     uvicorn.run(
         "imagegate.standalone:create_app",
         factory=True,
@@ -107,6 +107,10 @@ def _serve(options: argparse.Namespace) -> int:
         server_header=False,
     )
     return 0
+
+
+def _exit_well(number: int, frame: object) -> None:
+    sys.exit(0)
 
 
 def _demo(options: argparse.Namespace) -> int:
