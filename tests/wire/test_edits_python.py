@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -38,7 +39,15 @@ from tests.wire.edit_support import (
 )
 
 from imagegate import Config, ImageGateway
-from imagegate.config import DeliveryConfig, Duration, PolicyConfig, TasksConfig, UpstreamConfig
+from imagegate.config import (
+    AccessConfig,
+    DeliveryConfig,
+    Duration,
+    LimitsConfig,
+    PolicyConfig,
+    TasksConfig,
+    UpstreamConfig,
+)
 from imagegate.demo.servers import serving, write_config
 
 EDITS, VARIATIONS = "/v1/images/edits", "/v1/images/variations"
@@ -863,6 +872,42 @@ def test_a_form_that_ends_early(http: httpx.Client) -> None:
     for length in (len(body) // 2, len(body) - 10, 300, 0):
         reply = http.post(EDITS, content=body[:length], headers={"content-type": request.headers["content-type"]})
         assert error_of(reply)["code"] == "invalid_form"
+
+
+REFUSALS: Mapping[str, tuple[dict[str, Any], int]] = {
+    "the form is too large": ({"limits": LimitsConfig(form=1_000_000)}, 413),
+    "the key is wrong": ({"access": AccessConfig(keys=("sk-right-key",))}, 401),
+    "the spool is full": ({"limits": LimitsConfig(spool=1_000_000)}, 503),
+    "no place": ({"limits": LimitsConfig(in_flight=0)}, 503),
+    "a file is too large": ({"limits": LimitsConfig(file=1_000_000)}, 413),
+    "too many images": ({"limits": LimitsConfig(files=1)}, 400),
+}
+
+
+@pytest.mark.usefixtures("nothing_sent")
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize(("sections", "status"), REFUSALS.values(), ids=REFUSALS)
+def test_refusals_in_the_middle_of_an_upload_are_heard(
+    running: Running, tmp_path: Path, sections: dict[str, Any], status: int, asynchronous: bool
+) -> None:
+    """Who is refused while still sending gets the answer, not a broken connection, also from the asynchronous SDK."""
+    files = [(f"{place}.png", large_picture(8_000_000, place)) for place in range(4)]
+    request: dict[str, Any] = {"model": "tokenbay/gpt-image-2", "image": files, "prompt": "Blue"}
+
+    async def ask(url: str) -> None:
+        async with openai.AsyncOpenAI(base_url=url, api_key="sk-wrong-key", max_retries=0) as client:
+            await client.images.edit(**request)
+
+    def ask_now(url: str) -> None:
+        with openai.OpenAI(base_url=url, api_key="sk-wrong-key", max_retries=0) as client:
+            client.images.edit(**request)
+
+    with serving(ImageGateway(config=config_for(running, tmp_path, **sections), hooks=())) as port:
+        url = f"http://127.0.0.1:{port}/v1"
+        for _ in range(3):
+            with pytest.raises(openai.APIStatusError) as caught:
+                asyncio.run(ask(url)) if asynchronous else ask_now(url)
+            assert status == caught.value.status_code
 
 
 # Clients that leave
