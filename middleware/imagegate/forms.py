@@ -206,4 +206,4 @@ class FormReading:
 
 
 def _malformed(error: MultipartError) -> RequestError:
-    return RequestError(str(error), code="invalid_form", headers=[(b"connection", b"close")])
+    return RequestError(str(error), code="invalid_form")

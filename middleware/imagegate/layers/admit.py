@@ -52,7 +52,7 @@ class Admit(Layer):
         if self._places <= 0:
             raise Overloaded(
                 "The gateway holds as many requests as it may. Try again in a moment.",
-                headers=[(b"retry-after", b"1"), (b"connection", b"close")],
+                headers=[(b"retry-after", b"1")],  # no hanging up: the client is to read this while it still sends
             )
         self._places -= 1
         try:
