@@ -163,6 +163,12 @@ def test_what_is_no_duration_is_refused(text):
     assert "write for example '2s', '5m' or '24h'" in str(caught.value)
 
 
+@pytest.mark.parametrize(("text", "tolerance"), [("0", 0.0), ("0.0", 0.0), ("2", 2.0)])
+def test_a_tolerance_of_nothing_is_one(text, tolerance):
+    """Zero refuses every move of a ratio, which somebody may want."""
+    assert tolerance == parse(f"{UPSTREAM}[policy]\ntolerance = {text}").policy.tolerance
+
+
 @pytest.mark.parametrize(
     ("url", "origin"),
     [

@@ -250,6 +250,8 @@ def test_refusals_for_content_are_told_apart(document, status):
         ),
         (400, {"error": {"message": "Invalid type for 'moderation': expected a string.", "code": "invalid_type"}}),
         (400, {"code": "400", "error": "Argument not supported: moderation"}),
+        (400, {"error": {"message": "See our content policy.", "param": "moderation", "code": "invalid_value"}}),
+        (400, {"error": {"message": "Unknown parameter: 'content_policy'.", "code": "unknown_parameter"}}),
         (429, {"error": {"message": "Rate limit reached for omni-moderation.", "code": "rate_limit_exceeded"}}),
     ],
 )

@@ -45,10 +45,9 @@ class Catalog:
         upstream, slash, rest = model.partition("/")
         if slash and rest and upstream in self._upstreams:
             return (self._target(upstream, rest),)
-        exact = [name for name, contracts in self._upstreams.items() if model in contracts and "*" not in model]
-        matching = [name for name, contracts in self._upstreams.items() if find_contract(contracts, model)]
-        if first := next(iter(exact or matching), None):
-            return (self._target(first, model),)
+        for name, contracts in self._upstreams.items():
+            if "*" not in model and find_contract(contracts, model):
+                return (self._target(name, model),)
         raise ModelNotFound(self._not_found(model), param="model")
 
     def may_stream(self, request: ImageRequest) -> bool:
