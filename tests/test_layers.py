@@ -535,7 +535,7 @@ def test_admit_checks_keys_before_the_body(authorization: str | None, status: in
     if status != 200:
         assert (asked, handler.scopes) == (0, [])
         assert code == json.loads(sent[1]["body"])["error"]["code"]
-        assert {(b"www-authenticate", b"Bearer"), (b"connection", b"close")} <= set(sent[0]["headers"])
+        assert (b"www-authenticate", b"Bearer") in sent[0]["headers"]
 
 
 def test_admit_refuses_large_bodies_by_their_length() -> None:

@@ -70,9 +70,10 @@ async def read_body(receive: Receive, *, limit: int) -> bytes:
             return b"".join(chunks)
 
 
-def too_large(limit: int) -> PayloadTooLarge:
-    """The rest of the body is not wanted, so the connection cannot be used again."""
-    return PayloadTooLarge(f"The body is larger than {limit:,} bytes.", headers=[(b"connection", b"close")])
+def too_large(limit: int, *, endless: bool = True) -> PayloadTooLarge:
+    """Hangs up only on a body that names no end: who is still sending would lose the answer."""
+    headers = [(b"connection", b"close")] if endless else []
+    return PayloadTooLarge(f"The body is larger than {limit:,} bytes.", headers=headers)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

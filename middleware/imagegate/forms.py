@@ -172,14 +172,12 @@ class FormReading:
                 raise PayloadTooLarge(
                     f"The fields of the form are larger than {_MAX_TEXT:,} bytes.",
                     param=self._name,
-                    headers=[(b"connection", b"close")],
                 )
             return
         if self._upload.size + len(data) > self._limits.file:
             raise PayloadTooLarge(
                 f"The file is larger than {self._limits.file:,} bytes.",
                 param=self._upload.part,
-                headers=[(b"connection", b"close")],
             )
         await self._upload.write(data)
 

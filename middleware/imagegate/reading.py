@@ -65,7 +65,6 @@ async def read_exchange(
     else:
         raise UnsupportedMedia(
             f"The body must be application/json or multipart/form-data, not '{media_type.decode('latin-1')[:64]}'.",
-            headers=[(b"connection", b"close")],
         )
     return exchange_of(scope, request)
 

@@ -37,7 +37,7 @@ class Budget:
         if size > self._total:
             raise Overloaded(
                 "The gateway holds as many uploads as it may. Try again in a moment.",
-                headers=[(b"retry-after", b"5")],  # no hanging up: the client is to read this while it still sends
+                headers=[(b"retry-after", b"5")],
             )
         self._total -= size
 

@@ -1,4 +1,7 @@
-"""Admit: who may come in, and how much; decided on headers, before the body is asked for."""
+"""Admit: who may come in, and how much; decided on headers, before the body is asked for.
+
+Refusals do not hang up: a client that is still sending would lose the answer. The server discards what it sends.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +51,11 @@ class Admit(Layer):
             return
         length = header(scope, b"content-length")
         if length is not None and length.isdigit() and int(length[:20]) > limit:
-            raise too_large(limit)
+            raise too_large(limit, endless=False)
         if self._places <= 0:
             raise Overloaded(
                 "The gateway holds as many requests as it may. Try again in a moment.",
-                headers=[(b"retry-after", b"1")],  # no hanging up: the client is to read this while it still sends
+                headers=[(b"retry-after", b"1")],
             )
         self._places -= 1
         try:
@@ -68,12 +71,12 @@ class Admit(Layer):
             raise AuthenticationError(
                 "You did not provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'.",
                 code="missing_api_key",
-                headers=[(b"www-authenticate", b"Bearer"), (b"connection", b"close")],
+                headers=[(b"www-authenticate", b"Bearer")],
             )
         # Every key is compared, so that the time taken does not tell which one came near.
         matches = [hmac.compare_digest(key.strip(), known) for known in self._keys]
         if not any(matches):
             raise AuthenticationError(
                 "Incorrect API key provided.",
-                headers=[(b"www-authenticate", b"Bearer"), (b"connection", b"close")],
+                headers=[(b"www-authenticate", b"Bearer")],
             )

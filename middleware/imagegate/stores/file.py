@@ -54,7 +54,9 @@ class FileStore:
     def _begin(self, key: str) -> Path:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        return self._directory / (key + _PARTIAL)
+        partial = self._directory / (key + _PARTIAL)
+        partial.touch()
+        return partial
 
     def _sweep(self) -> None:
         now = time.monotonic()
@@ -105,5 +107,6 @@ class FileStore:
 
 
 def _append(path: Path, chunk: bytes) -> None:
-    with path.open("ab") as file:
+    with path.open("r+b") as file:  # one that was removed meanwhile is not made anew
+        file.seek(0, os.SEEK_END)
         file.write(chunk)
