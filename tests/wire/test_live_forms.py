@@ -1,0 +1,220 @@
+"""Large forms go upstream while they come in; what changes the request later is not paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+import uvicorn
+
+from imagegate import ImageGateway
+from imagegate.config import parse_config
+from imagegate.demo.pictures import draw_picture
+
+MEGABYTE = 1024 * 1024
+BOUNDARY = b"own-boundary"
+PICTURE = draw_picture(width=512, height=512, prompt="x", provider="x", model="x", transparent=True)
+LARGE = PICTURE + bytes(5 * MEGABYTE)  # what follows the end of a PNG says nothing
+REPLY = json.dumps({"created": 1, "data": [{"b64_json": "iVBORw0KGgo="}]}).encode()
+
+
+@dataclass
+class Post:
+    """What reached the provider of one request."""
+
+    size: int = 0
+    whole: bool = False
+    body: bytearray = field(default_factory=bytearray)
+
+
+class Provider:
+    """Counts requests, and knows which of them came to their end."""
+
+    def __init__(self) -> None:
+        self.posts: list[Post] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            post = Post()
+            self.posts.append(post)
+            if b"transfer-encoding: chunked" in head:
+                while size := int((await reader.readline()).strip() or b"x", 16):
+                    post.body += (await reader.readexactly(size + 2))[:-2]
+                    post.size += size
+                await reader.readexactly(2)
+            else:
+                length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                post.body += await reader.readexactly(length)
+            post.whole = True
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n")
+            writer.write(b"content-length: %d\r\n\r\n" % len(REPLY) + REPLY)
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+            pass  # the gateway broke the request off
+        finally:
+            writer.close()
+
+
+def text(name: bytes, value: bytes) -> bytes:
+    return b'--%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (BOUNDARY, name, value)
+
+
+def file(name: bytes, content: bytes, kind: bytes = b"image/png") -> bytes:
+    head = b'--%s\r\nContent-Disposition: form-data; name="%s"; filename="a.png"\r\nContent-Type: %s\r\n\r\n'
+    return head % (BOUNDARY, name, kind) + content + b"\r\n"
+
+
+MODEL, PROMPT = text(b"model", b"gpt-image-2"), text(b"prompt", b"Blue")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class Client:
+    """Sends a form in two pieces."""
+
+    def __init__(self, port: int, parts: list[bytes]) -> None:
+        self._port = port
+        self._body = b"".join(parts) + b"--%s--\r\n" % BOUNDARY
+
+    async def begin(self, size: int) -> None:
+        self._reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
+        head = b"POST /v1/images/edits HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=%s\r\n"
+        self.writer.write(head % BOUNDARY + b"content-length: %d\r\n\r\n" % len(self._body) + self._body[:size])
+        await self.writer.drain()
+        self._sent = size
+
+    async def end(self) -> tuple[int, dict[str, object]]:
+        self.writer.write(self._body[self._sent :])
+        await self.writer.drain()
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        body = await self._reader.readexactly(length)
+        self.writer.close()
+        return int(head.split()[1]), json.loads(body)
+
+
+def run(scenario: Callable[[Provider, int, ImageGateway], Awaitable[None]]) -> None:
+    """Runs a scenario between a provider and a gateway under real servers; uploads must leave nothing behind."""
+
+    async def work() -> None:
+        provider = Provider()
+        server = await asyncio.start_server(provider, "127.0.0.1", 0, limit=MEGABYTE)
+        address = server.sockets[0].getsockname()[1]
+        source = f'[[upstreams]]\nname = "openai"\nbase_url = "http://127.0.0.1:{address}"\napi_key = "sk-1234567"\n'
+        gateway = ImageGateway(config=parse_config(source + '[delivery]\nstore = "memory://"\n'), hooks=())
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        uvicorn_server = uvicorn.Server(uvicorn.Config(gateway, log_level="warning"))
+        serving = asyncio.create_task(uvicorn_server.serve([listener]))
+        await until(lambda: uvicorn_server.started)
+        try:
+            await scenario(provider, listener.getsockname()[1], gateway)
+            limits = gateway.config.limits
+            left = gateway._budget
+            await until(lambda: (left._total, left._memory) == (limits.spool, limits.spool_memory))
+        finally:
+            uvicorn_server.should_exit = True
+            await serving
+            server.close()
+            await server.wait_closed()
+            listener.close()
+
+    asyncio.run(work())
+
+
+def test_files_go_upstream_while_they_come_in() -> None:
+    """The provider has the beginning before the client has sent the end, and all of it afterwards."""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        client = Client(port, [MODEL, PROMPT, file(b"image[]", LARGE), file(b"image[]", LARGE)])
+        await client.begin(3 * MEGABYTE)
+        await until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        assert not provider.posts[0].whole
+        status, _ = await client.end()
+        assert status == 200
+        assert [post.whole for post in provider.posts] == [True]
+        assert provider.posts[0].body.count(LARGE) == 2
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "late",
+    [text(b"n", b"1"), file(b"image", LARGE), file(b"image[7]", PICTURE)],
+    ids=["a field", "a second image", "an image with a place"],
+)
+def test_what_changes_the_request_makes_it_anew(late: bytes) -> None:
+    """The incomplete request is dropped, and the whole form is sent once."""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        client = Client(port, [MODEL, PROMPT, file(b"image", LARGE + LARGE), late])
+        await client.begin(3 * MEGABYTE)
+        await until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        status, _ = await client.end()
+        assert status == 200
+        assert [post.whole for post in provider.posts] == [False, True]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("late", "param"),
+    [
+        (file(b"mask", b"\xff\xd8\xff" + bytes(1000), b"image/jpeg"), "mask"),
+        (file(b"markup", PICTURE), "markup"),
+        (file(b"image[]", b"no picture", b"text/plain"), "image[]"),
+        (file(b"strange", PICTURE), "strange"),
+        (file(b"image[]", PICTURE) * 16, "image[]"),
+        (file(b"image[]", PICTURE)[:200], None),
+    ],
+    ids=["a bad mask", "markup", "no picture", "an unknown part", "too many", "cut off"],
+)
+def test_a_form_that_turns_out_wrong_is_never_a_whole_request(late: bytes, param: str | None) -> None:
+    """The client gets its error, and the provider nothing that it could act on."""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        client = Client(port, [MODEL, PROMPT, file(b"image[]", LARGE + LARGE), late])
+        await client.begin(3 * MEGABYTE)
+        await until(lambda: bool(provider.posts))
+        status, answer = await client.end()
+        error = answer["error"]
+        assert isinstance(error, dict)
+        assert (status, error["param"]) == (400, param)
+        assert [post.whole for post in provider.posts] == [False]
+
+    run(scenario)
+
+
+def test_a_client_that_leaves_breaks_the_request_off() -> None:
+    """Cut off halfway: the upstream call ends, and the room of the upload is given back."""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        client = Client(port, [MODEL, PROMPT, file(b"image", LARGE + LARGE)])
+        await client.begin(3 * MEGABYTE)
+        await until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        client.writer.close()
+        await client.writer.wait_closed()
+        assert [post.whole for post in provider.posts] == [False]
+
+    run(scenario)
+
+
+def test_a_model_after_the_files_waits_for_the_whole_form() -> None:
+    """Nobody knows where the files go before the model is known."""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        client = Client(port, [PROMPT, file(b"image", LARGE + LARGE), MODEL])
+        await client.begin(3 * MEGABYTE)
+        status, _ = await client.end()
+        assert (status, [post.whole for post in provider.posts]) == (200, [True])
+
+    run(scenario)
