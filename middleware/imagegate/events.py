@@ -27,7 +27,6 @@ class Progress:
     upstream_request_id: str = ""
     contract: bool = True
     """Whether the model's contract was known."""
-    key_name: str = ""
     images_asked: int = 0
     images_delivered: int = 0
     form: Form | None = None

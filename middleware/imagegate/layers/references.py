@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -95,20 +94,19 @@ class _Converting:
             return self._checked(request, fetched, rule)
         links = [await self._link(image) for image in request.images]
         mask_link = await self._link(request.mask) if request.mask is not None else None
+        if form == "objects":  # written out with the body
+            images = [_reference(link) for link in links]
+            mask = None if mask_link is None else _reference(mask_link)
+            return msgspec.structs.replace(request, body=None, images=tuple(images), mask=mask)
         fields = dict(request.fields)
         progress: Progress = self._scope[PROGRESS_KEY]
-        if form == "objects":
-            fields["images"] = [_object(link) for link in links]
-            if mask_link is not None:
-                fields["mask"] = _object(mask_link)
-        else:
-            target = rule.fields[0]
-            before = fields.get(target, [])
-            fields[target] = [*([before] if isinstance(before, str) else before), *links]
-            progress.reference_changes += (Change("image", "renamed", to=target),)
-            if mask_link is not None and rule.mask_field:
-                fields[rule.mask_field] = mask_link
-                progress.reference_changes += (Change("mask", "renamed", to=rule.mask_field),)
+        target = rule.fields[0]
+        before = fields.get(target, [])
+        fields[target] = [*([before] if isinstance(before, str) else before), *links]
+        progress.reference_changes += (Change("image", "renamed", to=target),)
+        if mask_link is not None and rule.mask_field:
+            fields[rule.mask_field] = mask_link
+            progress.reference_changes += (Change("mask", "renamed", to=rule.mask_field),)
         fitted = request.with_fields(fields)
         return msgspec.structs.replace(fitted, images=(), mask=None)
 
@@ -167,5 +165,5 @@ def chosen_form(request: ImageRequest, rule: ReferenceRule) -> ReferenceForm:
     return next(form for form in order if form in rule.forms)
 
 
-def _object(link: Any) -> Mapping[str, str]:
-    return {"file_id": link.id} if isinstance(link, FileID) else {"image_url": link}
+def _reference(link: Any) -> Link | FileID:
+    return link if isinstance(link, FileID) else Link(link)
