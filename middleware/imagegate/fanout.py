@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from imagegate.errors import UpstreamError, UpstreamUncertain
 from imagegate.exchange import ImageReply
+from imagegate.usage import sum_usage
 
 
 def shares(n: int, most: int) -> tuple[int, ...]:
@@ -21,23 +21,9 @@ def merge(replies: Sequence[ImageReply]) -> ImageReply:
     fields = dict(first.fields)
     usages = [usage for reply in replies if isinstance(usage := reply.fields.get("usage"), Mapping)]
     if usages:
-        fields["usage"] = _sum(usages)
+        fields["usage"] = sum_usage(usages)
     images = tuple(image for reply in replies for image in reply.images)
     return ImageReply(images=images, created=first.created, fields=fields)
-
-
-def _sum(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    total: dict[str, Any] = {}
-    for usage in usages:
-        for name, value in usage.items():
-            before = total.get(name)
-            if isinstance(value, Mapping):
-                total[name] = _sum([before, value]) if isinstance(before, Mapping) else dict(value)
-            elif isinstance(value, (int, float)) and isinstance(before, (int, float)):
-                total[name] = before + value
-            elif before is None:
-                total[name] = value
-    return total
 
 
 def gravest(failures: Sequence[Exception]) -> Exception:

@@ -17,12 +17,13 @@ from imagegate.catalog import Catalog
 from imagegate.config import Config, default_config, load_config
 from imagegate.delivery import Delivery
 from imagegate.errors import ConfigError
-from imagegate.events import Hook
+from imagegate.events import Hook, Hooks
 from imagegate.fetch import Fetcher
 from imagegate.forms import FormLimits
 from imagegate.http import HTTPClient, Timeouts, Transport
 from imagegate.layers import Admit, Deliver, Fit, Observe, Read, References, Route, Upstream
 from imagegate.layers.base import endpoint_of
+from imagegate.log import LogHook
 from imagegate.models import Models
 from imagegate.not_found import NotFound
 from imagegate.reading import ReadLimits
@@ -73,11 +74,12 @@ class ImageGateway:
         self.catalog = Catalog(config.contracts(), config.routes)
         self._store = open_store(config.delivery.store, ttl=config.delivery.link_ttl)
         self._budget = Budget(total=config.limits.spool, memory=config.limits.spool_memory)
-        self._stack: ASGIApp = self._compose(hooks)
+        self._hooks = Hooks((LogHook(),) if hooks is None else hooks)
+        self._stack: ASGIApp = self._compose()
         for warning in config.warnings():
             structlog.get_logger("imagegate").warning(warning)
 
-    def _compose(self, hooks: Sequence[Hook] | None) -> ASGIApp:
+    def _compose(self) -> ASGIApp:
         """The layers, innermost first."""
         config = self.config
         limits, policy, delivery, prefix = config.limits, config.policy, config.delivery, config.prefix
@@ -120,7 +122,7 @@ class ImageGateway:
             form_limit=limits.form,
             in_flight=limits.in_flight,
         )
-        return Observe(layer, prefix=prefix, hooks=hooks)
+        return Observe(layer, prefix=prefix, hooks=self._hooks)
 
     def _link_secret(self) -> bytes:
         return self.config.delivery.link_secret.encode() or self._store.link_secret()

@@ -74,6 +74,9 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
     progress: Progress = scope[PROGRESS_KEY]
     progress.model = request.model
     progress.images_asked = request.n
+    progress.size_asked = str(request.fields.get("size", ""))
+    uploads = [reference for reference in request.references if isinstance(reference, Upload)]
+    progress.upload_count, progress.upload_bytes = len(uploads), sum(upload.size or 0 for upload in uploads)
     authorization = header(scope, b"authorization")
     if authorization and not (authorization.isascii() and authorization.decode("latin-1").isprintable()):
         raise AuthenticationError("Incorrect API key provided: it has characters that no key has.")

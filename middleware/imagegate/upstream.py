@@ -100,6 +100,8 @@ async def converse(
         UpstreamError: classified by what may have been made, its text free of keys and hosts.
     """
     headers = upstream.headers(authorization)
+    if progress.traceparent:
+        headers.append(("traceparent", progress.traceparent))
     started = time.perf_counter()
     try:
         progress.attempts += 1

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi import ClientDisconnected, header, send_error
 from imagegate.errors import ImagegateError
-from imagegate.events import PROGRESS_KEY, Hook, Progress, finish
+from imagegate.events import PROGRESS_KEY, Hook, Hooks, Progress, finish
 from imagegate.layers.base import Answer, Layer, answer_errors, endpoint_of
 from imagegate.log import LogHook
 
@@ -27,9 +27,9 @@ class Observe(Layer):
         hooks: told about every exchange; default: one log line each.
     """
 
-    def __init__(self, app: ASGIApp, *, prefix: str = "/v1", hooks: Sequence[Hook] | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, prefix: str = "/v1", hooks: Hooks | Sequence[Hook] | None = None) -> None:
         super().__init__(app, prefix=prefix)
-        self.hooks = (LogHook(),) if hooks is None else tuple(hooks)
+        self.hooks = hooks if isinstance(hooks, Hooks) else Hooks((LogHook(),) if hooks is None else hooks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = endpoint_of(scope, self.prefix) if scope["type"] == "http" else None
@@ -39,6 +39,7 @@ class Observe(Layer):
         progress = Progress(endpoint, request_id=_request_id(scope))
         answer = Answer(send, progress)
         started = perf_counter()
+        self.hooks.exchange_started(progress)
         try:
             with structlog.contextvars.bound_contextvars(request_id=progress.request_id):
                 await answer_errors(self, {**scope, PROGRESS_KEY: progress}, receive, answer)
@@ -58,8 +59,7 @@ class Observe(Layer):
             if answer.status is None and isinstance(sys.exc_info()[1], BaseException):
                 progress.error_code = progress.error_code or "cancelled"
             record = finish(progress, status=answer.status or 499, seconds=seconds)
-            for hook in self.hooks:
-                hook.exchange_ended(record)
+            self.hooks.exchange_ended(record)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.down(scope, receive, send)

@@ -45,7 +45,11 @@ class Upstream(Layer):
                 "You did not provide an API key. Send the provider's key as 'Authorization: Bearer YOUR_KEY'.",
                 code="missing_api_key",
             )
-        reply = await converse(self._client, account, request, authorization=exchange.authorization, progress=progress)
+        with progress.call(account.name, exchange.request.model):
+            reply = await converse(
+                self._client, account, request, authorization=exchange.authorization, progress=progress
+            )
+        progress.replied(len(reply.images), reply.fields.get("usage"))
         await send_reply(scope, send, reply, origin=account.origin)
 
 
