@@ -25,7 +25,7 @@ from imagegate.http import HTTPClient
 from imagegate.layers import Admit, Deliver, Fit, Observe, Read, References, Route
 from imagegate.reading import ReadLimits
 from imagegate.registry import load_adapter
-from imagegate.stores import Links, MemoryStore
+from imagegate.stores import MemoryStore
 
 PATH = "/v1/images/generations"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
@@ -148,8 +148,7 @@ def post(app: ASGIApp, document: Any, *, headers: Mapping[str, str] | None = Non
 
 
 def delivery() -> Delivery:
-    store = MemoryStore(ttl=60)
-    return Delivery(store, Links(store.link_secret, ttl=60), Fetcher(HTTPClient()))
+    return Delivery(MemoryStore(ttl=60), Fetcher(HTTPClient()))
 
 
 def deliver(app: ASGIApp, **options: Any) -> ASGIApp:

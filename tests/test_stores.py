@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Message
 
+from imagegate.config import DeliveryConfig
 from imagegate.errors import ConfigError
 from imagegate.formats import BY_EXTENSION, GIF, JPEG, PNG, SVG, ImageFormat, sniff
-from imagegate.stores import FileStore, Links, MemoryStore, Store, StoreFull, new_key, open_store
+from imagegate.stores import FileStore, Links, MemoryStore, ServedStore, StoreFull, new_key, open_store, put_stream
+from imagegate.stores import put as put_async
 from imagegate.stores.base import is_key
+from imagegate.stores.file import FileWriter
 
 CONTENT = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 
-def put(store: Store, content: bytes = CONTENT, kind: ImageFormat = PNG) -> str:
-    return asyncio.run(store.put(content, kind))
+def put(store: ServedStore, content: bytes = CONTENT, kind: ImageFormat = PNG) -> str:
+    return asyncio.run(put_async(store, content, kind))
 
 
-def served(store: Store, key: str) -> tuple[int, dict[str, str], bytes] | None:
+def served(store: ServedStore, key: str) -> tuple[int, dict[str, str], bytes] | None:
     """Status, headers and body of what the store answers for a key; None: it has no such key."""
 
     async def run() -> tuple[int, dict[str, str], bytes] | None:
@@ -48,7 +56,7 @@ def served(store: Store, key: str) -> tuple[int, dict[str, str], bytes] | None:
 
 
 @pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ServedStore:
     if request.param == "memory":
         return MemoryStore(ttl=60)
     return FileStore(tmp_path / "below" / "images", ttl=60)
@@ -79,7 +87,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.mark.parametrize("kind", BY_EXTENSION.values(), ids=BY_EXTENSION)
-def test_serves_what_was_put(store: Store, kind: ImageFormat) -> None:
+def test_serves_what_was_put(store: ServedStore, kind: ImageFormat) -> None:
     """A picture comes back byte by byte, under its own media type, as nothing but a picture."""
     key = put(store, CONTENT, kind)
     answer = served(store, key)
@@ -93,7 +101,7 @@ def test_serves_what_was_put(store: Store, kind: ImageFormat) -> None:
     assert headers["cache-control"] == "private, max-age=60, immutable"
 
 
-def test_names_cannot_be_guessed(store: Store) -> None:
+def test_names_cannot_be_guessed(store: ServedStore) -> None:
     """Every picture has a name of its own with 192 random bits, also the same picture twice."""
     keys = {put(store) for _ in range(20)}
     assert len(keys) == 20
@@ -125,35 +133,169 @@ def test_names_cannot_be_guessed(store: Store) -> None:
     ],
     ids=repr,
 )
-def test_unknown_keys(store: Store, key: str) -> None:
+def test_unknown_keys(store: ServedStore, key: str) -> None:
     """What is no key of the store has no picture, whatever it spells."""
     put(store)
     assert served(store, key) is None
 
 
-def test_many_puts_at_once(store: Store) -> None:
+def test_many_puts_at_once(store: ServedStore) -> None:
     """Pictures that are put at the same time are all kept."""
 
     async def run() -> list[str]:
-        return await asyncio.gather(*(store.put(bytes([number]) * 1000, PNG) for number in range(50)))
+        return await asyncio.gather(*(put_async(store, bytes([number]) * 1000, PNG) for number in range(50)))
 
     keys = asyncio.run(run())
     bodies = [answer[2] for key in keys if (answer := served(store, key))]
     assert [bytes([number]) * 1000 for number in range(50)] == bodies
 
 
-def test_secret_stays_the_same(store: Store) -> None:
-    """A store has one secret of 32 bytes."""
-    first = store.link_secret()
-    put(store)
-    assert (first, 32) == (store.link_secret(), len(first))
+def test_links_of_a_store(store: ServedStore, clock: Clock) -> None:
+    """A store signs links to its pictures, which hold for ``ttl`` seconds and for one picture each."""
+    store.prepare()
+    key = put(store)
+    link = asyncio.run(store.link(key, "https://cdn.example.com/images/"))
+    assert link.startswith(f"https://cdn.example.com/images/{key}?expires=")
+    assert store.holds(key, query_of(link))
+    assert not store.holds(new_key(PNG), query_of(link))
+    clock.ahead = 61
+    assert not store.holds(key, query_of(link))
+
+
+@pytest.mark.parametrize("address", ["file://{folder}", "memory://"])
+def test_link_secret_of_the_operator(address: str, tmp_path: Path) -> None:
+    """Links that a configured secret signed hold wherever it is the same; when it is changed, they do not any more."""
+
+    def opened(secret: str) -> ServedStore:
+        store = open_store(DeliveryConfig(store=address.format(folder=tmp_path), link_secret=secret))
+        assert isinstance(store, ServedStore)
+        return store
+
+    query = query_of(asyncio.run(opened("one").link("KEY.png", "")))
+    assert (opened("one").holds("KEY.png", query), opened("two").holds("KEY.png", query)) == (True, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Writers
+
+
+PIECES = st.lists(
+    st.binary(max_size=3) | st.sampled_from([bytes(400_000), b"x" * 1_048_576, bytes(1_200_000)]), max_size=8
+)
+
+
+@given(pieces=PIECES)
+def test_written_in_pieces(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
+    """However a picture is cut, what comes back is the whole of it."""
+    for store in (FileStore(tmp_path_factory.mktemp("pieces"), ttl=60), MemoryStore(ttl=60)):
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                yield piece
+
+        key = asyncio.run(put_stream(store, chunks(), PNG))
+        answer = served(store, key)
+        assert answer is not None
+        assert answer[2] == b"".join(pieces)
+
+
+@pytest.mark.parametrize("sizes", [(), (10,), (1_200_000,), (1_200_000, 10)], ids=str)
+def test_aborted(store: ServedStore, tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    """A picture that is aborted leaves nothing, however much of it was written and however often one aborts."""
+
+    async def run() -> None:
+        writer = await store.writer(PNG)
+        for size in sizes:
+            await writer.write(bytes(size))
+        await writer.abort()
+        await writer.abort()
+
+    asyncio.run(run())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_abort_after_commit_does_nothing(store: ServedStore) -> None:
+    """A picture whose key is known is there to stay."""
+
+    async def run() -> str:
+        writer = await store.writer(PNG)
+        await writer.write(CONTENT)
+        key = await writer.commit()
+        await writer.abort()
+        return key
+
+    answer = served(store, asyncio.run(run()))
+    assert answer is not None
+    assert answer[2] == CONTENT
+
+
+def test_cannot_be_had_before_commit(store: ServedStore, tmp_path: Path) -> None:
+    """A picture that is not yet whole is in no place from which it could be served."""
+
+    async def run() -> None:
+        writer = await store.writer(PNG)
+        await writer.write(bytes(1_200_000))
+        assert [path for path in tmp_path.rglob("*") if is_key(path.name)] == []
+        key = await writer.commit()
+        assert await store.response(key) is not None
+
+    asyncio.run(run())
+
+
+def test_a_source_that_fails(store: ServedStore, tmp_path: Path) -> None:
+    """Where what is being stored breaks off, its error goes on and nothing stays."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield bytes(1_200_000)
+        raise LookupError("gone")
+
+    with pytest.raises(LookupError):
+        asyncio.run(put_stream(store, chunks(), PNG))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+class Gate:
+    """Holds the threads of a `FileStore` at one of their system calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        original = getattr(FileWriter, method)
+
+        def held(writer: FileWriter, data: Any) -> None:
+            original(writer, data)
+            self.reached.set()
+            assert self.opened.wait(10)
+
+        monkeypatch.setattr(FileWriter, method, held)
+
+
+@pytest.mark.parametrize("method", ["_append", "_finish"])
+def test_cancelled_while_a_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """A caller that is cancelled, even twice, leaves nothing, although the thread that wrote went on for a while."""
+    store = FileStore(tmp_path, ttl=60)
+    gate = Gate(monkeypatch, method)
+
+    async def run() -> None:
+        task = asyncio.create_task(put_async(store, bytes(1_200_000), PNG))
+        await asyncio.to_thread(gate.reached.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(list(tmp_path.iterdir())) == 1
+        gate.opened.set()
+
+    asyncio.run(run())  # waits for the threads
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["memory://", "file://images", "file://./images", "file:///srv/images"])
 def test_addresses_of_stores(address: str) -> None:
     """Both kinds of store are opened by their addresses, and nothing is written yet."""
     expected = MemoryStore if address.startswith("memory") else FileStore
-    assert type(open_store(address, ttl=60)) is expected
+    assert type(open_store(DeliveryConfig(store=address))) is expected
 
 
 @pytest.mark.parametrize(
@@ -162,7 +304,7 @@ def test_addresses_of_stores(address: str) -> None:
 def test_wrong_addresses(address: str) -> None:
     """An address that names no store is a mistake that the operator is told about."""
     with pytest.raises(ConfigError, match=r"^delivery\.store: "):
-        open_store(address, ttl=60)
+        open_store(DeliveryConfig(store=address))
 
 
 # Files
@@ -177,18 +319,34 @@ def test_files_are_whole(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / key).read_bytes() == CONTENT
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture that cannot be written to its end leaves no file behind."""
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, StoreFull), (errno.EDQUOT, StoreFull), (errno.EIO, OSError)]
+)
+@pytest.mark.parametrize("call", ["write", "close"])
+def test_a_failed_write_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, kind: type[OSError]
+) -> None:
+    """A picture that cannot be written to its end leaves no file, and the error says why and not where."""
 
-    def half(path: Path, chunk: bytes) -> None:
-        with path.open("ab") as file:
-            file.write(chunk[:10])
-        raise OSError(28, "No space left on device")
+    class Broken(io.FileIO):
+        def write(self, data: Any) -> int:
+            written = super().write(data[: len(data) // 2 + 1])
+            if call == "write":
+                raise OSError(number, os.strerror(number), str(tmp_path))
+            return written
+
+        def close(self) -> None:
+            was_closed = self.closed
+            super().close()
+            if call == "close" and not was_closed:
+                raise OSError(number, os.strerror(number), str(tmp_path))
 
     store = FileStore(tmp_path, ttl=60)
-    monkeypatch.setattr("imagegate.stores.file._append", half)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("imagegate.stores.file.open", lambda path, mode, buffering: Broken(path, mode), raising=False)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
         put(store)
+    assert type(caught.value) is kind
+    assert str(tmp_path) not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,10 +354,10 @@ def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
     """A directory that cannot be made is an `OSError`, for pictures and for the secret."""
     (tmp_path / "file").write_text("")
     store = FileStore(tmp_path / "file" / "images", ttl=60)
-    with pytest.raises(OSError, match="file"):
-        put(store)
-    with pytest.raises(OSError, match="file"):
-        store.link_secret()
+    for attempt in (lambda: put(store), store.prepare, lambda: asyncio.run(store.link("KEY.png", ""))):
+        with pytest.raises(OSError, match=r"Not a directory|File exists") as caught:
+            attempt()
+        assert str(tmp_path) not in str(caught.value)
 
 
 def aged(path: Path, seconds: float) -> Path:
@@ -270,30 +428,33 @@ def test_a_sweep_of_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_secret_file(tmp_path: Path) -> None:
     """The secret is kept in the directory, for its owner only, and is the same for every store there."""
     first, second = FileStore(tmp_path / "images", ttl=60), FileStore(tmp_path / "images", ttl=5)
-    secret = first.link_secret()
-    assert secret == second.link_secret()
+    first.prepare()
+    secret = (tmp_path / "images" / ".link-secret").read_bytes()
+    query = query_of(asyncio.run(first.link("KEY.png", "")))
+    assert second.holds("KEY.png", query)
+    assert len(secret) == 32
+    assert secret == (tmp_path / "images" / ".link-secret").read_bytes()
     assert (
         [file.name for file in (tmp_path / "images").iterdir()],
         (tmp_path / "images" / ".link-secret").stat().st_mode & 0o777,
     ) == ([".link-secret"], 0o600)
-    assert secret != FileStore(tmp_path / "others", ttl=60).link_secret()
+    assert not FileStore(tmp_path / "others", ttl=60).holds("KEY.png", query)
 
 
 def test_secret_made_by_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that need the secret at the same moment get the same one, also as containers with the same process id."""
     first, second = FileStore(tmp_path, ttl=60), FileStore(tmp_path, ttl=60)
-    others: list[bytes] = []
+    overtaking: list[None] = []
 
     def overtaken(source: Any, target: Any) -> None:
-        if not others:
-            others.append(b"")
-            others[0] = second.link_secret()
+        if not overtaking:
+            overtaking.append(None)
+            second.prepare()
         os.link(source, target)
 
     monkeypatch.setattr("imagegate.stores.file.os", SimpleNamespace(**{**vars(os), "link": overtaken}))
-    secret = first.link_secret()
-    assert (tmp_path / ".link-secret").read_bytes() == secret
-    assert [secret] == (others or [secret])
+    first.prepare()
+    assert second.holds("KEY.png", query_of(asyncio.run(first.link("KEY.png", ""))))
     assert [file.name for file in tmp_path.iterdir()] == [".link-secret"]
 
 

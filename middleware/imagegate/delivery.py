@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import errno
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from imagegate.failures import uncertain
 from imagegate.fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.formats import ImageFormat, sniff
 from imagegate.spool import Upload
-from imagegate.stores import Links, Store, StoreFull
+from imagegate.stores import Store, StoreFull, put, put_stream
 
 Form = Literal["url", "b64_json"]
 
@@ -38,13 +37,11 @@ class Delivery:
 
     Args:
         store: takes what must become a link.
-        links: signs them.
         fetcher: reads what must become base64.
     """
 
-    def __init__(self, store: Store, links: Links, fetcher: Fetcher) -> None:
+    def __init__(self, store: Store, fetcher: Fetcher) -> None:
         self._store = store
-        self._links = links
         self._fetcher = fetcher
 
     async def deliver(
@@ -71,9 +68,9 @@ class Delivery:
         """What can fail before anything is paid for does so here. Raises `StorageError`."""
         if form == "url":
             try:
-                self._links.secret()
+                self._store.prepare()
             except OSError as error:
-                raise StorageError("The store cannot be used; nothing was sent.") from error
+                raise _storage_error(error, "The store cannot be used; nothing was sent.") from error
 
     async def list_made(self, error: UpstreamError, *, public_url: str) -> None:
         """Adds links to the pictures that were made before `error`; what cannot be stored is only counted."""
@@ -94,18 +91,18 @@ class Delivery:
         if upload.facts is None:
             raise RequestError("The file is no image that can be read.", param=upload.part, code="invalid_image_file")
         try:
-            key = await self._store.put_stream(upload.chunks(), upload.facts.kind)
+            key = await put_stream(self._store, upload.chunks(), upload.facts.kind)
+            return await self._store.link(key, public_url)
         except OSError as error:
-            raise StorageError("The reference image could not be stored; nothing was sent.") from error
-        return self._links.link(public_url, key)
+            raise _storage_error(error, "The reference image could not be stored; nothing was sent.") from error
 
     def _to_link(self, public_url: str) -> Any:
         async def to_link(image: ReplyImage) -> ReplyImage:
             if image.b64_json is None:
                 return image
             picture = decode_base64(image.b64_json)
-            key = await self._stored(picture, known_format(picture))
-            return ReplyImage(url=self._links.link(public_url, key), fields=image.fields)
+            link = await self._stored(picture, known_format(picture), public_url)
+            return ReplyImage(url=link, fields=image.fields)
 
         return to_link
 
@@ -124,18 +121,19 @@ class Delivery:
 
         return to_base64
 
-    async def _stored(self, picture: bytes, kind: ImageFormat) -> str:
+    async def _stored(self, picture: bytes, kind: ImageFormat, public_url: str) -> str:
         try:
-            return await self._store.put(picture, kind)
+            key = await put(self._store, picture, kind)
+            return await self._store.link(key, public_url)
         except OSError as error:
-            full = isinstance(error, StoreFull) or error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise StorageError(
-                "The image was made, but the store is full."
-                if full
-                else "The image was made, but could not be stored.",
-                status=507 if full else None,
-                code="storage_full" if full else None,
-            ) from error
+            raise _storage_error(error, "The image was made, but could not be stored.") from error
+
+
+def _storage_error(error: OSError, message: str) -> StorageError:
+    """What a client is told: never the store's own words, which may name hosts and paths."""
+    if isinstance(error, StoreFull):
+        return StorageError(f"{message} The store is full.", status=507, code="storage_full")
+    return StorageError(message)
 
 
 def decode_base64(text: str) -> bytes:

@@ -29,7 +29,7 @@ from imagegate.not_found import NotFound
 from imagegate.reading import ReadLimits
 from imagegate.registry import load_adapter
 from imagegate.spool import Budget
-from imagegate.stores import Links, open_store
+from imagegate.stores import ServedStore, open_store
 from imagegate.stores.serving import IMAGES_PATH, ServeImages, is_signed_link
 from imagegate.upstream import Upstream as Account
 
@@ -72,7 +72,7 @@ class ImageGateway:
     def _set_up(self, config: Config, hooks: Sequence[Hook] | None) -> None:
         self.config = config
         self.catalog = Catalog(config.contracts(), config.routes)
-        self._store = open_store(config.delivery.store, ttl=config.delivery.link_ttl)
+        self._store = open_store(config.delivery)
         self._budget = Budget(total=config.limits.spool, memory=config.limits.spool_memory)
         self._hooks = Hooks((LogHook(),) if hooks is None else hooks)
         self._stack: ASGIApp = self._compose()
@@ -83,11 +83,10 @@ class ImageGateway:
         """The layers, innermost first."""
         config = self.config
         limits, policy, delivery, prefix = config.limits, config.policy, config.delivery, config.prefix
-        links = Links(self._link_secret, ttl=delivery.link_ttl)
-        self._images = ServeImages(self._store, links)
+        self._images = ServeImages(self._store) if isinstance(self._store, ServedStore) else None
         fetcher = Fetcher(self._client, allow=delivery.fetch_allow, max_bytes=limits.image)
         accounts = self._accounts()
-        deliverer = Delivery(self._store, links, fetcher)
+        deliverer = Delivery(self._store, fetcher)
         bridge = Bridge(
             accounts={account.name: account for account in accounts},
             client=self._client,
@@ -124,9 +123,6 @@ class ImageGateway:
         )
         return Observe(layer, prefix=prefix, hooks=self._hooks)
 
-    def _link_secret(self) -> bytes:
-        return self.config.delivery.link_secret.encode() or self._store.link_secret()
-
     def _accounts(self) -> list[Account]:
         config = self.config
         return [
@@ -154,7 +150,7 @@ class ImageGateway:
             if endpoint_of(scope, self.config.prefix):
                 await self._stack(scope, receive, send)
                 return
-            if is_signed_link(scope):
+            if self._images is not None and is_signed_link(scope):
                 await self._images(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":

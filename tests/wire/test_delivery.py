@@ -21,7 +21,6 @@ from starlette.types import Receive, Scope, Send
 from imagegate import ImageGateway
 from imagegate.config import parse_config
 from imagegate.demo.servers import serving
-from imagegate.formats import ImageFormat
 
 
 def picture(form: str = "PNG", shade: int = 0) -> bytes:
@@ -393,23 +392,14 @@ def test_store_without_a_secret(provider_port: tuple[Provider, int], provider: P
         assert post(url, "b64_json").json()["data"] == [{"b64_json": ENCODED}]
 
 
-class FullStore:
-    """A store on a full disk."""
+class BrokenFile(io.FileIO):
+    """A file that takes half of what it gets and then fails."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
+    number = 0
 
-    async def put(self, content: bytes, kind: ImageFormat) -> str:
-        raise OSError(self._number, "No room", "/srv/secret-path/images")
-
-    async def response(self, key: str) -> None:
-        return None
-
-    def link_secret(self) -> bytes:
-        return b"secret"
-
-    async def aclose(self) -> None:
-        pass
+    def write(self, data: Any) -> int:
+        super().write(data[: len(data) // 2])
+        raise OSError(self.number, "No room", "/srv/secret-path/images")
 
 
 @pytest.mark.parametrize(
@@ -425,15 +415,20 @@ def test_store_that_is_full(
     provider_port: tuple[Provider, int],
     provider: Provider,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     number: int,
     status: int,
     code: str,
 ) -> None:
     """A full disk is a 507, any other failure a 502, without a path; base64 that is wanted still goes through."""
-    monkeypatch.setattr("imagegate.gateway.open_store", lambda address, *, ttl: FullStore(number))
-    with gateway(provider_port[1], "") as (url, _):
+    monkeypatch.setattr(BrokenFile, "number", number)
+    monkeypatch.setattr(
+        "imagegate.stores.file.open", lambda path, mode, buffering: BrokenFile(path, mode), raising=False
+    )
+    with gateway(provider_port[1], f'store = "file://{tmp_path}"') as (url, _):
         assert "secret-path" not in refuses_to_store(url, provider, status, code).text
         assert provider.posts == 1
+        assert [file.name for file in tmp_path.iterdir()] == [".link-secret"]
         assert post(url, "b64_json").json()["data"] == [{"b64_json": ENCODED}]
 
 

@@ -1,8 +1,20 @@
 """Where pictures go when a client wants links."""
 
-from imagegate.stores.base import Store, StoreFull, new_key, open_store
+from imagegate.stores.base import PictureWriter, ServedStore, Store, StoreFull, new_key, open_store, put, put_stream
 from imagegate.stores.file import FileStore
 from imagegate.stores.links import Links
 from imagegate.stores.memory import MemoryStore
 
-__all__ = ["FileStore", "Links", "MemoryStore", "Store", "StoreFull", "new_key", "open_store"]
+__all__ = [
+    "FileStore",
+    "Links",
+    "MemoryStore",
+    "PictureWriter",
+    "ServedStore",
+    "Store",
+    "StoreFull",
+    "new_key",
+    "open_store",
+    "put",
+    "put_stream",
+]

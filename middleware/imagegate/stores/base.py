@@ -2,44 +2,115 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from starlette.types import ASGIApp
 
+from imagegate.config import DeliveryConfig
 from imagegate.errors import ConfigError
 from imagegate.formats import ImageFormat
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{32}\.[a-z0-9]{2,5}")
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StoreFull(OSError):
     """There is no room for the picture."""
 
 
+class PictureWriter(Protocol):
+    """One picture on its way into a store, pushed in pieces as they come. It must end in `commit` or `abort`."""
+
+    async def write(self, data: bytes) -> None:
+        """Appends. Raises `OSError`, `StoreFull` among them; what follows can only be `abort`."""
+        ...
+
+    async def commit(self) -> str:
+        """Ends the picture and returns its key; only from now on can it be had. Raises `OSError`."""
+        ...
+
+    async def abort(self) -> None:
+        """Nothing stays behind. Never fails, may be called at any time, and ends also where its caller is cancelled.
+
+        After a `commit` that returned it does nothing.
+        """
+        ...
+
+
 class Store(Protocol):
-    """Keeps pictures under names that nobody can guess."""
+    """Keeps pictures under names that nobody can guess.
 
-    async def put(self, picture: bytes, kind: ImageFormat) -> str:
-        """Stores a picture, whole or not at all, and returns its key. Raises `OSError`."""
+    The messages of its errors are short and name no host, path or secret, but they are for the log, not for clients.
+    """
+
+    def prepare(self) -> None:
+        """What can fail before anything is paid for fails here. Raises `OSError`."""
         ...
 
-    async def put_stream(self, chunks: AsyncIterator[bytes], kind: ImageFormat) -> str:
-        """The same for a picture that is read while it is stored. Raises `OSError`."""
+    async def writer(self, kind: ImageFormat, *, tenant: str = "") -> PictureWriter:
+        """Begins a picture.
+
+        Args:
+            tenant: whose it is, where the store keeps tenants apart; characters of a URL path segment.
+
+        Raises:
+            OSError: the store cannot take it.
+        """
         ...
 
-    async def response(self, key: str) -> ASGIApp | None:
-        """An ASGI response with the picture, where the gateway serves the store itself; None: there is no such key."""
-        ...
+    async def link(self, key: str, base: str) -> str:
+        """The public link to a picture.
 
-    def link_secret(self) -> bytes:
-        """The secret that signs links, the same for every process that shares the store. Raises `OSError`."""
+        Args:
+            base: where the gateway is reached under ``/images/``; for stores that it serves itself.
+
+        Raises:
+            OSError: the link cannot be signed.
+        """
         ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class ServedStore(Store, Protocol):
+    """A store whose pictures the gateway serves itself, to whoever has a link that it signed."""
+
+    def holds(self, key: str, query_string: bytes) -> bool:
+        """Whether a request's query for `key` is one that the store has signed and that has not expired."""
+        ...
+
+    async def response(self, key: str) -> ASGIApp | None:
+        """An ASGI response with the picture; None: there is no such key."""
+        ...
+
+
+async def put(store: Store, picture: bytes, kind: ImageFormat, *, tenant: str = "") -> str:
+    """Stores a picture, whole or not at all, and returns its key. Raises `OSError`."""
+    writer = await store.writer(kind, tenant=tenant)
+    try:
+        await writer.write(picture)
+        return await writer.commit()
+    except BaseException:
+        await writer.abort()
+        raise
+
+
+async def put_stream(store: Store, chunks: AsyncIterator[bytes], kind: ImageFormat, *, tenant: str = "") -> str:
+    """The same for a picture that is read while it is stored."""
+    writer = await store.writer(kind, tenant=tenant)
+    try:
+        async for chunk in chunks:
+            await writer.write(chunk)
+        return await writer.commit()
+    except BaseException:
+        await writer.abort()
+        raise
 
 
 def new_key(kind: ImageFormat) -> str:
@@ -51,11 +122,16 @@ def is_key(text: str) -> bool:
     return _KEY.fullmatch(text) is not None
 
 
-def open_store(address: str, *, ttl: float) -> Store:
-    """The store at an address.
+def plain_error(error: OSError) -> OSError:
+    """The system's error without the path in it; `StoreFull` where a disk or a quota is used up."""
+    if isinstance(error, StoreFull):
+        return error
+    kind = StoreFull if error.errno in _FULL else OSError
+    return kind(error.errno, error.strerror) if error.errno else kind(str(error))
 
-    Args:
-        ttl: seconds that pictures are kept.
+
+def open_store(delivery: DeliveryConfig) -> Store:
+    """The store that a configuration names; nothing is written or connected to yet.
 
     Raises:
         ConfigError: no such kind of store.
@@ -63,9 +139,10 @@ def open_store(address: str, *, ttl: float) -> Store:
     from imagegate.stores.file import FileStore
     from imagegate.stores.memory import MemoryStore
 
-    scheme, separator, rest = address.partition("://")
+    scheme, separator, rest = delivery.store.partition("://")
+    secret = delivery.link_secret.encode()
     if scheme == "memory" and separator and not rest:
-        return MemoryStore(ttl=ttl)
+        return MemoryStore(ttl=delivery.link_ttl, link_secret=secret)
     if scheme == "file" and rest:
-        return FileStore(Path(rest), ttl=ttl)
-    raise ConfigError(f"delivery.store: {address!r} is neither file://directory nor memory://")
+        return FileStore(Path(rest), ttl=delivery.link_ttl, link_secret=secret)
+    raise ConfigError(f"delivery.store: {delivery.store!r} is neither file://directory nor memory://")

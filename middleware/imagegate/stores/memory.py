@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
 from typing import Final
 
 from starlette.responses import Response
@@ -13,26 +12,38 @@ from starlette.types import ASGIApp
 
 from imagegate.formats import BY_EXTENSION, ImageFormat
 from imagegate.stores.base import StoreFull, new_key
+from imagegate.stores.links import Links
 from imagegate.stores.serving import picture_headers
 
 DEFAULT_CAPACITY: Final = 256 * 1024**2
 
 
 class MemoryStore:
-    """Keeps pictures for `ttl` seconds, and the newest `capacity` bytes of them at most."""
+    """Keeps pictures for `ttl` seconds, and the newest `capacity` bytes of them at most.
 
-    def __init__(self, *, ttl: float, capacity: int = DEFAULT_CAPACITY) -> None:
+    Args:
+        ttl: seconds that links are good for and pictures are kept.
+        link_secret: signs links; empty: a random one, so that links end with the process as the pictures do.
+    """
+
+    def __init__(self, *, ttl: float, capacity: int = DEFAULT_CAPACITY, link_secret: bytes = b"") -> None:
+        self.capacity = capacity
         self._ttl = ttl
-        self._capacity = capacity
         self._pictures: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._size = 0
-        self._secret = secrets.token_bytes(32)
+        secret = link_secret or secrets.token_bytes(32)
+        self._links = Links(lambda: secret, ttl=ttl)
 
-    async def put(self, picture: bytes, kind: ImageFormat) -> str:
-        if len(picture) > self._capacity:
-            raise StoreFull("the picture is larger than the store")
+    def prepare(self) -> None:
+        """Nothing can fail."""
+
+    async def writer(self, kind: ImageFormat, *, tenant: str = "") -> MemoryWriter:
+        return MemoryWriter(self, kind)
+
+    def add(self, picture: bytes, kind: ImageFormat) -> str:
+        """Keeps a picture no larger than `capacity` and returns its key; the oldest ones make room."""
         now = time.monotonic()
-        while self._pictures and (self._size + len(picture) > self._capacity or self._oldest() < now - self._ttl):
+        while self._pictures and (self._size + len(picture) > self.capacity or self._oldest() < now - self._ttl):
             _, (_, dropped) = self._pictures.popitem(last=False)
             self._size -= len(dropped)
         key = new_key(kind)
@@ -40,11 +51,14 @@ class MemoryStore:
         self._size += len(picture)
         return key
 
-    async def put_stream(self, chunks: AsyncIterator[bytes], kind: ImageFormat) -> str:
-        return await self.put(b"".join([chunk async for chunk in chunks]), kind)
-
     def _oldest(self) -> float:
         return next(iter(self._pictures.values()))[0]
+
+    async def link(self, key: str, base: str) -> str:
+        return self._links.link(base, key)
+
+    def holds(self, key: str, query_string: bytes) -> bool:
+        return self._links.holds(key, query_string)
 
     async def response(self, key: str) -> ASGIApp | None:
         if (found := self._pictures.get(key)) is None:
@@ -52,9 +66,30 @@ class MemoryStore:
         kind = BY_EXTENSION[key.rpartition(".")[2]]
         return Response(found[1], media_type=kind.media_type, headers=picture_headers(self._ttl))
 
-    def link_secret(self) -> bytes:
-        return self._secret
-
     async def aclose(self) -> None:
         self._pictures.clear()
         self._size = 0
+
+
+class MemoryWriter:
+    """Collects a picture outside the store, which gets it whole."""
+
+    def __init__(self, store: MemoryStore, kind: ImageFormat) -> None:
+        self._store = store
+        self._kind = kind
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    async def write(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._store.capacity:
+            raise StoreFull("the picture is larger than the store")
+        self._pieces.append(data)
+
+    async def commit(self) -> str:
+        picture = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        return self._store.add(picture, self._kind)
+
+    async def abort(self) -> None:
+        self._pieces.clear()

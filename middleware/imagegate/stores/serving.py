@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi import route_path, send_error
-from imagegate.errors import ImagegateError
-from imagegate.stores.base import Store, is_key
-from imagegate.stores.links import Links
+from imagegate.errors import ImagegateError, StorageError
+from imagegate.stores.base import ServedStore, is_key
 
 IMAGES_PATH = "/images/"
 
@@ -36,18 +35,27 @@ def is_signed_link(scope: Scope) -> bool:
 class ServeImages:
     """Answers ``GET /images/KEY`` for links that the gateway has signed."""
 
-    def __init__(self, store: Store, links: Links) -> None:
+    def __init__(self, store: ServedStore) -> None:
         self._store = store
-        self._links = links
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        key = route_path(scope)[len(IMAGES_PATH) :]
-        if not self._links.holds(key, scope.get("query_string", b"")):
-            await send_error(send, _LinkRefused("The link is not valid, or not any more."))
-        elif (response := await self._store.response(key)) is None:
-            await send_error(send, _NotStored("There is no such image."))
+        try:
+            response = await self._response(route_path(scope)[len(IMAGES_PATH) :], scope.get("query_string", b""))
+        except ImagegateError as error:
+            await send_error(send, error)
         else:
             await response(scope, receive, send)
+
+    async def _response(self, key: str, query_string: bytes) -> ASGIApp:
+        try:
+            if not self._store.holds(key, query_string):
+                raise _LinkRefused("The link is not valid, or not any more.")
+            response = await self._store.response(key)
+        except OSError as error:
+            raise StorageError("The store cannot be used.") from error
+        if response is None:
+            raise _NotStored("There is no such image.")
+        return response
 
 
 class _LinkRefused(ImagegateError):
