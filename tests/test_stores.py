@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
@@ -184,6 +184,7 @@ PIECES = st.lists(
 )
 
 
+@settings(max_examples=25)
 @given(pieces=PIECES)
 def test_written_in_pieces(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
     """However a picture is cut, what comes back is the whole of it."""
