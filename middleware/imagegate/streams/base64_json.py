@@ -1,0 +1,366 @@
+"""Base64 inside a JSON document, decoded while the document arrives.
+
+A push scanner without I/O: it takes the document in pieces cut anywhere and gives back decoded pictures in pieces,
+and at the end the *rest*: the same document with a short token in each picture's place, for an ordinary JSON reader.
+It follows strings and nesting only as far as it takes to know the path of a member; whether the rest is valid JSON,
+the reader of the rest finds out. A megabyte of base64 costs about a millisecond, and no memory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+import pybase64
+
+OPENAI_MEMBERS: Final = ("b64_json",)
+"""Where OpenAI and its relays put pictures."""
+LINK_MEMBERS: Final = ("url", "image_url", "result_url")
+"""Members that hold a link, or a whole picture as a data URL."""
+MAX_REST: Final = 4 * 1024**2
+"""Bytes of a document beside its pictures."""
+_MAX_DEPTH: Final = 512
+_MAX_KEY: Final = 256
+_HEAD: Final = 512
+"""Bytes of a string that are looked at before it is decided what it is; heads of data URLs are shorter."""
+
+_STRUCTURE = re.compile(rb'[{}\[\],:"]')
+_ESCAPED = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
+_CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?")
+_CONTROL = re.compile(rb"[\x00-\x1f]")
+
+
+class ScanError(Exception):
+    """The document is cut, broken or too large; the text is for the client."""
+
+
+class PictureStart(msgspec.Struct, frozen=True):
+    """A picture begins; `path` is such as ``data[].b64_json``, `token` stands in its place in the rest."""
+
+    token: str
+    path: str
+
+
+class PictureData(msgspec.Struct, frozen=True):
+    """Decoded bytes of the picture that began last."""
+
+    data: bytes
+
+
+class PictureEnd(msgspec.Struct, frozen=True):
+    """The picture that began last is complete."""
+
+
+Event = PictureStart | PictureData | PictureEnd
+
+
+class Base64Decoder:
+    """Base64 in pieces cut anywhere; padding at the end may be missing."""
+
+    def __init__(self) -> None:
+        self._carry = b""
+        self._padded = False
+
+    def feed(self, text: bytes | memoryview, *, spaces: bytes = b" ") -> bytes:
+        """What `text` adds, in whole groups of four characters; `spaces` are skipped. Raises `ScanError`."""
+        try:
+            decoded = self._decode(self._carry, text)
+        except ValueError:
+            joined = self._carry + bytes(text)
+            try:
+                decoded = self._decode(b"", joined.translate(None, spaces))
+            except ValueError:
+                raise _broken_base64() from None
+        self._carry = self._carry.translate(None, spaces)
+        return decoded
+
+    def finish(self) -> bytes:
+        """What is left. Raises `ScanError`."""
+        rest = self._carry
+        if rest and self._padded:
+            raise _broken_base64()
+        try:
+            return pybase64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True)
+        except ValueError:
+            raise _broken_base64() from None
+
+    def _decode(self, carry: bytes, text: bytes | memoryview) -> bytes:
+        """Raises `ValueError`, and then has changed nothing."""
+        if carry:
+            missing = 4 - len(carry)
+            carry, text = carry + bytes(text[:missing]), text[missing:]
+            if len(carry) < 4:
+                self._carry = carry
+                return b""
+        whole = len(text) - len(text) % 4
+        groups = [group for group in (carry, text[:whole]) if group]
+        rest = bytes(text[whole:])
+        padded = self._padded
+        for group in groups:
+            if padded:
+                raise ValueError("characters after the padding")
+            padded = bytes(group[-1:]) == b"="
+        if padded and rest:
+            raise ValueError("characters after the padding")
+        decoded = [pybase64.b64decode(group, validate=True) for group in groups]
+        self._carry, self._padded = rest, padded
+        return decoded[0] if len(decoded) == 1 else b"".join(decoded)
+
+
+class Base64Scanner:
+    """Finds the pictures of a JSON document.
+
+    Args:
+        members: ends of the paths of members that hold base64: ``b64_json``, ``data[].b64_json``, ``inlineData.data``.
+        links: members that hold a picture only where they begin with ``data:``.
+        decode: bytes of each picture that are decoded, for documents that are passed on as they are; None: all.
+        max_rest: bytes of the document beside its pictures.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[str] = OPENAI_MEMBERS,
+        *,
+        links: Sequence[str] = LINK_MEMBERS,
+        decode: int | None = None,
+        max_rest: int = MAX_REST,
+    ) -> None:
+        self._members = tuple(members)
+        self._links = tuple(links)
+        self._last_keys = {member.rpartition(".")[2] for member in (*members, *links)}
+        self._most = decode
+        self._max_rest = max_rest
+        self._nonce = secrets.token_hex(8)
+        self._count = 0
+        self._rest: list[bytes] = []
+        self._rest_size = 0
+        self._containers: list[str | None] = []
+        """From the outside in: the last key of an object, None for a list."""
+        self._expects_key = False
+        self._state = self._structure
+        self._pending = b""
+        self._string: list[bytes] = []
+        self._string_size = 0
+        self._path = ""
+        self._is_link = False
+        self._decoder = Base64Decoder()
+        self._left: int | None = None
+        self._events: list[Event] = []
+
+    @property
+    def pictures(self) -> int:
+        """Pictures that have begun."""
+        return self._count
+
+    def feed(self, data: bytes) -> Sequence[Event]:
+        """What a piece of the document brings. Raises `ScanError`."""
+        self._events = []
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        place = 0
+        while place < len(data):
+            place = self._state(data, place)
+        return self._events
+
+    def finish(self) -> bytes:
+        """The rest of the document. Raises `ScanError` where it is cut off."""
+        if self._state != self._structure or self._containers or self._pending:
+            raise ScanError("The document is cut off.")
+        return b"".join(self._rest)
+
+    def _keep(self, data: bytes) -> None:
+        self._rest_size += len(data)
+        if self._rest_size > self._max_rest:
+            raise ScanError("The document is too large, even without its pictures.")
+        self._rest.append(data)
+
+    # States: each takes what is its own, beginning at `place`, and returns where the next one goes on.
+
+    def _structure(self, data: bytes, place: int) -> int:
+        start = place
+        while found := _STRUCTURE.search(data, place):
+            place = found.end()
+            sign = data[place - 1 : place]
+            if sign == b'"':
+                self._keep(data[start:place])
+                self._begin_string()
+                return place
+            self._nest(sign)
+        self._keep(data[start:])
+        return len(data)
+
+    def _nest(self, sign: bytes) -> None:
+        stack = self._containers
+        if sign in b"{[":
+            if len(stack) >= _MAX_DEPTH:
+                raise ScanError("The document is nested too deeply.")
+            stack.append("" if sign == b"{" else None)
+            self._expects_key = sign == b"{"
+        elif sign in b"}]":
+            if not stack:
+                raise ScanError("The document is no valid JSON.")
+            stack.pop()
+            self._expects_key = False
+        elif sign == b",":
+            self._expects_key = bool(stack) and stack[-1] is not None
+        else:
+            self._expects_key = False
+
+    def _begin_string(self) -> None:
+        self._string, self._string_size = [], 0
+        if self._expects_key:
+            self._state = self._key
+        elif self._may_be_picture():
+            self._state = self._head
+        else:
+            self._state = self._plain
+
+    def _may_be_picture(self) -> bool:
+        last = next((key for key in reversed(self._containers) if key is not None), None)
+        if last not in self._last_keys:
+            return False
+        self._path = _path(self._containers)
+        stem = self._path.removesuffix("[]")
+        self._is_link = not any(_ends(stem, member) for member in self._members)
+        return not self._is_link or any(_ends(stem, link) for link in self._links)
+
+    def _take(self, data: bytes, place: int) -> tuple[bytes, int, bool]:
+        """More of a string: its raw bytes, where they end, and whether the string does; never half an escape."""
+        end = data.find(b'"', place)
+        if data.find(b"\\", place, end if end >= 0 else len(data)) < 0:
+            return (data[place:end], end + 1, True) if end >= 0 else (data[place:], len(data), False)
+        found = _ESCAPED.match(data, place)
+        end = found.end() if found else place
+        if data[end : end + 1] == b'"':
+            return data[place:end], end + 1, True
+        if end < len(data):
+            if not _CUT_ESCAPE.fullmatch(data, end):
+                raise ScanError("The document is no valid JSON.")
+            self._pending = data[end:]
+        return data[place:end], len(data), False
+
+    def _key(self, data: bytes, place: int) -> int:
+        raw, place, ended = self._take(data, place)
+        self._keep(raw)
+        self._string.append(raw)
+        self._string_size += len(raw)
+        if ended:
+            self._keep(b'"')
+            self._containers[-1] = _text(b"".join(self._string)) if self._string_size <= _MAX_KEY else ""
+            self._expects_key = False
+            self._state = self._structure
+        return place
+
+    def _plain(self, data: bytes, place: int) -> int:
+        raw, place, ended = self._take(data, place)
+        self._keep(raw)
+        if ended:
+            self._keep(b'"')
+            self._state = self._structure
+        return place
+
+    def _head(self, data: bytes, place: int) -> int:
+        """The beginning of a string that may be a picture."""
+        raw, place, ended = self._take(data, place)
+        self._string.append(raw)
+        self._string_size += len(raw)
+        if not ended and self._string_size < _HEAD:
+            return place
+        raw = b"".join(self._string)
+        encoded = self._encoded(raw)
+        if encoded is None:
+            self._keep(raw)
+            self._keep(b'"' if ended else b"")
+            self._state = self._structure if ended else self._plain
+            return place
+        self._begin_picture()
+        self._state = self._picture
+        self._more_escaped(encoded)
+        if ended:
+            self._end_picture()
+        return place
+
+    def _encoded(self, raw: bytes) -> bytes | None:
+        """The base64 at the beginning of a string, still escaped; None: this is no picture."""
+        text = _text(raw) if b"\\" in raw or raw.startswith(b"data:") else ""
+        if text.startswith("data:"):
+            about, comma, encoded = text.partition(",")
+            if not comma or (self._is_link and not about.endswith(";base64")):
+                return None
+            return json.dumps(encoded)[1:-1].encode()
+        return None if self._is_link or not raw else raw
+
+    def _begin_picture(self) -> None:
+        token = f"imagegate-{self._nonce}-{self._count}"
+        self._count += 1
+        self._keep(f'data:;base64,{token}"'.encode() if self._is_link else f'{token}"'.encode())
+        self._decoder, self._left = Base64Decoder(), self._most
+        self._events.append(PictureStart(token, self._path))
+
+    def _picture(self, data: bytes, place: int) -> int:
+        end = data.find(b'"', place)
+        stop = end if end >= 0 else len(data)
+        if data.find(b"\\", place, stop) < 0:
+            self._more(memoryview(data)[place:stop])
+            place, ended = stop + 1, end >= 0
+        else:
+            raw, place, ended = self._take(data, place)
+            self._more_escaped(raw)
+        if ended:
+            self._end_picture()
+        return place
+
+    def _more_escaped(self, raw: bytes) -> None:
+        if self._left == 0:
+            return
+        if _CONTROL.search(raw):
+            raise _broken_base64()
+        unescaped = raw.replace(b"\\/", b"/")
+        text = _text(raw).encode("utf-8", "replace") if b"\\" in unescaped else unescaped
+        self._more(text, spaces=b" \t\r\n")
+
+    def _more(self, text: bytes | memoryview, *, spaces: bytes = b" ") -> None:
+        if self._left == 0:
+            return
+        if self._left is not None:
+            text = text[: self._left // 3 * 4 + 8]
+        decoded = self._decoder.feed(text, spaces=spaces)
+        if self._left is not None:
+            decoded = decoded[: self._left]
+            self._left -= len(decoded)
+        if decoded:
+            self._events.append(PictureData(decoded))
+
+    def _end_picture(self) -> None:
+        if self._left != 0 and (last := self._decoder.finish()):
+            self._events.append(PictureData(last))
+        self._events.append(PictureEnd())
+        self._state = self._structure
+
+
+def _path(containers: Iterable[str | None]) -> str:
+    path = ""
+    for key in containers:
+        path += "[]" if key is None else f".{key}" if path else key
+    return path
+
+
+def _ends(path: str, member: str) -> bool:
+    return path == member or path.endswith(f".{member}")
+
+
+def _text(raw: bytes) -> str:
+    """A JSON string's text, from between its quotes. Raises `ScanError`."""
+    try:
+        text = json.loads(b'"' + raw + b'"')
+    except (ValueError, RecursionError):
+        raise ScanError("The document is no valid JSON.") from None
+    return text if isinstance(text, str) else ""
+
+
+def _broken_base64() -> ScanError:
+    return ScanError("The document carries broken base64.")
