@@ -1,0 +1,135 @@
+"""Server-sent events, read while they arrive and written piece by piece (WHATWG HTML, section 9.2). No I/O.
+
+The data of an event may hold a picture of many megabytes, so its lines are handed on before the event is complete.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+HEARTBEAT = b": waiting\n\n"
+"""A comment: keeps proxies from hanging up, and no client sees it."""
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_LONGEST_FIELD = 4096
+"""Bytes of a line that is no data."""
+
+
+class SSEError(Exception):
+    """The stream is broken; the text is for the client."""
+
+
+class EventText(msgspec.Struct, frozen=True):
+    """More of the data of the event that is coming in."""
+
+    data: bytes
+
+
+class EventEnd(msgspec.Struct, frozen=True):
+    """The event is complete. `lines` are its ``id`` and ``retry`` lines, as they came."""
+
+    name: str
+    lines: tuple[bytes, ...] = ()
+
+
+Token = EventText | EventEnd
+
+
+class EventReader:
+    """Cuts a stream into events. Comments are dropped; an event that the stream breaks off is none."""
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        """A line whose field is not known yet, or that is no data."""
+        self._in_data = False
+        self._after_return = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._name = ""
+        self._lines: list[bytes] = []
+        self._data_lines = 0
+
+    def feed(self, data: bytes) -> Iterator[Token]:
+        """What a piece of the stream brings. Raises `SSEError`."""
+        place = 0
+        if self._after_return and data:
+            place = int(data[:1] == b"\n")
+            self._after_return = False
+        while place < len(data):
+            found = _LINE_END.search(data, place)
+            stop = found.start() if found else len(data)
+            yield from self._more(data[place:stop])
+            if found is None:
+                return
+            yield from self._end_line()
+            place = found.end()
+            self._after_return = found.group() == b"\r" and place == len(data)
+
+    @property
+    def is_between_events(self) -> bool:
+        """Whether nothing is open: a stream may end here."""
+        return not (self._line or self._in_data or self._data_lines)
+
+    def _more(self, piece: bytes) -> Iterator[Token]:
+        if self._in_data:
+            if piece:
+                yield EventText(piece)
+            return
+        self._line += piece
+        if self._line.startswith(b"data:") and len(self._line) > len(b"data: "):
+            yield from self._begin_data()
+        elif len(self._line) > _LONGEST_FIELD and not self._line.startswith(b":"):
+            raise SSEError("A line of the stream is too long.")
+        elif self._line.startswith(b":"):
+            del self._line[1:]
+
+    def _begin_data(self) -> Iterator[Token]:
+        value = bytes(self._line[5:]).removeprefix(b" ")
+        self._line.clear()
+        self._in_data = True
+        yield EventText((b"\n" if self._data_lines else b"") + value)
+        self._data_lines += 1
+
+    def _end_line(self) -> Iterator[Token]:
+        if self._in_data:
+            self._in_data = False
+            return
+        line = bytes(self._line)
+        self._line.clear()
+        if not line:
+            if self._data_lines:
+                yield EventEnd(self._name, tuple(self._lines))
+            self._begin()
+            return
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            self._line += line if line != b"data" else b"data:"
+            yield from self._begin_data()
+            self._in_data = False
+        elif field == b"event":
+            self._name = value.decode("utf-8", "replace")
+        elif field in (b"id", b"retry"):
+            self._lines.append(line)
+
+
+def event_head(name: str, lines: tuple[bytes, ...] = ()) -> bytes:
+    """What stands before the data of an event."""
+    head = b"".join(line + b"\n" for line in lines)
+    return head + (f"event: {name}\n".encode() if name else b"") + b"data: "
+
+
+def event_data(data: bytes) -> bytes:
+    """Data as it stands after ``data: ``; one with several lines gets the field's name before each."""
+    return b"\ndata: ".join(_LINE_END.split(data))
+
+
+EVENT_END = b"\n\n"
+
+
+def event(name: str, data: bytes) -> bytes:
+    """A whole event."""
+    return event_head(name) + event_data(data) + EVENT_END
