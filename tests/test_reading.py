@@ -241,7 +241,6 @@ REFUSED = {
     "no prompt": ([("model", "m")], [a_file()], "prompt", "missing_required_parameter"),
     "n is no number": ([*GOOD, ("n", "two")], [a_file()], "n", "invalid_type"),
     "n is too small": ([*GOOD, ("n", "0")], [a_file()], "n", "integer_below_min_value"),
-    "stream": ([*GOOD, ("stream", "true")], [a_file()], "stream", "unsupported_parameter"),
     "prompt twice": ([*GOOD, ("prompt", "A dog")], [a_file()], "prompt", "invalid_value"),
     "a and a[]": ([*GOOD, ("a", "1"), ("a[]", "2")], [a_file()], "a[]", "invalid_value"),
     "a[] and a[b]": ([*GOOD, ("a[]", "1"), ("a[b]", "2")], [a_file()], "a[b]", "invalid_value"),
@@ -541,7 +540,6 @@ def test_generations_keep_their_links(reading):
         ({"images": [data(png()), "data:image/png;base64,?"]}, "images[1]", "invalid_base64"),
         ({"images": [data(png() + bytes(2 * MIB)), 5]}, "images[1]", "invalid_type"),
         ({"image": data(png()), "mask": {"image_url": "x"}}, "mask", "invalid_url"),
-        ({"image": data(png()), "stream": True}, "stream", "unsupported_parameter"),
     ],
 )
 def test_json_that_is_refused(reading, members, param, code):

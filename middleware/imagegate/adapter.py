@@ -13,7 +13,7 @@ Adapters are pure: they build requests and read replies; sending, waiting and st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import ClassVar, Protocol
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from imagegate.contract import ContractDocument, Operation, read_document
 from imagegate.exchange import ImageReply, ImageRequest, LiveFiles
 from imagegate.replies import PendingTask, UpstreamReply, read_reply, read_upload
 from imagegate.spool import Upload
+from imagegate.streams.base64_json import OPENAI_MEMBERS
 
 __all__ = [
     "Adapter",
@@ -70,6 +71,12 @@ class Adapter(Protocol):
         """The provider's own origin, without ``/v1``."""
         ...
 
+    picture_members: ClassVar[Collection[str]]
+    """Where base64 stands in a reply: ends of paths such as ``b64_json``, ``data[].b64_json``, ``inlineData.data``.
+
+    In large replies `decode` finds a token there, and hands it on as `ReplyImage.b64_json`.
+    """
+
     def contracts(self) -> ContractDocument:
         """What each of the provider's models accepts."""
         ...
@@ -108,6 +115,7 @@ class OpenAIAdapter:
         "edits": "/v1/images/edits",
         "variations": "/v1/images/variations",
     }
+    picture_members: ClassVar[Collection[str]] = OPENAI_MEMBERS
     task_path: ClassVar[str] = "/v1/tasks/{id}"
     """Where a task is asked for when the provider did not say."""
 

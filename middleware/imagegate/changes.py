@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-Kind = Literal["added", "clamped", "dropped", "mapped", "renamed"]
+Kind = Literal["added", "clamped", "dropped", "made", "mapped", "renamed"]
 
 MAX_LISTED: Final = 32
 """Items. A request with more changes ends its header with the number of those left out."""
@@ -20,7 +20,7 @@ _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True, rename={"from_": "from"}):
-    """One field that reaches the provider otherwise than the client wrote it."""
+    """One field that reaches the provider otherwise than the client wrote it, or that it did not keep to (``made``)."""
 
     field: str
     kind: Kind
@@ -50,6 +50,8 @@ def _item(change: Change) -> str:
         return f"{item};added;to={_bare(change.to)}"
     if change.kind == "renamed":
         return f"{item};renamed={_bare(change.to)}"
+    if change.kind == "made":
+        return f"{item};from={_bare(change.from_)};made={_bare(change.to)}"
     return f"{item};from={_bare(change.from_)};to={_bare(change.to)}"
 
 

@@ -71,6 +71,10 @@ class DeliveryConfig(_Section, frozen=True, kw_only=True):
     """Signs links; default: made once and kept with the store."""
     default: Literal["url", "b64_json"] | None = None
     """The form where a request names none; default: what OpenAI would do for the model."""
+    heartbeat: Duration | None = None
+    """After which a waiting client is sent white space before its JSON, at the price of the status; default: never."""
+    stream_heartbeat: Duration = Duration(15)
+    """The same for streams, where it is a comment and costs nothing."""
     fetch_allow: tuple[str, ...] = ()
     """Hosts, addresses or networks that may be fetched from although they are not public."""
 

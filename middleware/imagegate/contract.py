@@ -54,7 +54,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """One JSON member that a model takes."""
 
     type: JSONType = "string"
-    values: tuple[str | int, ...] = ()
+    values: tuple[str | int | bool, ...] = ()
     """The only values; empty: any of the type."""
     min: float | None = None
     max: float | None = None
@@ -172,6 +172,12 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The most that one request may ask for in ``n``."""
         parameter = self.parameters.get("n")
         return int(parameter.max) if parameter and parameter.max is not None else 1
+
+    @property
+    def streams(self) -> bool:
+        """Whether ``stream: true`` is taken."""
+        parameter = self.parameters.get("stream")
+        return parameter is not None and (not parameter.values or True in parameter.values)
 
     def of(self, operation: Operation) -> Contract | None:
         """The contract for an operation; variations, where there are none, are edits with a prompt of our own."""

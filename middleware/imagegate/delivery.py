@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Literal
 
 import msgspec
@@ -12,14 +12,18 @@ import pybase64
 
 from imagegate.changes import Change
 from imagegate.errors import FetchError, RequestError, StorageError, UpstreamError
-from imagegate.exchange import ImageReply, ReplyImage
+from imagegate.exchange import ImageReply, Picture, ReplyImage, StoredPicture, StreamEvent
 from imagegate.failures import uncertain
 from imagegate.fetch import Fetcher, FetchFailed, FetchRefused
-from imagegate.formats import ImageFormat, sniff
-from imagegate.spool import Upload
-from imagegate.stores import Store, StoreFull, put, put_stream
+from imagegate.formats import Facts, inspect
+from imagegate.pictures import HEAD, PictureSink, SpoolSink, StoreSink, storage_error
+from imagegate.sizes import Pixels, SizeSyntaxError, parse_size
+from imagegate.spool import Budget, Upload, default_budget
+from imagegate.stores import Store, put, put_stream
 
 Form = Literal["url", "b64_json"]
+
+_Convert = Callable[[ReplyImage], Awaitable[ReplyImage]]
 
 
 def wanted_form(asked: Any, model: str, default: Form | None) -> Form:
@@ -38,31 +42,17 @@ class Delivery:
     Args:
         store: takes what must become a link.
         fetcher: reads what must become base64.
+        budget: room for pictures on their way.
     """
 
-    def __init__(self, store: Store, fetcher: Fetcher) -> None:
+    def __init__(self, store: Store, fetcher: Fetcher, budget: Budget | None = None) -> None:
         self._store = store
         self._fetcher = fetcher
+        self._budget = budget or default_budget()
 
-    async def deliver(
-        self, reply: ImageReply, form: Form, *, public_url: str, trusted_origins: Collection[str] = ()
-    ) -> ImageReply:
-        """The reply with every picture in `form`; all or none.
-
-        Raises:
-            StorageError: a picture could not be stored.
-            FetchError: a link could not be read.
-        """
-        convert = self._to_link(public_url) if form == "url" else self._to_base64(trusted_origins)
-        try:
-            images = await asyncio.gather(*(convert(image) for image in reply.images))
-        except (StorageError, FetchError) as error:
-            # The pictures are paid for: the official SDKs must not ask again, and links that there are, are told.
-            error.headers.append((b"x-should-retry", b"false"))
-            if links := [{"url": image.url} for image in reply.images if image.url is not None]:
-                error.details["data"] = links
-            raise
-        return msgspec.structs.replace(reply, images=tuple(images))
+    def sink(self, form: Form) -> PictureSink:
+        """Where the pictures of a reply go while it comes in."""
+        return StoreSink(self._store) if form == "url" else SpoolSink(self._budget)
 
     def prepare(self, form: Form) -> None:
         """What can fail before anything is paid for does so here. Raises `StorageError`."""
@@ -70,14 +60,61 @@ class Delivery:
             try:
                 self._store.prepare()
             except OSError as error:
-                raise _storage_error(error, "The store cannot be used; nothing was sent.") from error
+                raise storage_error(error, "The store cannot be used; nothing was sent.") from error
 
-    async def list_made(self, error: UpstreamError, *, public_url: str) -> None:
+    async def deliver(
+        self,
+        reply: ImageReply,
+        form: Form,
+        *,
+        public_url: str,
+        sink: PictureSink,
+        trusted_origins: Collection[str] = (),
+    ) -> ImageReply:
+        """The reply with every picture in `form`; all or none.
+
+        Args:
+            sink: holds what has to be fetched; closing it is the caller's.
+
+        Raises:
+            StorageError: a picture could not be stored.
+            FetchError: a link could not be read.
+        """
+        convert = self._to_link(public_url) if form == "url" else self._to_base64(sink, trusted_origins)
+        try:
+            images = await _all([convert(image) for image in reply.images])
+        except (StorageError, FetchError) as error:
+            if links := [{"url": image.url} for image in reply.images if image.url is not None]:
+                error.details["data"] = links
+            raise
+        return msgspec.structs.replace(reply, images=tuple(images))
+
+    async def deliver_event(
+        self, event: StreamEvent, form: Form, *, public_url: str, sink: PictureSink, trusted_origins: Collection[str]
+    ) -> StreamEvent:
+        """The event with its pictures in `form`. Raises as `deliver`."""
+        document = _object(event.data)
+        if document is None or (form == "b64_json" and not isinstance(document.get("url"), str)):
+            return event
+        if form == "b64_json":
+            reply = ImageReply(images=(ReplyImage(url=document.pop("url")),), created=0)
+            made = await self.deliver(reply, form, public_url="", sink=sink, trusted_origins=trusted_origins)
+            picture = made.images[0].picture
+            if picture is None:
+                raise AssertionError("a link becomes a picture")
+            token = next(iter(event.pictures), "imagegate-picture")
+            data = msgspec.json.encode({**document, "b64_json": token})
+            return msgspec.structs.replace(event, data=data, pictures={token: picture})
+        links = {token: await self._link(picture, public_url) for token, picture in event.pictures.items()}
+        data = msgspec.json.encode(_with_links(document, links)) if links else event.data
+        return msgspec.structs.replace(event, data=data, pictures={})
+
+    async def list_made(self, error: UpstreamError, *, public_url: str, sink: PictureSink) -> None:
         """Adds links to the pictures that were made before `error`; what cannot be stored is only counted."""
         error.details["images_made"] = len(error.made)
         reply = ImageReply(images=error.made, created=0)
         try:
-            made = await self.deliver(reply, "url", public_url=public_url)
+            made = await self.deliver(reply, "url", public_url=public_url, sink=sink)
         except (StorageError, UpstreamError):
             return
         error.details["data"] = [{"url": image.url} for image in made.images]
@@ -91,49 +128,74 @@ class Delivery:
         if upload.facts is None:
             raise RequestError("The file is no image that can be read.", param=upload.part, code="invalid_image_file")
         try:
-            key = await put_stream(self._store, upload.chunks(), upload.facts.kind)
-            return await self._store.link(key, public_url)
+            return await self._link(await self._stored(upload, upload.facts), public_url)
         except OSError as error:
-            raise _storage_error(error, "The reference image could not be stored; nothing was sent.") from error
+            raise storage_error(error, "The reference image could not be stored; nothing was sent.") from error
 
-    def _to_link(self, public_url: str) -> Any:
+    def _to_link(self, public_url: str) -> _Convert:
         async def to_link(image: ReplyImage) -> ReplyImage:
-            if image.b64_json is None:
+            if image.url is not None:
                 return image
-            picture = decode_base64(image.b64_json)
-            link = await self._stored(picture, known_format(picture), public_url)
-            return ReplyImage(url=link, fields=image.fields)
+            try:
+                if image.b64_json is not None:
+                    content = decode_base64(image.b64_json)
+                    facts = known(inspect(content[:HEAD]))
+                    picture: Picture = StoredPicture(key=await put(self._store, content, facts.kind), facts=facts)
+                elif isinstance(image.picture, Upload):
+                    picture = await self._stored(image.picture, known(image.picture.facts))
+                elif image.picture is not None:
+                    picture = image.picture
+                else:
+                    raise AssertionError("an image is in one of three forms")
+                url = await self._link(picture, public_url)
+            except OSError as error:
+                raise storage_error(error) from error
+            return ReplyImage(url=url, fields=image.fields, facts=picture.facts)
 
         return to_link
 
-    def _to_base64(self, trusted_origins: Collection[str]) -> Any:
+    async def _stored(self, upload: Upload, facts: Facts) -> StoredPicture:
+        """Raises `OSError`."""
+        return StoredPicture(key=await put_stream(self._store, upload.chunks(), facts.kind), facts=facts)
+
+    async def _link(self, picture: Picture, public_url: str) -> str:
+        """Raises `OSError`."""
+        if isinstance(picture, Upload):
+            picture = await self._stored(picture, known(picture.facts))
+        return await self._store.link(picture.key, public_url)
+
+    def _to_base64(self, sink: PictureSink, trusted_origins: Collection[str]) -> _Convert:
         async def to_base64(image: ReplyImage) -> ReplyImage:
             if image.url is None:
-                return image
-            try:
-                fetched = await self._fetcher.read(image.url, trusted_origins=trusted_origins)
-            except FetchRefused as error:
-                raise FetchError(f"The provider's link may not be fetched: {error}.") from error
-            except FetchFailed as error:
-                raise FetchError(f"The provider's link could not be read: {error}.") from error
-            known_format(fetched.content)
-            return ReplyImage(b64_json=pybase64.b64encode_as_string(fetched.content), fields=image.fields)
+                return msgspec.structs.replace(image, facts=facts_of(image))
+            picture = await self._fetched(image.url, sink, trusted_origins)
+            return ReplyImage(picture=picture, fields=image.fields, facts=picture.facts)
 
         return to_base64
 
-    async def _stored(self, picture: bytes, kind: ImageFormat, public_url: str) -> str:
+    async def _fetched(self, url: str, sink: PictureSink, trusted_origins: Collection[str]) -> Picture:
+        """Into the spool, so that what cannot be had is known before the answer begins."""
+        receiver = sink.receiver()
         try:
-            key = await put(self._store, picture, kind)
-            return await self._store.link(key, public_url)
-        except OSError as error:
-            raise _storage_error(error, "The image was made, but could not be stored.") from error
+            async with self._fetcher.open(url, trusted_origins=trusted_origins) as stream:
+                async for piece in stream:
+                    await receiver.write(piece)
+        except FetchRefused as error:
+            raise FetchError(f"The provider's link may not be fetched: {error}.") from error
+        except FetchFailed as error:
+            raise FetchError(f"The provider's link could not be read: {error}.") from error
+        return await receiver.finish()
 
 
-def _storage_error(error: OSError, message: str) -> StorageError:
-    """What a client is told: never the store's own words, which may name hosts and paths."""
-    if isinstance(error, StoreFull):
-        return StorageError(f"{message} The store is full.", status=507, code="storage_full")
-    return StorageError(message)
+async def _all(conversions: Collection[Awaitable[ReplyImage]]) -> list[ReplyImage]:
+    """All results, or the first failure, after everything has come to an end."""
+    results = await asyncio.gather(*conversions, return_exceptions=True)
+    images: list[ReplyImage] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        images.append(result)
+    return images
 
 
 def decode_base64(text: str) -> bytes:
@@ -144,12 +206,23 @@ def decode_base64(text: str) -> bytes:
         raise uncertain("The provider's reply carries broken base64.") from None
 
 
-def known_format(picture: bytes) -> ImageFormat:
-    """The format of a provider's picture. Raises `UpstreamUncertain` where it is none that we know."""
-    kind = sniff(picture[:256])
-    if kind is None:
+def known(facts: Facts | None) -> Facts:
+    """The facts of a provider's picture. Raises `UpstreamUncertain` where it is none that we know."""
+    if facts is None:
         raise uncertain("The provider's reply carries something that is no image.")
-    return kind
+    return facts
+
+
+def facts_of(image: ReplyImage) -> Facts | None:
+    """What the head of a picture tells; None where it is a link, or no picture that we know."""
+    if image.picture is not None:
+        return image.picture.facts
+    if image.b64_json is None:
+        return None
+    try:
+        return inspect(pybase64.b64decode(image.b64_json[: HEAD // 3 * 4], validate=True))
+    except ValueError:
+        return None
 
 
 def check_count(asked: int, reply: ImageReply) -> tuple[Change, ...]:
@@ -160,7 +233,56 @@ def check_count(asked: int, reply: ImageReply) -> tuple[Change, ...]:
     """
     made = len(reply.images)
     if made < asked:
-        error = uncertain(f"The provider made {made} of {asked} images.")
-        error.code, error.param, error.made = "fewer_images", "n", reply.images
-        raise error
+        raise fewer(asked, made, reply.images)
     return () if made == asked else (Change("n", "mapped", asked, made),)
+
+
+def fewer(asked: int, made: int, images: tuple[ReplyImage, ...] = ()) -> UpstreamError:
+    """The error where not all images were made that were asked for."""
+    error = uncertain(f"The provider made {made} of {asked} images.")
+    error.code, error.param, error.made = "fewer_images", "n", images
+    return error
+
+
+def size_changes(asked: Any, sizes: Collection[str], told: Collection[Change]) -> tuple[Change, ...]:
+    """Pictures of another size than the one asked for are disclosed, unless the request's own changes say so.
+
+    Args:
+        asked: the client's ``size``; only pixels can be compared.
+        sizes: ``WIDTHxHEIGHT`` of the pictures.
+        told: what is disclosed already.
+    """
+    if not isinstance(asked, str):
+        return ()
+    try:
+        parsed = parse_size(asked)
+    except SizeSyntaxError:
+        return ()
+    if not isinstance(parsed, Pixels):
+        return ()
+    known_already = {f"{parsed.width}x{parsed.height}", *(str(change.to) for change in told if change.field == "size")}
+    return tuple(Change("size", "made", asked, size) for size in dict.fromkeys(sizes) if size not in known_already)
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        document = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _with_links(node: Any, links: dict[str, str]) -> Any:
+    """The document with links in the places of pictures, in members called ``url``."""
+    if isinstance(node, list):
+        return [_with_links(item, links) for item in node]
+    if not isinstance(node, dict):
+        return node
+    found: dict[str, Any] = {}
+    for name, value in node.items():
+        token = value.rpartition(",")[2] if isinstance(value, str) else None
+        if token in links:
+            found["url"] = links[token]
+        else:
+            found[name] = _with_links(value, links)
+    return found

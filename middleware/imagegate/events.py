@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from imagegate.changes import Change
-from imagegate.errors import UpstreamError
+from imagegate.errors import ImagegateError, UpstreamError
 from imagegate.usage import sum_usage
 
 PROGRESS_KEY: Final = "imagegate.progress"
@@ -141,6 +141,12 @@ class Progress:
             raise
         finally:
             self.calls.append(UpstreamCall(upstream, model, outcome, perf_counter() - started))
+
+    def failed(self, error: ImagegateError) -> None:
+        """Notes the error that the exchange ends with."""
+        self.error_code = error.code or error.type
+        if isinstance(error, UpstreamError):
+            self.outcome = error.outcome
 
     def replied(self, images: int, usage: Any) -> None:
         """Counts what a provider's reply carries; the parts of a split request add up."""

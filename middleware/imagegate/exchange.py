@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from imagegate.contract import Contract, Operation, ReferenceRule
+from imagegate.formats import Facts
 from imagegate.spool import Upload
 
 SCOPE_KEY: Final = "imagegate"
@@ -15,8 +16,12 @@ SCOPE_KEY: Final = "imagegate"
 REPLY: Final = "imagegate.reply"
 """ASGI extension, and type of the message that carries an `ImageReply` up to the layer that announced it.
 
-The message has ``reply`` and, as ``http.response.start`` has, a list of ``headers`` that layers may add to.
+The message has ``reply``, and ``origin``, where links are trusted to lead. The extension says what else is taken:
+``sink`` takes pictures while the reply that carries them arrives; where ``relay`` is true, a large reply may come as
+the bytes that the provider sent; where ``events`` is true, a streamed one as messages of type `EVENT`.
 """
+EVENT: Final = "imagegate.event"
+"""Type of the message that carries a `StreamEvent` as ``event``, and ``origin``."""
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -78,6 +83,9 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     def with_fields(self, fields: Mapping[str, Any]) -> ImageRequest:
         return msgspec.structs.replace(self, fields=fields, body=None)
 
+    def without(self, *names: str) -> ImageRequest:
+        return self.with_fields({name: value for name, value in self.fields.items() if name not in names})
+
     def encode(self) -> bytes:
         """The request as JSON: the client's own bytes where nothing changed."""
         return self.body if self.body is not None else msgspec.json.encode(self.fields)
@@ -112,13 +120,27 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, **members)
 
 
+class StoredPicture(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture that is in the store already."""
+
+    key: str
+    facts: Facts
+
+
+Picture = StoredPicture | Upload
+"""A picture that came in apart from the document that names it: in the store, or in the spool."""
+
+
 class ReplyImage(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture of a reply; exactly one of `url` and `b64_json` is set."""
+    """One picture of a reply; exactly one of `url`, `b64_json` and `picture` is set."""
 
     url: str | None = None
     b64_json: str | None = None
+    picture: Picture | None = None
     fields: Mapping[str, Any] = {}
     """Other members, such as ``revised_prompt``."""
+    facts: Facts | None = None
+    """Of the picture, where somebody has looked at it."""
 
 
 class ImageReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,8 +153,21 @@ class ImageReply(msgspec.Struct, frozen=True, kw_only=True):
     """Other members, such as ``usage``."""
 
     def encode(self) -> bytes:
+        """As OpenAI's JSON; only for replies whose pictures are links or base64."""
         data = [_with_picture(image) for image in self.images]
         return msgspec.json.encode({"created": self.created, **self.fields, "data": data})
+
+
+class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a streamed reply."""
+
+    name: str
+    data: bytes
+    """JSON, but for an end mark such as ``[DONE]``; tokens stand in it for pictures."""
+    pictures: Mapping[str, Picture] = {}
+    """By token."""
+    lines: tuple[bytes, ...] = ()
+    """Its ``id`` and ``retry`` lines."""
 
 
 def _with_picture(image: ReplyImage) -> dict[str, Any]:

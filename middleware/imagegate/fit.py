@@ -252,6 +252,7 @@ class _Fitting:
         if rule := self.contract.references:
             keep |= {*rule.fields, rule.mask_field or ""}
         deferred: list[str] = []
+        self._fit_stream()
         for name in list(self.fields):
             if name in keep:
                 continue
@@ -270,6 +271,13 @@ class _Fitting:
             else:
                 self.drop(name)
         self._check_transparency()
+
+    def _fit_stream(self) -> None:
+        """Where the model does not stream, the gateway makes the stream; what belongs to the model's own goes too."""
+        if self.fields.get("stream") is True and not self.contract.streams:
+            self.drop("stream")
+            if "partial_images" in self.contract.parameters and "partial_images" in self.fields:
+                self.drop("partial_images")
 
     def _unknown(self, name: str) -> None:
         if name == "background" and self.fields[name] == "transparent":

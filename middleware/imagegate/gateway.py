@@ -86,7 +86,7 @@ class ImageGateway:
         self._images = ServeImages(self._store) if isinstance(self._store, ServedStore) else None
         fetcher = Fetcher(self._client, allow=delivery.fetch_allow, max_bytes=limits.image)
         accounts = self._accounts()
-        deliverer = Delivery(self._store, fetcher)
+        deliverer = Delivery(self._store, fetcher, self._budget)
         bridge = Bridge(
             accounts={account.name: account for account in accounts},
             client=self._client,
@@ -105,6 +105,8 @@ class ImageGateway:
             delivery=deliverer,
             public_url=self._public_url,
             default=delivery.default,
+            heartbeat=delivery.heartbeat,
+            stream_heartbeat=delivery.stream_heartbeat,
         )
         read = ReadLimits(
             json_body=limits.json_body,

@@ -15,7 +15,7 @@ from imagegate.exchange import Exchange, FileID, ImageRequest, Link, Reference
 from imagegate.forms import Form, FormLimits, read_form
 from imagegate.openai import read_form_fields, read_json
 from imagegate.references import MAX_LINK, Source, check_link, data_url, references_of
-from imagegate.spool import Budget, Upload
+from imagegate.spool import Budget, Upload, default_budget
 
 _FORM: Final = b"multipart/form-data"
 
@@ -31,11 +31,6 @@ class ReadLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_LIMITS: Final = ReadLimits()
-
-
-def default_budget() -> Budget:
-    """For a layer that stands alone."""
-    return Budget(total=1024**3, memory=16 * 1024**2)
 
 
 async def read_exchange(
@@ -156,8 +151,6 @@ def _check_or_close(request: ImageRequest) -> None:
 
 
 def _check(request: ImageRequest) -> None:
-    if request.fields.get("stream"):
-        raise RequestError("Streaming is not supported.", param="stream", code="unsupported_parameter")
     if request.operation != "generations" and not request.images:
         name = "image" if request.from_form else "images"
         raise RequestError(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
-from imagegate.exchange import ImageReply, ReplyImage
+from imagegate.exchange import ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.failures import failure, provider_error, refusal, shorten, uncertain
 
 Bucket = Literal["pending", "done", "failed", "cancelled", "moderated", "lost"]
@@ -63,6 +63,8 @@ class UpstreamReply(msgspec.Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     """Names in lower case."""
     body: bytes
+    pictures: Mapping[str, Picture] = {}
+    """Pictures of a large reply, taken out while it came in; tokens stand for them in `body`."""
 
 
 def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
@@ -113,6 +115,31 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
         else {name: value for name, value in document.items() if name not in _PICTURE_MEMBERS and value is not None}
     )
     return ImageReply(images=tuple(images), created=_created(document, now), fields=fields)
+
+
+def event_error(event: StreamEvent) -> UpstreamError | None:
+    """The error that ends a streamed reply; failures of single images of a group (Seedream) do not end it."""
+    document = _object(event.data)
+    if document is None or event.name.endswith("partial_failed"):
+        return None
+    if not document.get("error") and "error" not in (event.name, document.get("type")):
+        return None
+    found = provider_error(document)
+    return refusal(found) if found else uncertain("The provider broke off its reply with an error.")
+
+
+def is_final(event: StreamEvent) -> bool:
+    """Whether an event carries a finished picture. Seedream's ``completed`` has OpenAI's name, but carries none."""
+    document = _object(event.data)
+    if document is None or "partial_image" in (event.name or str(document.get("type"))):
+        return False
+    return bool(event.pictures) or isinstance(document.get("url"), str)
+
+
+def usage_of(event: StreamEvent) -> Mapping[str, Any] | None:
+    """What an event says about tokens."""
+    usage = (_object(event.data) or {}).get("usage")
+    return usage if isinstance(usage, Mapping) else None
 
 
 def read_upload(reply: UpstreamReply) -> str:

@@ -53,6 +53,11 @@ class Budget:
         self._memory += memory
 
 
+def default_budget() -> Budget:
+    """For a layer that stands alone."""
+    return Budget(total=1024**3, memory=16 * 1024**2)
+
+
 class _File:
     """A temporary file without a name, so that nothing stays behind; a closed one is never read as another."""
 

@@ -18,7 +18,8 @@ from imagegate.errors import UpstreamError, UpstreamUnreachable
 from imagegate.events import Progress
 from imagegate.exchange import ImageReply, ReplyImage
 from imagegate.failures import uncertain
-from imagegate.http import BodyTooLarge, HTTPClient, Interrupted, NotSent, Timeouts, read_body
+from imagegate.http import BodyTooLarge, HTTPClient, Interrupted, NotSent, Response, Timeouts, close
+from imagegate.incoming import Taker, images_with_pictures, take, with_pictures
 from imagegate.replies import PendingTask, UpstreamReply
 from imagegate.spool import Upload
 
@@ -93,11 +94,19 @@ async def converse(
     *,
     authorization: str | None,
     progress: Progress,
-) -> ImageReply:
+    taker: Taker | None = None,
+) -> ImageReply | None:
     """Sends a request once, and follows the task that it may become.
+
+    Args:
+        taker: gets what the layers above take before the reply is complete.
+
+    Returns:
+        The reply; None where `taker` has got all of it.
 
     Raises:
         UpstreamError: classified by what may have been made, its text free of keys and hosts.
+        StorageError: `taker` did not take a picture.
     """
     headers = upstream.headers(authorization)
     if progress.traceparent:
@@ -105,13 +114,15 @@ async def converse(
     started = time.perf_counter()
     try:
         progress.attempts += 1
-        reply = await _send(client, upstream, request, headers)
+        reply = await _send(client, upstream, request, headers, taker=taker)
+        if reply is None:
+            return None
         request_id = reply.headers.get("x-request-id", "")
         if _REQUEST_ID.fullmatch(request_id) and "sk-" not in request_id:
             progress.upstream_request_id = request_id
-        result = upstream.adapter.decode(reply, now=int(time.time()))
+        result = _decode(upstream, reply)
         if isinstance(result, PendingTask):
-            result = await _wait(client, upstream, result, headers=headers, progress=progress)
+            result = await _wait(client, upstream, result, headers=headers, progress=progress, taker=taker)
         return _absolute(result, upstream)
     except UpstreamError as error:
         _scrub(error, upstream, authorization)
@@ -128,7 +139,7 @@ async def upload_file(client: HTTPClient, upstream: Upstream, upload: Upload, *,
     """
     request = upstream.adapter.encode_upload(upload)
     try:
-        reply = await _send(client, upstream, request, upstream.headers(authorization))
+        reply = await _whole(client, upstream, request, upstream.headers(authorization))
         return upstream.adapter.decode_upload(reply)
     except UpstreamError as error:
         _scrub(error, upstream, authorization)
@@ -136,10 +147,37 @@ async def upload_file(client: HTTPClient, upstream: Upstream, upload: Upload, *,
         raise
 
 
-async def _send(
-    client: HTTPClient, upstream: Upstream, request: UpstreamRequest, headers: list[tuple[str, str]], *, url: str = ""
+def _decode(upstream: Upstream, reply: UpstreamReply) -> ImageReply | PendingTask:
+    """What the adapter reads, with the pictures that came in apart."""
+    try:
+        result = upstream.adapter.decode(reply, now=int(time.time()))
+    except UpstreamError as error:
+        error.made = images_with_pictures(error.made, reply.pictures)
+        raise
+    return with_pictures(result, reply.pictures) if isinstance(result, ImageReply) else result
+
+
+async def _whole(
+    client: HTTPClient, upstream: Upstream, request: UpstreamRequest, headers: list[tuple[str, str]]
 ) -> UpstreamReply:
+    """A reply that nobody takes in parts."""
+    reply = await _send(client, upstream, request, headers)
+    if reply is None:
+        raise AssertionError("only a taker can have taken it")
+    return reply
+
+
+async def _send(
+    client: HTTPClient,
+    upstream: Upstream,
+    request: UpstreamRequest,
+    headers: list[tuple[str, str]],
+    *,
+    url: str = "",
+    taker: Taker | None = None,
+) -> UpstreamReply | None:
     content, more = _content(request)
+    response: Response | None = None
     try:
         response = await client.send(
             request.method,
@@ -148,14 +186,17 @@ async def _send(
             content=content,
             timeouts=upstream.timeouts,
         )
-        body = await read_body(response, limit=upstream.reply_limit)
+        members = upstream.adapter.picture_members
+        return await take(response, taker, limit=upstream.reply_limit, members=members)
     except NotSent as error:
         raise UpstreamUnreachable(f"The provider cannot be reached: {error}.") from error
     except Interrupted as error:
         raise uncertain(f"The provider did not finish its reply: {error}.", timed_out=error.timed_out) from error
     except BodyTooLarge as error:
         raise uncertain(f"The provider's reply is too large: {error}.") from error
-    return UpstreamReply(status=response.status_code, headers=dict(response.headers), body=body)
+    finally:
+        if response is not None:
+            await close(response)
 
 
 def _content(request: UpstreamRequest) -> tuple[bytes | AsyncIterable[bytes] | None, list[tuple[str, str]]]:
@@ -176,25 +217,28 @@ async def _wait(
     *,
     headers: list[tuple[str, str]],
     progress: Progress,
+    taker: Taker | None,
 ) -> ImageReply:
     """Asks for a task until it ends. Questions cost nothing, so one that fails is simply asked again.
 
     Only the provider's word that the task has ended is an answer; everything else leaves open what was made.
     """
     pause = upstream.poll_interval
+    if taker is not None:  # what a task has made is never passed on as it is
+        taker = msgspec.structs.replace(taker, relay=False, events=False)
     try:
         async with asyncio.timeout(upstream.deadline):
             while True:
                 await asyncio.sleep(pause)
                 pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, upstream.poll_interval))
                 progress.polls += 1
-                reply = await _ask(client, upstream, task, headers)
+                reply = await _ask(client, upstream, task, headers, taker)
                 if reply is None:
                     continue
                 if reply.status in (408, 425, 429) or reply.status >= 500:
                     pause = max(pause, _retry_after(reply))
                     continue
-                result = upstream.adapter.decode(reply, now=int(time.time()))
+                result = _decode(upstream, reply)
                 if isinstance(result, ImageReply):
                     return result
                 task = result if result.poll_url else msgspec.structs.replace(task, progress=result.progress)
@@ -209,16 +253,16 @@ async def _wait(
 
 
 async def _ask(
-    client: HTTPClient, upstream: Upstream, task: PendingTask, headers: list[tuple[str, str]]
+    client: HTTPClient, upstream: Upstream, task: PendingTask, headers: list[tuple[str, str]], taker: Taker | None
 ) -> UpstreamReply | None:
     """One question; None where there was no answer that can be read."""
     request = upstream.adapter.poll(task)
     url = upstream.poll_url(task.poll_url) if task.poll_url else upstream.url(request.path)
     try:
-        reply = await _send(client, upstream, request, headers, url=url)
+        reply = await _send(client, upstream, request, headers, url=url, taker=taker)
     except UpstreamError:
         return None
-    return reply if reply.status >= 400 or reply.body.lstrip()[:1] == b"{" else None
+    return reply if reply is None or reply.status >= 400 or reply.body.lstrip()[:1] == b"{" else None
 
 
 def _retry_after(reply: UpstreamReply) -> float:

@@ -148,7 +148,6 @@ WRONG = [
     ({"output_compression": 101}, "output_compression", "integer_above_max_value"),
     ({"output_compression": "80"}, "output_compression", "invalid_type"),
     ({"partial_images": 4}, "partial_images", "integer_above_max_value"),
-    ({"stream": True}, "stream", "unsupported_parameter"),
     ({"stream": "true"}, "stream", "invalid_type"),
     ({"stream": 1}, "stream", "invalid_type"),
     ({"style": {}}, "style", "invalid_type"),

@@ -13,7 +13,7 @@ from imagegate.asgi import ClientDisconnected, replay, replay_chunks, route_path
 from imagegate.bodies import FormBody, form_parts, json_body, needs_form
 from imagegate.changes import header_value
 from imagegate.contract import Operation
-from imagegate.errors import ImagegateError, UpstreamError
+from imagegate.errors import ImagegateError
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply, ImageRequest
 from imagegate.reading import read_exchange
@@ -160,9 +160,7 @@ async def answer_errors(layer: Layer, scope: Scope, receive: Receive, answer: An
     try:
         await layer.handle(scope, receive, answer)
     except ImagegateError as error:
-        progress.error_code = error.code or error.type
-        if isinstance(error, UpstreamError):
-            progress.outcome = error.outcome
+        progress.failed(error)
         if progress.upstream:
             error.details.setdefault("upstream", progress.upstream)
         if answer.status is not None:

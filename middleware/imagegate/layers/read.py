@@ -19,13 +19,12 @@ from imagegate.reading import (
     DEFAULT_LIMITS,
     ReadLimits,
     close_uploads,
-    default_budget,
     exchange_of,
     read_exchange,
     request_of_form,
     wants_explanation,
 )
-from imagegate.spool import Budget, UploadClosed
+from imagegate.spool import Budget, UploadClosed, default_budget
 
 SMALLEST_LIVE_FORM = 8 * 1024 * 1024
 """Bytes. A smaller form, or one of unknown length, is read and checked whole before anything is sent."""

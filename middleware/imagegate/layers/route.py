@@ -65,6 +65,10 @@ class Route(Layer):
             await self.forward(scope, exchange, receive, send)
             return
         progress.route_changes += (Change("n", "mapped", exchange.request.n, "+".join(map(str, parts))),)
+        if exchange.request.fields.get("stream") is True:  # each part answers whole; the stream is the gateway's own
+            dropped = [name for name in ("stream", "partial_images") if name in exchange.request.fields]
+            progress.route_changes += tuple(Change(name, "dropped") for name in dropped)
+            exchange = exchange.replace(request=exchange.request.without(*dropped))
         if exchange.explain:
             await self.forward(scope, _with_n(exchange, parts[0]), receive, send)
             return
@@ -87,7 +91,9 @@ class Route(Layer):
         self, scope: Scope, exchange: Exchange, parts: Sequence[int], receive: Receive
     ) -> tuple[list[ImageReply], str]:
         """All parts, a few at a time. Raises the error of one that failed, with a list of what was made."""
-        scope = {**scope, "extensions": {**(scope.get("extensions") or {}), REPLY: {}}}
+        extensions = scope.get("extensions") or {}
+        sink = extensions.get(REPLY, {}).get("sink")  # parts are put together here, so nothing is passed on as it is
+        scope = {**scope, "extensions": {**extensions, REPLY: {"sink": sink}}}
         places = asyncio.Semaphore(self._parallel)
         origins: list[str] = []
         failures: list[Exception] = []

@@ -10,7 +10,9 @@ from starlette.types import Receive, Scope, Send
 from imagegate.asgi import send_json
 from imagegate.errors import AuthenticationError, ModelNotFound
 from imagegate.events import PROGRESS_KEY, Progress
+from imagegate.exchange import REPLY
 from imagegate.http import HTTPClient
+from imagegate.incoming import Taker
 from imagegate.layers.base import Layer, send_reply
 from imagegate.upstream import Upstream as Account
 from imagegate.upstream import converse, explanation
@@ -45,12 +47,20 @@ class Upstream(Layer):
                 "You did not provide an API key. Send the provider's key as 'Authorization: Bearer YOUR_KEY'.",
                 code="missing_api_key",
             )
+        extension = (scope.get("extensions") or {}).get(REPLY)
+        taker = None if extension is None else Taker.of(extension, send, account.origin)
         with progress.call(account.name, exchange.request.model):
             reply = await converse(
-                self._client, account, request, authorization=exchange.authorization, progress=progress
+                self._client,
+                account,
+                request,
+                authorization=exchange.authorization,
+                progress=progress,
+                taker=taker,
             )
-        progress.replied(len(reply.images), reply.fields.get("usage"))
-        await send_reply(scope, send, reply, origin=account.origin)
+        if reply is not None:
+            progress.replied(len(reply.images), reply.fields.get("usage"))
+            await send_reply(scope, send, reply, origin=account.origin)
 
 
 async def _nothing_below(scope: Scope, receive: Receive, send: Send) -> None:

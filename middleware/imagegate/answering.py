@@ -1,0 +1,117 @@
+"""The answer to one client: a JSON document or a stream of events, kept alive while there is nothing to say yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import msgspec
+from starlette.types import Message, Send
+
+from imagegate.asgi import send_json
+from imagegate.errors import ImagegateError
+from imagegate.outgoing import Part, chunks_of, length_of
+from imagegate.streams.sse import HEARTBEAT, event
+
+_STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold events back
+)
+_JSON = (b"content-type", b"application/json")
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class ClientAnswer:
+    """Begins an answer once there is something to say, or once the client has waited for long enough.
+
+    Args:
+        streamed: a stream of events, not a JSON document.
+        heartbeat: seconds after which a sign of life is sent: a comment in a stream, white space before JSON. It
+            costs the status, which is 200 from then on, whatever follows. None: never.
+    """
+
+    def __init__(self, send: Send, *, streamed: bool, heartbeat: float | None) -> None:
+        self._send = send
+        self._streamed = streamed
+        self._heartbeat = heartbeat
+        self._turn = asyncio.Lock()  # signs of life stand between events, never inside one
+        self.has_begun = False
+        self.is_relayed = False
+        """Whether somebody else's bytes are passed on, so that an error can only break the answer off."""
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncGenerator[None]:
+        """Sends signs of life while the block runs."""
+        if self._heartbeat is None:
+            yield
+            return
+        beating = asyncio.create_task(self._beat(self._heartbeat))
+        try:
+            yield
+        finally:
+            beating.cancel()
+            with suppress(asyncio.CancelledError, OSError):  # a client that left is noticed by who reads from it
+                await beating
+
+    async def _beat(self, seconds: float) -> None:
+        while not self.is_relayed:
+            await asyncio.sleep(seconds)
+            async with self._turn:
+                if not self.is_relayed:
+                    await self._begin()
+                    await self._body(HEARTBEAT if self._streamed else b" ")
+
+    async def _begin(self, headers: Headers = ()) -> None:
+        if not self.has_begun:
+            self.has_begun = True
+            own = [*headers, *(_STREAM_HEADERS if self._streamed else (_JSON,))]
+            await self._send({"type": "http.response.start", "status": 200, "headers": own})
+
+    async def _body(self, data: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def document(self, parts: Sequence[Part], headers: Headers = ()) -> None:
+        """The whole answer as JSON."""
+        async with self._turn:
+            if not self.has_begun and len(parts) == 1 and isinstance(parts[0], bytes):
+                self.has_begun = True
+                await send_json(self._send, 200, parts[0], headers)
+                return
+            await self._begin((*headers, (b"content-length", str(length_of(parts)).encode())))
+            await self._pieces(chunks_of(parts))
+            await self._body(b"", more=False)
+
+    async def event(self, parts: Sequence[Part], headers: Headers = ()) -> None:
+        """One event of a stream."""
+        async with self._turn:
+            await self._begin(headers)
+            await self._pieces(chunks_of(parts))
+
+    async def _pieces(self, pieces: AsyncIterable[bytes]) -> None:
+        async for piece in pieces:
+            await self._body(piece)
+
+    async def end(self, headers: Headers = ()) -> None:
+        """The end of a stream."""
+        async with self._turn:
+            await self._begin(headers)
+            await self._body(b"", more=False)
+
+    async def fail(self, error: ImagegateError) -> None:
+        """An error in an answer that has begun: an event that the official SDKs raise, or the JSON envelope."""
+        async with self._turn:
+            body = error.body()
+            await self._body(event("error", _as_event(error)) if self._streamed else body, more=False)
+
+    async def relay(self, message: Message) -> None:
+        """Passes on a message that is somebody else's."""
+        async with self._turn:
+            self.has_begun = self.is_relayed = True
+            await self._send(message)
+
+
+def _as_event(error: ImagegateError) -> bytes:
+    return msgspec.json.encode({"type": "error", **error.envelope()})

@@ -1,0 +1,247 @@
+"""What the application below answers: typed, as events, or as bytes that are read while they come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from starlette.types import Message
+
+from imagegate.answering import ClientAnswer
+from imagegate.asgi import without_headers
+from imagegate.errors import UpstreamError
+from imagegate.exchange import EVENT, REPLY, ImageReply, StreamEvent
+from imagegate.failures import uncertain
+from imagegate.formats import Facts, inspect
+from imagegate.incoming import HOLD, EventIntake, is_plain, with_pictures
+from imagegate.pictures import HEAD, PictureSink, Reception
+from imagegate.replies import read_document
+from imagegate.streams.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart, ScanError
+
+OnEvent = Callable[[StreamEvent, str], Awaitable[None]]
+OnPictures = Callable[[Sequence[Facts | None]], None]
+
+_OF_THE_BYTES = (
+    b"content-length",
+    b"content-type",
+    b"content-encoding",
+    b"etag",
+    b"digest",
+    b"content-md5",
+    b"transfer-encoding",
+)
+
+
+class AnswerFromBelow:
+    """Takes messages as `send` does. What is no reply with pictures goes to the client as it is.
+
+    Args:
+        sink: for pictures of large replies.
+        relay: whether a large reply in OpenAI's shape goes to the client as it comes.
+        on_event: takes the events of a stream; None: a stream was not asked for.
+        on_pictures: is told what is known of the pictures before a relayed reply begins.
+        asked: images.
+    """
+
+    def __init__(
+        self,
+        answer: ClientAnswer,
+        sink: PictureSink,
+        *,
+        relay: bool,
+        on_event: OnEvent | None,
+        on_pictures: OnPictures,
+        asked: int,
+    ) -> None:
+        self._answer = answer
+        self._sink = sink
+        self._may_relay = relay
+        self._on_event = on_event
+        self._on_pictures = on_pictures
+        self._asked = asked
+        self._typed: tuple[ImageReply, str] | None = None
+        self._start: Message = {}
+        self._take: Callable[[Message], Awaitable[None]] = self._hold
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._reception: Reception | None = None
+        self._events: EventIntake | None = None
+        self.relayed: Relay | None = None
+        self.had_events = False
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == REPLY:
+            self._typed = message["reply"], message.get("origin", "")
+        elif kind == EVENT:
+            self.had_events = True
+            if self._on_event is not None:
+                await self._on_event(message["event"], message.get("origin", ""))
+        elif kind == "http.response.start":
+            await self._begin(message)
+        elif kind == "http.response.body":
+            await self._take(message)
+        elif self._answer.is_relayed:
+            await self._answer.relay(message)
+
+    async def _begin(self, message: Message) -> None:
+        self._start = message
+        content_type = b";".join(value for name, value in message.get("headers", ()) if name.lower() == b"content-type")
+        if message["status"] == 200 and b"json" in content_type:
+            return
+        if message["status"] == 200 and b"text/event-stream" in content_type and self._on_event is not None:
+            self._events = EventIntake(self._sink, self._event)
+            self._take = self._feed_events
+        elif not self._answer.has_begun:
+            await self._answer.relay(message)
+            self._take = self._answer.relay
+
+    async def _event(self, event: StreamEvent) -> None:
+        self.had_events = True
+        if self._on_event is not None:
+            await self._on_event(event, "")
+
+    async def _feed_events(self, message: Message) -> None:
+        if self._events is None:
+            raise AssertionError("set where the stream began")
+        await self._events.feed(message.get("body", b""))
+        if not message.get("more_body", False):
+            self._events.finish()
+
+    async def _hold(self, message: Message) -> None:
+        body = message.get("body", b"")
+        self._held.append(body)
+        self._held_size += len(body)
+        if self._held_size <= HOLD:
+            return
+        if self._may_relay and is_plain(self._held):
+            self.relayed = Relay(self._answer, self._start, self._on_pictures, self._asked)
+            self._take = self.relayed.take
+        else:
+            self._reception = Reception(self._sink, Base64Scanner())
+            self._take = self._receive
+        held, self._held = self._held, []
+        for piece in held[:-1]:
+            await self._take({**message, "body": piece, "more_body": True})
+        await self._take({**message, "body": held[-1]})
+
+    async def _receive(self, message: Message) -> None:
+        if self._reception is None:
+            raise AssertionError("set where the holding ended")
+        await self._reception.feed(message.get("body", b""))
+
+    async def reply(self) -> tuple[ImageReply, str] | None:
+        """The reply and where its links are trusted to lead, once the application has returned; None: there is none."""
+        if self._typed is not None:
+            return self._typed
+        if self._reception is not None:
+            received = await self._reception.finish()
+            document = _object(received.rest)
+            if document is None:
+                raise uncertain("The provider's reply is no valid JSON.")
+            reply = read_document(document, now=int(time.time()))
+            if not isinstance(reply, ImageReply):
+                raise uncertain("The provider's reply carries no image.")
+            return with_pictures(reply, received.pictures), ""
+        document = _object(b"".join(self._held))
+        if document is None or "data" not in document:
+            return None
+        try:
+            reply = read_document(document, now=int(time.time()))
+        except UpstreamError:
+            return None
+        return (reply, "") if isinstance(reply, ImageReply) else None
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The application's own headers, but for those that described its bytes."""
+        return without_headers(self._start.get("headers", ()), *_OF_THE_BYTES)
+
+    async def send_unchanged(self) -> None:
+        """What was held goes to the client as it is."""
+        if not self._start or self._answer.is_relayed:
+            return
+        await self._answer.relay(self._start)
+        for body in self._held[:-1]:
+            await self._answer.relay({"type": "http.response.body", "body": body, "more_body": True})
+        await self._answer.relay({"type": "http.response.body", "body": b"".join(self._held[-1:])})
+
+    def unchanged_body(self) -> bytes:
+        """What was held, where it can no longer be sent as it is."""
+        return b"".join(self._held)
+
+    async def close(self) -> None:
+        for intake in (self._reception, self._events):
+            if intake is not None:
+                await intake.abort()
+
+
+class Relay:
+    """A reply that goes to the client as it comes. Its end is held back until the whole is known to be good."""
+
+    def __init__(self, answer: ClientAnswer, start: Message, on_pictures: OnPictures, asked: int) -> None:
+        self._answer = answer
+        self._start: Message | None = start
+        self._on_pictures = on_pictures
+        self._asked = asked
+        self._scanner = Base64Scanner(decode=HEAD)
+        self._last: bytes | None = None
+        self._head = bytearray()
+        self.facts: list[Facts | None] = []
+        """Of each picture whose head has come in."""
+        self.fields: Mapping[str, Any] = {}
+        """Members of the reply beside its pictures, once it is complete."""
+
+    async def take(self, message: Message) -> None:
+        body = message.get("body", b"")
+        try:
+            for event in self._scanner.feed(body):
+                self._note(event)
+        except ScanError as error:
+            raise uncertain(f"The provider's reply cannot be used. {error}") from error
+        if not message.get("more_body", False):
+            await self._end(body)
+            return
+        if self._last is not None:
+            await self._pass(self._last)
+        self._last = body
+
+    def _note(self, event: Any) -> None:
+        if isinstance(event, PictureStart):
+            self._head.clear()
+        elif isinstance(event, PictureData):
+            self._head += event.data
+        is_known = len(self.facts) == self._scanner.pictures
+        if not is_known and (len(self._head) >= HEAD or isinstance(event, PictureEnd)):
+            self.facts.append(inspect(bytes(self._head)))
+
+    async def _pass(self, body: bytes, *, more: bool = True) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            self._on_pictures(self.facts)
+            await self._answer.relay(start)
+        await self._answer.relay({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _end(self, body: bytes) -> None:
+        try:
+            document = _object(self._scanner.finish())
+        except ScanError as error:
+            raise uncertain(f"The provider's reply cannot be used. {error}") from error
+        if document is None:
+            raise uncertain("The provider's reply is no valid JSON.")
+        reply = read_document(document, now=0)  # raises what the reply says beside its pictures
+        if not isinstance(reply, ImageReply) or len(reply.images) < self._asked:
+            raise uncertain(f"The provider made {len(self.facts)} of {self._asked} images.")
+        self.fields = reply.fields
+        if self._last is not None:
+            await self._pass(self._last)
+        await self._pass(body, more=False)
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,238 @@
+"""A provider's reply while it comes in: held whole where it is small, its pictures taken out where it is large."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.types import Send
+
+from imagegate.errors import UpstreamError, UpstreamUncertain
+from imagegate.exchange import EVENT, ImageReply, Picture, ReplyImage, StreamEvent
+from imagegate.failures import uncertain
+from imagegate.http import BodyTooLarge, Response, iter_body
+from imagegate.pictures import PictureSink, Reception
+from imagegate.replies import UpstreamReply, event_error
+from imagegate.streams.base64_json import OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
+from imagegate.streams.sse import EventEnd, EventReader, EventText, SSEError
+
+HOLD: Final = 1024**2
+"""Bytes of a reply that are held and read whole; only larger ones are worth the trouble."""
+_RELAYED_PATH: Final = "data[].b64_json"
+
+
+class Taker(msgspec.Struct, frozen=True, kw_only=True):
+    """What the layers above take of a reply before it is complete."""
+
+    send: Send
+    sink: PictureSink | None = None
+    relay: bool = False
+    events: bool = False
+    origin: str = ""
+
+    @classmethod
+    def of(cls, extension: Mapping[str, Any], send: Send, origin: str) -> Taker:
+        known = {name: extension[name] for name in ("sink", "relay", "events") if name in extension}
+        return cls(send=send, origin=origin, **known)
+
+
+async def take(
+    response: Response,
+    taker: Taker | None,
+    *,
+    limit: int,
+    members: Collection[str] = OPENAI_MEMBERS,
+) -> UpstreamReply | None:
+    """The reply, with tokens for pictures that went into the sink; None: all of it has been passed on.
+
+    Args:
+        limit: bytes of the reply.
+        members: where this provider's pictures are.
+
+    Raises:
+        BodyTooLarge, Interrupted: as `imagegate.http.iter_body`.
+        UpstreamError: the reply cannot be used.
+        StorageError: the sink did not take a picture.
+    """
+    content_type = response.headers.get("content-type", "").lower()
+    if response.status_code == 200 and taker is not None and taker.events and "text/event-stream" in content_type:
+        await _pass_events(response, taker, limit=limit, members=members)
+        return None
+    may_be_large = response.status_code == 200 and taker is not None and "json" in content_type
+    held: list[bytes] = []
+    async with contextlib.aclosing(_bounded(response, limit)) as pieces:
+        size = 0
+        async for piece in pieces:
+            held.append(piece)
+            size += len(piece)
+            if size > HOLD and may_be_large and taker is not None:
+                if taker.relay and is_plain(held):
+                    await _relay(response, held, pieces, taker.send)
+                    return None
+                if taker.sink is not None:
+                    return await _received(response, held, pieces, taker.sink, members)
+                may_be_large = False
+    return _reply(response, b"".join(held))
+
+
+def _reply(response: Response, body: bytes, pictures: Mapping[str, Picture] | None = None) -> UpstreamReply:
+    headers = dict(response.headers)
+    return UpstreamReply(status=response.status_code, headers=headers, body=body, pictures=pictures or {})
+
+
+async def _bounded(response: Response, limit: int) -> AsyncGenerator[bytes]:
+    size = 0
+    async with contextlib.aclosing(iter_body(response)) as pieces:
+        async for piece in pieces:
+            size += len(piece)
+            if size > limit:
+                raise BodyTooLarge(limit)
+            yield piece
+
+
+def is_plain(held: list[bytes]) -> bool:
+    """Whether a reply that begins so is in OpenAI's shape, and can be passed on as it is."""
+    scanner = Base64Scanner(decode=0)
+    try:
+        starts = [event for piece in held for event in scanner.feed(piece) if isinstance(event, PictureStart)]
+    except ScanError:
+        return False
+    return bool(starts) and all(start.path == _RELAYED_PATH for start in starts)
+
+
+async def _relay(response: Response, held: list[bytes], rest: AsyncIterator[bytes], send: Send) -> None:
+    headers = [(b"content-type", b"application/json")]
+    length = response.headers.get("content-length", "")
+    if length.isdecimal() and "content-encoding" not in response.headers:
+        headers.append((b"content-length", length.encode()))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for piece in held:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    held.clear()
+    async for piece in rest:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _received(
+    response: Response, held: list[bytes], rest: AsyncIterator[bytes], sink: PictureSink, members: Collection[str]
+) -> UpstreamReply:
+    reception = Reception(sink, Base64Scanner(tuple(members)))
+    try:
+        while held:
+            await reception.feed(held.pop(0))
+        async for piece in rest:
+            await reception.feed(piece)
+        received = await reception.finish()
+    except BaseException:
+        await reception.abort()
+        raise
+    return _reply(response, received.rest, received.pictures)
+
+
+# Streamed replies
+
+
+class EventIntake:
+    """A streamed reply, cut into events whose pictures go into a sink while they come in.
+
+    Args:
+        emit: is awaited with each event, so that who does not read stops who sends.
+    """
+
+    def __init__(
+        self,
+        sink: PictureSink,
+        emit: Callable[[StreamEvent], Awaitable[None]],
+        *,
+        members: Collection[str] = OPENAI_MEMBERS,
+    ) -> None:
+        self._reader = EventReader()
+        self._sink = sink
+        self._emit = emit
+        self._members = tuple(members)
+        self._reception: Reception | None = None
+
+    async def feed(self, data: bytes) -> None:
+        """Raises `UpstreamUncertain` where the stream cannot be used, and `StorageError`."""
+        try:
+            for token in self._reader.feed(data):
+                if isinstance(token, EventText):
+                    await self._more(token)
+                else:
+                    await self._end(token)
+        except SSEError as error:
+            raise uncertain(f"The provider's reply cannot be used. {error}") from error
+
+    async def _more(self, text: EventText) -> None:
+        if self._reception is None:
+            self._reception = Reception(self._sink, Base64Scanner(self._members))
+        await self._reception.feed(text.data)
+
+    async def _end(self, end: EventEnd) -> None:
+        if self._reception is None:
+            raise AssertionError("an event has data")
+        received = await self._reception.finish()
+        self._reception = None
+        await self._emit(StreamEvent(name=end.name, data=received.rest, pictures=received.pictures, lines=end.lines))
+
+    def finish(self) -> None:
+        """The stream has ended. Raises `UpstreamUncertain` where an event was still coming in."""
+        if not self._reader.is_between_events:
+            raise uncertain("The provider's stream broke off.")
+
+    async def abort(self) -> None:
+        if self._reception is not None:
+            await self._reception.abort()
+
+
+async def _pass_events(response: Response, taker: Taker, *, limit: int, members: Collection[str]) -> None:
+    """Event by event. An error in the first one is an error of the request; later ones may follow what was paid for."""
+    passed = 0
+
+    async def emit(event: StreamEvent) -> None:
+        nonlocal passed
+        if error := event_error(event):
+            raise error
+        passed += 1
+        await taker.send({"type": EVENT, "event": event, "origin": taker.origin})
+
+    if taker.sink is None:
+        raise AssertionError("who takes events has a sink")
+    intake = EventIntake(taker.sink, emit, members=members)
+    try:
+        async with contextlib.aclosing(_bounded(response, limit)) as pieces:
+            async for piece in pieces:
+                await intake.feed(piece)
+        intake.finish()
+    except UpstreamError as error:
+        if passed and error.may_go_elsewhere:
+            raise _after_events(error) from error
+        raise
+    finally:
+        await intake.abort()
+    if not passed:
+        raise uncertain("The provider's stream carries no event.")
+
+
+def _after_events(error: UpstreamError) -> UpstreamError:
+    """What was streamed was paid for, so nobody else is asked."""
+    later = UpstreamUncertain(error.message, status=error.status, type=error.type, code=error.code, param=error.param)
+    later.details = error.details
+    return later
+
+
+def with_pictures(reply: ImageReply, pictures: Mapping[str, Picture]) -> ImageReply:
+    """The reply with pictures in the places of their tokens."""
+    return msgspec.structs.replace(reply, images=images_with_pictures(reply.images, pictures)) if pictures else reply
+
+
+def images_with_pictures(images: Collection[ReplyImage], pictures: Mapping[str, Picture]) -> tuple[ReplyImage, ...]:
+    return tuple(
+        image
+        if image.b64_json is None or image.b64_json not in pictures
+        else ReplyImage(picture=pictures[image.b64_json], fields=image.fields)
+        for image in images
+    )
