@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import pybase64
@@ -23,6 +23,8 @@ from imagegate.stores import Store, put, put_stream
 
 Form = Literal["url", "b64_json"]
 
+_AT_ONCE: Final = 3
+"""Pictures of one reply that are stored or fetched at a time; each needs a megabyte or two."""
 _Convert = Callable[[ReplyImage], Awaitable[ReplyImage]]
 
 
@@ -82,7 +84,7 @@ class Delivery:
         """
         convert = self._to_link(public_url) if form == "url" else self._to_base64(sink, trusted_origins)
         try:
-            images = await _all([convert(image) for image in reply.images])
+            images = await _all(convert, reply.images)
         except (StorageError, FetchError) as error:
             if links := [{"url": image.url} for image in reply.images if image.url is not None]:
                 error.details["data"] = links
@@ -187,15 +189,20 @@ class Delivery:
         return await receiver.finish()
 
 
-async def _all(conversions: Collection[Awaitable[ReplyImage]]) -> list[ReplyImage]:
-    """All results, or the first failure, after everything has come to an end."""
-    results = await asyncio.gather(*conversions, return_exceptions=True)
-    images: list[ReplyImage] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        images.append(result)
-    return images
+async def _all(convert: _Convert, images: Collection[ReplyImage]) -> list[ReplyImage]:
+    """All results, a few at a time; or the first failure, after everything has come to an end."""
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def in_turn(image: ReplyImage) -> ReplyImage:
+        async with places:
+            return await convert(image)
+
+    if len(images) == 1:
+        return [await convert(image) for image in images]
+    results = await asyncio.gather(*map(in_turn, images), return_exceptions=True)
+    if failure := next((result for result in results if isinstance(result, BaseException)), None):
+        raise failure
+    return [result for result in results if isinstance(result, ReplyImage)]
 
 
 def decode_base64(text: str) -> bytes:

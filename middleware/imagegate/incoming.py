@@ -12,7 +12,7 @@ from starlette.types import Send
 from imagegate.errors import UpstreamError, UpstreamUncertain
 from imagegate.exchange import EVENT, ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.failures import uncertain
-from imagegate.http import BodyTooLarge, Response, iter_body
+from imagegate.http import BodyTooLarge, Interrupted, Response, iter_body
 from imagegate.pictures import PictureSink, Reception
 from imagegate.replies import UpstreamReply, event_error
 from imagegate.streams.base64_json import OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
@@ -126,10 +126,19 @@ async def _received(
         async for piece in rest:
             await reception.feed(piece)
         received = await reception.finish()
+    except (Interrupted, UpstreamError) as failure:
+        error = failure if isinstance(failure, UpstreamError) else unfinished(failure)
+        error.made = await reception.made()
+        raise error from failure
     except BaseException:
         await reception.abort()
         raise
     return _reply(response, received.rest, received.pictures)
+
+
+def unfinished(error: Interrupted) -> UpstreamError:
+    """The error of a reply that broke off."""
+    return uncertain(f"The provider did not finish its reply: {error}.", timed_out=error.timed_out)
 
 
 # Streamed replies

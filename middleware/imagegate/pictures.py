@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import msgspec
 
 from imagegate.errors import Overloaded, StorageError
-from imagegate.exchange import Picture, StoredPicture
+from imagegate.exchange import Picture, ReplyImage, StoredPicture
 from imagegate.failures import uncertain
 from imagegate.formats import inspect
 from imagegate.spool import Budget, Upload
@@ -210,6 +210,11 @@ class Reception:
             raise broken(error) from error
         pictures = await asyncio.gather(*self._finishing.values())
         return Received(rest, dict(zip(self._finishing, pictures, strict=True)))
+
+    async def made(self) -> tuple[ReplyImage, ...]:
+        """The pictures that came in whole, where the document did not."""
+        pictures = await asyncio.gather(*self._finishing.values(), return_exceptions=True)
+        return tuple(ReplyImage(picture=picture) for picture in pictures if not isinstance(picture, BaseException))
 
     async def abort(self) -> None:
         """Stops what is still at work; the sink's `close` gives back what it left."""

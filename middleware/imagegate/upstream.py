@@ -19,7 +19,7 @@ from imagegate.events import Progress
 from imagegate.exchange import ImageReply, ReplyImage
 from imagegate.failures import uncertain
 from imagegate.http import BodyTooLarge, HTTPClient, Interrupted, NotSent, Response, Timeouts, close
-from imagegate.incoming import Taker, images_with_pictures, take, with_pictures
+from imagegate.incoming import Taker, images_with_pictures, take, unfinished, with_pictures
 from imagegate.replies import PendingTask, UpstreamReply
 from imagegate.spool import Upload
 
@@ -191,7 +191,7 @@ async def _send(
     except NotSent as error:
         raise UpstreamUnreachable(f"The provider cannot be reached: {error}.") from error
     except Interrupted as error:
-        raise uncertain(f"The provider did not finish its reply: {error}.", timed_out=error.timed_out) from error
+        raise unfinished(error) from error
     except BodyTooLarge as error:
         raise uncertain(f"The provider's reply is too large: {error}.") from error
     finally:

@@ -209,8 +209,10 @@ def fetched(link: str) -> str:
 class Process:
     """An `imagegate serve` process of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, spool: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, spool: Path, folder: Path) -> None:
         self.process = process
+        self.folder = folder
+        """Of its configuration."""
         self.url = f"http://127.0.0.1:{port}"
         self.port = port
         self._spool = spool
@@ -228,6 +230,10 @@ class Process:
     def left_behind(self) -> list[Path]:
         """Temporary files that have a name."""
         return list(self._spool.iterdir())
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "gateway.log").read_text()
 
     def memory(self, name: str) -> int:
         """``VmHWM`` (the most so far) or ``VmRSS`` (now), in bytes."""
@@ -255,7 +261,7 @@ def gateway_process(config: Path, **environment: str) -> Generator[Process]:
         try:
             until(lambda: process.poll() is not None or _answers(port), what="the gateway")
             assert process.poll() is None, (config.parent / "gateway.log").read_text()
-            yield Process(process, port, Path(spool))
+            yield Process(process, port, Path(spool), config.parent)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
