@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,9 +53,21 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_every_example_is_tested() -> None:
     """There is no example that this file does not know."""
-    here = ["fastapi_service.py", "fit_alone.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
+    mounts = ["fastapi_service.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
+    alone = ["deliver_alone.py", "fit_alone.py"]
     edits = ["edit_with_mask.mjs", "edit_with_mask.py", "edit_with_mask.sh"]  # wire/test_edit_examples.py
-    assert sorted([*edits, *here]) == sorted(file.name for file in EXAMPLES.iterdir() if file.is_file())
+    assert sorted([*edits, *mounts, *alone]) == sorted(file.name for file in EXAMPLES.iterdir() if file.is_file())
+
+
+@pytest.mark.parametrize("url", ["deliver_alone"], indirect=True)
+def test_deliver_alone(url: str) -> None:
+    """A handler that returns base64 gets links by one middleware, which serves them too."""
+    document = httpx.post(url + GENERATIONS, json={"model": "own-model", "prompt": "Red"}).json()
+    (link,) = [item["url"] for item in document["data"]]
+    picture = httpx.get(link)
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
+    inline = httpx.post(url + GENERATIONS, json={"model": "own-model", "prompt": "Red", "response_format": "b64_json"})
+    assert base64.b64decode(inline.json()["data"][0]["b64_json"]) == picture.content
 
 
 def makes_pictures(url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -105,6 +105,17 @@ def replay_chunks(chunks: AsyncIterator[bytes], receive: Receive) -> Receive:
             return {"type": "http.request", "body": b"", "more_body": False}
 
     return replayed
+
+
+def before_shutdown(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
+    """A `send` for somebody else's lifespan, which is ours too: closes before the server knows that it has ended."""
+
+    async def closing(message: Message) -> None:
+        if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            await close()
+        await send(message)
+
+    return closing
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:

@@ -252,23 +252,27 @@ def fewer(asked: int, made: int, images: tuple[ReplyImage, ...] = ()) -> Upstrea
 
 
 def size_changes(asked: Any, sizes: Collection[str], told: Collection[Change]) -> tuple[Change, ...]:
-    """Pictures of another size than the one asked for are disclosed, unless the request's own changes say so.
+    """Pictures of another size than the client has been led to expect are disclosed.
 
     Args:
-        asked: the client's ``size``; only pixels can be compared.
+        asked: the client's ``size``.
         sizes: ``WIDTHxHEIGHT`` of the pictures.
-        told: what is disclosed already.
+        told: what is disclosed already; only a size in pixels can be compared, a ratio says that none was promised.
     """
-    if not isinstance(asked, str):
+    told_sizes = [str(change.to) for change in told if change.field == "size"]
+    expected = [asked, *told_sizes][-1]
+    pixels = _pixels(expected)
+    if pixels is None:
         return ()
+    return tuple(Change("size", "made", asked, size) for size in dict.fromkeys(sizes) if size != str(pixels))
+
+
+def _pixels(size: Any) -> Pixels | None:
     try:
-        parsed = parse_size(asked)
+        parsed = parse_size(size) if isinstance(size, str) else None
     except SizeSyntaxError:
-        return ()
-    if not isinstance(parsed, Pixels):
-        return ()
-    known_already = {f"{parsed.width}x{parsed.height}", *(str(change.to) for change in told if change.field == "size")}
-    return tuple(Change("size", "made", asked, size) for size in dict.fromkeys(sizes) if size not in known_already)
+        return None
+    return parsed if isinstance(parsed, Pixels) else None
 
 
 def _object(data: bytes) -> dict[str, Any] | None:

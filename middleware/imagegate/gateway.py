@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import structlog
-from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imagegate.asgi import before_shutdown
 from imagegate.bridge import Bridge
 from imagegate.catalog import Catalog
 from imagegate.config import Config, default_config, load_config
-from imagegate.delivery import Delivery
 from imagegate.errors import ConfigError
 from imagegate.events import Hook, Hooks
-from imagegate.fetch import Fetcher
 from imagegate.forms import FormLimits
 from imagegate.http import HTTPClient, Timeouts, Transport
 from imagegate.layers import Admit, Deliver, Fit, Observe, Read, References, Route, Upstream
@@ -26,11 +24,10 @@ from imagegate.layers.base import endpoint_of
 from imagegate.log import LogHook
 from imagegate.models import Models
 from imagegate.not_found import NotFound
+from imagegate.picture_service import PictureService
 from imagegate.reading import ReadLimits
 from imagegate.registry import load_adapter
 from imagegate.spool import Budget
-from imagegate.stores import ServedStore, open_store
-from imagegate.stores.serving import IMAGES_PATH, ServeImages, is_signed_link
 from imagegate.upstream import Upstream as Account
 
 
@@ -72,8 +69,10 @@ class ImageGateway:
     def _set_up(self, config: Config, hooks: Sequence[Hook] | None) -> None:
         self.config = config
         self.catalog = Catalog(config.contracts(), config.routes)
-        self._store = open_store(config.delivery)
         self._budget = Budget(total=config.limits.spool, memory=config.limits.spool_memory)
+        self._pictures = PictureService(
+            config.delivery, client=self._client, budget=self._budget, max_image=config.limits.image
+        )
         self._hooks = Hooks((LogHook(),) if hooks is None else hooks)
         self._stack: ASGIApp = self._compose()
         for warning in config.warnings():
@@ -83,17 +82,15 @@ class ImageGateway:
         """The layers, innermost first."""
         config = self.config
         limits, policy, delivery, prefix = config.limits, config.policy, config.delivery, config.prefix
-        self._images = ServeImages(self._store) if isinstance(self._store, ServedStore) else None
-        fetcher = Fetcher(self._client, allow=delivery.fetch_allow, max_bytes=limits.image)
+        pictures = self._pictures
         accounts = self._accounts()
-        deliverer = Delivery(self._store, fetcher, self._budget)
         bridge = Bridge(
             accounts={account.name: account for account in accounts},
             client=self._client,
-            delivery=deliverer,
-            fetcher=fetcher,
+            delivery=pictures.delivery,
+            fetcher=pictures.fetcher,
             budget=self._budget,
-            public_url=self._public_url,
+            public_url=pictures.public_url,
         )
         layer: Any = Upstream(accounts=accounts, client=self._client, prefix=prefix)
         layer = References(layer, prefix=prefix, bridge=bridge)
@@ -102,8 +99,8 @@ class ImageGateway:
         layer = Deliver(
             layer,
             prefix=prefix,
-            delivery=deliverer,
-            public_url=self._public_url,
+            delivery=pictures.delivery,
+            public_url=pictures.public_url,
             default=delivery.default,
             heartbeat=delivery.heartbeat,
             stream_heartbeat=delivery.stream_heartbeat,
@@ -152,36 +149,18 @@ class ImageGateway:
             if endpoint_of(scope, self.config.prefix):
                 await self._stack(scope, receive, send)
                 return
-            if self._images is not None and is_signed_link(scope):
-                await self._images(scope, receive, send)
+            if self._pictures.serves(scope):
+                await self._pictures.serve(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
-            send = self._closing(send)
+            send = before_shutdown(send, self.aclose)
         await self.app(scope, receive, send)
-
-    def _closing(self, send: Send) -> Send:
-        """The application's lifespan is ours too: when it ends, connections are closed before the server knows."""
-
-        async def closing(message: Message) -> None:
-            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                await self.aclose()
-            await send(message)
-
-        return closing
-
-    def _public_url(self, scope: Scope) -> str:
-        """Of the store: as configured, else where this request came to."""
-        if self.config.delivery.public_url:
-            return self.config.delivery.public_url
-        connection = HTTPConnection(scope)
-        root = scope.get("root_path", "").rstrip("/")
-        return f"{connection.url.scheme}://{connection.url.netloc}{root}{IMAGES_PATH}"
 
     async def aclose(self) -> None:
         """Closes the connections to providers. The application's lifespan does it where there is one."""
         await self._client.aclose()
         if self._failure is None:
-            await self._store.aclose()
+            await self._pictures.aclose()
 
     async def __aenter__(self) -> Self:
         return self

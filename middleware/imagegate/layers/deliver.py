@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import structs
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.answering import ClientAnswer
-from imagegate.asgi import without_headers
+from imagegate.asgi import before_shutdown, without_headers
+from imagegate.config import DeliveryConfig
 from imagegate.delivering import Delivering
 from imagegate.delivery import Delivery, Form, wanted_form
 from imagegate.exchange import REPLY
+from imagegate.http import HTTPClient
 from imagegate.layers.base import Layer
+from imagegate.picture_service import PictureService
 
+DEFAULT_STORE = "file://./images"
 STREAM_HEARTBEAT = 15.0
 # Extensions with which an application's bytes would pass by the layers above it.
 _BYPASSES = ("http.response.pathsend", "http.response.zerocopysend")
@@ -24,10 +29,14 @@ class Deliver(Layer):
     What is large passes through piece by piece: base64 into the store while the reply arrives, base64 that is wanted as
     such to the client as it comes, and streams event by event.
 
+    Alone in front of somebody's handler it needs no more than a store, whose links it then answers itself where nobody
+    else does: ``app.add_middleware(Deliver, store="s3://bucket", public_url="https://cdn.example.com")``.
+
     Args:
-        delivery: stores pictures and fetches them.
+        delivery: stores pictures and fetches them; None: made from `store`, and closed with the application's lifespan.
+        store: address of a store, or more of the configuration of one.
         default: the form where a request names none; None: what OpenAI would do for the model.
-        public_url: of the store, from the scope of a request.
+        public_url: of the store: itself, or a function of the scope of a request; default: where the request came to.
         heartbeat: seconds after which a waiting client is sent white space before its JSON; None: never. It costs the
             status: an error that comes later has status 200.
         stream_heartbeat: the same for streams, where it is a comment, and an error an event.
@@ -37,19 +46,46 @@ class Deliver(Layer):
         self,
         app: ASGIApp,
         *,
-        delivery: Delivery,
-        public_url: Callable[[Scope], str],
+        delivery: Delivery | None = None,
+        store: str | DeliveryConfig = DEFAULT_STORE,
+        public_url: str | Callable[[Scope], str] = "",
         default: Form | None = None,
         heartbeat: float | None = None,
         stream_heartbeat: float | None = STREAM_HEARTBEAT,
         prefix: str = "/v1",
     ) -> None:
         super().__init__(app, prefix=prefix)
+        self._own: PictureService | None = None
+        self._client: HTTPClient | None = None
+        if delivery is None:
+            self._client = HTTPClient()
+            self._own = PictureService(_config(store, public_url), client=self._client)
+            delivery = self._own.delivery
         self._delivery = delivery
-        self._public_url = public_url
+        self._public_url = self._address(public_url)
         self._default: Form | None = default
         self._heartbeat = heartbeat
         self._stream_heartbeat = stream_heartbeat
+
+    def _address(self, public_url: str | Callable[[Scope], str]) -> Callable[[Scope], str]:
+        if not isinstance(public_url, str):
+            return public_url
+        return self._own.public_url if self._own is not None else lambda scope: public_url
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._own is not None and scope["type"] == "lifespan":
+            send = before_shutdown(send, self.aclose)
+        elif self._own is not None and scope["type"] == "http" and self._own.serves(scope):
+            await self._own.serve(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
+
+    async def aclose(self) -> None:
+        """Closes what the layer has made for itself."""
+        if self._own is not None:
+            await self._own.aclose()
+        if self._client is not None:
+            await self._client.aclose()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = await self.exchange(scope, receive)
@@ -70,6 +106,11 @@ class Deliver(Layer):
             public_url=self._public_url(scope),
         )
         await work.run(lambda extension, below: self.forward(_announcing(scope, extension), exchange, receive, below))
+
+
+def _config(store: str | DeliveryConfig, public_url: str | Callable[[Scope], str]) -> DeliveryConfig:
+    config = DeliveryConfig(store=store) if isinstance(store, str) else store
+    return structs.replace(config, public_url=public_url) if isinstance(public_url, str) and public_url else config
 
 
 def _announcing(scope: Scope, extension: dict[str, object]) -> Scope:
