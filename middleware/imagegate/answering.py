@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import msgspec
 from starlette.types import Message, Send
@@ -39,6 +39,7 @@ class ClientAnswer:
         self._heartbeat = heartbeat
         self._turn = asyncio.Lock()  # signs of life stand between events, never inside one
         self.has_begun = False
+        self._has_ended = False
         self.is_relayed = False
         """Whether somebody else's bytes are passed on, so that an error can only break the answer off."""
 
@@ -53,14 +54,13 @@ class ClientAnswer:
             yield
         finally:
             beating.cancel()
-            with suppress(asyncio.CancelledError, OSError):  # a client that left is noticed by who reads from it
-                await beating
+            await asyncio.gather(beating, return_exceptions=True)
 
     async def _beat(self, seconds: float) -> None:
-        while not self.is_relayed:
+        while not (self.is_relayed or self._has_ended):
             await asyncio.sleep(seconds)
             async with self._turn:
-                if not self.is_relayed:
+                if not (self.is_relayed or self._has_ended):
                     await self._begin()
                     await self._body(HEARTBEAT if self._streamed else b" ")
 
@@ -71,13 +71,14 @@ class ClientAnswer:
             await self._send({"type": "http.response.start", "status": 200, "headers": own})
 
     async def _body(self, data: bytes, *, more: bool = True) -> None:
+        self._has_ended = not more
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def document(self, parts: Sequence[Part], headers: Headers = ()) -> None:
         """The whole answer as JSON."""
         async with self._turn:
             if not self.has_begun and len(parts) == 1 and isinstance(parts[0], bytes):
-                self.has_begun = True
+                self.has_begun = self._has_ended = True
                 await send_json(self._send, 200, parts[0], headers)
                 return
             await self._begin((*headers, (b"content-length", str(length_of(parts)).encode())))
@@ -107,10 +108,12 @@ class ClientAnswer:
             await self._body(event("error", _as_event(error)) if self._streamed else body, more=False)
 
     async def relay(self, message: Message) -> None:
-        """Passes on a message that is somebody else's."""
+        """Passes on a message that is somebody else's; its head goes nowhere where a sign of life was sooner."""
         async with self._turn:
+            is_late = self.has_begun and message["type"] == "http.response.start"
             self.has_begun = self.is_relayed = True
-            await self._send(message)
+            if not is_late:
+                await self._send(message)
 
 
 def _as_event(error: ImagegateError) -> bytes:

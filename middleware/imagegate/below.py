@@ -13,7 +13,7 @@ from imagegate.answering import ClientAnswer
 from imagegate.asgi import without_headers
 from imagegate.errors import UpstreamError
 from imagegate.exchange import EVENT, REPLY, ImageReply, StreamEvent
-from imagegate.failures import uncertain
+from imagegate.failures import failure, uncertain
 from imagegate.formats import Facts, inspect
 from imagegate.incoming import HOLD, EventIntake, is_plain, with_pictures
 from imagegate.pictures import HEAD, PictureSink, Reception
@@ -167,9 +167,12 @@ class AnswerFromBelow:
             await self._answer.relay({"type": "http.response.body", "body": body, "more_body": True})
         await self._answer.relay({"type": "http.response.body", "body": b"".join(self._held[-1:])})
 
-    def unchanged_body(self) -> bytes:
-        """What was held, where it can no longer be sent as it is."""
-        return b"".join(self._held)
+    def error(self) -> UpstreamError:
+        """What was held, as an error, where the answer has begun and it can no longer be sent as it is."""
+        status = self._start.get("status", 200)
+        if status >= 400:
+            return failure(status, _object(b"".join(self._held)))
+        return uncertain("The provider's reply carries no image.")
 
     async def close(self) -> None:
         for intake in (self._reception, self._events):

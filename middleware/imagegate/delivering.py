@@ -13,7 +13,6 @@ from imagegate.delivery import Delivery, Form, check_count, fewer, size_changes
 from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import Exchange, ImageReply, Picture, StreamEvent
-from imagegate.failures import uncertain
 from imagegate.formats import Facts
 from imagegate.outgoing import completed_events, event_parts, reply_parts
 from imagegate.replies import is_final, usage_of
@@ -101,7 +100,7 @@ class Delivering:
                 raise fewer(self._exchange.request.n, progress.images_delivered)
             await self._answer.end()
         elif self._answer.has_begun and not self._answer.is_relayed:
-            raise uncertain("The provider's reply carries no image.")
+            raise below.error()
         else:
             await below.send_unchanged()
 
