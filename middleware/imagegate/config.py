@@ -16,6 +16,7 @@ from imagegate.contract import ContractDocument, Contracts, load_contracts, read
 from imagegate.errors import ConfigError
 from imagegate.registry import installed, load_adapter
 from imagegate.toml_lines import line_of
+from imagegate.usage import TokenKind
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -101,6 +102,56 @@ class AccessConfig(_Section, frozen=True, kw_only=True):
     """Who may use the gateway (``[access]``)."""
 
     keys: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """What logs and the console call the keys, in the same order; default: ``key-1``, ``key-2``."""
+
+    def named_keys(self) -> dict[str, str]:
+        """Name -> key."""
+        names = self.names or tuple(f"key-{place}" for place in range(1, len(self.keys) + 1))
+        return dict(zip(names, self.keys, strict=True))
+
+
+class LogConfig(_Section, frozen=True, kw_only=True):
+    """What log lines may say beyond facts (``[log]``)."""
+
+    prompts: bool = False
+    links: bool = False
+    """Of delivered pictures; whoever has one can load the picture."""
+
+
+class MetricsConfig(_Section, frozen=True, kw_only=True):
+    """``/metrics`` of a gateway that stands alone (``[metrics]``)."""
+
+    key: str = ""
+    """That a scraper must send as ``Authorization: Bearer``; default: anybody may read."""
+
+
+class ConsoleConfig(_Section, frozen=True, kw_only=True):
+    """The page at ``/console`` (``[console]``)."""
+
+    enabled: bool | None = None
+    """Default: only where the gateway stands alone."""
+    exchanges: int = 50
+    """How many of the last ones are kept, in memory."""
+    operators: tuple[str, ...] = ()
+    """Names of keys that see everybody's exchanges; others see their own."""
+
+
+class ModelPrice(_Section, frozen=True, kw_only=True):
+    """What a model costs."""
+
+    image: float = 0.0
+    """Each image."""
+    tokens: Mapping[TokenKind, float] = {}
+    """A million tokens, by kind."""
+
+
+class PricesConfig(_Section, frozen=True, kw_only=True):
+    """What providers charge (``[prices]``)."""
+
+    currency: str = "USD"
+    models: Mapping[str, ModelPrice] = {}
+    """``upstream/model``, or a model wherever it is."""
 
 
 class LimitsConfig(_Section, frozen=True, kw_only=True):
@@ -137,6 +188,10 @@ class Config(_Section, frozen=True, kw_only=True):
     policy: PolicyConfig = PolicyConfig()
     access: AccessConfig = AccessConfig()
     limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    console: ConsoleConfig = ConsoleConfig()
+    prices: PricesConfig = PricesConfig()
 
     def contracts(self) -> dict[str, Contracts]:
         """Upstream -> model -> contract: the adapters' own, with what the configuration adds. Raises `ConfigError`."""
@@ -323,6 +378,7 @@ def _check(config: Config) -> None:
     for name, value in msgspec.structs.asdict(config.limits).items():
         if value < 1:
             raise _KeyedError(f"limits.{name}: must be at least 1", ("limits", name))
+    _check_visibility(config)
     names: set[str] = set()
     for index, upstream in enumerate(config.upstreams):
         _check_upstream(config, upstream, index, names)
@@ -344,6 +400,31 @@ def _check(config: Config) -> None:
             )
         if not addresses:
             raise _KeyedError(f"routes.{model}: names no upstream", ("routes", model))
+
+
+def _check_visibility(config: Config) -> None:
+    access, console, prices = config.access, config.console, config.prices
+    if access.names and len(access.names) != len(access.keys):
+        raise _KeyedError(f"access.names: must name all {len(access.keys)} keys", ("access", "names"))
+    for place, name in enumerate(access.names):
+        if not _NAME.fullmatch(name) or name in access.names[:place] or name in access.keys:
+            raise _KeyedError(
+                f"access.names[{place}]: must be letters, digits, '.', '_' and '-', no other's name and no key",
+                ("access", "names", place),
+            )
+    for place, operator in enumerate(console.operators):
+        if operator not in access.named_keys():
+            raise _KeyedError(f"console.operators[{place}]: access.names has no such name", ("console", "operators"))
+    if not 1 <= console.exchanges <= 10_000:
+        raise _KeyedError("console.exchanges: must be from 1 to 10000", ("console", "exchanges"))
+    if config.metrics.key and not re.fullmatch(r"[!-~]+", config.metrics.key):
+        raise _KeyedError("metrics.key: has characters that no key has", ("metrics", "key"))
+    if not re.fullmatch(r"[A-Z]{3}", prices.currency):
+        raise _KeyedError(f"prices.currency: {prices.currency!r} is no code such as 'USD'", ("prices", "currency"))
+    for model, price in prices.models.items():
+        for amount in (price.image, *price.tokens.values()):
+            if not 0 <= amount < 10**9:
+                raise _KeyedError(f"prices.models.{model}: must not be negative", ("prices", "models", model))
 
 
 def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names: set[str]) -> None:

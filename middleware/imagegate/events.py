@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from time import perf_counter
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 import msgspec
-import structlog
 
 from imagegate.changes import Change
 from imagegate.errors import ImagegateError, UpstreamError
+from imagegate.logger import get_logger
 from imagegate.usage import sum_usage
+
+if TYPE_CHECKING:
+    from imagegate.capture import Capture
+    from imagegate.names import Names
 
 PROGRESS_KEY: Final = "imagegate.progress"
 """Scope key of the `Progress`; the outermost layer puts it there and answers the errors of all others."""
@@ -116,13 +121,19 @@ class Progress:
     fit_changes: tuple[Change, ...] = ()
     reference_changes: tuple[Change, ...] = ()
     reply_changes: tuple[Change, ...] = ()
+    changes_header: str = ""
+    """All of them, as the client was told."""
     error_code: str = ""
     outcome: str = ""
     """Of a failed upstream call: ``not_sent``, ``rejected`` or ``uncertain``."""
+    capture: Capture | None = None
+    """Takes down the exchange word for word; None: nobody asked for that."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        all_changes = (*self.route_changes, *self.fit_changes, *self.reference_changes, *self.reply_changes)
+        all_changes = self.route_changes + self.fit_changes + self.reference_changes + self.reply_changes
+        if len(all_changes) < 2:
+            return all_changes
         # The parts of a split request all change in the same way.
         return tuple(change for place, change in enumerate(all_changes) if change not in all_changes[:place])
 
@@ -155,17 +166,22 @@ class Progress:
             self.usage = usage if self.usage is None else sum_usage([self.usage, usage])
 
 
-class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ExchangeRecord(msgspec.Struct, frozen=True):
     """One exchange that has ended. Members without a word here are those of `Progress`."""
 
+    status: int
+    """HTTP status of the answer; 499 where the client left first."""
+    seconds: float
+    outcome_class: OutcomeClass
+    calls: tuple[UpstreamCall, ...]
+    changes: tuple[Change, ...]
+    cost: float | None
+    """Of what was made, in `currency`; None: the configuration has no price for it."""
+    currency: str
     request_id: str
     traceparent: str
     endpoint: str
     """``generations``, ``edits``, ``variations``, ``models`` or ``tasks``."""
-    status: int
-    """HTTP status of the answer; 499 where the client left first."""
-    outcome_class: OutcomeClass
-    seconds: float
     first_byte_seconds: float | None
     queue_seconds: float
     upstream_seconds: float
@@ -188,7 +204,6 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):
     explained: bool
     streamed: bool
     attempts: int
-    calls: tuple[UpstreamCall, ...]
     retries: int
     fallbacks: int
     polls: int
@@ -200,9 +215,11 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):
     fetch_refusals: int
     bytes_in: int
     bytes_out: int
-    changes: tuple[Change, ...]
+    changes_header: str
     error_code: str
     outcome: str
+    capture: Any
+    """A `imagegate.capture.Capture`, where the configuration asks for words."""
 
 
 class Hook(Protocol):
@@ -210,6 +227,15 @@ class Hook(Protocol):
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
         """Called once for each exchange, after the answer was sent."""
+        ...
+
+
+@runtime_checkable
+class ConfiguredHook(Protocol):
+    """A hook that wants to know the names that the gateway knows."""
+
+    def configured(self, names: Names) -> None:
+        """Called once by each gateway that the hook is given to."""
         ...
 
 
@@ -244,10 +270,14 @@ class Hooks:
     """All hooks as one, each told what it has a method for. One that raises is logged and does no other harm."""
 
     def __init__(self, hooks: Sequence[Hook] = ()) -> None:
+        self._configured = [hook.configured for hook in hooks if isinstance(hook, ConfiguredHook)]
         self._ended = [hook.exchange_ended for hook in hooks]
         self._started = [hook.exchange_started for hook in hooks if isinstance(hook, StartHook)]
         self._breaker = [hook.breaker_changed for hook in hooks if isinstance(hook, BreakerHook)]
         self._task = [hook.task_changed for hook in hooks if isinstance(hook, TaskHook)]
+
+    def configured(self, names: Names) -> None:
+        _tell(self._configured, names)
 
     def exchange_started(self, progress: Progress) -> None:
         _tell(self._started, progress)
@@ -268,9 +298,7 @@ def _tell(listeners: Sequence[Callable[..., None]], *facts: object) -> None:
             listener(*facts)
         except Exception as error:
             # Its text is not logged: it may quote what the hook was told.
-            structlog.get_logger("imagegate").error(
-                "a hook failed", hook=getattr(listener, "__qualname__", ""), error=type(error).__name__
-            )
+            get_logger().error("a hook failed", hook=getattr(listener, "__qualname__", ""), error=type(error).__name__)
 
 
 _OUTCOMES_BY_CODE: Final[Mapping[str, OutcomeClass]] = {
@@ -294,31 +322,32 @@ def classify(progress: Progress, status: int) -> OutcomeClass:
     """What became of an exchange: the only place that decides it."""
     if status == 499:
         return "client_left"
+    if status < 400 and not progress.error_code:  # a stream may fail after its head
+        return "explained" if progress.explained else "ok"
     if by_code := _OUTCOMES_BY_CODE.get(progress.error_code):
         return by_code
     if by_call := _OUTCOMES_BY_CALL.get(progress.outcome):
         return by_call
-    if status < 400:
-        return "explained" if progress.explained else "ok"
     if status in (401, 403):
         return "denied"
-    return "invalid" if status < 500 else "internal"
+    return "invalid" if 400 <= status < 500 else "internal"
 
 
-_SHARED: Final = tuple(
-    name
-    for name in ExchangeRecord.__struct_fields__
-    if name not in ("status", "seconds", "outcome_class", "calls", "changes")
-)
+_TAKEN_OVER: Final = attrgetter(*ExchangeRecord.__struct_fields__[7:])
+"""Every member of a record that a `Progress` has, at the cost of one call."""
 
 
-def finish(progress: Progress, *, status: int, seconds: float) -> ExchangeRecord:
+def finish(
+    progress: Progress, *, status: int, seconds: float, cost: float | None = None, currency: str = ""
+) -> ExchangeRecord:
     """The record of an exchange that has ended."""
     return ExchangeRecord(
-        status=status,
-        seconds=seconds,
-        outcome_class=classify(progress, status),
-        calls=tuple(progress.calls),
-        changes=progress.changes,
-        **{name: getattr(progress, name) for name in _SHARED},
+        status,
+        seconds,
+        classify(progress, status),
+        tuple(progress.calls),
+        progress.changes,
+        cost,
+        currency if cost is not None else "",
+        *_TAKEN_OVER(progress),
     )

@@ -8,7 +8,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi import before_shutdown
@@ -22,7 +21,9 @@ from imagegate.http import HTTPClient, Timeouts, Transport
 from imagegate.layers import Admit, Deliver, Fit, Observe, Read, References, Route, Upstream
 from imagegate.layers.base import endpoint_of
 from imagegate.log import LogHook
+from imagegate.logger import get_logger
 from imagegate.models import Models
+from imagegate.names import Names
 from imagegate.not_found import NotFound
 from imagegate.picture_service import PictureService
 from imagegate.reading import ReadLimits
@@ -73,10 +74,11 @@ class ImageGateway:
         self._pictures = PictureService(
             config.delivery, client=self._client, budget=self._budget, max_image=config.limits.image
         )
-        self._hooks = Hooks((LogHook(),) if hooks is None else hooks)
+        self._hooks = Hooks((LogHook(config.log),) if hooks is None else hooks)
+        self._hooks.configured(Names.of(config))
         self._stack: ASGIApp = self._compose()
         for warning in config.warnings():
-            structlog.get_logger("imagegate").warning(warning)
+            get_logger().warning(warning)
 
     def _compose(self) -> ASGIApp:
         """The layers, innermost first."""
@@ -120,7 +122,7 @@ class ImageGateway:
             form_limit=limits.form,
             in_flight=limits.in_flight,
         )
-        return Observe(layer, prefix=prefix, hooks=self._hooks)
+        return Observe(layer, prefix=prefix, hooks=self._hooks, routes=config.routes, prices=config.prices)
 
     def _accounts(self) -> list[Account]:
         config = self.config

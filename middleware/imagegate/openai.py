@@ -26,7 +26,7 @@ _MAX_MEMBERS: Final = 200_000
 _SAFE_INTEGER: Final = 2**63
 
 # Only what holds for every model. What a model makes of a value is its contract's affair.
-_PARAMETERS: Final[Mapping[str, Parameter]] = {
+PARAMETERS: Final[Mapping[str, Parameter]] = {
     "n": Parameter(type="integer", min=1),
     "background": Parameter(),
     "moderation": Parameter(),
@@ -71,7 +71,7 @@ def read_form_fields(pairs: Sequence[tuple[str, str]], operation: Operation, *, 
     for name, value in pairs:
         root, keys = _form_name(name)
         _insert(fields, name, [root, *keys], value)
-    for name, parameter in _PARAMETERS.items():
+    for name, parameter in PARAMETERS.items():
         if isinstance(fields.get(name), str):
             fields[name] = from_text(name, fields[name], parameter)
     check_fields(fields, operation, max_prompt=max_prompt)
@@ -116,7 +116,7 @@ def check_fields(fields: Mapping[str, Any], operation: Operation, *, max_prompt:
                 code="empty_string",
             )
         Parameter(max_length=max_prompt).check("prompt", fields["prompt"])
-    for name, parameter in _PARAMETERS.items():
+    for name, parameter in PARAMETERS.items():
         if fields.get(name) is not None:
             parameter.check(name, fields[name])
 

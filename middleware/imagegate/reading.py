@@ -72,6 +72,8 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
     progress.size_asked = str(request.fields.get("size", ""))
     uploads = [reference for reference in request.references if isinstance(reference, Upload)]
     progress.upload_count, progress.upload_bytes = len(uploads), sum(upload.size or 0 for upload in uploads)
+    if progress.capture:
+        progress.capture.ask(request)
     authorization = header(scope, b"authorization")
     if authorization and not (authorization.isascii() and authorization.decode("latin-1").isprintable()):
         raise AuthenticationError("Incorrect API key provided: it has characters that no key has.")

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 from imagegate.config import Config, default_config, load_config
@@ -31,23 +34,38 @@ def find_config() -> Config:
 
 def configure_logs(style: str) -> None:
     """Log lines on standard error, as ``json`` or for the ``console``. Only for a process that is ours."""
+    processors: list[Any]
+    factory: Any
     # Tracebacks without local variables: those hold keys and prompts.
-    processors: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     if style == "console":
-        processors.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
+        processors = [
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
+        factory = structlog.PrintLoggerFactory(sys.stderr)
     else:
         without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        processors += [structlog.processors.ExceptionRenderer(without_locals), structlog.processors.JSONRenderer()]
+        processors = [structlog.processors.ExceptionRenderer(without_locals), _as_json]
+        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=factory,
         cache_logger_on_first_use=True,
     )
+
+
+def _as_json(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
+    """A line of JSON, in one step: every exchange writes one, and a chain of processors costs three times as much."""
+    line = {
+        "timestamp": datetime.now(UTC).isoformat(),
+        "level": "error" if level == "exception" else level,
+        **structlog.contextvars.get_contextvars(),
+        **event,
+    }
+    return msgspec.json.encode(line, enc_hook=repr)
 
 
 def create_app() -> ImageGateway:

@@ -17,11 +17,6 @@ TOKEN_KINDS: Final[tuple[TokenKind, ...]] = (
     "output_image",
     "output",
 )
-# The Images API says input and output, chat completions (and gateways made for them) prompt and completion.
-_SIDES: Final = (
-    (("input_tokens", "prompt_tokens"), ("input_tokens_details", "prompt_tokens_details"), "input"),
-    (("output_tokens", "completion_tokens"), ("output_tokens_details", "completion_tokens_details"), "output"),
-)
 _MOST: Final = 10**12
 
 
@@ -48,19 +43,41 @@ def tokens_by_kind(usage: Mapping[str, Any] | None) -> dict[TokenKind, int]:
     found: dict[TokenKind, int] = {}
     if usage is None:
         return found
-    for names, detail_names, side in _SIDES:
-        total = next((count for name in names if (count := _count(usage.get(name)))), 0)
-        details = next((value for name in detail_names if isinstance(value := usage.get(name), Mapping)), {})
-        text, image = _count(details.get("text_tokens")), _count(details.get("image_tokens"))
-        cached = _count(details.get("cached_tokens")) if side == "input" else 0
-        cached = min(cached, text or total)
-        rest = max(0, total - text - image - (0 if text else cached))
-        parts = {f"{side}_text": text - cached if text else 0, f"{side}_image": image, side: rest}
-        if cached:
-            parts["input_cached"] = cached
-        found |= {kind: parts[kind] for kind in TOKEN_KINDS if parts.get(kind)}
+    total, text, image, cached = _side(usage, "input_tokens", "prompt_tokens")
+    cached = min(cached, text or total)
+    if text > cached:
+        found["input_text"] = text - cached
+    if image:
+        found["input_image"] = image
+    if cached:
+        found["input_cached"] = cached
+    if (rest := total - text - image - (0 if text else cached)) > 0:
+        found["input"] = rest
+    total, text, image, _ = _side(usage, "output_tokens", "completion_tokens")
+    if text:
+        found["output_text"] = text
+    if image:
+        found["output_image"] = image
+    if (rest := total - text - image) > 0:
+        found["output"] = rest
     return found
 
 
+def _side(usage: Mapping[str, Any], name: str, other: str) -> tuple[int, int, int, int]:
+    """Total, text, image and cached tokens. The Images API says input and output, others prompt and completion."""
+    if name not in usage and other in usage:
+        name = other
+    details = usage.get(f"{name}_details")
+    if not isinstance(details, Mapping) or not details:
+        return _count(usage.get(name)), 0, 0, 0
+    get = details.get
+    return (
+        _count(usage.get(name)),
+        _count(get("text_tokens")),
+        _count(get("image_tokens")),
+        _count(get("cached_tokens")),
+    )
+
+
 def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _MOST else 0
+    return value if type(value) is int and 0 < value < _MOST else 0

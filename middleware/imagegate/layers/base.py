@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from time import perf_counter
 from typing import Final, Literal
 
 import msgspec
@@ -124,11 +125,12 @@ def _as_bytes(scope: Scope, request: ImageRequest, receive: Receive) -> tuple[Sc
 
 
 class Answer:
-    """The outermost `send`: adds what the gateway says about the exchange, and knows whether it has begun."""
+    """The outermost `send`: adds what the gateway says about the exchange, and knows whether and when it has begun."""
 
     def __init__(self, send: Send, progress: Progress) -> None:
         self._send = send
         self._progress = progress
+        self._started = perf_counter()
         self.status: int | None = None
         """Of the answer, once it has begun."""
 
@@ -138,7 +140,17 @@ class Answer:
             own = self._headers()
             kept = without_headers(message.get("headers", ()), *(name for name, _ in own))
             message = {**message, "headers": [*kept, *own]}
+        elif body := message.get("body"):
+            self._count(body)
         await self._send(message)
+
+    def _count(self, body: bytes) -> None:
+        progress = self._progress
+        progress.bytes_out += len(body)
+        if progress.first_byte_seconds is None:
+            progress.first_byte_seconds = perf_counter() - self._started
+        if progress.capture:
+            progress.capture.answer(body)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         progress = self._progress
@@ -149,8 +161,9 @@ class Answer:
             headers.append((b"imagegate-upstream", progress.upstream.encode()))
         if not progress.contract:
             headers.append((b"imagegate-contract", b"none"))
-        if progress.changes:
-            headers.append((b"imagegate-changes", header_value(progress.changes).encode()))
+        if changes := progress.changes:
+            progress.changes_header = header_value(changes)
+            headers.append((b"imagegate-changes", progress.changes_header.encode()))
         return headers
 
 

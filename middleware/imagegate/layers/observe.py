@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextvars import Token
+from os import urandom
 from time import perf_counter
-from uuid import uuid4
+from typing import Any
 
-import structlog
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from imagegate.asgi import ClientDisconnected, header, send_error
+from imagegate.capture import Capture
+from imagegate.config import PricesConfig
 from imagegate.errors import ImagegateError
 from imagegate.events import PROGRESS_KEY, Hook, Hooks, Progress, finish
 from imagegate.layers.base import Answer, Layer, answer_errors, endpoint_of
 from imagegate.log import LogHook
+from imagegate.logger import get_logger
+from imagegate.prices import cost_of
+from imagegate.trace import read_traceparent, trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -25,11 +32,26 @@ class Observe(Layer):
 
     Args:
         hooks: told about every exchange; default: one log line each.
+        routes: models that the record may name as routes.
+        prices: what a record's cost is reckoned by; None: it has none.
+        capture: makes what takes an exchange down word for word; None: nothing is.
     """
 
-    def __init__(self, app: ASGIApp, *, prefix: str = "/v1", hooks: Hooks | Sequence[Hook] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        prefix: str = "/v1",
+        hooks: Hooks | Sequence[Hook] | None = None,
+        routes: Container[str] = (),
+        prices: PricesConfig | None = None,
+        capture: Callable[[], Capture] | None = None,
+    ) -> None:
         super().__init__(app, prefix=prefix)
         self.hooks = hooks if isinstance(hooks, Hooks) else Hooks((LogHook(),) if hooks is None else hooks)
+        self._routes = routes
+        self._prices = prices
+        self._capture = capture
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = endpoint_of(scope, self.prefix) if scope["type"] == "http" else None
@@ -37,29 +59,39 @@ class Observe(Layer):
             await super().__call__(scope, receive, send)
             return
         progress = Progress(endpoint, request_id=_request_id(scope))
+        progress.traceparent = read_traceparent(header(scope, b"traceparent"))
+        progress.capture = self._capture() if self._capture else None
         answer = Answer(send, progress)
         started = perf_counter()
         self.hooks.exchange_started(progress)
+        bound = _bind(progress)
         try:
-            with structlog.contextvars.bound_contextvars(request_id=progress.request_id):
-                await answer_errors(self, {**scope, PROGRESS_KEY: progress}, receive, answer)
+            await answer_errors(self, {**scope, PROGRESS_KEY: progress}, _counted(receive, progress), answer)
         except ClientDisconnected:
             progress.error_code = "client_disconnected"
             answer.status = 499
         except Exception:
             progress.error_code = "internal_error"
-            structlog.get_logger("imagegate").exception("unexpected error", request_id=progress.request_id)
+            get_logger().exception("unexpected error", request_id=progress.request_id)
             if answer.status is not None:
                 raise  # the answer has begun; the server hangs up, so that nobody takes it for whole
             # What was sent upstream may have been paid for: the official SDKs must not send it again.
             paid = [(b"x-should-retry", b"false")] if progress.attempts else []
             await send_error(answer, ImagegateError("The gateway failed.", code="internal_error", headers=paid))
         finally:
+            reset_contextvars(**bound)
             seconds = perf_counter() - started
             if answer.status is None and isinstance(sys.exc_info()[1], BaseException):
                 progress.error_code = progress.error_code or "cancelled"
-            record = finish(progress, status=answer.status or 499, seconds=seconds)
-            self.hooks.exchange_ended(record)
+            self._tell(progress, status=answer.status or 499, seconds=seconds)
+
+    def _tell(self, progress: Progress, *, status: int, seconds: float) -> None:
+        if progress.model in self._routes:
+            progress.route = progress.model
+        cost, currency = None, ""
+        if self._prices is not None and self._prices.models:
+            cost, currency = cost_of(progress, self._prices), self._prices.currency
+        self.hooks.exchange_ended(finish(progress, status=status, seconds=seconds, cost=cost, currency=currency))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.down(scope, receive, send)
@@ -68,4 +100,21 @@ class Observe(Layer):
 def _request_id(scope: Scope) -> str:
     """The client's own, where it is one that a log can hold; else a new one."""
     sent = header(scope, b"x-request-id")
-    return sent.decode() if sent and _REQUEST_ID.fullmatch(sent) else f"req_{uuid4().hex}"
+    return sent.decode() if sent and _REQUEST_ID.fullmatch(sent) else f"req_{urandom(16).hex()}"
+
+
+def _bind(progress: Progress) -> Mapping[str, Token[Any]]:
+    """Every line that is logged during the exchange names it."""
+    if progress.traceparent:
+        return bind_contextvars(request_id=progress.request_id, trace_id=trace_id(progress.traceparent))
+    return bind_contextvars(request_id=progress.request_id)
+
+
+def _counted(receive: Receive, progress: Progress) -> Receive:
+    async def counted() -> Message:
+        message = await receive()
+        if body := message.get("body"):
+            progress.bytes_in += len(body)
+        return message
+
+    return counted

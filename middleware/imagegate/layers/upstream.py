@@ -49,6 +49,8 @@ class Upstream(Layer):
             )
         extension = (scope.get("extensions") or {}).get(REPLY)
         taker = None if extension is None else Taker.of(extension, send, account.origin)
+        if progress.capture:
+            progress.capture.send(account.name, request)
         with progress.call(account.name, exchange.request.model):
             reply = await converse(
                 self._client,

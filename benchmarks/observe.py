@@ -1,0 +1,106 @@
+"""What seeing costs: CPU microseconds of an exchange with and without Observe, its log line and its metrics.
+
+An exchange with all facts of a generation (one POST, two changes, usage, one picture as a link) goes through a layer
+that does nothing else, with and without Observe above it. Rounds alternate, so that both meet the same machine; the
+median of the rounds is shown. Log lines are written as a gateway that stands alone writes them, to ``/dev/null``.
+
+    python benchmarks/observe.py [--requests N] [--rounds N] [--workers]
+
+``--workers``: metrics in files that processes share, as with ``imagegate serve --workers``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+
+from starlette.types import Message, Receive, Scope, Send
+
+GOAL = 60.0
+BODY = b'{"created": 1, "data": [{"url": "https://img.example/1.png"}]}'
+HEADERS = [(b"content-type", b"application/json"), (b"user-agent", b"bench"), (b"content-length", b"64")]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--requests", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--workers", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.workers:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when the client is imported
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - where log lines go, as long as the process lives
+        without, with_it = asyncio.run(measure(options.requests, options.rounds))
+    cost = with_it - without
+    print(f"without Observe    {without:8.1f} us CPU per request")
+    print(f"with Observe       {with_it:8.1f} us CPU per request")
+    print(f"Observe costs      {cost:8.1f} us, {with_it / without:.1f} times the bare layer; goal: under {GOAL:g} us")
+    return 0 if cost < GOAL else 1
+
+
+async def measure(requests: int, rounds: int) -> tuple[float, float]:
+    """CPU microseconds per request, without and with."""
+    from prometheus_client import CollectorRegistry
+
+    from imagegate.changes import Change
+    from imagegate.config import ModelPrice, PricesConfig
+    from imagegate.events import PROGRESS_KEY, Progress
+    from imagegate.layers import Layer, Observe
+    from imagegate.log import LogHook
+    from imagegate.prometheus import PrometheusHook
+    from imagegate.standalone import configure_logs
+
+    changes = (Change("size", "mapped", "1920x1080", "1920x1088"), Change("style", "dropped"))
+    usage = {"input_tokens": 12, "output_tokens": 2000, "input_tokens_details": {"text_tokens": 12, "image_tokens": 0}}
+
+    class Handler(Layer):
+        """Stands for everything below, and writes down what an ordinary generation does."""
+
+        async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+            progress: Progress = scope[PROGRESS_KEY]
+            await receive()
+            progress.model, progress.upstream, progress.upstream_model = "gpt-image-2", "tokenlab", "gpt-image-2"
+            progress.images_asked, progress.size_asked, progress.fit_changes = 1, "1920x1080", changes
+            with progress.call("tokenlab", "gpt-image-2"):
+                progress.attempts += 1
+            progress.replied(1, usage)
+            progress.upstream_seconds, progress.delivery_seconds = 1.2, 0.1
+            progress.form, progress.images_delivered, progress.sizes_made = "url", 1, ("1920x1088",)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": BODY})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": BODY}
+
+    async def send(message: Message) -> None: ...
+
+    configure_logs("json")
+    bare = Handler(receive)
+    prices = PricesConfig(models={"gpt-image-2": ModelPrice(image=0.04)})
+    hooks = [LogHook(), PrometheusHook(registry=CollectorRegistry())]
+    observed = Observe(Handler(receive), hooks=hooks, prices=prices)
+
+    async def run(app: Layer, extra: bool) -> float:
+        started = time.process_time_ns()
+        for _ in range(requests):
+            scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "headers": HEADERS}
+            if extra:
+                scope[PROGRESS_KEY] = Progress("generations")
+            await app(scope, receive, send)
+        return (time.process_time_ns() - started) / requests / 1000
+
+    figures: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(rounds):
+        for without in (True, False):
+            figures[without].append(await run(bare if without else observed, without))
+    return statistics.median(figures[True]), statistics.median(figures[False])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

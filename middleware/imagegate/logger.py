@@ -1,0 +1,45 @@
+"""The logger ``imagegate``: structlog's where the process has configured it, else the standard library's.
+
+A host application has set up one of the two its own way, and lines go there. Nothing here configures either; a gateway
+that stands alone does so in `imagegate.standalone`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import structlog
+
+NAME: Final = "imagegate"
+
+
+def get_logger() -> Any:
+    """The logger of everything in this package, with structlog's methods."""
+    return structlog.get_logger(NAME) if structlog.is_configured() else get_plain_logger()
+
+
+def get_plain_logger() -> Any:
+    """structlog's methods in front of the standard library's logger, whatever is configured."""
+    return structlog.wrap_logger(
+        logging.getLogger(NAME),
+        processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _as_plain_line],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _as_plain_line(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
+    """``exchange status=200 ...`` for plain formatters, the same facts as ``record.imagegate`` for structured ones."""
+    exc_info = event.pop("exc_info", None)
+    facts = {name: value for name, value in event.items() if name != "event"}
+    words = [str(event["event"]), *(f"{name}={_word(value)}" for name, value in facts.items())]
+    # The message is no template, so that a per cent sign in it stays one.
+    return (" ".join(words),), {"extra": {NAME: facts}, "exc_info": exc_info}
+
+
+def _word(value: object) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    quoted = not text or not text.isprintable() or any(character in ' "=' for character in text)
+    return repr(text) if quoted else text
