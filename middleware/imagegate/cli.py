@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,16 +99,33 @@ def _serve(options: argparse.Namespace) -> int:
         raise ConfigError("serving alone needs uvicorn: pip install 'imagegate[server]'") from None
     # uvicorn raises the signal that ended it once more; having drained, that is no failure.
     signal.signal(signal.SIGTERM, _exit_well)
-    uvicorn.run(
-        "imagegate.standalone:create_app",
-        factory=True,
-        host=options.host,
-        port=options.port,
-        workers=options.workers,
-        access_log=False,  # the gateway writes a line of its own
-        server_header=False,
-    )
+    with _shared_metrics(options.workers):
+        uvicorn.run(
+            "imagegate.standalone:create_app",
+            factory=True,
+            host=options.host,
+            port=options.port,
+            workers=options.workers,
+            access_log=False,  # the gateway writes a line of its own
+            server_header=False,
+        )
     return 0
+
+
+@contextlib.contextmanager
+def _shared_metrics(workers: int) -> Generator[None]:
+    """A folder in which several processes count together, unless the operator has named one."""
+    from imagegate.scraping import FOLDER_VARIABLE
+
+    if workers == 1 or os.environ.get(FOLDER_VARIABLE):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="imagegate-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[FOLDER_VARIABLE]
 
 
 def _exit_well(number: int, frame: object) -> None:

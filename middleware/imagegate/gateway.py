@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from os import PathLike
 from pathlib import Path
@@ -12,8 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi import before_shutdown
 from imagegate.bridge import Bridge
+from imagegate.capture import Capture
 from imagegate.catalog import Catalog
 from imagegate.config import Config, default_config, load_config
+from imagegate.console import Console, is_console_path
 from imagegate.errors import ConfigError
 from imagegate.events import Hook, Hooks
 from imagegate.forms import FormLimits
@@ -42,6 +44,7 @@ class ImageGateway:
         app: gets every request that is not for the gateway.
         config: a `Config`, or the path of a TOML file; None: providers whose ``<NAME>_API_KEY`` is set.
         hooks: told about every exchange; default: one log line each.
+        alone: nothing else is served here, so the console is on where the configuration does not say.
         transport: in place of the gateway's own HTTP client, for tests; not closed by the gateway.
 
     Raises:
@@ -55,26 +58,30 @@ class ImageGateway:
         *,
         config: Config | str | PathLike[str] | None = None,
         hooks: Sequence[Hook] | None = None,
+        alone: bool = False,
         transport: Transport | None = None,
     ) -> None:
         self.app: ASGIApp = NotFound() if app is None else app
         self._failure: ConfigError | None = None
         self._client = HTTPClient(transport=transport)
         try:
-            self._set_up(_config(config), hooks)
+            self._set_up(_config(config), hooks, alone=alone)
         except ConfigError as error:
             if app is None:
                 raise
             self._failure = error
 
-    def _set_up(self, config: Config, hooks: Sequence[Hook] | None) -> None:
+    def _set_up(self, config: Config, hooks: Sequence[Hook] | None, *, alone: bool) -> None:
         self.config = config
         self.catalog = Catalog(config.contracts(), config.routes)
         self._budget = Budget(total=config.limits.spool, memory=config.limits.spool_memory)
         self._pictures = PictureService(
             config.delivery, client=self._client, budget=self._budget, max_image=config.limits.image
         )
-        self._hooks = Hooks((LogHook(config.log),) if hooks is None else hooks)
+        hooks = (LogHook(config.log),) if hooks is None else tuple(hooks)
+        with_console = alone if config.console.enabled is None else config.console.enabled
+        self._console = self._new_console() if with_console else None
+        self._hooks = Hooks(hooks if self._console is None else (*hooks, self._console))
         self._hooks.configured(Names.of(config))
         self._stack: ASGIApp = self._compose()
         for warning in config.warnings():
@@ -86,6 +93,7 @@ class ImageGateway:
         limits, policy, delivery, prefix = config.limits, config.policy, config.delivery, config.prefix
         pictures = self._pictures
         accounts = self._accounts()
+        self._origins = {account.name: (account.origin,) for account in accounts}
         bridge = Bridge(
             accounts={account.name: account for account in accounts},
             client=self._client,
@@ -117,12 +125,32 @@ class ImageGateway:
         layer = Admit(
             layer,
             prefix=prefix,
-            keys=config.access.keys,
+            keys=config.access.named_keys(),
             json_limit=limits.json_body,
             form_limit=limits.form,
             in_flight=limits.in_flight,
         )
-        return Observe(layer, prefix=prefix, hooks=self._hooks, routes=config.routes, prices=config.prices)
+        capture: Callable[[], Capture] | None = self._console.capture if self._console else None
+        if capture is None and (config.log.prompts or config.log.links):
+            capture = Capture
+        return Observe(
+            layer, prefix=prefix, hooks=self._hooks, routes=config.routes, prices=config.prices, capture=capture
+        )
+
+    def _new_console(self) -> Console:
+        config = self.config
+        return Console(
+            load=self._load_picture,
+            keys=config.access.named_keys(),
+            operators=config.console.operators,
+            exchanges=config.console.exchanges,
+            prefix=config.prefix,
+            local_only=config.console.enabled is None and not config.access.keys,
+        )
+
+    async def _load_picture(self, link: str, upstream: str, scope: Scope) -> bytes | None:
+        """A picture of an answer, for the console: from our own store, or from the provider through the guard."""
+        return await self._pictures.read(link, scope, trusted_origins=self._origins.get(upstream, ()))
 
     def _accounts(self) -> list[Account]:
         config = self.config
@@ -153,6 +181,9 @@ class ImageGateway:
                 return
             if self._pictures.serves(scope):
                 await self._pictures.serve(scope, receive, send)
+                return
+            if self._console is not None and is_console_path(scope):
+                await self._console(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
             send = before_shutdown(send, self.aclose)

@@ -16,9 +16,15 @@ from typing import Any
 
 import msgspec
 import structlog
+from prometheus_client import CollectorRegistry, disable_created_metrics
+from starlette.types import Receive, Scope, Send
 
 from imagegate.config import Config, default_config, load_config
+from imagegate.events import Hook
 from imagegate.gateway import ImageGateway
+from imagegate.log import LogHook
+from imagegate.prometheus import PrometheusHook
+from imagegate.scraping import ServeMetrics
 
 CONFIG_VARIABLE = "IMAGEGATE_CONFIG"
 LOG_VARIABLE = "IMAGEGATE_LOG"
@@ -68,10 +74,24 @@ def _as_json(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
     return msgspec.json.encode(line, enc_hook=repr)
 
 
-def create_app() -> ImageGateway:
+class Standalone:
+    """The gateway with what only a process of its own has: ``/metrics``, and the console unless switched off."""
+
+    def __init__(self, config: Config) -> None:
+        disable_created_metrics()  # when a series began is nothing that anybody watches; it doubles the page
+        registry = CollectorRegistry()
+        hooks: list[Hook] = [LogHook(config.log), PrometheusHook(registry=registry)]
+        self.gateway = ImageGateway(config=config, hooks=hooks, alone=True)
+        self._app = ServeMetrics(self.gateway, registry=registry, key=config.metrics.key)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+def create_app() -> Standalone:
     """The ASGI application. Raises `ConfigError`."""
     configure_logs(os.environ.get(LOG_VARIABLE) or ("console" if sys.stderr.isatty() else "json"))
-    return ImageGateway(config=find_config())
+    return Standalone(find_config())
 
 
 def __getattr__(name: str) -> Any:

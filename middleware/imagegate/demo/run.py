@@ -64,6 +64,8 @@ def _send_all(address: str, providers: Mapping[str, Starlette], folder: Path) ->
     # A key is needed by the SDK only: this gateway is open, and each provider gets its own.
     with openai.OpenAI(base_url=f"{address}/v1", api_key="not-needed", max_retries=0) as client:
         for number, request in enumerate(REQUESTS, start=1):
+            with urllib.request.urlopen(f"{address}/console/exchanges", timeout=30):  # noqa: S310 - our own
+                pass  # as an open page does, so that the console keeps pictures that are no links
             step = _Step(number, request)
             before = {name: app.state.requests_seen for name, app in providers.items()}
             step.ask(client)
@@ -246,7 +248,9 @@ def _stay(address: str) -> None:
         f"\nThe gateway stays up. Try it:\n\n"
         f"  curl {address}/v1/images/generations -H 'Content-Type: application/json' \\\n"
         f'    -d \'{{"model": "nano-banana-pro", "prompt": "A red bicycle", "size": "1792x1024"}}\'\n\n'
-        f"Add -H 'Imagegate-Explain: ?1' to see what would be sent. Models: {address}/v1/models\n"
+        f"Add -H 'Imagegate-Explain: ?1' to see what would be sent. Models: {address}/v1/models\n\n"
+        f"  Console  {address}/console   what became of each request, and a playground\n"
+        f"  Metrics  {address}/metrics\n\n"
         f"Ctrl-C ends it.",
         flush=True,
     )

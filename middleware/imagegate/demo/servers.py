@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from imagegate.config import load_config
 from imagegate.demo.providers import onetoken, toapis, tokenbay, tokenlab, tokmodel
-from imagegate.gateway import ImageGateway
+from imagegate.standalone import Standalone
 
 _SECONDS_TO_START: Final = 20.0
 
@@ -80,6 +80,6 @@ def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
 
 @contextlib.contextmanager
 def gateway(config: Path, *, port: int) -> Generator[int]:
-    """The gateway with a configuration file: its port."""
-    with serving(ImageGateway(config=load_config(config)), port=port) as bound:
+    """The gateway with a configuration file, as it stands alone: its port."""
+    with serving(Standalone(load_config(config)), port=port) as bound:
         yield bound

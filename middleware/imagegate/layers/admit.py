@@ -5,13 +5,14 @@ Refusals do not hang up: a client that is still sending would lose the answer. T
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi import header, too_large
-from imagegate.errors import AuthenticationError, Overloaded
+from imagegate.errors import Overloaded
+from imagegate.events import PROGRESS_KEY, Progress
+from imagegate.keys import Keys
 from imagegate.layers.base import Layer
 from imagegate.reading import DEFAULT_LIMITS
 
@@ -20,7 +21,7 @@ class Admit(Layer):
     """Refuses strangers, bodies that are too large, and more requests than the gateway may hold.
 
     Args:
-        keys: that clients must send as ``Authorization: Bearer``; empty: anybody may come in.
+        keys: that clients must send as ``Authorization: Bearer``, by name or without; empty: anybody may come in.
         json_limit: bytes of a JSON body, by ``Content-Length``.
         form_limit: bytes of a form.
         in_flight: requests at a time.
@@ -31,19 +32,20 @@ class Admit(Layer):
         app: ASGIApp,
         *,
         prefix: str = "/v1",
-        keys: Collection[str] = (),
+        keys: Mapping[str, str] | Collection[str] = (),
         json_limit: int = DEFAULT_LIMITS.json_body,
         form_limit: int = DEFAULT_LIMITS.form.form,
         in_flight: int = 2000,
     ) -> None:
         super().__init__(app, prefix=prefix)
-        self._keys = tuple(key.encode() for key in keys)
+        self._keys = Keys(keys)
         self._json_limit = json_limit
         self._form_limit = form_limit
         self._places = in_flight
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._check_key(header(scope, b"authorization"))
+        progress: Progress = scope[PROGRESS_KEY]
+        progress.key_name = self._keys.name_of(header(scope, b"authorization"))
         is_form = (header(scope, b"content-type") or b"").lower().startswith(b"multipart/form-data")
         limit = self._form_limit if is_form else self._json_limit
         if scope["method"] == "GET":  # has no body and sends nothing upstream
@@ -62,21 +64,3 @@ class Admit(Layer):
             await self.down(scope, receive, send)
         finally:
             self._places += 1
-
-    def _check_key(self, authorization: bytes | None) -> None:
-        if not self._keys:
-            return
-        scheme, _, key = (authorization or b"").strip().partition(b" ")
-        if scheme.lower() != b"bearer" or not key.strip():
-            raise AuthenticationError(
-                "You did not provide an API key. Send it as 'Authorization: Bearer YOUR_KEY'.",
-                code="missing_api_key",
-                headers=[(b"www-authenticate", b"Bearer")],
-            )
-        # Every key is compared, so that the time taken does not tell which one came near.
-        matches = [hmac.compare_digest(key.strip(), known) for known in self._keys]
-        if not any(matches):
-            raise AuthenticationError(
-                "Incorrect API key provided.",
-                headers=[(b"www-authenticate", b"Bearer")],
-            )
