@@ -39,7 +39,8 @@ class Capture:
         self.prompt = shown(request.fields.get("prompt", ""))
         self.asked = shown(fields)
         if request.images:
-            self.asked["image"] = [_reference(image) for image in request.images]
+            images = [_reference(image) for image in request.images]
+            self.asked["image"] = images if len(images) > 1 else images[0]
         if request.mask is not None:
             self.asked["mask"] = _reference(request.mask)
 

@@ -80,6 +80,12 @@ METRICS: Final[Mapping[str, Metric]] = {
             ("upstream", "model"),
             "Of these POSTs, with the wait for a task.",
         ),
+        Metric(
+            "imagegate_uncertain_outcomes_total",
+            "counter",
+            ("upstream",),
+            "POSTs that may have been made and billed without an answer that says so.",
+        ),
         Metric("imagegate_upstream_retries_total", "counter", ("upstream",), "POSTs that were tried again."),
         Metric(
             "imagegate_fallbacks_total",
@@ -111,6 +117,12 @@ METRICS: Final[Mapping[str, Metric]] = {
             "counter",
             ("operation", "upstream", "model", "form"),
             "Images that clients were given, by form: url, b64_json or unchanged.",
+        ),
+        Metric(
+            "imagegate_store_failures_total",
+            "counter",
+            (),
+            "Exchanges whose pictures were made and could not be stored or fetched.",
         ),
         Metric("imagegate_images_stored_total", "counter", ("operation",), "Images that were written to the store."),
         Metric(
@@ -171,7 +183,7 @@ class _Family:
     def __call__(self, *labels: str) -> Any:
         child = self._children.get(labels)
         if child is None:
-            child = self._children[labels] = self._metric.labels(*labels)
+            child = self._children[labels] = self._metric.labels(*labels) if labels else self._metric
         return child
 
 
@@ -240,6 +252,7 @@ class PrometheusHook:
         self._names = (*self._names, names)
         for upstream in names.upstreams:
             self.breaker_changed(upstream, "closed")
+            self._child("uncertain_outcomes_total", upstream)
         for state in TASK_STATES:
             self._tasks(state)
 
@@ -265,6 +278,10 @@ class PrometheusHook:
             name = model if call.model == record.upstream_model else self._model(call.upstream, call.model)
             self._calls(call.upstream, name, call.outcome).inc()
             self._call_duration(call.upstream, name).observe(call.seconds)
+            if call.outcome == "uncertain":
+                self._child("uncertain_outcomes_total", call.upstream).inc()
+        if record.outcome_class == "storage_failed":
+            self._child("store_failures_total").inc()
         if record.explained:
             return
         if record.images_asked:
