@@ -1,4 +1,4 @@
-"""The command line: serve, demo, explain, models, check."""
+"""The command line: serve, demo, send, explain, models, check."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -52,6 +53,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the gateway (default: %(default)s)")
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="folder of pictures (default: %(default)s)")
     demo.set_defaults(run=_demo)
+
+    send = commands.add_parser("send", help="have pictures made and saved, without a server")
+    _add_config(send)
+    send.add_argument("prompt", help="what the pictures are to show")
+    send.add_argument("--model", required=True, help="as a client would name it; `imagegate models` lists them")
+    send.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder (default: this one)")
+    send.add_argument("--n", type=int, help="how many pictures")
+    send.add_argument("--size", help="such as 1536x1024, 16:9 or 2K")
+    send.add_argument("--quality", help="such as high")
+    send.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="another member; VALUE is JSON or text"
+    )
+    send.set_defaults(run=_send)
 
     explain = commands.add_parser("explain", help="show what would be sent upstream; sends nothing")
     _add_config(explain)
@@ -140,6 +154,39 @@ def _demo(options: argparse.Namespace) -> int:
             raise
         raise ConfigError(f"the demo needs {error.name}: pip install 'imagegate[demo]'") from None
     return run(port=options.port, folder=options.out, once=options.once)
+
+
+def _send(options: argparse.Namespace) -> int:
+    from imagegate.sending import make, save
+    from imagegate.standalone import configure_logs, find_config
+
+    _use_config(options)
+    configure_logs("console", least=logging.ERROR)
+    fields: dict[str, Any] = {"model": options.model, "prompt": options.prompt}
+    fields |= {name: value for name in ("n", "size", "quality") if (value := getattr(options, name)) is not None}
+    fields |= dict(_member(text) for text in options.set)
+    made = asyncio.run(make(find_config(), fields))
+    if made.changes:
+        print(f"changed  {made.changes}", file=sys.stderr)
+    if made.error:
+        print(f"imagegate: {made.error}", file=sys.stderr)
+        return 1
+    try:
+        for file in save(made.pictures, options.out, options.prompt):
+            print(file)
+    except OSError as error:
+        raise ConfigError(f"{options.out}: the pictures cannot be written: {error.strerror or error}") from None
+    return 0
+
+
+def _member(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ConfigError(f"--set {text}: write it as NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _explain(options: argparse.Namespace) -> int:

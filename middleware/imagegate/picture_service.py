@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from imagegate.config import DeliveryConfig
 from imagegate.delivery import Delivery
 from imagegate.fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.http import HTTPClient
+from imagegate.in_process import ask
 from imagegate.spool import Budget
 from imagegate.stores import ServedStore, open_store
 from imagegate.stores.serving import IMAGES_PATH, ServeImages, is_signed_link
@@ -64,7 +64,10 @@ class PictureService:
     async def read(self, link: str, scope: Scope, *, trusted_origins: Collection[str] = ()) -> bytes | None:
         """The picture behind a link: from our own store, or through the guard; None: it cannot be had."""
         if self._endpoint is not None and link.startswith(f"{self.public_url(scope).rstrip('/')}/"):
-            return await _body_of(self._endpoint, link)
+            parts = urlsplit(link)
+            path = IMAGES_PATH + parts.path.rpartition("/")[2]
+            answered = await ask(self._endpoint, "GET", path, query=parts.query.encode())
+            return answered.body if answered.status == 200 else None
         try:
             return (await self.fetcher.read(link, trusted_origins=trusted_origins)).content
         except (FetchRefused, FetchFailed):
@@ -72,23 +75,3 @@ class PictureService:
 
     async def aclose(self) -> None:
         await self._store.aclose()
-
-
-async def _body_of(app: ASGIApp, link: str) -> bytes | None:
-    """What `app` answers to a GET of one of its links; None: no picture."""
-    parts = urlsplit(link)
-    path = IMAGES_PATH + parts.path.rpartition("/")[2]
-    scope = {"type": "http", "method": "GET", "path": path, "query_string": parts.query.encode(), "headers": []}
-    pieces: list[bytes] = []
-    status = 0
-
-    async def receive() -> Message:
-        return await asyncio.Future()  # nobody leaves
-
-    async def send(message: Message) -> None:
-        nonlocal status
-        status = message.get("status", status)
-        pieces.append(message.get("body", b""))
-
-    await app(scope, receive, send)
-    return b"".join(pieces) if status == 200 else None

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import prometheus_client
 import structlog
-from prometheus_client import CollectorRegistry, disable_created_metrics
 from starlette.types import Receive, Scope, Send
 
 from imagegate.config import Config, default_config, load_config
@@ -26,6 +26,7 @@ from imagegate.log import LogHook
 from imagegate.prometheus import PrometheusHook
 from imagegate.scraping import ServeMetrics
 
+_client: Any = prometheus_client  # has one function without types
 CONFIG_VARIABLE = "IMAGEGATE_CONFIG"
 LOG_VARIABLE = "IMAGEGATE_LOG"
 DEFAULT_FILE = Path("imagegate.toml")
@@ -38,8 +39,12 @@ def find_config() -> Config:
     return load_config(DEFAULT_FILE) if DEFAULT_FILE.exists() else default_config()
 
 
-def configure_logs(style: str) -> None:
-    """Log lines on standard error, as ``json`` or for the ``console``. Only for a process that is ours."""
+def configure_logs(style: str, *, least: int = logging.INFO) -> None:
+    """Log lines on standard error, as ``json`` or for the ``console``. Only for a process that is ours.
+
+    Args:
+        least: level of the lines that are written.
+    """
     processors: list[Any]
     factory: Any
     # Tracebacks without local variables: those hold keys and prompts.
@@ -57,7 +62,7 @@ def configure_logs(style: str) -> None:
         factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
@@ -78,8 +83,8 @@ class Standalone:
     """The gateway with what only a process of its own has: ``/metrics``, and the console unless switched off."""
 
     def __init__(self, config: Config) -> None:
-        disable_created_metrics()  # when a series began is nothing that anybody watches; it doubles the page
-        registry = CollectorRegistry()
+        _client.disable_created_metrics()  # when a series began is nothing that anybody watches; it doubles the page
+        registry = prometheus_client.CollectorRegistry()
         hooks: list[Hook] = [LogHook(config.log), PrometheusHook(registry=registry)]
         self.gateway = ImageGateway(config=config, hooks=hooks, alone=True)
         self._app = ServeMetrics(self.gateway, registry=registry, key=config.metrics.key)

@@ -22,6 +22,7 @@ from imagegate.demo.requests import REQUESTS, DemoRequest
 from imagegate.demo.servers import gateway, local_providers, write_config
 from imagegate.demo.sheet import SheetEntry, contact_sheet
 from imagegate.sizes import Pixels
+from imagegate.terminal import Working
 
 _LONGEST_VALUE: Final = 64
 _LABELS: Final = ("asked", "sent", "changed", "picture")
@@ -68,7 +69,8 @@ def _send_all(address: str, providers: Mapping[str, Starlette], folder: Path) ->
                 pass  # as an open page does, so that the console keeps pictures that are no links
             step = _Step(number, request)
             before = {name: app.state.requests_seen for name, app in providers.items()}
-            step.ask(client)
+            with Working(step.describe):
+                step.ask(client)
             step.look_upstream(providers, before)
             step.judge()
             step.save(folder / "pictures")
@@ -132,6 +134,13 @@ class _Step:
                     self.sent.append(received.json if isinstance(received.json, dict) else form)
                     self.sent_to = f"POST {received.path}"
 
+    def describe(self) -> str:
+        return f"{self.number} of {len(REQUESTS)}: {self.title}"
+
+    @property
+    def title(self) -> str:
+        return self.request.prompt or "Variations of a picture"
+
     @property
     def paid(self) -> list[dict[str, Any]]:
         """What went upstream but for uploads of references, which cost nothing."""
@@ -186,8 +195,7 @@ class _Step:
             self.changes or "nothing",
             answer,
         )
-        title = self.request.prompt or "Variations of a picture"
-        lines = [f"{self.number:2}. {title}"]
+        lines = [f"{self.number:2}. {self.title}"]
         lines += [f"    {label:<8} {value}" for label, value in zip(_LABELS, values, strict=True)]
         lines += [f"    WRONG    {problem}" for problem in self.problems]
         return "\n".join(lines) + "\n"
