@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from itertools import groupby
+from math import log
 
+import msgspec
+
+from imagegate.changes import Change
 from imagegate.contract import Contract, Contracts
 from imagegate.errors import ModelNotFound
-from imagegate.exchange import ImageRequest, Target
+from imagegate.exchange import Exchange, ImageRequest, Target
 
 
 def find_contract(contracts: Contracts, model: str) -> Contract | None:
@@ -19,20 +24,35 @@ def find_contract(contracts: Contracts, model: str) -> Contract | None:
     return contracts[max(patterns, key=len)] if patterns else None
 
 
+class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A candidate of a route that shares requests with its neighbours."""
+
+    to: str
+    """``upstream/model``."""
+    weight: float = 1.0
+    """Its share of the requests, by those of its neighbours; more than 0."""
+
+
 class Catalog:
     """Routes and contracts of all upstreams, in the order of the configuration.
 
     Args:
         upstreams: name -> contracts.
-        routes: public model -> ``upstream/model``, in order of preference.
+        routes: public model -> ``upstream/model``, in order of preference. `Choice`s that stand beside each other are
+            one place in that order: each comes first in its share of the requests, and the others follow it.
     """
 
-    def __init__(self, upstreams: Mapping[str, Contracts], routes: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, upstreams: Mapping[str, Contracts], routes: Mapping[str, Sequence[str | Choice]]) -> None:
         self._upstreams = upstreams
-        self._routes = {
-            model: tuple(self._target(*address.split("/", 1)) for address in addresses)
-            for model, addresses in routes.items()
-        }
+        self._routes: dict[str, tuple[Target, ...]] = {}
+        self._groups: dict[str, tuple[tuple[tuple[Target, float], ...], ...]] = {}
+        for model, entries in routes.items():
+            groups = [
+                [(self._target(*address_of(entry).split("/", 1)), _weight(entry)) for entry in group]
+                for group in _groups(entries)
+            ]
+            self._groups[model] = tuple(tuple(group) for group in groups)
+            self._routes[model] = tuple(target for group in groups for target, _ in group)
 
     def resolve(self, model: str) -> Sequence[Target]:
         """The candidates for a model as a client names it, best first.
@@ -41,7 +61,7 @@ class Catalog:
             ModelNotFound: with the nearest names that exist.
         """
         if route := self._routes.get(model):
-            return route
+            return route  # choices as they are written
         upstream, slash, rest = model.partition("/")
         if slash and rest and upstream in self._upstreams:
             return (self._target(upstream, rest),)
@@ -49,6 +69,17 @@ class Catalog:
             if "*" not in model and find_contract(contracts, model):
                 return (self._target(name, model),)
         raise ModelNotFound(self._not_found(model), param="model")
+
+    def draw(self, model: str, random: Callable[[], float]) -> Sequence[Target]:
+        """The candidates for one request, in the order in which it asks them. Raises `ModelNotFound`.
+
+        Args:
+            random: gives a number from 0 up to 1.
+        """
+        groups = self._groups.get(model)
+        if groups is None:
+            return self.resolve(model)
+        return tuple(target for group in groups for target in weighted_order(group, random))
 
     def may_stream(self, request: ImageRequest) -> bool:
         """Whether files may go upstream while they come in: one candidate, which takes them as they are."""
@@ -87,3 +118,44 @@ class Catalog:
         near += [name for name in names if name.endswith(f"/{model}") and name not in near]
         hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
         return f"The model '{shown}' does not exist.{hint} GET /v1/models lists what does."
+
+
+def addressed(exchange: Exchange, target: Target) -> Exchange:
+    """The exchange for a candidate, with the model as the upstream calls it."""
+    request = exchange.request
+    if request.model != target.model:
+        request = request.with_fields({**request.fields, "model": target.model})
+    return exchange.replace(request=request, target=target)
+
+
+def model_change(public: str, target: Target) -> tuple[Change, ...]:
+    """Another model than the one asked for is disclosed; the upstream's name in front of it is only an address."""
+    if public in (target.model, f"{target.upstream}/{target.model}"):
+        return ()
+    return (Change("model", "mapped", public, target.model),)
+
+
+def address_of(entry: str | Choice) -> str:
+    """``upstream/model`` of a route's entry."""
+    return entry if isinstance(entry, str) else entry.to
+
+
+def weighted_order(choices: Sequence[tuple[Target, float]], random: Callable[[], float]) -> Sequence[Target]:
+    """All of them; the first with the likelihood of its share, the second by the shares of those left, and so on.
+
+    Exponential times with the weights as rates (Efraimidis and Spirakis, 2006, in logarithms).
+    """
+    if len(choices) == 1:
+        return (choices[0][0],)
+    times = [(-log(1.0 - random()) / weight, place) for place, (_, weight) in enumerate(choices)]
+    return tuple(choices[place][0] for _, place in sorted(times))
+
+
+def _groups(entries: Sequence[str | Choice]) -> Iterator[list[str | Choice]]:
+    """Choices beside each other belong together; addresses stand alone."""
+    for _, group in groupby(enumerate(entries), lambda entry: -1 if isinstance(entry[1], Choice) else entry[0]):
+        yield [entry for _, entry in group]
+
+
+def _weight(entry: str | Choice) -> float:
+    return entry.weight if isinstance(entry, Choice) else 1.0

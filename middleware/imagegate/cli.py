@@ -46,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
     serve.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    serve.add_argument(
+        "--grace",
+        type=_seconds,
+        metavar="SECONDS",
+        help="that running requests have to end in after SIGTERM (default: $IMAGEGATE_GRACE, else 60)",
+    )
     serve.set_defaults(run=_serve)
 
     demo = commands.add_parser("demo", help="gateway and five local providers; no key, no network")
@@ -92,6 +98,12 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _seconds(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds")
+    return int(text)
+
+
 def _use_config(options: argparse.Namespace) -> None:
     """Hands the file on to the application, which worker processes make anew."""
     from imagegate.standalone import CONFIG_VARIABLE
@@ -101,9 +113,11 @@ def _use_config(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from imagegate.standalone import find_config
+    from imagegate.standalone import GRACE_VARIABLE, find_config, grace
 
     _use_config(options)
+    if options.grace is not None:
+        os.environ[GRACE_VARIABLE] = str(options.grace)
     config = find_config()  # a mistake is told before any process starts
     if options.workers > 1 and config.delivery.store.startswith("memory:"):
         raise ConfigError("delivery.store: memory:// is not shared; with --workers use file://")
@@ -122,6 +136,7 @@ def _serve(options: argparse.Namespace) -> int:
             workers=options.workers,
             access_log=False,  # the gateway writes a line of its own
             server_header=False,
+            timeout_graceful_shutdown=grace(),
         )
     return 0
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from imagegate.catalog import Choice, address_of
 from imagegate.contract import ContractDocument, Contracts, load_contracts, read_document
 from imagegate.errors import ConfigError
 from imagegate.registry import installed, load_adapter
@@ -45,6 +46,10 @@ class UpstreamConfig(_Section, frozen=True, kw_only=True):
     """None: the client's own Authorization goes upstream."""
     connect_timeout: Duration = Duration(10)
     read_timeout: Duration = Duration(300)
+    max_in_flight: int | None = None
+    """Requests at a time; None: any number."""
+    requests_per_minute: int | None = None
+    """In any 60 seconds; None: any number."""
     contracts: str = ""
     """Path of a TOML file that adds or overrides models."""
     models: Mapping[str, Mapping[str, Any]] = {}
@@ -91,11 +96,27 @@ class TasksConfig(_Section, frozen=True, kw_only=True):
 
 
 class PolicyConfig(_Section, frozen=True, kw_only=True):
-    """How far a request may be changed (``[policy]``)."""
+    """How far a request may be changed, and what becomes of it where a provider fails (``[policy]``)."""
 
     fit: Literal["nearest", "strict", "pass"] = "nearest"
     tolerance: float = 0.5
     """How far a ratio may be moved; beyond it the request is refused. 0.5 is half as wide again."""
+    retries: int = 1
+    """How often the same candidate is asked again where that costs nothing and no other is left."""
+    backoff: Duration = Duration(0.5)
+    """At most before the first retry; twice as long before each further one."""
+    longest_wait: Duration = Duration(10)
+    """Before one retry. A longer Retry-After is passed on to the client instead."""
+    queue_timeout: Duration = Duration(10)
+    """How long a request waits for an upstream that is at its limits, where no other candidate is left."""
+    fall_back_on: tuple[int, ...] = ()
+    """Statuses from 401 to 499 with which a refused request goes to the next candidate as well."""
+    breaker_failures: int = 5
+    """In a row, with which an upstream is left alone; 0: never."""
+    breaker_pause: Duration = Duration(30)
+    """Until one request may try it again."""
+    deadline: Duration = Duration(600)
+    """For all attempts at a request together. The official SDKs wait as long."""
 
 
 class AccessConfig(_Section, frozen=True, kw_only=True):
@@ -182,7 +203,7 @@ class Config(_Section, frozen=True, kw_only=True):
 
     prefix: str = "/v1"
     upstreams: tuple[UpstreamConfig, ...] = ()
-    routes: Mapping[str, tuple[str, ...]] = {}
+    routes: Mapping[str, tuple[str | Choice, ...]] = {}
     delivery: DeliveryConfig = DeliveryConfig()
     tasks: TasksConfig = TasksConfig()
     policy: PolicyConfig = PolicyConfig()
@@ -264,10 +285,17 @@ def _check_routes(routes: Any) -> None:
         if not isinstance(addresses, list):
             found = type(addresses).__name__
             raise _KeyedError(f"routes.{model}: Expected `array`, got `{found}`", ("routes", model))
-        for place, address in enumerate(addresses):
-            if not isinstance(address, str):
-                found = type(address).__name__
-                raise _KeyedError(f"routes.{model}[{place}]: Expected `str`, got `{found}`", ("routes", model, place))
+        for place, entry in enumerate(addresses):
+            here = ("routes", model, place)
+            if isinstance(entry, dict):
+                try:
+                    choice = msgspec.convert(entry, Choice)
+                except msgspec.ValidationError as error:
+                    raise _keyed(str(error), here) from error
+                if not 0 < choice.weight < 10**9:
+                    raise _KeyedError(f"{_shown(here)}.weight: must be more than 0", here)
+            elif not isinstance(entry, str):
+                raise _KeyedError(f"{_shown(here)}: Expected `str`, got `{type(entry).__name__}`", here)
 
 
 def _check_models(upstreams: Any) -> None:
@@ -306,10 +334,10 @@ class _KeyedError(ConfigError):
         self.path = path
 
 
-def _keyed(text: str) -> _KeyedError:
-    """msgspec's message, its ``$.upstreams[0].name`` turned into a path and into the words of TOML."""
+def _keyed(text: str, above: Sequence[str | int] = ()) -> _KeyedError:
+    """msgspec's message, its ``$.upstreams[0].name`` turned into a path below `above` and into the words of TOML."""
     message, _, where = text.partition(" - at `$")
-    path: list[str | int] = []
+    path = [*above]
     for name, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where):
         path.append(name if name else int(index) if index.isdecimal() else "*")
     if found := re.search(r"unknown field `([^`]+)`", message):
@@ -375,6 +403,7 @@ def _check(config: Config) -> None:
         raise _KeyedError(f"prefix: {config.prefix!r} is no path such as '/v1'", ("prefix",))
     if not config.policy.tolerance >= 0:
         raise _KeyedError("policy.tolerance: must not be negative", ("policy", "tolerance"))
+    _check_policy(config.policy)
     for name, value in msgspec.structs.asdict(config.limits).items():
         if value < 1:
             raise _KeyedError(f"limits.{name}: must be at least 1", ("limits", name))
@@ -383,7 +412,8 @@ def _check(config: Config) -> None:
     for index, upstream in enumerate(config.upstreams):
         _check_upstream(config, upstream, index, names)
     keyless = {upstream.name: upstream.origin() for upstream in config.upstreams if upstream.api_key is None}
-    for model, addresses in config.routes.items():
+    for model, entries in config.routes.items():
+        addresses = [address_of(entry) for entry in entries]
         for address in addresses:
             name, slash, rest = address.partition("/")
             if not slash or not rest or name not in names:
@@ -427,6 +457,15 @@ def _check_visibility(config: Config) -> None:
                 raise _KeyedError(f"prices.models.{model}: must not be negative", ("prices", "models", model))
 
 
+def _check_policy(policy: PolicyConfig) -> None:
+    for name in ("retries", "breaker_failures"):
+        if not 0 <= getattr(policy, name) <= 100:
+            raise _KeyedError(f"policy.{name}: must be from 0 to 100", ("policy", name))
+    wrong = [status for status in policy.fall_back_on if not 401 <= status <= 499]
+    if wrong:
+        raise _KeyedError(f"policy.fall_back_on: {wrong[0]} is not from 401 to 499", ("policy", "fall_back_on"))
+
+
 def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names: set[str]) -> None:
     def fail(key: str, message: str) -> _KeyedError:
         return _KeyedError(f"upstreams[{index}].{key}: {message}", ("upstreams", index, key))
@@ -446,6 +485,10 @@ def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names:
         if not upstream.api_key:
             raise fail("api_key", "is empty; leave it out to send the client's own key upstream")
         raise fail("api_key", "has characters that no key has")
+    for key in ("max_in_flight", "requests_per_minute"):
+        value = getattr(upstream, key)
+        if value is not None and value < 1:
+            raise fail(key, "must be at least 1")
     if config.access.keys and upstream.api_key is None:
         raise fail("name", "access.keys is set, so this upstream needs an api_key of its own")
     try:

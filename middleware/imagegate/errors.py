@@ -10,12 +10,14 @@
     ├── AuthenticationError       401
     ├── ModelNotFound             404
     ├── Overloaded                503  nothing was sent; try again later
+    │   └── ShuttingDown          503  the gateway is about to end
     ├── StorageError              502  the picture was made but could not be stored
     ├── FetchError                502  the provider's link could not be read
     └── UpstreamError                  the provider did not answer with a picture
         ├── UpstreamRefused            its own error, in the status that it meant
         │   └── ModerationBlocked 400  refused for its content
         ├── UpstreamUnreachable   502  nothing reached it
+        ├── UpstreamUnavailable   503  it was not asked: its breaker is open, or it is at its limits
         └── UpstreamUncertain     502  it may have made the picture all the same (504 on time-out)
 
 `ConfigError` is for operators and never reaches a client.
@@ -24,12 +26,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 Outcome = Literal["not_sent", "rejected", "uncertain"]
-"""What became of a paid POST. Only the first two may be tried again or elsewhere (README, "Nothing is paid twice")."""
+"""What became of a paid POST. Only the first two may be tried again or elsewhere (README, "Nothing is paid twice").
+
+Retries, fallback, circuit breakers, metrics and logs all go by it and by the properties of `ImagegateError`.
+"""
+
+_MAY_PASS: Final = frozenset({408, 409, 429})
+"""Refusals that are about the moment, not about the request."""
+_WILL_NOT_PASS: Final = frozenset({501, 505})
+_NO_MONEY: Final = frozenset({"insufficient_quota", "project_spend_limit_exceeded", "billing_hard_limit_reached"})
+"""OpenAI answers 429 also where an account has nothing left, which no waiting mends."""
 
 
 class ConfigError(ValueError):
@@ -72,6 +83,26 @@ class ImagegateError(Exception):
         self.details: dict[str, Any] = {}
         """Members of ``error.imagegate``: upstream, its request id, what was made all the same."""
 
+    @property
+    def nothing_sent(self) -> bool:
+        """Whether no provider has got anything of the request."""
+        return False
+
+    @property
+    def may_go_elsewhere(self) -> bool:
+        """Whether another candidate may be asked without paying twice or hiding the client's own mistake."""
+        return self.nothing_sent
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same candidate may be asked once more, for free and with some hope."""
+        return False
+
+    @property
+    def blames_upstream(self) -> bool:
+        """Whether it says that the provider is not well; the client's mistakes and rate limits do not."""
+        return False
+
     def envelope(self) -> dict[str, Any]:
         error: dict[str, Any] = {
             "message": self.message,
@@ -93,6 +124,10 @@ class RequestError(ImagegateError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_value"
+
+    @property
+    def nothing_sent(self) -> bool:
+        return True
 
 
 class PayloadTooLarge(RequestError):
@@ -123,6 +158,10 @@ class AuthenticationError(ImagegateError):
     type = "invalid_request_error"
     code = "invalid_api_key"
 
+    @property
+    def nothing_sent(self) -> bool:
+        return True
+
 
 class ModelNotFound(ImagegateError):
     """No route and no contract names the model."""
@@ -138,6 +177,19 @@ class Overloaded(ImagegateError):
     status = 503
     type = "server_error"
     code = "overloaded"
+
+
+class ShuttingDown(Overloaded):
+    """No new work is taken: the gateway is about to end, and another one will answer.
+
+    Args:
+        more: headers of the answer beside Retry-After.
+    """
+
+    code = "shutting_down"
+
+    def __init__(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__("The gateway is about to end. Try again in a moment.", headers=[(b"retry-after", b"1"), *more])
 
 
 class StorageError(ImagegateError):
@@ -181,11 +233,20 @@ class UpstreamError(ImagegateError):
             self.headers.append((b"x-should-retry", b"false"))
 
     @property
+    def nothing_sent(self) -> bool:
+        return self.outcome == "not_sent"
+
+    @property
     def may_go_elsewhere(self) -> bool:
-        """Whether another candidate may be asked without paying twice or hiding the client's own mistake."""
-        if self.outcome == "not_sent":
-            return True
-        return self.outcome == "rejected" and (self.status in (408, 409, 429) or self.status >= 500)
+        return self.nothing_sent or (self.outcome == "rejected" and (self.status in _MAY_PASS or self.status >= 500))
+
+    @property
+    def may_pass(self) -> bool:
+        return self.may_go_elsewhere and self.status not in _WILL_NOT_PASS and self.code not in _NO_MONEY
+
+    @property
+    def blames_upstream(self) -> bool:
+        return self.status >= 500 or self.status == 408
 
 
 class UpstreamRefused(UpstreamError):
@@ -211,6 +272,22 @@ class UpstreamUnreachable(UpstreamError):
 
     code = "upstream_unreachable"
     outcome: Outcome = "not_sent"
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The provider was not asked: its circuit breaker is open, or it is at a limit of the configuration."""
+
+    status = 503
+    code = "upstream_unavailable"
+    outcome: Outcome = "not_sent"
+
+    @property
+    def may_pass(self) -> bool:
+        return self.code == "upstream_busy"
+
+    @property
+    def blames_upstream(self) -> bool:
+        return False
 
 
 class UpstreamUncertain(UpstreamError):

@@ -96,6 +96,8 @@ class Progress:
     fallbacks: int = 0
     """How often another candidate was asked."""
     polls: int = 0
+    upstream_task_id: str = ""
+    """Of the provider's task that was waited for last."""
     task_state: str = ""
     """Of the task that a client made or asked for: ``pending``, ``processing``, ``completed`` or ``failed``."""
     idempotent: Idempotent = ""
@@ -303,6 +305,7 @@ def _tell(listeners: Sequence[Callable[..., None]], *facts: object) -> None:
 
 _OUTCOMES_BY_CODE: Final[Mapping[str, OutcomeClass]] = {
     "overloaded": "overloaded",
+    "shutting_down": "overloaded",
     "internal_error": "internal",
     "moderation_blocked": "moderated",
     "content_policy_violation": "moderated",

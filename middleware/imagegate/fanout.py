@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from imagegate.changes import Change
 from imagegate.errors import UpstreamError, UpstreamUncertain
-from imagegate.exchange import ImageReply
+from imagegate.exchange import Exchange, ImageReply
 from imagegate.usage import sum_usage
 
 
@@ -13,6 +14,21 @@ def shares(n: int, most: int) -> tuple[int, ...]:
     """`n` in as few parts as possible, none above `most`: 5 by 2 is 2, 2, 1."""
     whole, rest = divmod(n, most)
     return (most,) * whole + ((rest,) if rest else ())
+
+
+def with_n(exchange: Exchange, n: int) -> Exchange:
+    """The exchange for one part; 1 is said by leaving it out, which every model understands."""
+    fields = {name: value for name, value in exchange.request.fields.items() if name != "n"}
+    return exchange.replace(request=exchange.request.with_fields(fields if n == 1 else {**fields, "n": n}))
+
+
+def without_stream(exchange: Exchange) -> tuple[Exchange, tuple[Change, ...]]:
+    """The same asking for whole replies: parts are put together first, and what the client gets is made of that."""
+    if exchange.request.fields.get("stream") is not True:
+        return exchange, ()
+    dropped = [name for name in ("stream", "partial_images") if name in exchange.request.fields]
+    changes = tuple(Change(name, "dropped") for name in dropped)
+    return exchange.replace(request=exchange.request.without(*dropped)), changes
 
 
 def merge(replies: Sequence[ImageReply]) -> ImageReply:

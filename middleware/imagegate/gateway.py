@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -11,14 +13,17 @@ from typing import Any, Self
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi import before_shutdown
+from imagegate.background import Background
+from imagegate.breaker import Breaker
 from imagegate.bridge import Bridge
 from imagegate.capture import Capture
 from imagegate.catalog import Catalog
-from imagegate.config import Config, default_config, load_config
+from imagegate.config import Config, UpstreamConfig, default_config, load_config
 from imagegate.console import Console, is_console_path
 from imagegate.errors import ConfigError
 from imagegate.events import Hook, Hooks
 from imagegate.forms import FormLimits
+from imagegate.gate import Gate
 from imagegate.http import HTTPClient, Timeouts, Transport
 from imagegate.layers import Admit, Deliver, Fit, Observe, Read, References, Route, Upstream
 from imagegate.layers.base import endpoint_of
@@ -30,6 +35,7 @@ from imagegate.not_found import NotFound
 from imagegate.picture_service import PictureService
 from imagegate.reading import ReadLimits
 from imagegate.registry import load_adapter
+from imagegate.retry import RetryPolicy
 from imagegate.spool import Budget
 from imagegate.upstream import Upstream as Account
 
@@ -46,6 +52,7 @@ class ImageGateway:
         hooks: told about every exchange; default: one log line each.
         alone: nothing else is served here, so the console is on where the configuration does not say.
         transport: in place of the gateway's own HTTP client, for tests; not closed by the gateway.
+        grace: seconds, from `drain` on, in which what the gateway runs by itself may end.
 
     Raises:
         ConfigError: the configuration cannot be used. In front of an application this is told at its start-up instead,
@@ -60,8 +67,12 @@ class ImageGateway:
         hooks: Sequence[Hook] | None = None,
         alone: bool = False,
         transport: Transport | None = None,
+        grace: float = 60.0,
     ) -> None:
         self.app: ASGIApp = NotFound() if app is None else app
+        self._grace = grace
+        self._drained_from: float | None = None
+        self._background = Background()
         self._failure: ConfigError | None = None
         self._client = HTTPClient(transport=transport)
         try:
@@ -105,7 +116,21 @@ class ImageGateway:
         layer: Any = Upstream(accounts=accounts, client=self._client, prefix=prefix)
         layer = References(layer, prefix=prefix, bridge=bridge)
         layer = Fit(layer, prefix=prefix, policy=policy.fit, tolerance=policy.tolerance)
-        layer = Route(layer, prefix=prefix, catalog=self.catalog, max_images=limits.images)
+        layer = Route(
+            layer,
+            prefix=prefix,
+            catalog=self.catalog,
+            max_images=limits.images,
+            policy=RetryPolicy(
+                retries=policy.retries,
+                backoff=policy.backoff,
+                longest_wait=policy.longest_wait,
+                queue_timeout=policy.queue_timeout,
+                fall_back_on=frozenset(policy.fall_back_on),
+            ),
+            gates={upstream.name: self._gate(upstream) for upstream in config.upstreams},
+            deadline=policy.deadline,
+        )
         layer = Deliver(
             layer,
             prefix=prefix,
@@ -129,6 +154,7 @@ class ImageGateway:
             json_limit=limits.json_body,
             form_limit=limits.form,
             in_flight=limits.in_flight,
+            is_draining=lambda: self.is_draining,
         )
         capture: Callable[[], Capture] | None = self._console.capture if self._console else None
         if capture is None and (config.log.prompts or config.log.links):
@@ -168,6 +194,15 @@ class ImageGateway:
             for upstream in config.upstreams
         ]
 
+    def _gate(self, upstream: UpstreamConfig) -> Gate:
+        policy = self.config.policy
+        return Gate(
+            Breaker(failures=policy.breaker_failures, pause=policy.breaker_pause),
+            max_in_flight=upstream.max_in_flight,
+            requests_per_minute=upstream.requests_per_minute,
+            changed=partial(self._hooks.breaker_changed, upstream.name),
+        )
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._failure is not None:
             if scope["type"] != "lifespan":
@@ -189,11 +224,28 @@ class ImageGateway:
             send = before_shutdown(send, self.aclose)
         await self.app(scope, receive, send)
 
+    def drain(self) -> None:
+        """No new work from now on: it is answered 503. What runs goes on, until `aclose` ends it."""
+        if self._drained_from is None:
+            self._drained_from = time.monotonic()
+
+    @property
+    def is_draining(self) -> bool:
+        return self._drained_from is not None
+
     async def aclose(self) -> None:
-        """Closes the connections to providers. The application's lifespan does it where there is one."""
+        """Waits for what the gateway runs by itself, then closes the connections to providers.
+
+        The application's lifespan does it where there is one.
+        """
+        self.drain()
+        spent = time.monotonic() - (self._drained_from or 0.0)
+        if cancelled := await self._background.finish(self._grace - spent):
+            get_logger().warning("work was cut short by the end of the gateway", count=cancelled)
         await self._client.aclose()
         if self._failure is None:
             await self._pictures.aclose()
+        self._drained_from = None  # an application may be started again
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final
 
+from imagegate.catalog import address_of
 from imagegate.config import Config
 from imagegate.contract import Contract, Contracts
 from imagegate.openai import PARAMETERS
@@ -42,7 +43,7 @@ class Names:
 
     @classmethod
     def of(cls, config: Config) -> Names:
-        addresses = frozenset(address for route in config.routes.values() for address in route)
+        addresses = frozenset(address_of(entry) for route in config.routes.values() for entry in route)
         return cls(config.contracts(), addresses)
 
     def model(self, upstream: str, model: str) -> str:

@@ -113,6 +113,7 @@ class Upload:
         self._head = b""
         self._facts: Facts | None = None
         self._is_closed = False
+        self._retained = 0
         self._grown = asyncio.Event()
 
     @property
@@ -199,8 +200,15 @@ class Upload:
             digest.update(chunk)
         return digest.hexdigest()
 
+    def retain(self) -> None:
+        """Keeps the file for somebody else, who must `close` it too: the room is given back by the last one."""
+        self._retained += 1
+
     def close(self) -> None:
-        """Gives the room back."""
+        """Gives the room back, unless somebody else has kept the file."""
+        if self._retained:
+            self._retained -= 1
+            return
         self._is_closed = True
         self._grow()
         self._budget.give_back(total=self.size, memory=self._in_memory)

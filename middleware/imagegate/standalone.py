@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import MutableMapping
+import threading
+from collections.abc import Callable, Generator, MutableMapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -20,6 +24,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from imagegate.config import Config, default_config, load_config
+from imagegate.errors import ConfigError
 from imagegate.events import Hook
 from imagegate.gateway import ImageGateway
 from imagegate.log import LogHook
@@ -29,6 +34,9 @@ from imagegate.scraping import ServeMetrics
 _client: Any = prometheus_client  # has one function without types
 CONFIG_VARIABLE = "IMAGEGATE_CONFIG"
 LOG_VARIABLE = "IMAGEGATE_LOG"
+GRACE_VARIABLE = "IMAGEGATE_GRACE"
+DEFAULT_GRACE = 60
+"""Seconds that running exchanges, and then the gateway's own work, have from the signal to end on."""
 DEFAULT_FILE = Path("imagegate.toml")
 
 
@@ -80,23 +88,60 @@ def _as_json(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
 
 
 class Standalone:
-    """The gateway with what only a process of its own has: ``/metrics``, and the console unless switched off."""
+    """The gateway with what only a process of its own has: ``/metrics``, the console unless switched off, and an end.
 
-    def __init__(self, config: Config) -> None:
+    It drains as soon as a signal tells the server to end.
+    """
+
+    def __init__(self, config: Config, *, grace: float = DEFAULT_GRACE) -> None:
         _client.disable_created_metrics()  # when a series began is nothing that anybody watches; it doubles the page
         registry = prometheus_client.CollectorRegistry()
         hooks: list[Hook] = [LogHook(config.log), PrometheusHook(registry=registry)]
-        self.gateway = ImageGateway(config=config, hooks=hooks, alone=True)
+        self.gateway = ImageGateway(config=config, hooks=hooks, alone=True, grace=grace)
         self._app = ServeMetrics(self.gateway, registry=registry, key=config.metrics.key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        with _told_of_signals(self.gateway.drain):
+            await self._app(scope, receive, send)
+
+
+@contextmanager
+def _told_of_signals(told: Callable[[], None]) -> Generator[None]:
+    """Calls `told` on SIGTERM and SIGINT, before the server's own handler; a server without one is left alone."""
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        told()
+        handlers[number](number, frame)
+
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is handle:
+                signal.signal(number, handler)
 
 
 def create_app() -> Standalone:
     """The ASGI application. Raises `ConfigError`."""
     configure_logs(os.environ.get(LOG_VARIABLE) or ("console" if sys.stderr.isatty() else "json"))
-    return Standalone(find_config())
+    return Standalone(find_config(), grace=grace())
+
+
+def grace() -> int:
+    """Seconds, as the environment says. Raises `ConfigError`."""
+    text = os.environ.get(GRACE_VARIABLE) or str(DEFAULT_GRACE)
+    if not text.isdecimal():
+        raise ConfigError(f"{GRACE_VARIABLE}: {text!r} is no number of seconds")
+    return int(text)
 
 
 def __getattr__(name: str) -> Any:

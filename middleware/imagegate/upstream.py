@@ -122,6 +122,7 @@ async def converse(
             progress.upstream_request_id = request_id
         result = _decode(upstream, reply)
         if isinstance(result, PendingTask):
+            progress.upstream_task_id = result.id[:256]
             result = await _wait(client, upstream, result, headers=headers, progress=progress, taker=taker)
         return _absolute(result, upstream)
     except UpstreamError as error:

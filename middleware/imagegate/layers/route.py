@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imagegate.catalog import Catalog
+from imagegate.breaker import Breaker
+from imagegate.catalog import Catalog, addressed, model_change
 from imagegate.changes import Change
-from imagegate.errors import AuthenticationError, ImagegateError, RequestError, UpstreamError
+from imagegate.errors import ImagegateError, RequestError
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import REPLY, Exchange, ImageReply, Target
 from imagegate.failures import uncertain
-from imagegate.fanout import gravest, incomplete, merge, shares
+from imagegate.fanout import merge, shares, with_n, without_stream
+from imagegate.gate import Gate
 from imagegate.held import HeldReply
 from imagegate.layers.base import Layer, send_reply
+from imagegate.live import CannotStayLive
+from imagegate.parts import Parts
+from imagegate.retry import Attempt, Attempts, RetryPolicy
+
+_OPEN = Gate(Breaker(failures=0, pause=0.0))
+"""For upstreams without limits."""
 
 
 class Route(Layer):
-    """Asks the candidates in order; the next one only after an error that shows that nothing was made.
+    """Asks the candidates in order; another one, or one again, only after an error that shows that nothing was made.
 
     A request for more images than a model makes at a time is split into several, all of which must succeed.
 
@@ -27,117 +36,136 @@ class Route(Layer):
         catalog: who answers for which model.
         max_images: most images in one request, whatever the provider's own maximum.
         parallel: parts of a split request that are sent at a time.
+        policy: who is asked again, and when.
+        gates: of the upstreams; one without a gate may always be asked.
+        deadline: seconds for all attempts together; None: each has only its own.
     """
 
     def __init__(
-        self, app: ASGIApp, *, catalog: Catalog, prefix: str = "/v1", max_images: int = 10, parallel: int = 4
+        self,
+        app: ASGIApp,
+        *,
+        catalog: Catalog,
+        prefix: str = "/v1",
+        max_images: int = 10,
+        parallel: int = 4,
+        policy: RetryPolicy | None = None,
+        gates: Mapping[str, Gate] | None = None,
+        deadline: float | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
         self._catalog = catalog
         self._max_images = max_images
         self._parallel = parallel
+        self._policy = policy or RetryPolicy()
+        self._gates = gates or {}
+        self._deadline = deadline
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = await self.exchange(scope, receive)
         progress: Progress = scope[PROGRESS_KEY]
-        failures: list[tuple[Target, ImagegateError]] = []
-        for target in self._catalog.resolve(exchange.request.model):
+        now = asyncio.get_running_loop().time
+        model = exchange.request.model
+        targets = self._catalog.resolve(model) if exchange.explain else self._catalog.draw(model, random.random)
+        until = now() + self._deadline if self._deadline else None
+        attempts = Attempts(len(targets), self._policy, random.random, asked=progress.retries, until=until)
+        answer = _Answer(send)
+        last: int | None = None
+        while attempt := attempts.next(now()):
+            await asyncio.sleep(attempt.pause)
+            progress.fallbacks += last not in (None, attempt.place)
+            progress.retries += attempt.is_retry
+            if attempt.is_retry and exchange.request.live is not None:
+                raise CannotStayLive  # its files have gone by; it comes again with all of them
+            last, waited = attempt.place, progress.queue_seconds
+            _record_target(progress, exchange, targets[last])
             try:
-                await self._ask(scope, _addressed(exchange, target), target, receive, send)
+                await self._ask(scope, addressed(exchange, targets[last]), receive, answer, attempt)
                 return
-            except (RequestError, AuthenticationError) as error:  # nothing was sent; the next one may take it
-                failures.append((target, error))
-            except UpstreamError as error:
-                if not error.may_go_elsewhere:
+            except ImagegateError as error:
+                waited = progress.queue_seconds - waited
+                if not attempts.failed(last, error, now(), waited=waited) or answer.has_begun:
                     raise
-                failures.append((target, error))
-        target, first = failures[0]
-        progress.upstream, progress.upstream_model = target.upstream, target.model
-        raise first
+        place, failure = attempts.error
+        if place != last:
+            _record_target(progress, exchange, targets[place])
+            progress.upstream_request_id = failure.details.get("upstream_request_id", "")
+        raise failure
 
-    async def _ask(self, scope: Scope, exchange: Exchange, target: Target, receive: Receive, send: Send) -> None:
+    async def _ask(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
         progress: Progress = scope[PROGRESS_KEY]
-        progress.upstream, progress.upstream_model = target.upstream, target.model
-        progress.upstream_request_id = ""
-        progress.route_changes = _model_change(exchange.public_model, target)
-        parts = self._shares(exchange, target)
-        if len(parts) == 1:
-            await self.forward(scope, exchange, receive, send)
-            return
-        progress.route_changes += (Change("n", "mapped", exchange.request.n, "+".join(map(str, parts))),)
-        if exchange.request.fields.get("stream") is True:  # each part answers whole; the stream is the gateway's own
-            dropped = [name for name in ("stream", "partial_images") if name in exchange.request.fields]
-            progress.route_changes += tuple(Change(name, "dropped") for name in dropped)
-            exchange = exchange.replace(request=exchange.request.without(*dropped))
+        sizes = self._shares(exchange)
+        if len(sizes) > 1:
+            progress.route_changes += (Change("n", "mapped", exchange.request.n, "+".join(map(str, sizes))),)
+            exchange, dropped = without_stream(exchange)
+            progress.route_changes += dropped
         if exchange.explain:
-            await self.forward(scope, _with_n(exchange, parts[0]), receive, send)
-            return
-        replies, origin = await self._ask_parts(scope, exchange, parts, receive)
-        await send_reply(scope, send, merge(replies), origin=origin)
+            await self.forward(scope, exchange if len(sizes) == 1 else with_n(exchange, sizes[0]), receive, send)
+        elif len(sizes) == 1:
+            await self._pass(scope, exchange, receive, send, attempt)
+        else:
+            reply, origin = await self._ask_for_parts(scope, exchange, sizes, receive, attempt)
+            await send_reply(scope, send, reply, origin=origin)
 
-    def _shares(self, exchange: Exchange, target: Target) -> Sequence[int]:
+    def _shares(self, exchange: Exchange) -> Sequence[int]:
         """How many images each request to the upstream asks for."""
-        n = exchange.request.n
-        most = max(self._max_images, target.contract.max_images) if target.contract else self._max_images
+        n, contract = exchange.request.n, exchange.target.contract if exchange.target else None
+        most = max(self._max_images, contract.max_images) if contract else self._max_images
         if n > most:
             raise RequestError(
                 f"Invalid 'n': integer above maximum value. Expected a value <= {most}, but got {n} instead.",
                 param="n",
                 code="integer_above_max_value",
             )
-        return shares(n, target.contract.max_images) if target.contract else (n,)
+        return shares(n, contract.max_images) if contract else (n,)
 
-    async def _ask_parts(
-        self, scope: Scope, exchange: Exchange, parts: Sequence[int], receive: Receive
-    ) -> tuple[list[ImageReply], str]:
-        """All parts, a few at a time. Raises the error of one that failed, with a list of what was made."""
+    async def _ask_for_parts(
+        self, scope: Scope, exchange: Exchange, sizes: Sequence[int], receive: Receive, attempt: Attempt
+    ) -> tuple[ImageReply, str]:
         extensions = scope.get("extensions") or {}
         sink = extensions.get(REPLY, {}).get("sink")  # parts are put together here, so nothing is passed on as it is
         scope = {**scope, "extensions": {**extensions, REPLY: {"sink": sink}}}
-        places = asyncio.Semaphore(self._parallel)
         origins: list[str] = []
-        failures: list[Exception] = []
 
-        async def ask(n: int) -> ImageReply | None:
+        async def ask(n: int, attempt: Attempt) -> ImageReply:
             held = HeldReply()
-            async with places:
-                if failures:
-                    return None  # the whole has failed; what has not been sent need not be paid for
-                try:
-                    await self.forward(scope, _with_n(exchange, n), receive, held)
-                    reply, origin = held.typed() or (None, "")
-                    if reply is None:
-                        raise uncertain("The application's reply carries no image.")
-                    origins.append(origin)
-                    return reply
-                except Exception as error:
-                    failures.append(error)
-                    return None
+            await self._pass(scope, with_n(exchange, n), receive, held, attempt)
+            reply, origin = held.typed() or (None, "")
+            if reply is None:
+                raise uncertain("The application's reply carries no image.")
+            origins.append(origin)
+            return reply
 
-        results = await asyncio.gather(*(ask(n) for n in parts))
-        made = [result for result in results if result is not None]
-        if failures:
-            error = gravest(failures)
-            raise incomplete(error, made, exchange.request.n) if isinstance(error, UpstreamError) else error
-        return made, origins[0]
+        parts = Parts(
+            sizes,
+            ask,
+            parallel=self._parallel,
+            policy=self._policy,
+            random=random.random,
+            progress=scope[PROGRESS_KEY],
+        )
+        return merge(await parts.run(attempt)), origins[0]
 
-
-def _addressed(exchange: Exchange, target: Target) -> Exchange:
-    """The exchange with the model as the upstream calls it."""
-    request = exchange.request
-    if request.model != target.model:
-        request = request.with_fields({**request.fields, "model": target.model})
-    return exchange.replace(request=request, target=target)
+    async def _pass(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
+        gate = self._gates.get(exchange.target.upstream, _OPEN) if exchange.target else _OPEN
+        async with gate.passing(scope[PROGRESS_KEY], patience=attempt.patience, until=attempt.until):
+            await self.forward(scope, exchange, receive, send)
 
 
-def _with_n(exchange: Exchange, n: int) -> Exchange:
-    """The exchange for one part; 1 is said by leaving it out, which every model understands."""
-    fields = {name: value for name, value in exchange.request.fields.items() if name != "n"}
-    return exchange.replace(request=exchange.request.with_fields(fields if n == 1 else {**fields, "n": n}))
+class _Answer:
+    """A `send` that knows whether the answer has begun, after which nobody else can give it."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+
+    async def __call__(self, message: Message) -> None:
+        self.has_begun = True
+        await self._send(message)
 
 
-def _model_change(public: str, target: Target) -> tuple[Change, ...]:
-    """Another model than the one asked for is disclosed; the upstream's name in front of it is only an address."""
-    if public in (target.model, f"{target.upstream}/{target.model}"):
-        return ()
-    return (Change("model", "mapped", public, target.model),)
+def _record_target(progress: Progress, exchange: Exchange, target: Target) -> None:
+    """Makes `target` the one that the exchange's record and headers are about."""
+    progress.upstream, progress.upstream_model, progress.upstream_request_id = target.upstream, target.model, ""
+    progress.route_changes = model_change(exchange.public_model, target)
+    progress.fit_changes = progress.reference_changes = ()

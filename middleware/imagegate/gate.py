@@ -1,0 +1,164 @@
+"""What stands before an upstream: its circuit breaker, its places and its rate limit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from math import ceil
+from typing import Final
+
+from imagegate.breaker import Breaker
+from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnavailable
+from imagegate.events import BreakerState, Progress
+from imagegate.failures import uncertain
+from imagegate.rate_limit import RateLimit
+
+_SOON: Final = 1.0
+"""Seconds: when a place may be free that nobody can foresee."""
+
+
+class Gate:
+    """Lets requests through to an upstream that is up to them, and learns from what becomes of them.
+
+    Args:
+        breaker: asked before anybody waits.
+        max_in_flight: requests at a time; None: any number.
+        requests_per_minute: None: any number.
+        changed: told about each new state of the breaker.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        breaker: Breaker,
+        *,
+        max_in_flight: int | None = None,
+        requests_per_minute: int | None = None,
+        changed: Callable[[BreakerState], None] = lambda state: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._breaker = breaker
+        self._places = asyncio.Semaphore(max_in_flight) if max_in_flight is not None else None
+        self._rate = RateLimit(requests_per_minute) if requests_per_minute is not None else None
+        self._changed = changed
+        self._clock = clock
+
+    @asynccontextmanager
+    async def passing(self, progress: Progress, *, patience: float, until: float | None) -> AsyncGenerator[None]:
+        """Round one request to the upstream.
+
+        Args:
+            progress: gets the time that was spent waiting.
+            patience: seconds to wait for a place and a turn.
+            until: by the event loop's clock, when the request must be over; None: never.
+
+        Raises:
+            UpstreamUnavailable: it may not be asked now.
+            UpstreamUncertain: it had been asked when the time was over.
+        """
+        if self._breaker.is_shut(self._clock()):
+            raise self._shut()
+        queued_at, has_passed = self._clock(), False
+        try:
+            async with self._place(patience), self._turn(queued_at + patience):
+                progress.queue_seconds += self._clock() - queued_at
+                has_passed = True
+                async with self._permit(), _deadline(progress, until):
+                    yield
+        finally:
+            if not has_passed:
+                progress.queue_seconds += self._clock() - queued_at
+
+    @asynccontextmanager
+    async def _place(self, patience: float) -> AsyncGenerator[None]:
+        if self._places is None:
+            yield
+            return
+        if self._places.locked() and patience <= 0:
+            raise _busy("holds as many requests as it may", _SOON)
+        try:
+            async with asyncio.timeout(patience if self._places.locked() else None):
+                await self._places.acquire()
+        except TimeoutError:
+            raise _busy("holds as many requests as it may", _SOON) from None
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    @asynccontextmanager
+    async def _turn(self, latest: float) -> AsyncGenerator[None]:
+        if self._rate is None:
+            yield
+            return
+        now = self._clock()
+        turn = self._rate.take(now, patience=max(latest - now, 0.0))
+        if turn is None:
+            raise _busy("has had as many requests in a minute as it may", self._rate.next_turn(now) - now)
+        was_used = False
+        try:
+            await asyncio.sleep(turn - now)
+            was_used = True
+            yield
+        except BaseException as error:
+            if not was_used or (isinstance(error, ImagegateError) and error.nothing_sent):
+                self._rate.give_back(turn)
+            raise
+
+    @asynccontextmanager
+    async def _permit(self) -> AsyncGenerator[None]:
+        """The breaker's, given back with what was learnt."""
+        before = self._breaker.state
+        permit = self._breaker.enter(self._clock())
+        if permit is None:
+            raise self._shut()
+        self._tell(before)
+        worked: bool | None = None
+        try:
+            yield
+            worked = True
+        except UpstreamError as error:
+            if error.blames_upstream or not error.nothing_sent:
+                worked = not error.blames_upstream
+            raise
+        finally:
+            before = self._breaker.state
+            self._breaker.leave(permit, worked=worked, now=self._clock())
+            self._tell(before)
+
+    def _tell(self, before: BreakerState) -> None:
+        if self._breaker.state != before:
+            self._changed(self._breaker.state)
+
+    def _shut(self) -> UpstreamUnavailable:
+        return UpstreamUnavailable(
+            "The provider has failed several times in a row and is left alone for a while; nothing was sent.",
+            retry_after=max(1, ceil(self._breaker.seconds_left(self._clock()))),
+        )
+
+
+@asynccontextmanager
+async def _deadline(progress: Progress, until: float | None) -> AsyncGenerator[None]:
+    sent = progress.attempts
+    try:
+        async with asyncio.timeout_at(until) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        if progress.attempts == sent:
+            raise UpstreamUnavailable(
+                "There was no time left to ask the provider.", status=504, code="deadline_exceeded"
+            ) from None
+        error = uncertain("The provider had not answered when the time for the request was over.", timed_out=True)
+        if progress.upstream_task_id:
+            error.details["upstream_task_id"] = progress.upstream_task_id
+        raise error from None
+
+
+def _busy(why: str, seconds: float) -> UpstreamUnavailable:
+    return UpstreamUnavailable(
+        f"The provider {why}; nothing was sent.", code="upstream_busy", retry_after=max(1, ceil(seconds))
+    )
