@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from collections import Counter
+from random import Random
 
-from imagegate.catalog import Catalog, find_contract
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagegate.catalog import Catalog, Choice, find_contract, weighted_order
 from imagegate.contract import Contract, Parameter, ReferenceRule
 from imagegate.errors import ModelNotFound
 from imagegate.exchange import ImageRequest, Target
@@ -140,6 +145,60 @@ def test_every_listed_model_resolves_to_what_the_list_says():
     catalog = Catalog(UPSTREAMS, {"best": ("three/b-2",)})
     for name, targets in catalog.models():
         assert targets == catalog.resolve(name)
+
+
+# Weights
+
+
+def targets(count: int) -> list[Target]:
+    return [target("one", str(number), None) for number in range(count)]
+
+
+@given(st.lists(st.floats(0.001, 1000), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_a_draw_loses_nobody(weights: list[float], random: Random) -> None:
+    """Every candidate is in it once, whatever its weight."""
+    choices = list(zip(targets(len(weights)), weights, strict=True))
+    drawn = weighted_order(choices, random.random)
+    assert sorted(target.model for target in drawn) == sorted(target.model for target, _ in choices)
+
+
+@pytest.mark.parametrize("weights", [(3.0, 1.0), (1.0, 1.0, 2.0), (0.5, 0.1)])
+def test_candidates_come_first_in_their_shares(weights: tuple[float, ...]) -> None:
+    """Of 20,000 draws each candidate leads its share, within five standard deviations of chance."""
+    random, draws = Random(1), 20_000
+    choices = list(zip(targets(len(weights)), weights, strict=True))
+    first = Counter(weighted_order(choices, random.random)[0].model for _ in range(draws))
+    for candidate, weight in choices:
+        share = weight / sum(weights)
+        assert abs(first[candidate.model] - draws * share) < 5 * (draws * share * (1 - share)) ** 0.5
+
+
+def test_those_that_follow_come_by_their_shares_too() -> None:
+    """Where the first one fails, the others share what was its."""
+    random, draws = Random(2), 20_000
+    choices = list(zip(targets(3), (8.0, 3.0, 1.0), strict=True))
+    orders = [tuple(target.model for target in weighted_order(choices, random.random)) for _ in range(draws)]
+    after_first = Counter(order[1] for order in orders if order[0] == "0")
+    assert 0.7 < after_first["1"] / after_first.total() < 0.8
+
+
+ROUTE = ("one/a", Choice(to="two/b", weight=3), Choice(to="two/shared"), "three/b-2", Choice(to="one/shared"))
+
+
+def test_choices_beside_each_other_are_one_place_in_the_order() -> None:
+    """Addresses keep their place, choices change theirs with their neighbours only."""
+    catalog = Catalog(UPSTREAMS, {"m": ROUTE})
+    assert [target.model for target in catalog.resolve("m")] == ["a", "b", "shared", "b-2", "shared"]
+    orders = {tuple(target.model for target in catalog.draw("m", Random(seed).random)) for seed in range(50)}
+    assert orders == {("a", "b", "shared", "b-2", "shared"), ("a", "shared", "b", "b-2", "shared")}
+
+
+def test_a_model_without_a_route_has_nothing_to_draw() -> None:
+    """It goes where it always goes, and an unknown one nowhere."""
+    catalog = Catalog(UPSTREAMS, {})
+    assert catalog.draw("a", Random(1).random) == catalog.resolve("a")
+    with pytest.raises(ModelNotFound):
+        catalog.draw("unknown", Random(1).random)
 
 
 # Files on the fly

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegate import config as config_module
-from imagegate.catalog import find_contract
+from imagegate.catalog import Choice, find_contract
 from imagegate.config import (
     AccessConfig,
     Config,
@@ -68,6 +68,8 @@ def test_a_whole_file_is_read():
         api_key = "${LAB_KEY}"
         connect_timeout = "3s"
         read_timeout = 600
+        max_in_flight = 8
+        requests_per_minute = 90
 
         [[upstreams]]
         name = "onetoken"
@@ -76,6 +78,7 @@ def test_a_whole_file_is_read():
         [routes]
         "gpt-image-2" = ["lab/gpt-image-2", "onetoken/gpt-image-2"]
         hats = "lab/nano-banana"
+        shared = [{ to = "lab/gpt-image-2", weight = 3 }, { to = "onetoken/gpt-image-2" }, "lab/nano-banana"]
 
         [delivery]
         store = "memory://"
@@ -92,6 +95,14 @@ def test_a_whole_file_is_read():
         [policy]
         fit = "strict"
         tolerance = 0.1
+        retries = 0
+        backoff = "100ms"
+        longest_wait = 5
+        queue_timeout = "1m"
+        fall_back_on = [402, 403]
+        breaker_failures = 0
+        breaker_pause = "2m"
+        deadline = "90s"
 
         [access]
         keys = ["${CLIENT_KEY}", "sk-${CLIENT_KEY}-b"]
@@ -117,7 +128,12 @@ def test_a_whole_file_is_read():
         onetoken.origin(),
         onetoken.api_key,
     ) == ("onetoken", "https://api.onetoken.one", "sk-two")
-    routes = {"gpt-image-2": ("lab/gpt-image-2", "onetoken/gpt-image-2"), "hats": ("lab/nano-banana",)}
+    assert (lab.max_in_flight, lab.requests_per_minute, onetoken.max_in_flight) == (8, 90, None)
+    routes = {
+        "gpt-image-2": ("lab/gpt-image-2", "onetoken/gpt-image-2"),
+        "hats": ("lab/nano-banana",),
+        "shared": (Choice(to="lab/gpt-image-2", weight=3), Choice(to="onetoken/gpt-image-2"), "lab/nano-banana"),
+    }
     assert (routes, "/images/v1") == (config.routes, config.prefix)
     delivery = DeliveryConfig(
         store="memory://",
@@ -129,7 +145,19 @@ def test_a_whole_file_is_read():
     )
     assert delivery == config.delivery
     assert TasksConfig(poll_interval=Duration(0.5), deadline=Duration(300)) == config.tasks
-    assert PolicyConfig(fit="strict", tolerance=0.1) == config.policy
+    policy = PolicyConfig(
+        fit="strict",
+        tolerance=0.1,
+        retries=0,
+        backoff=Duration(0.1),
+        longest_wait=Duration(5),
+        queue_timeout=Duration(60),
+        fall_back_on=(402, 403),
+        breaker_failures=0,
+        breaker_pause=Duration(120),
+        deadline=Duration(90),
+    )
+    assert policy == config.policy
     assert (config.access.keys, config.limits.images) == (("sk-client", "sk-sk-client-b"), 4)
 
 
@@ -279,6 +307,44 @@ ERRORS = [
     ('[[upstreams]]\nname = "openai"\n[routes]\na = "openai/a"\nm = []', 5, "routes.m: names no upstream"),
     ('[[upstreams]]\nname = "openai"\n[routes]\na = "openai/a"\nm = 5', 5, "routes.m: Expected `array`, got `int`"),
     ('[[upstreams]]\nname = "openai"\n[routes]\na = "openai/a"\nm = [5]', 5, "routes.m[0]: Expected `str`, got `int`"),
+    (
+        '[[upstreams]]\nname = "openai"\n[routes]\na = "openai/a"\nm = [{ too = "openai/m" }]',
+        5,
+        "routes.m[0].too: unknown key 'too'",
+    ),
+    (
+        '[[upstreams]]\nname = "openai"\n[routes]\nm = [{ to = "openai/m", wait = 3 }]',
+        4,
+        "routes.m[0].wait: unknown key 'wait'",
+    ),
+    (
+        '[[upstreams]]\nname = "openai"\n[routes]\nm = ["openai/m", { to = "openai/n", weight = 0 }]',
+        4,
+        "routes.m[1].weight: must be more than 0",
+    ),
+    (
+        '[[upstreams]]\nname = "openai"\n[routes]\nm = [{ to = "openai/m", weight = "3" }]',
+        4,
+        "routes.m[0].weight: Expected `float`, got `str`",
+    ),
+    (
+        '[[upstreams]]\nname = "openai"\n[routes]\nm = [{ to = "other/m", weight = 3 }]',
+        4,
+        "routes.m: 'other/m' must be 'upstream/model' with one of: openai",
+    ),
+    ('[[upstreams]]\nname = "openai"\n[policy]\nretries = -1', 4, "policy.retries: must be from 0 to 100"),
+    ('[[upstreams]]\nname = "openai"\n[policy]\nbreaker_failures = 101', 4, "policy.breaker_failures: must be from 0"),
+    (
+        '[[upstreams]]\nname = "openai"\n[policy]\nfall_back_on = [402, 400]',
+        4,
+        "policy.fall_back_on: 400 is not from 401 to 499",
+    ),
+    ('[[upstreams]]\nname = "openai"\nmax_in_flight = 0', 3, "upstreams[0].max_in_flight: must be at least 1"),
+    (
+        '[[upstreams]]\nname = "openai"\nrequests_per_minute = -1',
+        3,
+        "upstreams[0].requests_per_minute: must be at least 1",
+    ),
     ('routes = 5\n[[upstreams]]\nname = "openai"', 1, "routes: Expected `object`, got `int`"),
     ('routes = ["openai/x"]\n[[upstreams]]\nname = "openai"', 1, "routes: Expected `object`, got `array`"),
     ("upstreams = 5", 1, "upstreams: Expected `array`, got `int`"),

@@ -242,7 +242,8 @@ class UpstreamError(ImagegateError):
 
     @property
     def may_pass(self) -> bool:
-        return self.may_go_elsewhere and self.status not in _WILL_NOT_PASS and self.code not in _NO_MONEY
+        hopeless = self.ends_task or self.status in _WILL_NOT_PASS or self.code in _NO_MONEY
+        return self.may_go_elsewhere and not hopeless
 
     @property
     def blames_upstream(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from imagegate.errors import ImagegateError, UpstreamError
 from imagegate.events import Progress
 from imagegate.exchange import ImageReply
+from imagegate.failures import uncertain
 from imagegate.fanout import gravest, incomplete
 from imagegate.retry import Attempt, Random, RetryPolicy
 
@@ -60,7 +61,7 @@ class Parts:
         retries = 0
         while True:
             await self._ask_missing(attempt)
-            if not self._failures:
+            if len(self._replies) == len(self._sizes):
                 return self._made
             pause = self._pause(retries, attempt.until)
             if pause is None:
@@ -99,5 +100,8 @@ class Parts:
                 return  # what has not been sent need not be paid for as long as the whole may fail
             try:
                 self._replies[place] = await self._ask(n, attempt)
+            except asyncio.CancelledError:
+                self._failures.append(uncertain("The request to the provider was given up."))
+                raise
             except Exception as error:
                 self._failures.append(error)
