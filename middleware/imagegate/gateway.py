@@ -72,7 +72,7 @@ class ImageGateway:
         self.app: ASGIApp = NotFound() if app is None else app
         self._grace = grace
         self._drained_from: float | None = None
-        self._background = Background()
+        self.background = Background()
         self._failure: ConfigError | None = None
         self._client = HTTPClient(transport=transport)
         try:
@@ -240,7 +240,7 @@ class ImageGateway:
         """
         self.drain()
         spent = time.monotonic() - (self._drained_from or 0.0)
-        if cancelled := await self._background.finish(self._grace - spent):
+        if cancelled := await self.background.finish(self._grace - spent):
             get_logger().warning("work was cut short by the end of the gateway", count=cancelled)
         await self._client.aclose()
         if self._failure is None:

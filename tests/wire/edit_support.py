@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -246,14 +246,14 @@ class Process:
 
 
 @contextlib.contextmanager
-def gateway_process(config: Path, **environment: str) -> Generator[Process]:
+def gateway_process(config: Path, *, arguments: Sequence[str] = (), **environment: str) -> Generator[Process]:
     """Runs ``imagegate serve`` with a configuration, its temporary files in a folder of their own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as spool, (config.parent / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "imagegate", "serve", "--config", str(config), "--port", str(port)],
+            [sys.executable, "-m", "imagegate", "serve", "--config", str(config), "--port", str(port), *arguments],
             env={**os.environ, "TMPDIR": spool, **environment},
             stdout=log,
             stderr=subprocess.STDOUT,

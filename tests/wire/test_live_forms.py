@@ -20,6 +20,7 @@ BOUNDARY = b"own-boundary"
 PICTURE = draw_picture(width=512, height=512, prompt="x", provider="x", model="x", transparent=True)
 LARGE = PICTURE + bytes(5 * MEGABYTE)  # what follows the end of a PNG says nothing
 REPLY = json.dumps({"created": 1, "data": [{"b64_json": "iVBORw0KGgo="}]}).encode()
+REFUSAL = json.dumps({"error": {"message": "Later.", "type": "rate_limit_error", "code": None}}).encode()
 
 
 @dataclass
@@ -36,6 +37,10 @@ class Provider:
 
     def __init__(self) -> None:
         self.posts: list[Post] = []
+        self.refuses = 0
+        """Whole requests, from the first on, that are answered 429."""
+        self.resets = False
+        """Whether whole requests are answered by the end of the connection."""
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -51,8 +56,12 @@ class Provider:
                 length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 post.body += await reader.readexactly(length)
             post.whole = True
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n")
-            writer.write(b"content-length: %d\r\n\r\n" % len(REPLY) + REPLY)
+            if self.resets:
+                return
+            self.refuses -= 1
+            status, reply = (429, REFUSAL) if self.refuses >= 0 else (200, REPLY)
+            writer.write(b"HTTP/1.1 %d So\r\ncontent-type: application/json\r\nconnection: close\r\n" % status)
+            writer.write(b"content-length: %d\r\n\r\n" % len(reply) + reply)
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
             pass  # the gateway broke the request off
@@ -216,5 +225,34 @@ def test_a_model_after_the_files_waits_for_the_whole_form() -> None:
         await client.begin(3 * MEGABYTE)
         status, _ = await client.end()
         assert (status, [post.whole for post in provider.posts]) == (200, [True])
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("refuses", "status", "posts"), [(1, 200, 2), (9, 429, 2)])
+def test_a_refused_form_is_sent_again_whole(refuses: int, status: int, posts: int) -> None:
+    """What has gone by is in the spool: the retry has every byte, and there are no more of them than configured."""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        provider.refuses = refuses
+        client = Client(port, [MODEL, PROMPT, file(b"image[]", LARGE), file(b"image[]", LARGE)])
+        await client.begin(3 * MEGABYTE)
+        await until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        assert (await client.end())[0] == status
+        assert [post.whole for post in provider.posts] == [True] * posts
+        assert [post.body.count(LARGE) for post in provider.posts] == [2] * posts
+
+    run(scenario)
+
+
+def test_a_form_that_may_have_arrived_is_not_sent_again() -> None:
+    """The provider hung up when it had all of it."""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        provider.resets = True
+        client = Client(port, [MODEL, PROMPT, file(b"image", LARGE + LARGE)])
+        await client.begin(3 * MEGABYTE)
+        assert (await client.end())[0] == 502
+        assert [post.whole for post in provider.posts] == [True]
 
     run(scenario)
