@@ -142,8 +142,9 @@ class Gate:
 @asynccontextmanager
 async def _deadline(progress: Progress, until: float | None) -> AsyncGenerator[None]:
     sent = progress.attempts
+    limit = asyncio.timeout_at(until)
     try:
-        async with asyncio.timeout_at(until) as limit:
+        async with limit:
             yield
     except TimeoutError:
         if not limit.expired():
