@@ -124,7 +124,7 @@ def write_config(folder: Path, port: int, more: str = "") -> Path:
     config = folder / "imagegate.toml"
     config.write_text(
         f'[[upstreams]]\nname = "openai"\nbase_url = "http://127.0.0.1:{port}"\napi_key = "sk-any-key"\n'
-        f'[delivery]\nstore = "file://{folder}/images"\n{more}'
+        f'[policy]\nbreaker_failures = 0\n[delivery]\nstore = "file://{folder}/images"\n{more}'
     )
     return config
 
