@@ -108,7 +108,7 @@ class AnswerFromBelow:
             raise AssertionError("set where the stream began")
         await self._events.feed(message.get("body", b""))
         if not message.get("more_body", False):
-            self._events.finish()
+            await self._events.finish()
 
     async def _hold(self, message: Message) -> None:
         body = message.get("body", b"")

@@ -15,7 +15,7 @@ from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import Exchange, ImageReply, Picture, StreamEvent
 from imagegate.formats import Facts
 from imagegate.outgoing import completed_events, event_parts, reply_parts
-from imagegate.replies import is_final, usage_of
+from imagegate.replies import finished_images, usage_of
 
 Forward = Callable[[dict[str, object], Send], Awaitable[None]]
 
@@ -47,6 +47,9 @@ class Delivering:
         self._streamed = exchange.request.fields.get("stream") is True
         self._sink = delivery.sink(form)
         self._kept: list[Picture] = []
+        self._facts: list[Facts | None] = []
+        """Of the finished pictures of a stream."""
+        self._end_mark: StreamEvent | None = None
 
     async def run(self, forward: Forward) -> None:
         """Raises what the answer cannot say any more, or does not say yet."""
@@ -85,6 +88,8 @@ class Delivering:
             if self._answer.is_relayed or not self._answer.has_begun:
                 raise
             self._progress.failed(error)
+            if self._progress.upstream:
+                error.details.setdefault("upstream", self._progress.upstream)
             await self._answer.fail(error)
 
     async def _finish(self, below: AnswerFromBelow) -> None:
@@ -98,6 +103,8 @@ class Delivering:
         elif below.had_events:
             if progress.images_delivered < self._exchange.request.n:
                 raise fewer(self._exchange.request.n, progress.images_delivered)
+            if self._end_mark is not None:
+                await self._answer.event(event_parts(self._end_mark))
             await self._answer.end()
         elif self._answer.has_begun and not self._answer.is_relayed:
             raise below.error()
@@ -129,23 +136,23 @@ class Delivering:
         await self._answer.end()
 
     async def _event(self, event: StreamEvent, origin: str) -> None:
-        progress = self._progress
-        self._kept += event.pictures.values()
+        if event.is_end_mark:  # SDKs read no further, so it waits until the whole is known to be good
+            self._end_mark = event
+            return
         delivered = await self._delivery.deliver_event(
-            event,
-            self._form,
-            public_url=self._public_url,
-            sink=self._sink,
-            trusted_origins=(origin,) if origin else (),
+            event, self._form, public_url=self._public_url, sink=self._sink, origin=origin
         )
-        if is_final(event):
+        self._kept += event.pictures.values()
+        progress = self._progress
+        images = finished_images(event)
+        if images:
             progress.form = self._form
-            progress.images_delivered += 1
-            self._note([picture.facts for picture in event.pictures.values()])
-            progress.replied(1, None)
-        if usage := usage_of(event):
-            progress.replied(0, usage)
+            self._facts += [picture.facts for picture in (event.pictures or delivered.pictures).values()]
+            self._note(self._facts)
+        progress.replied(images, usage_of(event))
         await self._answer.event(event_parts(delivered))
+        progress.images_delivered += images
+        await self._sink.release(delivered.pictures.values())
 
     def _note(self, facts: Sequence[Facts | None]) -> None:
         """Writes down the size that the pictures have, and whether it is the one that was asked for."""

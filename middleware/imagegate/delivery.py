@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -16,7 +16,9 @@ from imagegate.exchange import ImageReply, Picture, ReplyImage, StoredPicture, S
 from imagegate.failures import uncertain
 from imagegate.fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.formats import Facts, inspect
+from imagegate.outgoing import Tokens
 from imagegate.pictures import HEAD, PictureSink, SpoolSink, StoreSink, storage_error
+from imagegate.replies import absolute_link, event_images
 from imagegate.sizes import Pixels, SizeSyntaxError, parse_size
 from imagegate.spool import Budget, Upload, default_budget
 from imagegate.stores import Store, put, put_stream
@@ -92,24 +94,42 @@ class Delivery:
         return msgspec.structs.replace(reply, images=tuple(images))
 
     async def deliver_event(
-        self, event: StreamEvent, form: Form, *, public_url: str, sink: PictureSink, trusted_origins: Collection[str]
+        self, event: StreamEvent, form: Form, *, public_url: str, sink: PictureSink, origin: str
     ) -> StreamEvent:
-        """The event with its pictures in `form`. Raises as `deliver`."""
+        """The event with its pictures in `form`; what need not change stays as it came. Raises as `deliver`.
+
+        Args:
+            origin: of the provider: links to it are trusted, and links without a host are its own.
+        """
         document = _object(event.data)
-        if document is None or (form == "b64_json" and not isinstance(document.get("url"), str)):
+        if document is None:
+            if event.pictures and form == "url":
+                raise uncertain("The provider's stream carries something that is no valid JSON.")
             return event
-        if form == "b64_json":
-            reply = ImageReply(images=(ReplyImage(url=document.pop("url")),), created=0)
-            made = await self.deliver(reply, form, public_url="", sink=sink, trusted_origins=trusted_origins)
-            picture = made.images[0].picture
-            if picture is None:
+        linked = [node for node in event_images(document) if _is_link(node.get("url"))]
+        completed = [node for node in linked if origin and _complete_link(node, origin)]
+        if form == "url":
+            links = {token: await self._link_of_made(picture, public_url) for token, picture in event.pictures.items()}
+            return _changed(event, _with_links(document, links), {}) if links or completed else event
+        moved = _move_base64(document, event.pictures)
+        linked = [node for node in linked if not node.get("b64_json")]
+        reply = ImageReply(images=tuple(ReplyImage(url=node["url"]) for node in linked), created=0)
+        made = await self.deliver(reply, form, public_url="", sink=sink, trusted_origins=(origin,) if origin else ())
+        tokens = Tokens()
+        for node, image in zip(linked, made.images, strict=True):
+            if image.picture is None:
                 raise AssertionError("a link becomes a picture")
-            token = next(iter(event.pictures), "imagegate-picture")
-            data = msgspec.json.encode({**document, "b64_json": token})
-            return msgspec.structs.replace(event, data=data, pictures={token: picture})
-        links = {token: await self._link(picture, public_url) for token, picture in event.pictures.items()}
-        data = msgspec.json.encode(_with_links(document, links)) if links else event.data
-        return msgspec.structs.replace(event, data=data, pictures={})
+            del node["url"]
+            node["b64_json"] = tokens.token(image.picture)
+        changed = bool(linked or completed or moved)
+        return _changed(event, document, {**event.pictures, **tokens.pictures}) if changed else event
+
+    async def _link_of_made(self, picture: Picture, public_url: str) -> str:
+        """Raises `StorageError`."""
+        try:
+            return await self._link(picture, public_url)
+        except OSError as error:
+            raise storage_error(error) from error
 
     async def list_made(self, error: UpstreamError, *, public_url: str, sink: PictureSink) -> None:
         """Adds links to the pictures that were made before `error`; what cannot be stored is only counted."""
@@ -186,7 +206,9 @@ class Delivery:
             raise FetchError(f"The provider's link may not be fetched: {error}.") from error
         except FetchFailed as error:
             raise FetchError(f"The provider's link could not be read: {error}.") from error
-        return await receiver.finish()
+        picture = await receiver.finish()
+        known(picture.facts)
+        return picture
 
 
 async def _all(convert: _Convert, images: Collection[ReplyImage]) -> list[ReplyImage]:
@@ -283,17 +305,46 @@ def _object(data: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _with_links(node: Any, links: dict[str, str]) -> Any:
+def _changed(event: StreamEvent, document: Any, pictures: Mapping[str, Picture]) -> StreamEvent:
+    return msgspec.structs.replace(event, data=msgspec.json.encode(document), pictures=pictures)
+
+
+def _is_link(url: Any) -> bool:
+    return isinstance(url, str) and url != "" and not url.startswith("data:")
+
+
+def _complete_link(node: dict[str, Any], origin: str) -> bool:
+    """Puts the link in full. Whether it was not."""
+    link = node["url"]
+    node["url"] = absolute_link(link, origin)
+    return bool(node["url"] != link)
+
+
+def _move_base64(document: dict[str, Any], pictures: Mapping[str, Picture]) -> bool:
+    """Pictures that came as data URLs move to ``b64_json``. Whether there were any."""
+    moved = False
+    for node in event_images(document):
+        url = node.get("url")
+        token = url.rpartition(",")[2] if isinstance(url, str) else ""
+        if token in pictures:
+            del node["url"]
+            node["b64_json"] = token
+            moved = True
+    return moved
+
+
+def _with_links(node: Any, links: Mapping[str, str]) -> Any:
     """The document with links in the places of pictures, in members called ``url``."""
     if isinstance(node, list):
         return [_with_links(item, links) for item in node]
     if not isinstance(node, dict):
         return node
     found: dict[str, Any] = {}
+    own: dict[str, str] = {}
     for name, value in node.items():
-        token = value.rpartition(",")[2] if isinstance(value, str) else None
+        token = value.rpartition(",")[2] if isinstance(value, str) else ""
         if token in links:
-            found["url"] = links[token]
+            own["url"] = links[token]
         else:
             found[name] = _with_links(value, links)
-    return found
+    return found | own  # ours is the one link that is known to hold the picture

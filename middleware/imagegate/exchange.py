@@ -10,6 +10,7 @@ import msgspec
 from imagegate.contract import Contract, Operation, ReferenceRule
 from imagegate.formats import Facts
 from imagegate.spool import Upload
+from imagegate.streams.sse import END_MARK
 
 SCOPE_KEY: Final = "imagegate"
 """Scope key of the `Exchange`, once a layer has read the body."""
@@ -168,6 +169,10 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
     """By token."""
     lines: tuple[bytes, ...] = ()
     """Its ``id`` and ``retry`` lines."""
+
+    @property
+    def is_end_mark(self) -> bool:
+        return self.data.strip() == END_MARK
 
 
 def _with_picture(image: ReplyImage) -> dict[str, Any]:

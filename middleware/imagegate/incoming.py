@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -15,12 +15,14 @@ from imagegate.failures import uncertain
 from imagegate.http import BodyTooLarge, Interrupted, Response, iter_body
 from imagegate.pictures import PictureSink, Reception
 from imagegate.replies import UpstreamReply, event_error
-from imagegate.streams.base64_json import OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
-from imagegate.streams.sse import EventEnd, EventReader, EventText, SSEError
+from imagegate.streams.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
+from imagegate.streams.sse import EventEnd, EventReader, EventText, SSEError, Token
 
 HOLD: Final = 1024**2
 """Bytes of a reply that are held and read whole; only larger ones are worth the trouble."""
 _RELAYED_PATH: Final = "data[].b64_json"
+_INDENTATION: Final = 64
+"""Bytes of white space that may stand before an event's JSON."""
 
 
 class Taker(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +149,9 @@ def unfinished(error: Interrupted) -> UpstreamError:
 class EventIntake:
     """A streamed reply, cut into events whose pictures go into a sink while they come in.
 
+    `feed` and `finish` raise the error that an event carries, `UpstreamUncertain` where the stream cannot be used, and
+    `StorageError`.
+
     Args:
         emit: is awaited with each event, so that who does not read stops who sends.
     """
@@ -162,35 +167,59 @@ class EventIntake:
         self._sink = sink
         self._emit = emit
         self._members = tuple(members)
+        self._text = bytearray()
+        """Data that is no JSON object, or not known to be one."""
         self._reception: Reception | None = None
+        self._has_ended = False
+        self.is_over = False
+        """Whether the provider has said that nothing more comes."""
 
     async def feed(self, data: bytes) -> None:
-        """Raises `UpstreamUncertain` where the stream cannot be used, and `StorageError`."""
+        await self._take(self._reader.feed(data))
+
+    async def finish(self) -> None:
+        """The stream has ended; an event that was still coming in counts where all of its data is there."""
+        self._has_ended = True
+        await self._take(self._reader.finish())
+
+    async def _take(self, tokens: Iterator[Token]) -> None:
         try:
-            for token in self._reader.feed(data):
+            for token in tokens:
+                if self.is_over:
+                    return
                 if isinstance(token, EventText):
-                    await self._more(token)
+                    await self._more(token.data)
                 else:
                     await self._end(token)
         except SSEError as error:
             raise uncertain(f"The provider's reply cannot be used. {error}") from error
 
-    async def _more(self, text: EventText) -> None:
+    async def _more(self, data: bytes) -> None:
         if self._reception is None:
+            self._text += data
+            if len(self._text) > MAX_REST:
+                raise uncertain("The provider's reply cannot be used. An event is too large.")
+            if not self._text[:_INDENTATION].lstrip().startswith(b"{"):
+                return
+            data = bytes(self._text)
+            self._text.clear()
             self._reception = Reception(self._sink, Base64Scanner(self._members))
-        await self._reception.feed(text.data)
+        await self._reception.feed(data)
 
     async def _end(self, end: EventEnd) -> None:
         if self._reception is None:
-            raise AssertionError("an event has data")
-        received = await self._reception.finish()
-        self._reception = None
-        await self._emit(StreamEvent(name=end.name, data=received.rest, pictures=received.pictures, lines=end.lines))
-
-    def finish(self) -> None:
-        """The stream has ended. Raises `UpstreamUncertain` where an event was still coming in."""
-        if not self._reader.is_between_events:
-            raise uncertain("The provider's stream broke off.")
+            event = StreamEvent(name=end.name, data=bytes(self._text), lines=end.lines)
+            self._text.clear()
+            self.is_over = event.is_end_mark
+            if self._has_ended and not self.is_over:
+                raise uncertain("The provider's stream broke off.")
+        else:
+            received = await self._reception.finish()
+            self._reception = None
+            event = StreamEvent(name=end.name, data=received.rest, pictures=received.pictures, lines=end.lines)
+        if error := event_error(event):
+            raise error
+        await self._emit(event)
 
     async def abort(self) -> None:
         if self._reception is not None:
@@ -203,8 +232,6 @@ async def _pass_events(response: Response, taker: Taker, *, limit: int, members:
 
     async def emit(event: StreamEvent) -> None:
         nonlocal passed
-        if error := event_error(event):
-            raise error
         passed += 1
         await taker.send({"type": EVENT, "event": event, "origin": taker.origin})
 
@@ -215,7 +242,9 @@ async def _pass_events(response: Response, taker: Taker, *, limit: int, members:
         async with contextlib.aclosing(_bounded(response, limit)) as pieces:
             async for piece in pieces:
                 await intake.feed(piece)
-        intake.finish()
+                if intake.is_over:
+                    break  # whatever becomes of the connection
+        await intake.finish()
     except UpstreamError as error:
         if passed and error.may_go_elsewhere:
             raise _after_events(error) from error

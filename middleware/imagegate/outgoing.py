@@ -29,7 +29,7 @@ _EVENT_FIELDS = ("background", "output_format", "quality", "size")
 
 def reply_parts(reply: ImageReply) -> Sequence[Part]:
     """A reply as OpenAI's JSON."""
-    tokens = _Tokens()
+    tokens = Tokens()
     data = [_image(image, tokens) for image in reply.images]
     document = msgspec.json.encode({"created": reply.created, **reply.fields, "data": data})
     return list(_split(document, tokens.pictures))
@@ -42,19 +42,23 @@ def event_parts(event: StreamEvent) -> Sequence[Part]:
 
 
 def completed_events(reply: ImageReply, operation: Operation) -> Iterator[StreamEvent]:
-    """A reply that came whole, as the events that end a stream: one for each picture, ``usage`` in the last one."""
-    name = f"{_KINDS[operation]}.completed"
+    """A reply that came whole, as the events that end a stream: one for each picture.
+
+    The last one has what is said about all of them: ``usage``, and members that OpenAI does not know.
+    """
+    kind = f"{_KINDS[operation]}.completed"
     for place, image in enumerate(reply.images):
-        tokens = _Tokens()
+        tokens = Tokens()
         facts = {name: reply.fields[name] for name in _EVENT_FIELDS if name in reply.fields}
         if image.facts is not None:
             facts.setdefault("output_format", image.facts.kind.media_type.partition("/")[2].partition("+")[0])
             if image.facts.width:
                 facts.setdefault("size", f"{image.facts.width}x{image.facts.height}")
-        document: dict[str, Any] = {"type": name, "created_at": reply.created, **facts, **_image(image, tokens)}
-        if place == len(reply.images) - 1 and "usage" in reply.fields:
-            document["usage"] = reply.fields["usage"]
-        yield StreamEvent(name=name, data=msgspec.json.encode(document), pictures=tokens.pictures)
+        document: dict[str, Any] = {"type": kind, "created_at": reply.created, **facts, **_image(image, tokens)}
+        if place == len(reply.images) - 1:
+            document |= {name: value for name, value in reply.fields.items() if name not in _EVENT_FIELDS}
+        document["type"] = kind
+        yield StreamEvent(name=kind, data=msgspec.json.encode(document), pictures=tokens.pictures)
 
 
 def length_of(parts: Sequence[Part]) -> int:
@@ -63,13 +67,17 @@ def length_of(parts: Sequence[Part]) -> int:
 
 
 async def chunks_of(parts: Sequence[Part]) -> AsyncIterator[bytes]:
-    """The bytes, piece by piece."""
+    """The bytes, piece by piece; what stands around pictures goes with them."""
+    around = b""
     for part in parts:
         if isinstance(part, bytes):
-            yield part
+            around += part
         else:
             async for chunk in _base64(part):
-                yield chunk
+                yield around + chunk
+                around = b""
+    if around:
+        yield around
 
 
 async def _base64(upload: Upload) -> AsyncIterator[bytes]:
@@ -83,7 +91,7 @@ async def _base64(upload: Upload) -> AsyncIterator[bytes]:
         yield pybase64.b64encode(carry)
 
 
-class _Tokens:
+class Tokens:
     """Texts that stand for pictures while a document is made; nobody else's text is one."""
 
     def __init__(self) -> None:
@@ -96,7 +104,7 @@ class _Tokens:
         return token
 
 
-def _image(image: ReplyImage, tokens: _Tokens) -> dict[str, Any]:
+def _image(image: ReplyImage, tokens: Tokens) -> dict[str, Any]:
     if image.url is not None:
         return {"url": image.url, **image.fields}
     b64_json = image.b64_json if image.picture is None else tokens.token(image.picture)

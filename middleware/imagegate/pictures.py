@@ -50,6 +50,13 @@ class PictureSink:
     def _new(self) -> Receiver:
         raise NotImplementedError
 
+    async def release(self, pictures: Collection[Picture]) -> None:
+        """Gives back the room of pictures that have been sent."""
+        spooled = [one for one in self._receivers if isinstance(one, _Spooling) and one.upload in pictures]
+        for receiver in spooled:
+            await receiver.abort()
+            self._receivers.remove(receiver)
+
     async def close(self, kept: Collection[Picture] = ()) -> None:
         """Gives back what nobody is to find: all pictures but those in `kept`."""
         for receiver in self._receivers:
@@ -132,11 +139,11 @@ class _Storing:
 
 class _Spooling:
     def __init__(self, budget: Budget) -> None:
-        self._upload = Upload("", "", "", budget=budget)
+        self.upload = Upload("", "", "", budget=budget)
 
     async def write(self, data: bytes) -> None:
         try:
-            await self._upload.write(data)
+            await self.upload.write(data)
         except Overloaded as error:
             raise no_room() from error
         except OSError as error:
@@ -144,15 +151,13 @@ class _Spooling:
 
     async def finish(self) -> Picture:
         try:
-            await self._upload.complete()
+            await self.upload.complete()
         except OSError as error:
             raise storage_error(error) from error
-        if self._upload.facts is None:
-            raise uncertain("The provider's reply carries something that is no image.")
-        return self._upload
+        return self.upload
 
     async def abort(self) -> None:
-        self._upload.close()
+        self.upload.close()
 
 
 class Received(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
@@ -120,7 +121,7 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
 def event_error(event: StreamEvent) -> UpstreamError | None:
     """The error that ends a streamed reply; failures of single images of a group (Seedream) do not end it."""
     document = _object(event.data)
-    if document is None or event.name.endswith("partial_failed"):
+    if document is None or _kind(event, document).endswith("partial_failed"):
         return None
     if not document.get("error") and "error" not in (event.name, document.get("type")):
         return None
@@ -128,12 +129,24 @@ def event_error(event: StreamEvent) -> UpstreamError | None:
     return refusal(found) if found else uncertain("The provider broke off its reply with an error.")
 
 
-def is_final(event: StreamEvent) -> bool:
-    """Whether an event carries a finished picture. Seedream's ``completed`` has OpenAI's name, but carries none."""
+def finished_images(event: StreamEvent) -> int:
+    """How many finished pictures an event carries. Seedream's ``completed`` has OpenAI's name, but carries none."""
     document = _object(event.data)
-    if document is None or "partial_image" in (event.name or str(document.get("type"))):
-        return False
-    return bool(event.pictures) or isinstance(document.get("url"), str)
+    if document is None or "partial_image" in _kind(event, document):
+        return 0
+    shown = [node for node in event_images(document) if node.get("url") or node.get("b64_json")]
+    return max(len(event.pictures), len(shown))
+
+
+def event_images(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Where an event's pictures may be: in itself, as with OpenAI, and in ``data``, where it is a whole reply."""
+    yield document
+    items = document.get("data")
+    yield from (item for item in (items if isinstance(items, list) else ()) if isinstance(item, dict))
+
+
+def _kind(event: StreamEvent, document: Mapping[str, Any]) -> str:
+    return event.name or str(document.get("type"))
 
 
 def usage_of(event: StreamEvent) -> Mapping[str, Any] | None:
@@ -165,6 +178,18 @@ def _add_retry_after(error: UpstreamError, header: str | None) -> None:
     if header and header.isascii() and header.isdecimal() and error.retry_after is None:
         error.retry_after = float(header[:9])
         error.headers.append((b"retry-after", header[:9].encode()))
+
+
+def absolute_link(link: str, origin: str) -> str:
+    """A provider's link in full; one without a host is its own. Raises `UpstreamUncertain` where it is no http link."""
+    try:
+        url = urljoin(f"{origin}/", link) if origin else link
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return url
+    except ValueError:
+        pass
+    raise uncertain("The provider answered with a link that is none.")
 
 
 # Tasks

@@ -20,7 +20,7 @@ from imagegate.exchange import ImageReply, ReplyImage
 from imagegate.failures import uncertain
 from imagegate.http import BodyTooLarge, HTTPClient, Interrupted, NotSent, Response, Timeouts, close
 from imagegate.incoming import Taker, images_with_pictures, take, unfinished, with_pictures
-from imagegate.replies import PendingTask, UpstreamReply
+from imagegate.replies import PendingTask, UpstreamReply, absolute_link
 from imagegate.spool import Upload
 
 USER_AGENT: Final = f"imagegate/{__version__}"
@@ -285,14 +285,7 @@ def _absolute(reply: ImageReply, upstream: Upstream) -> ImageReply:
     images: list[ReplyImage] = []
     for image in reply.images:
         if image.url is not None:
-            try:
-                url = urljoin(f"{upstream.origin}/", image.url)
-                usable = urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
-            except ValueError:
-                usable, url = False, ""
-            if not usable:
-                raise uncertain("The provider answered with a link that is none.")
-            image = msgspec.structs.replace(image, url=url)
+            image = msgspec.structs.replace(image, url=absolute_link(image.url, upstream.origin))
         images.append(image)
     return msgspec.structs.replace(reply, images=tuple(images))
 

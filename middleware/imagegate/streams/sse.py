@@ -12,7 +12,11 @@ import msgspec
 
 HEARTBEAT = b": waiting\n\n"
 """A comment: keeps proxies from hanging up, and no client sees it."""
+END_MARK = b"[DONE]"
+"""Data after which nothing comes, in streams that have such a mark; the official SDKs read no further."""
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_KEPT_FIELDS = (b"id", b"retry")
 _LONGEST_FIELD = 4096
 """Bytes of a line that is no data."""
 
@@ -28,7 +32,7 @@ class EventText(msgspec.Struct, frozen=True):
 
 
 class EventEnd(msgspec.Struct, frozen=True):
-    """The event is complete. `lines` are its ``id`` and ``retry`` lines, as they came."""
+    """The event is complete. `lines` are its last ``id`` and ``retry`` lines, as they came."""
 
     name: str
     lines: tuple[bytes, ...] = ()
@@ -38,22 +42,27 @@ Token = EventText | EventEnd
 
 
 class EventReader:
-    """Cuts a stream into events. Comments are dropped; an event that the stream breaks off is none."""
+    """Cuts a stream into events. Comments are dropped, and fields that the format does not have."""
 
     def __init__(self) -> None:
+        self._mark: bytes | None = b""
+        """The beginning of the stream, as long as it may be a byte order mark."""
         self._line = bytearray()
         """A line whose field is not known yet, or that is no data."""
         self._in_data = False
         self._after_return = False
-        self._begin()
-
-    def _begin(self) -> None:
         self._name = ""
-        self._lines: list[bytes] = []
+        self._kept: dict[bytes, bytes] = {}
         self._data_lines = 0
 
     def feed(self, data: bytes) -> Iterator[Token]:
         """What a piece of the stream brings. Raises `SSEError`."""
+        if self._mark is not None:
+            data = self._mark + data
+            if len(data) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(data):
+                self._mark = data
+                return
+            self._mark, data = None, data.removeprefix(_BYTE_ORDER_MARK)
         place = 0
         if self._after_return and data:
             place = int(data[:1] == b"\n")
@@ -68,10 +77,18 @@ class EventReader:
             place = found.end()
             self._after_return = found.group() == b"\r" and place == len(data)
 
-    @property
-    def is_between_events(self) -> bool:
-        """Whether nothing is open: a stream may end here."""
-        return not (self._line or self._in_data or self._data_lines)
+    def finish(self) -> Iterator[Token]:
+        """The stream has ended. An event that only lacks its empty line comes all the same.
+
+        Whether its data is whole, who reads that finds out. Raises `SSEError` where an event had begun without data.
+        """
+        is_cut = bool(self._line) and not self._line.startswith(b":")
+        if is_cut:
+            yield from self._end_line()
+        if self._data_lines:
+            yield self._end_event()
+        elif is_cut or self._name:
+            raise SSEError("The stream is cut off.")
 
     def _more(self, piece: bytes) -> Iterator[Token]:
         if self._in_data:
@@ -81,10 +98,12 @@ class EventReader:
         self._line += piece
         if self._line.startswith(b"data:") and len(self._line) > len(b"data: "):
             yield from self._begin_data()
-        elif len(self._line) > _LONGEST_FIELD and not self._line.startswith(b":"):
-            raise SSEError("A line of the stream is too long.")
         elif self._line.startswith(b":"):
             del self._line[1:]
+        elif len(self._line) > _LONGEST_FIELD:
+            if self._line.startswith((b"event:", *(name + b":" for name in _KEPT_FIELDS))):
+                raise SSEError("A line of the stream is too long.")
+            self._line[:] = b":"  # a field that nobody knows is worth no more than a comment
 
     def _begin_data(self) -> Iterator[Token]:
         value = bytes(self._line[5:]).removeprefix(b" ")
@@ -101,8 +120,8 @@ class EventReader:
         self._line.clear()
         if not line:
             if self._data_lines:
-                yield EventEnd(self._name, tuple(self._lines))
-            self._begin()
+                yield self._end_event()
+            self._name = ""
             return
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -112,8 +131,13 @@ class EventReader:
             self._in_data = False
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
-        elif field in (b"id", b"retry"):
-            self._lines.append(line)
+        elif field in _KEPT_FIELDS:
+            self._kept[field] = line
+
+    def _end_event(self) -> EventEnd:
+        end = EventEnd(self._name, tuple(self._kept.values()))
+        self._name, self._kept, self._data_lines = "", {}, 0
+        return end
 
 
 def event_head(name: str, lines: tuple[bytes, ...] = ()) -> bytes:
