@@ -538,7 +538,7 @@ def test_serve(start: Callable[..., Process], file: Path) -> None:
     reply = httpx.post(url + GENERATIONS, json=ASKED, headers={"x-request-id": "own-id"})
     assert loads(link_of(reply))
     assert "server" not in reply.headers
-    (line,) = until(lambda: [line for line in process.log.splitlines() if '"event": "exchange"' in line])
+    (line,) = until(lambda: [line for line in process.log.splitlines() if '"event":"exchange"' in line])
     record = json.loads(line)
     assert (record["request_id"], record["status"], record["upstream"]) == ("own-id", 200, "onetoken")
     assert not re.search("red kite|sk-demo|signature", process.log)
