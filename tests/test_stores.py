@@ -23,8 +23,8 @@ from imagegate.errors import ConfigError
 from imagegate.formats import BY_EXTENSION, GIF, JPEG, PNG, SVG, ImageFormat, sniff
 from imagegate.stores import FileStore, Links, MemoryStore, ServedStore, StoreFull, new_key, open_store, put_stream
 from imagegate.stores import put as put_async
-from imagegate.stores.base import is_key
 from imagegate.stores.file import FileWriter
+from imagegate.stores.keys import is_key
 
 CONTENT = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
@@ -78,7 +78,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("file", "links", "memory"):
+    for module in ("directory", "links", "memory"):
         monkeypatch.setattr(f"imagegate.stores.{module}.time", clock)
     return clock
 
@@ -263,15 +263,16 @@ class Gate:
         self.opened = threading.Event()
         original = getattr(FileWriter, method)
 
-        def held(writer: FileWriter, data: Any) -> None:
-            original(writer, data)
+        def held(writer: FileWriter, *data: Any) -> Any:
+            result = original(writer, *data)
             self.reached.set()
             assert self.opened.wait(10)
+            return result
 
         monkeypatch.setattr(FileWriter, method, held)
 
 
-@pytest.mark.parametrize("method", ["_append", "_finish"])
+@pytest.mark.parametrize("method", ["append", "finish"])
 def test_cancelled_while_a_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """A caller that is cancelled, even twice, leaves nothing, although the thread that wrote went on for a while."""
     store = FileStore(tmp_path, ttl=60)
@@ -300,7 +301,7 @@ def test_addresses_of_stores(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "images", "./images", "file:", "file://", "memory:", "memory", "s3://b", "x://"]
+    "address", ["", "images", "./images", "file:", "file://", "memory:", "memory", "s3:", "s3://", "s3:///b", "x://"]
 )
 def test_wrong_addresses(address: str) -> None:
     """An address that names no store is a mistake that the operator is told about."""
@@ -421,7 +422,7 @@ def test_a_sweep_of_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr("imagegate.stores.file.os", SimpleNamespace(**{**vars(os), "scandir": Raced}))
+    monkeypatch.setattr("imagegate.stores.directory.os", SimpleNamespace(**{**vars(os), "scandir": Raced}))
     key = put(store)
     assert (tmp_path / key).exists()
 

@@ -65,16 +65,41 @@ class UpstreamConfig(_Section, frozen=True, kw_only=True):
         return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
+class CloudConfig(_Section, frozen=True, kw_only=True):
+    """How a cloud store is reached (``[delivery.cloud]``); what is left out, obstore takes from the environment."""
+
+    endpoint: str = ""
+    """Of a service that speaks S3 (or a private Azure or Google endpoint); default: the cloud's own."""
+    region: str = ""
+    access_key_id: str = ""
+    """Of ``az://``: the account's name."""
+    secret_access_key: str = ""
+    """Of ``az://``: the account's key."""
+    path_style: bool = True
+    """Whether the bucket stands in the path; false: in the host name."""
+    key_prefix: str = ""
+    """Of every name, after the prefix in the store's address; ``{tenant}`` becomes a hash of the client's key."""
+    cache_control: str = ""
+    """Default: a year for public links, ``link_ttl`` or a day for presigned ones."""
+    timeout: Duration = Duration(15)
+    """For one request to the store."""
+
+
 class DeliveryConfig(_Section, frozen=True, kw_only=True):
     """Where pictures go (``[delivery]``)."""
 
     store: str = "file://./images"
-    """``file://directory`` or ``memory://``."""
+    """``file://directory``, ``memory://``, ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``az://container/prefix``."""
     public_url: str = ""
-    """Where clients find the store; default: the address that the request came to."""
+    """Where clients find the store; default: the address that the request came to, or presigned links to a bucket."""
+    cloud: CloudConfig = CloudConfig()
     link_ttl: Duration = Duration(86400)
     link_secret: str = ""
     """Signs links; default: made once and kept with the store."""
+    max_bytes: int | None = None
+    """Of all pictures in a file store, which refuses more; or in a memory store (256 MiB), which drops the oldest."""
+    content_addressed: bool = False
+    """Whether the same bytes are stored once, under the same name."""
     default: Literal["url", "b64_json"] | None = None
     """The form where a request names none; default: what OpenAI would do for the model."""
     heartbeat: Duration | None = None
@@ -223,7 +248,10 @@ class Config(_Section, frozen=True, kw_only=True):
         found: list[str] = []
         if not self.access.keys and any(upstream.api_key for upstream in self.upstreams):
             found.append("access.keys is not set: whoever reaches the gateway spends the upstreams' keys")
-        if self.delivery.store.startswith("memory:"):
+        scheme = self.delivery.store.partition(":")[0]
+        if self.delivery.cloud != CloudConfig() and scheme in ("file", "memory"):
+            found.append(f"delivery.cloud: does nothing with a {scheme}:// store")
+        if scheme == "memory":
             found.append("delivery.store: memory:// loses its pictures when the process ends")
         host = urlsplit(self.delivery.public_url).hostname or ""
         if host == "localhost" or host.startswith("127.") or host == "::1":
@@ -401,6 +429,7 @@ def _check(config: Config) -> None:
         raise ConfigError("There must be at least one [[upstreams]].")
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", config.prefix):
         raise _KeyedError(f"prefix: {config.prefix!r} is no path such as '/v1'", ("prefix",))
+    _check_delivery(config.delivery)
     if not config.policy.tolerance >= 0:
         raise _KeyedError("policy.tolerance: must not be negative", ("policy", "tolerance"))
     _check_policy(config.policy)
@@ -464,6 +493,17 @@ def _check_policy(policy: PolicyConfig) -> None:
     wrong = [status for status in policy.fall_back_on if not 401 <= status <= 499]
     if wrong:
         raise _KeyedError(f"policy.fall_back_on: {wrong[0]} is not from 401 to 499", ("policy", "fall_back_on"))
+
+
+def _check_delivery(delivery: DeliveryConfig) -> None:
+    if delivery.max_bytes is not None and delivery.max_bytes < 1:
+        raise _KeyedError("delivery.max_bytes: must be at least 1", ("delivery", "max_bytes"))
+    from imagegate.stores.base import open_store  # which reads this module's structs
+
+    try:
+        open_store(delivery)  # writes nothing and connects to nothing
+    except ConfigError as error:
+        raise _KeyedError(str(error), tuple(str(error).partition(":")[0].split("."))) from error
 
 
 def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names: set[str]) -> None:

@@ -443,13 +443,10 @@ def test_all_pictures_or_none(
         assert "data" not in reply.json()
 
 
-def test_memory_store_drops_the_oldest(
-    provider_port: tuple[Provider, int], provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_store_drops_the_oldest(provider_port: tuple[Provider, int], provider: Provider) -> None:
     """A store in memory that is full drops its oldest picture, whose link then leads to a 404."""
-    monkeypatch.setattr("imagegate.stores.memory.MemoryStore.__init__.__kwdefaults__", {"capacity": 2 * len(PNG)})
     provider.reply = {"created": 1, "data": [{"b64_json": ENCODED}]}
-    with gateway(provider_port[1], 'store = "memory://"') as (url, _):
+    with gateway(provider_port[1], f'store = "memory://"\nmax_bytes = {2 * len(PNG)}') as (url, _):
         links = [post(url, "url").json()["data"][0]["url"] for _ in range(3)]
         assert [httpx.get(link).status_code for link in links] == [404, 200, 200]
 

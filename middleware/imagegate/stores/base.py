@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
-import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
@@ -15,7 +13,6 @@ from imagegate.config import DeliveryConfig
 from imagegate.errors import ConfigError
 from imagegate.formats import ImageFormat
 
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]{32}\.[a-z0-9]{2,5}")
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,7 +53,7 @@ class Store(Protocol):
         """Begins a picture.
 
         Args:
-            tenant: whose it is, where the store keeps tenants apart; characters of a URL path segment.
+            tenant: whose it is, such as the client's key. Stores that keep tenants apart show a keyed hash of it.
 
         Raises:
             OSError: the store cannot take it.
@@ -113,15 +110,6 @@ async def put_stream(store: Store, chunks: AsyncIterator[bytes], kind: ImageForm
         raise
 
 
-def new_key(kind: ImageFormat) -> str:
-    """192 random bits and the format's extension."""
-    return f"{secrets.token_urlsafe(24)}.{kind.extension}"
-
-
-def is_key(text: str) -> bool:
-    return _KEY.fullmatch(text) is not None
-
-
 def plain_error(error: OSError) -> OSError:
     """The system's error without the path in it; `StoreFull` where a disk or a quota is used up."""
     if isinstance(error, StoreFull):
@@ -134,15 +122,33 @@ def open_store(delivery: DeliveryConfig) -> Store:
     """The store that a configuration names; nothing is written or connected to yet.
 
     Raises:
-        ConfigError: no such kind of store.
+        ConfigError: naming the key that is wrong.
     """
     from imagegate.stores.file import FileStore
     from imagegate.stores.memory import MemoryStore
 
     scheme, separator, rest = delivery.store.partition("://")
     secret = delivery.link_secret.encode()
+    if separator and scheme in ("s3", "gs", "az"):
+        from imagegate.stores.cloud_config import open_cloud_store  # needs an extra
+
+        return open_cloud_store(delivery)
     if scheme == "memory" and separator and not rest:
-        return MemoryStore(ttl=delivery.link_ttl, link_secret=secret)
+        return MemoryStore(
+            ttl=delivery.link_ttl,
+            capacity=delivery.max_bytes,
+            link_secret=secret,
+            content_addressed=delivery.content_addressed,
+        )
     if scheme == "file" and rest:
-        return FileStore(Path(rest), ttl=delivery.link_ttl, link_secret=secret)
-    raise ConfigError(f"delivery.store: {delivery.store!r} is neither file://directory nor memory://")
+        return FileStore(
+            Path(rest),
+            ttl=delivery.link_ttl,
+            max_bytes=delivery.max_bytes,
+            link_secret=secret,
+            content_addressed=delivery.content_addressed,
+        )
+    raise ConfigError(
+        f"delivery.store: {delivery.store!r} is none of file://directory, memory://, s3://bucket/prefix, "
+        "gs://bucket/prefix, az://container/prefix"
+    )

@@ -11,7 +11,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from imagegate.formats import BY_EXTENSION, ImageFormat
-from imagegate.stores.base import StoreFull, new_key
+from imagegate.stores.base import StoreFull
+from imagegate.stores.keys import ContentKey, new_key
 from imagegate.stores.links import Links
 from imagegate.stores.serving import picture_headers
 
@@ -23,15 +24,20 @@ class MemoryStore:
 
     Args:
         ttl: seconds that links are good for and pictures are kept.
+        capacity: bytes; None: 256 MiB.
         link_secret: signs links; empty: a random one, so that links end with the process as the pictures do.
+        content_addressed: the same bytes are kept once.
     """
 
-    def __init__(self, *, ttl: float, capacity: int = DEFAULT_CAPACITY, link_secret: bytes = b"") -> None:
-        self.capacity = capacity
+    def __init__(
+        self, *, ttl: float, capacity: int | None = None, link_secret: bytes = b"", content_addressed: bool = False
+    ) -> None:
+        self.capacity = DEFAULT_CAPACITY if capacity is None else capacity
         self._ttl = ttl
         self._pictures: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._size = 0
         secret = link_secret or secrets.token_bytes(32)
+        self._content_secret = secret if content_addressed else None
         self._links = Links(lambda: secret, ttl=ttl)
 
     def prepare(self) -> None:
@@ -43,13 +49,24 @@ class MemoryStore:
     def add(self, picture: bytes, kind: ImageFormat) -> str:
         """Keeps a picture no larger than `capacity` and returns its key; the oldest ones make room."""
         now = time.monotonic()
+        key = self._key(picture, kind)
+        self._drop(key)
         while self._pictures and (self._size + len(picture) > self.capacity or self._oldest() < now - self._ttl):
-            _, (_, dropped) = self._pictures.popitem(last=False)
-            self._size -= len(dropped)
-        key = new_key(kind)
+            self._drop(next(iter(self._pictures)))
         self._pictures[key] = (now, picture)
         self._size += len(picture)
         return key
+
+    def _key(self, picture: bytes, kind: ImageFormat) -> str:
+        if self._content_secret is None:
+            return new_key(kind)
+        content = ContentKey(self._content_secret)
+        content.update(picture)
+        return content.key(kind)
+
+    def _drop(self, key: str) -> None:
+        if (found := self._pictures.pop(key, None)) is not None:
+            self._size -= len(found[1])
 
     def _oldest(self) -> float:
         return next(iter(self._pictures.values()))[0]

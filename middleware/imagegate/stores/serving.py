@@ -6,7 +6,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi import route_path, send_error
 from imagegate.errors import ImagegateError, StorageError
-from imagegate.stores.base import ServedStore, is_key
+from imagegate.stores.base import ServedStore
+from imagegate.stores.keys import is_key
 
 IMAGES_PATH = "/images/"
 
