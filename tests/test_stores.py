@@ -215,19 +215,20 @@ def test_aborted(store: ServedStore, tmp_path: Path, sizes: tuple[int, ...]) -> 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_abort_after_commit_does_nothing(store: ServedStore) -> None:
-    """A picture whose key is known is there to stay."""
+def test_abort_after_commit_takes_it_back(store: ServedStore, tmp_path: Path) -> None:
+    """A picture that was stored for an answer which then failed can be had by nobody; others stay."""
 
     async def run() -> str:
         writer = await store.writer(PNG)
         await writer.write(CONTENT)
         key = await writer.commit()
         await writer.abort()
+        await writer.abort()
         return key
 
-    answer = served(store, asyncio.run(run()))
-    assert answer is not None
-    assert answer[2] == CONTENT
+    other = put(store)
+    assert served(store, asyncio.run(run())) is None
+    assert served(store, other) is not None
 
 
 def test_cannot_be_had_before_commit(store: ServedStore, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 import msgspec
+import structlog
 
 from imagegate.errors import Overloaded, StorageError
 from imagegate.exchange import Picture, ReplyImage, StoredPicture
@@ -238,7 +239,8 @@ _NOT_STORED: Final = "The image was made, but could not be stored."
 
 
 def storage_error(error: OSError, message: str = _NOT_STORED) -> StorageError:
-    """What a client is told: never the store's own words, which may name hosts and paths."""
+    """What a client is told: never the store's own words, which are for the log."""
+    structlog.get_logger("imagegate").warning("store failed", reason=str(error))
     if isinstance(error, StoreFull) or error.errno in (errno.ENOSPC, errno.EDQUOT):
         return no_room(message)
     return StorageError(message)

@@ -34,7 +34,7 @@ class PictureWriter(Protocol):
     async def abort(self) -> None:
         """Nothing stays behind. Never fails, may be called at any time, and ends also where its caller is cancelled.
 
-        After a `commit` that returned it does nothing.
+        After `commit` it takes the picture back, but where the same bytes are one picture: others may have its link.
         """
         ...
 

@@ -177,18 +177,21 @@ class ContentWriter(CloudWriter):
         self._kind = kind
         self._attributes = attributes
         self._content = content
-        self._spool = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=_PART))  # noqa: SIM115 - see discard()
+        self._spool: IO[bytes] | None = None
 
     def append(self, data: Sequence[bytes]) -> None:
+        if self._spool is None:
+            self._spool = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=_PART))  # noqa: SIM115 - lives on
         for piece in data:
             self._content.update(piece)
             self._spool.write(piece)
 
     def finish(self) -> str:
         key = self._prefix + self._content.key(self._kind)
-        if not self._is_there(key):
-            self._send(key)
-        self._spool.close()
+        if self._spool is not None:
+            if not self._is_there(key):
+                self._send(key, self._spool)
+            self._spool.close()
         return key
 
     def _is_there(self, key: str) -> bool:
@@ -198,11 +201,11 @@ class ContentWriter(CloudWriter):
             return False
         return age.total_seconds() < self._store.ttl
 
-    def _send(self, key: str) -> None:
+    def _send(self, key: str, spool: IO[bytes]) -> None:
         target = _open_object(self._store.client, key, self._attributes)
         try:
-            self._spool.seek(0)
-            while piece := self._spool.read(UNIT):
+            spool.seek(0)
+            while piece := spool.read(UNIT):
                 target.write(piece)
             target.close()
         except BaseException:
@@ -212,7 +215,8 @@ class ContentWriter(CloudWriter):
 
     def discard(self) -> None:
         """What has been sent stays: another request may have been given the same object."""
-        self._spool.close()
+        if self._spool is not None:
+            self._spool.close()
 
 
 def _open_object(client: Client, key: str, attributes: Attributes) -> WritableFile:

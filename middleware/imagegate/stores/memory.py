@@ -50,9 +50,9 @@ class MemoryStore:
         """Keeps a picture no larger than `capacity` and returns its key; the oldest ones make room."""
         now = time.monotonic()
         key = self._key(picture, kind)
-        self._drop(key)
+        self._remove(key)
         while self._pictures and (self._size + len(picture) > self.capacity or self._oldest() < now - self._ttl):
-            self._drop(next(iter(self._pictures)))
+            self._remove(next(iter(self._pictures)))
         self._pictures[key] = (now, picture)
         self._size += len(picture)
         return key
@@ -64,7 +64,12 @@ class MemoryStore:
         content.update(picture)
         return content.key(kind)
 
-    def _drop(self, key: str) -> None:
+    def take_back(self, key: str) -> None:
+        """Drops a picture, but where the same bytes are one."""
+        if self._content_secret is None:
+            self._remove(key)
+
+    def _remove(self, key: str) -> None:
         if (found := self._pictures.pop(key, None)) is not None:
             self._size -= len(found[1])
 
@@ -96,6 +101,7 @@ class MemoryWriter:
         self._kind = kind
         self._pieces: list[bytes] = []
         self._size = 0
+        self._key = ""
 
     async def write(self, data: bytes) -> None:
         self._size += len(data)
@@ -106,7 +112,9 @@ class MemoryWriter:
     async def commit(self) -> str:
         picture = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
-        return self._store.add(picture, self._kind)
+        self._key = self._store.add(picture, self._kind)
+        return self._key
 
     async def abort(self) -> None:
         self._pieces.clear()
+        self._store.take_back(self._key)

@@ -32,7 +32,7 @@ class ThreadWriter(ABC):
         self._held_size = 0
         self._lock = threading.Lock()
         self._has_begun = False
-        self._is_over = False
+        self._is_aborted = False
 
     async def write(self, data: bytes) -> None:
         self._held.append(data)
@@ -45,9 +45,7 @@ class ThreadWriter(ABC):
             self.append(data)
             return self.finish()
 
-        key = await self._in_thread(all_of_it)
-        self._is_over = True
-        return key
+        return await self._in_thread(all_of_it)
 
     async def abort(self) -> None:
         if self.is_to_be_discarded():
@@ -57,8 +55,8 @@ class ThreadWriter(ABC):
     def is_to_be_discarded(self) -> bool:
         """Ends the picture; whether anything of it may be left to clean up."""
         self._held = []
-        was_over, self._is_over = self._is_over, True
-        return self._has_begun and not was_over
+        was_aborted, self._is_aborted = self._is_aborted, True
+        return self._has_begun and not was_aborted
 
     def discard_in_turn(self) -> None:
         with self._lock:
@@ -70,7 +68,7 @@ class ThreadWriter(ABC):
 
         def in_turn() -> Result:
             with self._lock:
-                if self._is_over:  # aborted before its turn came
+                if self._is_aborted:  # aborted before its turn came
                     raise OSError("the picture was aborted")
                 return work(data)
 
