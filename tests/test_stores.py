@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import errno
+import hashlib
 import io
 import os
+import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -467,6 +471,235 @@ def test_a_picture_behind_a_symbolic_link_is_no_way_out(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "images", ttl=60)
     put(store)
     assert served(store, "../outside.png") is None
+
+
+# Room
+
+
+def files_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def test_max_bytes(tmp_path: Path) -> None:
+    """A directory that is full refuses what is too large, and what it has stays for as long as its links say."""
+    store = FileStore(tmp_path, ttl=60, max_bytes=3000)
+    store.prepare()
+    keys = [put(store, bytes(1000)) for _ in range(2)]
+    for size in (1001, 2_000_000):
+        with pytest.raises(StoreFull, match="as many bytes as they may"):
+            put(store, bytes(size))
+    store.prepare()
+    keys.append(put(store, bytes(1000)))
+    with pytest.raises(StoreFull, match="as many bytes as they may"):
+        store.prepare()
+    with pytest.raises(StoreFull):
+        put(store, b"x")
+    assert {*keys, ".link-secret"} == set(files_in(tmp_path))
+
+
+def test_aborted_pictures_give_their_room_back(tmp_path: Path) -> None:
+    """What was not kept takes no room, however far it got."""
+    store = FileStore(tmp_path, ttl=60, max_bytes=3_000_000)
+
+    async def run() -> None:
+        for _ in range(5):
+            writer = await store.writer(PNG)
+            await writer.write(bytes(1_500_000))
+            await writer.write(bytes(1_400_000))
+            await writer.abort()
+            writer = await store.writer(PNG)
+            await writer.write(bytes(2_900_000))
+            await writer.commit()
+            await writer.abort()
+
+    asyncio.run(run())
+    put(store, bytes(3_000_000))
+
+
+def test_room_of_what_is_there_already(tmp_path: Path) -> None:
+    """What an earlier process has left counts from the start, before anything is paid for."""
+    put(FileStore(tmp_path, ttl=60), bytes(3000))
+    (tmp_path / "notes.txt").write_bytes(bytes(5000))
+    store = FileStore(tmp_path, ttl=60, max_bytes=3000)
+    with pytest.raises(StoreFull):
+        store.prepare()
+    with pytest.raises(StoreFull):
+        put(FileStore(tmp_path, ttl=60, max_bytes=3999), bytes(1000))
+    put(FileStore(tmp_path, ttl=60, max_bytes=4000), bytes(1000))
+
+
+def until_prepared(store: FileStore) -> None:
+    for _ in range(500):
+        with contextlib.suppress(StoreFull):
+            store.prepare()
+            return
+        time.sleep(0.01)
+    raise AssertionError("the store stays full")
+
+
+def test_room_of_old_pictures(tmp_path: Path, clock: Clock) -> None:
+    """When pictures have gone there is room again, and nothing has to be stored for that to be noticed."""
+    store = FileStore(tmp_path, ttl=30, max_bytes=2000)
+    keys = [put(store, bytes(1000)) for _ in range(2)]
+    aged(tmp_path / keys[0], 31)
+    with pytest.raises(StoreFull):
+        store.prepare()
+    clock.ahead = 61
+    os.utime(tmp_path / keys[1], (time.time() + 61, time.time() + 61))
+    until_prepared(store)
+    assert [keys[1]] == [name for name in files_in(tmp_path) if is_key(name)]
+    put(store, bytes(1000))
+    with pytest.raises(StoreFull):
+        store.prepare()
+
+
+def test_room_is_shared_by_processes(tmp_path: Path, clock: Clock) -> None:
+    """What another process writes and removes counts after a minute at most."""
+    first, second = (FileStore(tmp_path, ttl=3600, max_bytes=3000) for _ in range(2))
+    put(first, bytes(1000))
+    put(second, bytes(1000))
+    key = put(second, bytes(1000))
+    first.prepare()  # knows of two pictures
+    clock.ahead = 61
+    with contextlib.suppress(StoreFull):
+        first.prepare()  # counts beside the request
+    with pytest.raises(StoreFull):
+        put(first, bytes(1000))
+    (tmp_path / key).unlink()
+    clock.ahead = 122
+    put(first, bytes(1000))
+
+
+def test_first_count_of_many_at_once(tmp_path: Path) -> None:
+    """Pictures that come while the first count is made wait for it."""
+    put(FileStore(tmp_path, ttl=60), bytes(2500))
+    store = FileStore(tmp_path, ttl=60, max_bytes=3000)
+
+    async def run() -> list[Any]:
+        return await asyncio.gather(*(put_async(store, bytes(100), PNG) for _ in range(20)), return_exceptions=True)
+
+    results = asyncio.run(run())
+    assert (sum(isinstance(it, str) for it in results), sum(isinstance(it, StoreFull) for it in results)) == (5, 15)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if os.name != "posix" or os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.mount
+@pytest.mark.parametrize("content_addressed", [False, True])
+def test_disk_full(small_disk: Path, content_addressed: bool) -> None:
+    """A disk that is full while a picture is written: no half file stays, and the next one that fits is taken."""
+    store = FileStore(small_disk / "images", ttl=60, content_addressed=content_addressed)
+    store.prepare()
+    with pytest.raises(StoreFull, match="No space left on device") as caught:
+        put(store, os.urandom(5_000_000))
+    assert str(small_disk) not in str(caught.value)
+    assert files_in(small_disk / "images") == [".link-secret"]
+    picture = os.urandom(3_000_000)
+    answer = served(store, put(store, picture))
+    assert answer is not None
+    assert answer[2] == picture
+
+
+@pytest.mark.mount
+def test_disk_full_before_anything_is_paid_for(small_disk: Path) -> None:
+    """A disk on which hardly anything is left is told before a request is sent to a provider."""
+    store = FileStore(small_disk / "images", ttl=60)
+    store.prepare()
+    (small_disk / "other").write_bytes(bytes(3_500_000))
+    with pytest.raises(StoreFull, match="the disk is full"):
+        store.prepare()
+
+
+# The same bytes once
+
+
+@pytest.fixture(params=["file", "memory"])
+def content_store(request: pytest.FixtureRequest, tmp_path: Path) -> ServedStore:
+    if request.param == "memory":
+        return MemoryStore(ttl=60, content_addressed=True)
+    return FileStore(tmp_path, ttl=60, max_bytes=3_000_000, content_addressed=True)
+
+
+def test_content_addressed(content_store: ServedStore, tmp_path: Path) -> None:
+    """The same bytes are one picture, in whatever pieces they come; other bytes, and other formats, are another."""
+    picture = os.urandom(1_500_000)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for place in range(0, len(picture), 100_000):
+            yield picture[place : place + 100_000]
+
+    key = put(content_store, picture)
+    assert is_key(key)
+    assert key == asyncio.run(put_stream(content_store, chunks(), PNG)) == put(content_store, picture)
+    assert (
+        len({key, put(content_store, picture[:-1]), put(content_store, b"", PNG), put(content_store, b"", JPEG)}) == 4
+    )
+    answer = served(content_store, key)
+    assert answer is not None
+    assert answer[2] == picture
+    if isinstance(content_store, FileStore):
+        assert len([name for name in files_in(tmp_path) if is_key(name)]) == 4
+
+
+def test_content_addressed_names_depend_on_the_secret(tmp_path: Path) -> None:
+    """Who has a picture cannot tell from it whether a store has it too."""
+    keys = {
+        put(store)
+        for secret in (b"one", b"two")
+        for store in (
+            MemoryStore(ttl=60, link_secret=secret, content_addressed=True),
+            FileStore(tmp_path, ttl=60, link_secret=secret, content_addressed=True),
+        )
+    }
+    assert len(keys) == 2
+    digest = base64.urlsafe_b64encode(hashlib.sha256(CONTENT).digest()).decode()
+    assert not any(key.startswith(digest[:8]) for key in keys)
+
+
+def test_content_addressed_stays_when_taken_back(content_store: ServedStore) -> None:
+    """A picture that somebody else may have the link of is not taken back; one that is not yet whole is."""
+
+    async def run() -> str:
+        unfinished = await content_store.writer(PNG)
+        await unfinished.write(bytes(1_200_000))
+        await unfinished.abort()
+        writer = await content_store.writer(PNG)
+        await writer.write(CONTENT)
+        key = await writer.commit()
+        await writer.abort()
+        return key
+
+    key = asyncio.run(run())
+    assert served(content_store, key) is not None
+    put(content_store, bytes(2_900_000))
+
+
+def test_content_addressed_starts_its_time_anew(tmp_path: Path, clock: Clock) -> None:
+    """A picture that is stored once more is kept for as long as its newest link holds."""
+    store = FileStore(tmp_path, ttl=30, content_addressed=True)
+    path = aged(tmp_path / put(store), 31)
+    put(store)
+    assert time.time() - path.stat().st_mtime < 20
+    memory = MemoryStore(ttl=30, content_addressed=True)
+    key = put(memory)
+    clock.ahead = 25
+    assert key == put(memory)
+    clock.ahead = 50
+    put(memory, b"another")
+    assert served(memory, key) is not None
+    clock.ahead = 60
+    put(memory, b"a third")
+    assert served(memory, key) is None
 
 
 # Memory

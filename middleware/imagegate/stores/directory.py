@@ -48,10 +48,15 @@ class PictureDirectory:
             with self._lock:
                 if self._used >= self._max_bytes:
                     raise StoreFull("the pictures take as many bytes as they may")
-        with contextlib.suppress(OSError, AttributeError):  # not yet made; or a system without statvfs
+        if self._bytes_free() < _LEAST_FREE:
+            raise StoreFull("the disk is full")
+
+    def _bytes_free(self) -> float:
+        try:
             disk = os.statvfs(self.path)
-            if disk.f_bavail * disk.f_frsize < _LEAST_FREE:
-                raise StoreFull("the disk is full")
+        except (OSError, AttributeError):  # not yet made; or a system without statvfs
+            return float("inf")
+        return disk.f_bavail * disk.f_frsize
 
     def take(self, size: int) -> None:
         """Counts bytes that are about to be written. Raises `StoreFull`."""
