@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,7 @@ class S3Server:
         """Multipart uploads that were begun, and those that have been neither completed nor aborted."""
         log = self.log
         begun, completed, aborted = (
-            log.count(f"serve s3: {word} multipart upload") for word in ("initiate", "complete", "abort")
+            log.count(f"serve s3: {word} multipart upload {BUCKET} ") for word in ("initiate", "complete", "abort")
         )
         return begun, begun - completed - aborted
 
@@ -90,9 +90,13 @@ class Line:
     Args:
         port: where it leads.
         delay: seconds that every piece takes longer.
+        on_bytes: what to do, once, when so many bytes went to the server.
     """
 
-    def __init__(self, port: int, *, delay: float = 0) -> None:
+    def __init__(
+        self, port: int, *, delay: float = 0, on_bytes: tuple[int, Callable[[], object]] | None = None
+    ) -> None:
+        self._on_bytes = on_bytes
         self._target = port
         self._delay = delay
         self._is_silent = threading.Event()
@@ -124,6 +128,9 @@ class Line:
                     continue
                 sink.sendall(piece)
                 self.passed += len(piece) if is_out else 0
+                if self._on_bytes is not None and self.passed >= self._on_bytes[0]:
+                    (_, act), self._on_bytes = self._on_bytes, None
+                    act()
             sink.shutdown(socket.SHUT_WR)
 
     def silence(self) -> None:

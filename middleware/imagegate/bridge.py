@@ -62,7 +62,9 @@ class Bridge:
                 upload.links[name] = (
                     await upload_file(self._client, through, upload, authorization=exchange.authorization)
                     if through
-                    else await self._delivery.publish(upload, self._public_url(scope))
+                    else await self._delivery.for_client(exchange.authorization).publish(
+                        upload, self._public_url(scope)
+                    )
                 )
         return upload.links[name]
 

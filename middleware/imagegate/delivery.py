@@ -21,7 +21,7 @@ from imagegate.pictures import HEAD, PictureSink, SpoolSink, StoreSink, storage_
 from imagegate.replies import absolute_link, event_images
 from imagegate.sizes import Pixels, SizeSyntaxError, parse_size
 from imagegate.spool import Budget, Upload, default_budget
-from imagegate.stores import Store, put, put_stream
+from imagegate.stores import Store, StoreOfTenant, put, put_stream
 
 Form = Literal["url", "b64_json"]
 
@@ -53,6 +53,10 @@ class Delivery:
         self._store = store
         self._fetcher = fetcher
         self._budget = budget or default_budget()
+
+    def for_client(self, authorization: str | None) -> Delivery:
+        """The same for a client, whose pictures the store may keep apart from others'."""
+        return Delivery(StoreOfTenant(self._store, authorization or ""), self._fetcher, self._budget)
 
     def sink(self, form: Form) -> PictureSink:
         """Where the pictures of a reply go while it comes in."""

@@ -98,7 +98,7 @@ class Deliver(Layer):
             send, streamed=streamed, heartbeat=self._stream_heartbeat if streamed else self._heartbeat
         )
         work = Delivering(
-            self._delivery,
+            self._delivery.for_client(exchange.authorization),
             answer,
             exchange,
             form=wanted_form(fields.get("response_format"), exchange.public_model, self._default),

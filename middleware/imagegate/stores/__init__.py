@@ -1,6 +1,15 @@
 """Where pictures go when a client wants links."""
 
-from imagegate.stores.base import PictureWriter, ServedStore, Store, StoreFull, open_store, put, put_stream
+from imagegate.stores.base import (
+    PictureWriter,
+    ServedStore,
+    Store,
+    StoreFull,
+    StoreOfTenant,
+    open_store,
+    put,
+    put_stream,
+)
 from imagegate.stores.file import FileStore
 from imagegate.stores.keys import new_key
 from imagegate.stores.links import Links
@@ -14,6 +23,7 @@ __all__ = [
     "ServedStore",
     "Store",
     "StoreFull",
+    "StoreOfTenant",
     "new_key",
     "open_store",
     "put",

@@ -87,6 +87,26 @@ class ServedStore(Store, Protocol):
         ...
 
 
+class StoreOfTenant:
+    """A store as one tenant sees it."""
+
+    def __init__(self, store: Store, tenant: str) -> None:
+        self._store = store
+        self._tenant = tenant
+
+    def prepare(self) -> None:
+        self._store.prepare()
+
+    async def writer(self, kind: ImageFormat, *, tenant: str = "") -> PictureWriter:
+        return await self._store.writer(kind, tenant=tenant or self._tenant)
+
+    async def link(self, key: str, base: str) -> str:
+        return await self._store.link(key, base)
+
+    async def aclose(self) -> None:
+        """The store is others' too."""
+
+
 async def put(store: Store, picture: bytes, kind: ImageFormat, *, tenant: str = "") -> str:
     """Stores a picture, whole or not at all, and returns its key. Raises `OSError`."""
     writer = await store.writer(kind, tenant=tenant)
