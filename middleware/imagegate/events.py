@@ -87,6 +87,7 @@ class Progress:
     usage: Mapping[str, Any] | None = None
     """Token counts as the provider's reply has them."""
     explained: bool = False
+    """Whether the client only wanted to look (`Imagegate-Explain`)."""
     streamed: bool = False
     attempts: int = 0
     """POSTs that were sent upstream."""

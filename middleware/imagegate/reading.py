@@ -44,7 +44,8 @@ async def read_exchange(
         ClientDisconnected: before the end of the body.
     """
     operation: Operation = scope[PROGRESS_KEY].endpoint
-    wants_explanation(scope)  # a header that cannot be read is told before the body is
+    # A header that cannot be read is told before the body is.
+    scope[PROGRESS_KEY].explained = wants_explanation(scope)
     content_type = header(scope, b"content-type") or b"application/json"
     budget = budget or default_budget()
     media_type = content_type.split(b";", 1)[0].strip().lower()
@@ -72,6 +73,7 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
     progress.size_asked = str(request.fields.get("size", ""))
     uploads = [reference for reference in request.references if isinstance(reference, Upload)]
     progress.upload_count, progress.upload_bytes = len(uploads), sum(upload.size or 0 for upload in uploads)
+    progress.explained = wants_explanation(scope)
     if progress.capture:
         progress.capture.ask(request)
     authorization = header(scope, b"authorization")
@@ -81,7 +83,7 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
         request=request,
         public_model=request.model,
         operation=request.operation,
-        explain=wants_explanation(scope),
+        explain=progress.explained,
         authorization=authorization.decode("latin-1") if authorization else None,
     )
 

@@ -36,6 +36,8 @@ _LARGEST_ANSWER: Final = 12 * 1024**2
 """Bytes of an answer whose pictures are kept."""
 _WATCHED_FOR: Final = 15.0
 """Seconds after a page has asked."""
+_SOON: Final = 0.4
+"""Seconds: an exchange that ends sooner, as every explanation does, is not shown as running."""
 _OPERATIONS: Final = ("generations", "edits", "variations")
 _PICTURE = re.compile(rf"{PATH}/pictures/([0-9]{{1,12}})/([0-9]{{1,4}})")
 
@@ -128,14 +130,15 @@ class Console:
         # With several workers the page may have been told of entries by another one.
         asked = re.fullmatch(rb"of=([0-9a-f]{16})&after=([0-9]{1,12})", scope.get("query_string", b""))
         entries = self._ring.after(int(asked[2]) if asked and asked[1].decode() == self._instance else 0)
+        now = time.time()
         running = [
             {"request_id": name, "began": began, "operation": progress.endpoint, "model": progress.model[:128]}
             for name, (began, progress) in self._running.items()
-            if self._sees(viewer, progress.key_name) and not progress.explained
+            if self._sees(viewer, progress.key_name) and now - began > _SOON
         ]
         document = {
             "instance": self._instance,
-            "now": time.time(),
+            "now": now,
             "key": viewer,
             "everybody": not self._keys or viewer in self._operators,
             "running": running,

@@ -38,7 +38,6 @@ class Upstream(Layer):
         progress.upstream = account.name
         request = account.adapter.encode(exchange.request)
         if exchange.explain:
-            progress.explained = True
             shown = await explanation(account, request, authorization=exchange.authorization, changes=progress.changes)
             await send_json(send, 200, msgspec.json.encode(shown))
             return
