@@ -188,39 +188,36 @@ class _Family:
 
 
 class _Usual:
-    """What nearly every exchange counts, found by one look-up: the methods of all children for one set of labels."""
+    """What nearly every exchange counts, found by one look-up: the methods of children for one set of labels.
 
-    __slots__ = (
-        "asked",
-        "bytes_in",
-        "bytes_out",
-        "changed",
-        "count",
-        "delivered",
-        "duration",
-        "ended",
-        "first_byte",
-        "made",
-        "store",
-    )
+    A child is made when it is first asked for, so that there are no series of what never happened.
+    """
 
     def __init__(self, families: Mapping[str, _Family], labels: tuple[str, ...]) -> None:
-        operation, route, upstream, model, outcome, form = labels
+        self._families = families
+        self._labels = dict(zip(("operation", "route", "upstream", "model", "outcome", "form"), labels, strict=True))
 
-        def child(name: str, *values: str) -> Any:
-            return families[f"imagegate_{name}"](*values)
+    def __getattr__(self, name: str) -> Any:
+        metric, method = _USUAL[name]
+        labels = (self._labels[label] for label in METRICS[metric].labels)
+        counting = getattr(self._families[metric](*labels), method)
+        setattr(self, name, counting)
+        return counting
 
-        self.count = child("requests_total", operation, route, upstream, model, outcome).inc
-        self.ended = child("requests_in_flight", operation).dec
-        self.duration = child("request_duration_seconds", operation, upstream).observe
-        self.first_byte = child("first_byte_duration_seconds", operation, upstream).observe
-        self.bytes_in = child("request_bytes_total", operation).inc
-        self.bytes_out = child("response_bytes_total", operation).inc
-        self.changed = child("changed_requests_total", upstream).inc
-        self.asked = child("images_asked_total", operation, upstream, model).inc
-        self.made = child("images_made_total", operation, upstream, model).inc
-        self.delivered = child("images_delivered_total", operation, upstream, model, form).inc
-        self.store = child("store_duration_seconds", form).observe
+
+_USUAL: Final[Mapping[str, tuple[str, str]]] = {
+    "count": ("imagegate_requests_total", "inc"),
+    "ended": ("imagegate_requests_in_flight", "dec"),
+    "duration": ("imagegate_request_duration_seconds", "observe"),
+    "first_byte": ("imagegate_first_byte_duration_seconds", "observe"),
+    "bytes_in": ("imagegate_request_bytes_total", "inc"),
+    "bytes_out": ("imagegate_response_bytes_total", "inc"),
+    "changed": ("imagegate_changed_requests_total", "inc"),
+    "asked": ("imagegate_images_asked_total", "inc"),
+    "made": ("imagegate_images_made_total", "inc"),
+    "delivered": ("imagegate_images_delivered_total", "inc"),
+    "store": ("imagegate_store_duration_seconds", "observe"),
+}
 
 
 class PrometheusHook:
