@@ -31,11 +31,6 @@ class LogHook:
         self._config = config or LogConfig()
         self._structlog, self._plain = structlog.get_logger(NAME), get_plain_logger()
 
-    @property
-    def wants_capture(self) -> bool:
-        """Whether lines say more than facts."""
-        return self._config.prompts or self._config.links
-
     def exchange_ended(self, record: ExchangeRecord) -> None:
         logger = self._structlog if structlog.is_configured() else self._plain
         write = logger.info if record.status < 500 else logger.warning
