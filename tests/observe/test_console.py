@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Scope
 from tests.asgi_lint import Lint
@@ -285,6 +285,7 @@ def test_what_is_taken_down_of_a_stream() -> None:
     assert capture.links() == ["https://x/1.png"]
 
 
+@settings(max_examples=60)
 @given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_what_is_shown_is_short(value: Any) -> None:
     """Any JSON value can be shown."""
