@@ -223,8 +223,7 @@ def test_every_metric_is_on_the_dashboard() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("check", "config", "prometheus.yml"), ("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")],
+    "arguments", ["check config prometheus.yml", "check rules rules.yml", "test rules rules_test.yml"]
 )
 def test_promtool(arguments: str) -> None:
     """promtool has no complaint, and every alert fires when it should and not else."""

@@ -89,8 +89,8 @@ class Observe(Layer):
         if progress.model in self._routes:
             progress.route = progress.model
         cost, currency = None, ""
-        if self._prices is not None and self._prices.models:
-            cost, currency = cost_of(progress, self._prices), self._prices.currency
+        if (prices := self._prices) is not None and prices.models:
+            cost, currency = cost_of(progress, prices), prices.currency
         self.hooks.exchange_ended(finish(progress, status=status, seconds=seconds, cost=cost, currency=currency))
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
