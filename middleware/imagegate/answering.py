@@ -107,6 +107,15 @@ class ClientAnswer:
             body = error.body()
             await self._body(event("error", _as_event(error)) if self._streamed else body, more=False)
 
+    async def break_off(self, error: ImagegateError) -> None:
+        """Ends a relayed JSON document in the middle, so that no reader of JSON takes it for whole.
+
+        To hang up would do that too, but the official SDKs send a request again when its answer breaks off, whatever it
+        has cost; a document that they cannot read they do not.
+        """
+        async with self._turn:
+            await self._body(b"\n" + error.body(), more=False)  # JSON has no line break inside a text
+
     async def relay(self, message: Message) -> None:
         """Passes on a message that is somebody else's; its head goes nowhere where a sign of life was sooner."""
         async with self._turn:

@@ -223,7 +223,8 @@ class Relay:
         start, self._start = self._start, None
         if start is not None:
             self._on_pictures(self.facts)
-            await self._answer.relay(start)
+            headers = without_headers(start.get("headers", ()), b"content-length")  # it may have to end before its end
+            await self._answer.relay({**start, "headers": headers})
         await self._answer.relay({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _end(self, body: bytes) -> None:

@@ -85,12 +85,13 @@ class Delivering:
             if isinstance(error, (StorageError, FetchError)) and self._progress.attempts:
                 # The pictures are paid for: the official SDKs must not ask again by themselves.
                 error.headers.append((b"x-should-retry", b"false"))
-            if self._answer.is_relayed or not self._answer.has_begun:
+            has_broken_off = self._answer.is_relayed and below.relayed is not None
+            if not self._answer.has_begun or (self._answer.is_relayed and not has_broken_off):
                 raise
             self._progress.failed(error)
             if self._progress.upstream:
                 error.details.setdefault("upstream", self._progress.upstream)
-            await self._answer.fail(error)
+            await (self._answer.break_off(error) if has_broken_off else self._answer.fail(error))
 
     async def _finish(self, below: AnswerFromBelow) -> None:
         progress = self._progress

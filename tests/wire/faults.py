@@ -358,6 +358,10 @@ class Rig(NamedTuple):
         return error
 
 
+def timeout_of(name: str) -> str:
+    return f'read_timeout = "{"300ms" if name in SILENT else "30s"}"'
+
+
 @contextlib.contextmanager
 def rig(
     behaviours: Mapping[str, Behaviour],
@@ -371,7 +375,7 @@ def rig(
     """A gateway with an upstream for each fault, and for each a route alone and one with a second candidate.
 
     Args:
-        limits: further lines of an upstream's table.
+        limits: lines of an upstream's table, in place of its timeout.
     """
     upstream, collector = Upstream({**behaviours, "good": says(200, GOOD)}), Collector()
     with upstream.running() as port, socket.socket() as closed:
@@ -382,7 +386,7 @@ def rig(
             addresses["no-tls"] = f"https://127.0.0.1:{port}/no-tls"
         upstreams = "\n".join(
             f'[[upstreams]]\nname = "{name}"\nadapter = "openai"\nbase_url = "{address}"\napi_key = "{KEY}"\n'
-            f'read_timeout = "{"300ms" if name in SILENT else "30s"}"\n{(limits or {}).get(name, "")}\n'
+            f"{(limits or {}).get(name) or timeout_of(name)}\n"
             # A model that makes one image at a time.
             '[upstreams.models."one"]\nparameters = { prompt = {} }'
             for name, address in addresses.items()

@@ -197,14 +197,14 @@ def test_ten_pictures_of_twenty_megabytes(any_upstream: tuple[LargeUpstream, int
 
 
 def breaks_off(gateway: Process, n: int) -> bool:
-    """Whether an answer in base64 begins and never ends."""
+    """Whether an answer in base64 begins, and is no JSON: SDKs would ask again for one that is hung up on."""
     with ask(gateway, "b64_json", n) as reply:
         assert reply.status_code == 200
-        try:
-            reply.read()
-        except httpx.RemoteProtocolError:
-            return True
-    return False
+        body = reply.read()
+    with contextlib.suppress(json.JSONDecodeError):
+        json.loads(body)
+        return False
+    return b'\n{"error":{"message":' in body
 
 
 def stored(gateway: Process) -> list[Path]:
@@ -218,7 +218,7 @@ def test_base64_goes_on_byte_for_byte(gateway: Process, upstream: LargeUpstream,
     upstream.content_length = content_length
     with ask(gateway, "b64_json", 2) as reply:
         body = reply.read()
-        assert ("content-length" in reply.headers) is content_length
+        assert "content-length" not in reply.headers  # it may turn out that it must end sooner
     encoded = [base64.b64encode(upstream.picture(number)) for number in range(2)]
     head = b'{"created":7,"usage":{"total_tokens":11},"size":"256x256","data":[{"b64_json":"'
     assert body == head + upstream.between.join(encoded) + b'"}' + upstream.tail

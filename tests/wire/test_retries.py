@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from tests.wire import faults
 from tests.wire.faults import (
+    CHUNKED,
     FAULTS,
     GOOD,
     HALF,
@@ -155,6 +159,26 @@ def test_sdk_and_gateway_together_pay_once(retrying: Rig, name: str) -> None:
     with openai.OpenAI(base_url=f"{retrying.url}/v1", api_key="any") as client, pytest.raises(openai.APIStatusError):
         client.images.generate(model=f"{name}.two", prompt="A kite", response_format="url")
     assert Counter({name: 1}) == retrying.upstream.posts - before
+
+
+LARGE = b'{"created":1,"data":[{"b64_json":"' + base64.b64encode(PNG + bytes(2_000_000))
+WITH_LENGTH = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9000000\r\n\r\n"
+
+
+@pytest.mark.parametrize("end", ["close", "silence"])
+@pytest.mark.parametrize("start", [WITH_LENGTH + LARGE, CHUNKED + b"%x\r\n%s\r\n" % (len(LARGE), LARGE)])
+def test_sdk_does_not_ask_again_for_an_answer_that_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, end: str
+) -> None:
+    """SDKs repeat requests whose answer is hung up on. What was passed on as it came is no JSON instead, and no 502."""
+    monkeypatch.setattr(faults, "REPLY_LIMIT", 16_000_000)
+    with rig({"cut": writes(start, end=end)}, tmp_path, limits={"cut": 'read_timeout = "300ms"'}) as running:
+        with openai.OpenAI(base_url=f"{running.url}/v1", api_key="any") as client, pytest.raises(json.JSONDecodeError):
+            client.images.generate(model="cut.alone", prompt="A kite", response_format="b64_json")
+        assert Counter({"cut": 1}) == running.upstream.posts
+        until(lambda: running.collector.records)
+        (record,) = running.collector.records
+        assert (record.status, record.outcome, record.outcome_class) == (200, "uncertain", "uncertain")
 
 
 # Breakers
