@@ -60,9 +60,9 @@ class PictureSink:
 
     async def close(self, kept: Collection[Picture] = ()) -> None:
         """Gives back what nobody is to find: all pictures but those in `kept`."""
-        for receiver in self._receivers:
-            if not (isinstance(receiver, _Storing) and receiver.stored in kept):
-                await receiver.abort()
+        left = [one for one in self._receivers if not (isinstance(one, _Storing) and one.stored in kept)]
+        if left:  # also where a client that has hung up stops us here
+            await asyncio.shield(asyncio.gather(*(receiver.abort() for receiver in left)))
 
 
 class StoreSink(PictureSink):

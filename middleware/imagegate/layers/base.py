@@ -133,6 +133,8 @@ class Answer:
         self._started = perf_counter()
         self.status: int | None = None
         """Of the answer, once it has begun."""
+        self.is_whole = False
+        """Whether nothing is missing: a client that hangs up now has not left early."""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -140,8 +142,10 @@ class Answer:
             own = self._headers()
             kept = without_headers(message.get("headers", ()), *(name for name, _ in own))
             message = {**message, "headers": [*kept, *own]}
-        elif body := message.get("body"):
-            self._count(body)
+        elif message["type"] == "http.response.body":
+            self.is_whole = not message.get("more_body", False)
+            if body := message.get("body"):
+                self._count(body)
         await self._send(message)
 
     def _count(self, body: bytes) -> None:

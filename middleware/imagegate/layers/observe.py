@@ -68,8 +68,9 @@ class Observe(Layer):
         try:
             await answer_errors(self, {**scope, PROGRESS_KEY: progress}, _counted(receive, progress), answer)
         except ClientDisconnected:
-            progress.error_code = "client_disconnected"
-            answer.status = 499
+            if not answer.is_whole:
+                progress.error_code = "client_disconnected"
+                answer.status = 499
         except Exception:
             progress.error_code = "internal_error"
             get_logger().exception("unexpected error", request_id=progress.request_id)
