@@ -283,14 +283,17 @@ _UNREACHABLE = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOU
 
 
 @cache
-def node_packages(basetemp: Path) -> Path:
-    """A folder below pytest's own, outside of this project, with the newest SDKs from npm; installed once."""
+def node_packages(basetemp: Path, *packages: str) -> Path:
+    """A folder below pytest's own, outside of this project, with packages from npm, default: the newest SDKs.
+
+    Installed once.
+    """
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    folder = basetemp / "node"
+    folder = basetemp / ("node" if not packages else f"node-{re.sub('[^a-z0-9]+', '-', packages[0])}")
     folder.mkdir(exist_ok=True)
-    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES]
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *(packages or PACKAGES)]
     installed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if installed.returncode and _UNREACHABLE.search(installed.stderr):
         pytest.skip("the npm registry cannot be reached")
