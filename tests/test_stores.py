@@ -298,6 +298,22 @@ def test_cancelled_while_a_thread_writes(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_aborted_before_its_turn(tmp_path: Path) -> None:
+    """A thread that comes to its turn only after the picture was aborted begins nothing."""
+
+    async def run() -> None:
+        writer = await FileStore(tmp_path, ttl=60).writer(PNG)
+        with writer._lock:
+            writing = asyncio.create_task(writer.write(bytes(1_200_000)))
+            await asyncio.sleep(0.05)
+            assert writer.is_to_be_discarded()
+        with pytest.raises(OSError, match="aborted"):
+            await writing
+
+    asyncio.run(run())
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("address", ["memory://", "file://images", "file://./images", "file:///srv/images"])
 def test_addresses_of_stores(address: str) -> None:
     """Both kinds of store are opened by their addresses, and nothing is written yet."""
@@ -580,6 +596,66 @@ def test_first_count_of_many_at_once(tmp_path: Path) -> None:
 
     results = asyncio.run(run())
     assert (sum(isinstance(it, str) for it in results), sum(isinstance(it, StoreFull) for it in results)) == (5, 15)
+
+
+class SlowScan:
+    """A directory that is listed, and then takes its time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.listed, self.go_on = threading.Event(), threading.Event()
+        scan = os.scandir
+
+        @contextlib.contextmanager
+        def slowly(path: Any) -> Iterator[list[os.DirEntry[str]]]:
+            with scan(path) as entries:
+                found = list(entries)
+            self.listed.set()
+            assert self.go_on.wait(10)
+            yield found
+
+        monkeypatch.setattr("imagegate.stores.directory.os", SimpleNamespace(**{**vars(os), "scandir": slowly}))
+
+
+def test_pictures_during_the_first_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that comes while what is there is counted for the first time waits for the result."""
+    put(FileStore(tmp_path, ttl=60), bytes(2500))
+    slow = SlowScan(monkeypatch)
+    store = FileStore(tmp_path, ttl=60, max_bytes=3000)
+
+    async def run() -> None:
+        first = asyncio.create_task(put_async(store, bytes(100), PNG))
+        await asyncio.to_thread(slow.listed.wait, 10)
+        second = asyncio.create_task(put_async(store, bytes(600), PNG))
+        done, _ = await asyncio.wait([second], timeout=0.05)
+        assert not done
+        slow.go_on.set()
+        await first
+        with pytest.raises(StoreFull):
+            await second
+
+    asyncio.run(run())
+
+
+def test_pictures_during_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """What is written while the directory is counted once more is not forgotten."""
+    store = FileStore(tmp_path, ttl=3600, max_bytes=3000)
+    put(store, bytes(1000))
+    clock.ahead = 61
+    slow = SlowScan(monkeypatch)
+
+    async def run() -> None:
+        store.prepare()  # counts in a thread
+        await asyncio.to_thread(slow.listed.wait, 10)
+        await put_async(store, bytes(1500), PNG)
+        slow.go_on.set()
+        for thread in threading.enumerate():
+            if thread.name == "imagegate-sweep":
+                thread.join(10)
+        with pytest.raises(StoreFull):
+            await put_async(store, bytes(501), PNG)
+        await put_async(store, bytes(500), PNG)
+
+    asyncio.run(run())
 
 
 @pytest.fixture
