@@ -11,6 +11,7 @@ class ToAPIs(OpenAIAdapter):
     name = "toapis"
     base_url = "https://toapis.com"
     task_path = "/v1/images/generations/{id}"
+    always_tasks = True
 
     def encode_upload(self, upload: Upload) -> UpstreamRequest:
         """Up to 10 MB each, in a part called ``file``."""

@@ -10,6 +10,8 @@ class TokenLab(OpenAIAdapter):
 
     name = "tokenlab"
     base_url = "https://api.tokenlab.sh"
+    cancels_tasks = True
+    """"Cancel task": queued ones only."""
 
 
 _: type[Adapter] = TokenLab

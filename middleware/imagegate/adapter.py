@@ -104,6 +104,14 @@ class Adapter(Protocol):
         """
         ...
 
+    def cancel(self, task: PendingTask) -> UpstreamRequest | None:
+        """The request that gives a task up, to the same address as `poll`; None: the provider has none."""
+        ...
+
+    def expects_task(self, request: ImageRequest) -> bool:
+        """Whether the provider is known to answer a request that fits its contract with a task."""
+        ...
+
 
 class OpenAIAdapter:
     """The OpenAI Images API; contracts are read from the TOML file beside the subclass's module."""
@@ -118,6 +126,10 @@ class OpenAIAdapter:
     picture_members: ClassVar[Collection[str]] = OPENAI_MEMBERS
     task_path: ClassVar[str] = "/v1/tasks/{id}"
     """Where a task is asked for when the provider did not say."""
+    always_tasks: ClassVar[bool] = False
+    """Whether every request becomes a task; else those do that say ``async: true``, where the contract has it."""
+    cancels_tasks: ClassVar[bool] = False
+    """Whether ``DELETE`` to a task's address gives it up."""
 
     def contracts(self) -> ContractDocument:
         package, _, module = type(self).__module__.rpartition(".")
@@ -143,3 +155,10 @@ class OpenAIAdapter:
 
     def poll(self, task: PendingTask) -> UpstreamRequest:
         return UpstreamRequest(method="GET", path=self.task_path.format(id=quote(task.id, safe="")))
+
+    def cancel(self, task: PendingTask) -> UpstreamRequest | None:
+        """A ``DELETE``, where the provider takes one."""
+        return msgspec.structs.replace(self.poll(task), method="DELETE") if self.cancels_tasks else None
+
+    def expects_task(self, request: ImageRequest) -> bool:
+        return self.always_tasks or request.fields.get("async") is True

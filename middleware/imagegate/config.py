@@ -15,6 +15,7 @@ import msgspec
 from imagegate.catalog import Choice, address_of
 from imagegate.contract import ContractDocument, Contracts, load_contracts, read_document
 from imagegate.errors import ConfigError
+from imagegate.redis_client import is_redis_url
 from imagegate.registry import installed, load_adapter
 from imagegate.toml_lines import line_of
 from imagegate.usage import TokenKind
@@ -22,6 +23,8 @@ from imagegate.usage import TokenKind
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SHORTEST_SECRET: Final = 16
+"""Characters."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -111,13 +114,39 @@ class DeliveryConfig(_Section, frozen=True, kw_only=True):
 
 
 class TasksConfig(_Section, frozen=True, kw_only=True):
-    """Waiting for providers that answer with a task (``[tasks]``)."""
+    """Providers' tasks, and those of the gateway's own (``[tasks]``)."""
 
-    store: Literal["memory://"] = "memory://"
-    """Where tasks of the gateway's own are kept."""
+    store: str = "memory://"
+    """Where tasks of the gateway's own are kept: ``memory://``, or ``redis://[:password@]host:port/db``."""
+    secret: str = ""
+    """Signs task ids; default: made from `DeliveryConfig.link_secret`, or once and kept with a ``file://`` store."""
+    ttl: Duration = Duration(86400)
+    """How long a task can be asked for."""
+    in_flight: int = 2000
+    """Tasks at work in one process; more are answered 503."""
+    lease: Duration = Duration(15)
+    """With Redis: a process that was silent for so long is taken for dead."""
+    callback_secret: str = ""
+    """Signs webhooks; default: ``callback_url`` is refused."""
+    callback_attempts: int = 8
     poll_interval: Duration = Duration(2)
-    """Before the first question; later ones come less often."""
+    """Before the first question to a provider; later ones come less often."""
     deadline: Duration = Duration(300)
+
+
+class IdempotencyConfig(_Section, frozen=True, kw_only=True):
+    """Requests with an ``Idempotency-Key`` (``[idempotency]``)."""
+
+    store: str = ""
+    """``memory://`` or ``redis://...``; default: that of ``[tasks]``."""
+    ttl: Duration = Duration(86400)
+    """How long an answer is replayed."""
+    max_bytes: int = 1024**3
+    """Answers that ``memory://`` keeps, large ones on disk; of older ones only the fact is known."""
+    derive: bool = False
+    """Whether requests without a key are the same where the client's key and the body are."""
+    derive_window: Duration = Duration(60)
+    """How long the answer to such a request is replayed."""
 
 
 class PolicyConfig(_Section, frozen=True, kw_only=True):
@@ -231,6 +260,7 @@ class Config(_Section, frozen=True, kw_only=True):
     routes: Mapping[str, tuple[str | Choice, ...]] = {}
     delivery: DeliveryConfig = DeliveryConfig()
     tasks: TasksConfig = TasksConfig()
+    idempotency: IdempotencyConfig = IdempotencyConfig()
     policy: PolicyConfig = PolicyConfig()
     access: AccessConfig = AccessConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -253,6 +283,8 @@ class Config(_Section, frozen=True, kw_only=True):
             found.append(f"delivery.cloud: does nothing with a {scheme}:// store")
         if scheme == "memory":
             found.append("delivery.store: memory:// loses its pictures when the process ends")
+        if self.tasks.ttl > self.delivery.link_ttl:
+            found.append("tasks.ttl: tasks can be asked for longer than delivery.link_ttl keeps their pictures")
         host = urlsplit(self.delivery.public_url).hostname or ""
         if host == "localhost" or host.startswith("127.") or host == "::1":
             needing = sorted(name for name, contracts in self.contracts().items() if _needs_links(contracts))
@@ -437,6 +469,7 @@ def _check(config: Config) -> None:
         if value < 1:
             raise _KeyedError(f"limits.{name}: must be at least 1", ("limits", name))
     _check_visibility(config)
+    _check_tasks(config)
     names: set[str] = set()
     for index, upstream in enumerate(config.upstreams):
         _check_upstream(config, upstream, index, names)
@@ -504,6 +537,28 @@ def _check_delivery(delivery: DeliveryConfig) -> None:
         open_store(delivery)  # writes nothing and connects to nothing
     except ConfigError as error:
         raise _KeyedError(str(error), tuple(str(error).partition(":")[0].split("."))) from error
+
+
+def _check_tasks(config: Config) -> None:
+    for section, store in (("tasks", config.tasks.store), ("idempotency", config.idempotency.store or "memory://")):
+        path = (section, "store")
+        if store != "memory://" and not is_redis_url(store):
+            raise _KeyedError(f"{section}.store: must be memory:// or redis://[:password@]host:port/db", path)
+        if store != "memory://" and config.delivery.store.startswith("memory:"):
+            raise _KeyedError(f"{section}.store: redis:// needs a delivery.store that all processes share", path)
+    for section, name, value in (
+        ("tasks", "in_flight", config.tasks.in_flight),
+        ("tasks", "callback_attempts", config.tasks.callback_attempts),
+        ("idempotency", "max_bytes", config.idempotency.max_bytes),
+    ):
+        if value < 1:
+            raise _KeyedError(f"{section}.{name}: must be at least 1", (section, name))
+    for name, secret in (("secret", config.tasks.secret), ("callback_secret", config.tasks.callback_secret)):
+        if secret and len(secret) < _SHORTEST_SECRET:
+            raise _KeyedError(f"tasks.{name}: must have at least {_SHORTEST_SECRET} characters", ("tasks", name))
+    kept = config.tasks.secret or config.delivery.link_secret or config.delivery.store.startswith("file:")
+    if config.tasks.store != "memory://" and not kept:
+        raise _KeyedError("tasks.store: redis:// needs a tasks.secret, the same in all processes", ("tasks", "store"))
 
 
 def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names: set[str]) -> None:

@@ -124,6 +124,7 @@ class Delivering:
                 public_url=self._public_url,
                 sink=self._sink,
                 trusted_origins=(origin,) if origin else (),
+                copies_links=self._exchange.copies_links,
             )
         finally:
             progress.delivery_seconds = time.perf_counter() - started

@@ -78,17 +78,21 @@ class Delivery:
         public_url: str,
         sink: PictureSink,
         trusted_origins: Collection[str] = (),
+        copies_links: bool = False,
     ) -> ImageReply:
         """The reply with every picture in `form`; all or none.
 
         Args:
             sink: holds what has to be fetched; closing it is the caller's.
+            copies_links: whether a provider's links become links to copies in the store.
 
         Raises:
             StorageError: a picture could not be stored.
             FetchError: a link could not be read.
         """
-        convert = self._to_link(public_url) if form == "url" else self._to_base64(sink, trusted_origins)
+        copied_from = trusted_origins if copies_links else None
+        to_link = self._to_link(public_url, copied_from)
+        convert = to_link if form == "url" else self._to_base64(sink, trusted_origins)
         try:
             images = await _all(convert, reply.images)
         except (StorageError, FetchError) as error:
@@ -158,15 +162,17 @@ class Delivery:
         except OSError as error:
             raise storage_error(error, "The reference image could not be stored; nothing was sent.") from error
 
-    def _to_link(self, public_url: str) -> _Convert:
+    def _to_link(self, public_url: str, copied_from: Collection[str] | None) -> _Convert:
         async def to_link(image: ReplyImage) -> ReplyImage:
-            if image.url is not None:
+            if image.url is not None and copied_from is None:
                 return image
             try:
-                if image.b64_json is not None:
+                if image.url is not None:
+                    picture: Picture = await self._copied(image.url, copied_from or ())
+                elif image.b64_json is not None:
                     content = decode_base64(image.b64_json)
                     facts = known(inspect(content[:HEAD]))
-                    picture: Picture = StoredPicture(key=await put(self._store, content, facts.kind), facts=facts)
+                    picture = StoredPicture(key=await put(self._store, content, facts.kind), facts=facts)
                 elif isinstance(image.picture, Upload):
                     picture = await self._stored(image.picture, known(image.picture.facts))
                 elif image.picture is not None:
@@ -198,6 +204,15 @@ class Delivery:
             return ReplyImage(picture=picture, fields=image.fields, facts=picture.facts)
 
         return to_base64
+
+    async def _copied(self, url: str, trusted_origins: Collection[str]) -> Picture:
+        """Into the store, piece by piece."""
+        sink = StoreSink(self._store)
+        try:
+            return await self._fetched(url, sink, trusted_origins)
+        except BaseException:
+            await sink.close()
+            raise
 
     async def _fetched(self, url: str, sink: PictureSink, trusted_origins: Collection[str]) -> Picture:
         """Into the spool, so that what cannot be had is known before the answer begins."""

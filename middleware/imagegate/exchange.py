@@ -116,6 +116,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     target: Target | None = None
     reference_rule: ReferenceRule | None = None
     """How the candidate takes references; set by Fit."""
+    copies_links: bool = False
+    """Whether pictures that a provider answers with as links go into the store, as those of tasks do."""
 
     def replace(self, **members: Any) -> Exchange:
         return msgspec.structs.replace(self, **members)

@@ -135,6 +135,21 @@ class Fetcher:
             content = b"".join([piece async for piece in stream])
         return Fetched(content=content, content_type=stream.content_type)
 
+    async def check(self, url: str) -> None:
+        """Look up `url` without fetching it. Raises FetchRefused or FetchFailed."""
+        await self._checked_addresses(_parse(url))
+
+    async def post(self, url: str, content: bytes, headers: Sequence[tuple[str, str]] = ()) -> int:
+        """Post `content` and return the status; the body of the reply is not read, redirects are not followed.
+
+        Raises FetchRefused or FetchFailed.
+        """
+        link = _parse(url)
+        async with _Deadline(self._timeout).running():
+            response = await self._get(link, frozenset(), _Post(content, headers))
+            await close(response)
+        return response.status_code
+
     async def _follow(self, link: _Link, trusted: frozenset[_Origin]) -> Response:
         for _ in range(self._max_redirects + 1):
             response = await self._get(link, trusted)
@@ -152,13 +167,13 @@ class Fetcher:
             link = target
         raise FetchFailed(f"more than {self._max_redirects} redirects")
 
-    async def _get(self, link: _Link, trusted: frozenset[_Origin]) -> Response:
+    async def _get(self, link: _Link, trusted: frozenset[_Origin], post: _Post | None = None) -> Response:
         if link.origin in trusted:
             return await self._send(link, link.host)
         failure = FetchFailed("the host name cannot be resolved")
         for address in await self._checked_addresses(link):
             try:
-                return await self._send(link, address)
+                return await self._send(link, address, post)
             except _NoConnection as exc:
                 failure = exc
         raise failure
@@ -176,19 +191,21 @@ class Fetcher:
             raise FetchRefused("the URL leads to an address that is not public")
         return addresses
 
-    async def _send(self, link: _Link, host: str) -> Response:
+    async def _send(self, link: _Link, host: str, post: _Post | None = None) -> Response:
         """Send the request for `link` to `host`, its own or an address of it."""
         pinned = host != link.host
+        accepted = (("Accept", "image/*"),) if post is None else tuple(post.headers)
         try:
             return await self._client.send(
-                "GET",
+                "GET" if post is None else "POST",
                 f"{link.scheme}://{_authority(host, link.port, link.scheme)}{link.target}",
                 headers=(
                     ("Host", _authority(link.host, link.port, link.scheme)),
                     ("User-Agent", "imagegate"),
-                    ("Accept", "image/*"),
                     ("Accept-Encoding", "identity"),
+                    *accepted,
                 ),
+                content=None if post is None else post.content,
                 timeouts=Timeouts(read=self._timeout),
                 sni_hostname=link.host if pinned and link.scheme == "https" else None,
             )
@@ -196,6 +213,11 @@ class Fetcher:
             raise _NoConnection(str(exc)) from exc
         except Interrupted as exc:
             raise FetchFailed(str(exc)) from exc
+
+
+class _Post(msgspec.Struct, frozen=True):
+    content: bytes
+    headers: Sequence[tuple[str, str]]
 
 
 class _NoConnection(FetchFailed):

@@ -25,7 +25,20 @@ from imagegate.events import Hook, Hooks
 from imagegate.forms import FormLimits
 from imagegate.gate import Gate
 from imagegate.http import HTTPClient, Timeouts, Transport
-from imagegate.layers import Admit, Deliver, Fit, Observe, Read, References, Route, Upstream
+from imagegate.keeping import Keeping
+from imagegate.layers import (
+    Admit,
+    Deliver,
+    Fit,
+    Idempotency,
+    Observe,
+    Read,
+    References,
+    Route,
+    TaskEndpoints,
+    Tasks,
+    Upstream,
+)
 from imagegate.layers.base import endpoint_of
 from imagegate.log import LogHook
 from imagegate.logger import get_logger
@@ -105,8 +118,21 @@ class ImageGateway:
         pictures = self._pictures
         accounts = self._accounts()
         self._origins = {account.name: (account.origin,) for account in accounts}
+        by_name = {account.name: account for account in accounts}
+        self._keeping = keeping = Keeping(
+            config,
+            store=pictures.store,
+            client=self._client,
+            accounts=by_name,
+            delivery=pictures.delivery,
+            fetcher=pictures.fetcher,
+            budget=self._budget,
+            background=self.background,
+            hooks=self._hooks,
+            public_url=pictures.public_url,
+        )
         bridge = Bridge(
-            accounts={account.name: account for account in accounts},
+            accounts=by_name,
             client=self._client,
             delivery=pictures.delivery,
             fetcher=pictures.fetcher,
@@ -140,13 +166,26 @@ class ImageGateway:
             heartbeat=delivery.heartbeat,
             stream_heartbeat=delivery.stream_heartbeat,
         )
+        layer = Tasks(layer, prefix=prefix, desk=keeping.desk)
+        keys = config.idempotency
+        layer = Idempotency(
+            layer,
+            prefix=prefix,
+            calls=keeping.calls,
+            ttl=keys.ttl,
+            derive=keys.derive,
+            derive_window=keys.derive_window,
+        )
         read = ReadLimits(
             json_body=limits.json_body,
             prompt=limits.prompt,
             form=FormLimits(form=limits.form, file=limits.file, files=limits.files),
         )
-        layer = Read(layer, prefix=prefix, limits=read, budget=self._budget, may_stream=self.catalog.may_stream)
+        # Which key a request without one has is known when the whole body is.
+        may_stream = None if keys.derive else self.catalog.may_stream
+        layer = Read(layer, prefix=prefix, limits=read, budget=self._budget, may_stream=may_stream)
         layer = Models(layer, prefix=prefix, catalog=self.catalog)
+        layer = TaskEndpoints(layer, prefix=prefix, queries=keeping.queries, retry_after=config.tasks.poll_interval)
         layer = Admit(
             layer,
             prefix=prefix,
@@ -221,6 +260,7 @@ class ImageGateway:
                 await self._console(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
+            self._keeping.desk.start()
             send = before_shutdown(send, self.aclose)
         await self.app(scope, receive, send)
 
@@ -242,6 +282,8 @@ class ImageGateway:
         spent = time.monotonic() - (self._drained_from or 0.0)
         if cancelled := await self.background.finish(self._grace - spent):
             get_logger().warning("work was cut short by the end of the gateway", count=cancelled)
+        if self._failure is None:
+            await self._keeping.aclose()
         await self._client.aclose()
         if self._failure is None:
             await self._pictures.aclose()

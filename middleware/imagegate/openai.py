@@ -28,6 +28,7 @@ _SAFE_INTEGER: Final = 2**63
 # Only what holds for every model. What a model makes of a value is its contract's affair.
 PARAMETERS: Final[Mapping[str, Parameter]] = {
     "n": Parameter(type="integer", min=1),
+    "async": Parameter(type="boolean"),
     "background": Parameter(),
     "moderation": Parameter(),
     "output_compression": Parameter(type="integer", min=0, max=100),

@@ -39,10 +39,10 @@ class PictureService:
         max_image: int = 64 * 1024**2,
     ) -> None:
         self._public_url = delivery.public_url
-        self._store = open_store(delivery)
-        self._endpoint = ServeImages(self._store) if isinstance(self._store, ServedStore) else None
+        self.store = open_store(delivery)
+        self._endpoint = ServeImages(self.store) if isinstance(self.store, ServedStore) else None
         self.fetcher = Fetcher(client, allow=delivery.fetch_allow, max_bytes=max_image)
-        self.delivery = Delivery(self._store, self.fetcher, budget)
+        self.delivery = Delivery(self.store, self.fetcher, budget)
 
     def serves(self, scope: Scope) -> bool:
         """Whether an HTTP request is for one of the store's pictures, and the store has nobody else to serve them."""
@@ -74,4 +74,4 @@ class PictureService:
             return None
 
     async def aclose(self) -> None:
-        await self._store.aclose()
+        await self.store.aclose()

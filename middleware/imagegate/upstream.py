@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -95,14 +95,16 @@ async def converse(
     authorization: str | None,
     progress: Progress,
     taker: Taker | None = None,
+    on_task: Callable[[PendingTask], Awaitable[bool]] | None = None,
 ) -> ImageReply | None:
     """Sends a request once, and follows the task that it may become.
 
     Args:
         taker: gets what the layers above take before the reply is complete.
+        on_task: is told of the task, and says whether it will be asked for elsewhere.
 
     Returns:
-        The reply; None where `taker` has got all of it.
+        The reply; None where `taker` has got all of it, or `on_task` has taken the task.
 
     Raises:
         UpstreamError: classified by what may have been made, its text free of keys and hosts.
@@ -123,6 +125,8 @@ async def converse(
         result = _decode(upstream, reply)
         if isinstance(result, PendingTask):
             progress.upstream_task_id = result.id[:256]
+            if on_task is not None and await on_task(result):
+                return None
             result = await _wait(client, upstream, result, headers=headers, progress=progress, taker=taker)
         return _absolute(result, upstream)
     except UpstreamError as error:
@@ -305,6 +309,41 @@ def _scrub(error: UpstreamError, upstream: Upstream, authorization: str | None) 
     error.code = clean(error.code) if error.code else None
     error.param = clean(error.param) if error.param else None
     error.details = {name: clean(value) if isinstance(value, str) else value for name, value in error.details.items()}
+
+
+async def ask_task(
+    client: HTTPClient, upstream: Upstream, task: PendingTask, *, authorization: str | None
+) -> ImageReply | PendingTask:
+    """Asks once how a task is getting on.
+
+    Raises:
+        UpstreamError: it ended without pictures (``ends_task``), or there is no answer.
+    """
+    request = upstream.adapter.poll(task)
+    return await _question(client, upstream, request, task.poll_url, authorization)
+
+
+async def cancel_task(
+    client: HTTPClient, upstream: Upstream, task: PendingTask, *, authorization: str | None
+) -> ImageReply | PendingTask | None:
+    """Asks the provider to give a task up; None: it has no way to be asked. Raises as `ask_task`."""
+    request = upstream.adapter.cancel(task)
+    return None if request is None else await _question(client, upstream, request, task.poll_url, authorization)
+
+
+async def _question(
+    client: HTTPClient, upstream: Upstream, request: UpstreamRequest, link: str | None, authorization: str | None
+) -> ImageReply | PendingTask:
+    try:
+        url = upstream.poll_url(link) if link else upstream.url(request.path)
+        reply = await _send(client, upstream, request, upstream.headers(authorization), url=url)
+        if reply is None:
+            raise AssertionError("only a taker can have taken it")
+        result = _decode(upstream, reply)
+        return _absolute(result, upstream) if isinstance(result, ImageReply) else result
+    except UpstreamError as error:
+        _scrub(error, upstream, authorization)
+        raise
 
 
 async def explanation(

@@ -4,10 +4,25 @@ from imagegate.layers.admit import Admit
 from imagegate.layers.base import Layer
 from imagegate.layers.deliver import Deliver
 from imagegate.layers.fit import Fit
+from imagegate.layers.idempotency import Idempotency
 from imagegate.layers.observe import Observe
 from imagegate.layers.read import Read
 from imagegate.layers.references import References
 from imagegate.layers.route import Route
+from imagegate.layers.tasks import TaskEndpoints, Tasks
 from imagegate.layers.upstream import Upstream
 
-__all__ = ["Admit", "Deliver", "Fit", "Layer", "Observe", "Read", "References", "Route", "Upstream"]
+__all__ = [
+    "Admit",
+    "Deliver",
+    "Fit",
+    "Idempotency",
+    "Layer",
+    "Observe",
+    "Read",
+    "References",
+    "Route",
+    "TaskEndpoints",
+    "Tasks",
+    "Upstream",
+]

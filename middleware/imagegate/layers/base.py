@@ -17,10 +17,13 @@ from imagegate.contract import Operation
 from imagegate.errors import ImagegateError
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply, ImageRequest
+from imagegate.paid_post import SENDING, TASK, Sending
 from imagegate.reading import read_exchange
 
-Endpoint = Literal["generations", "edits", "variations", "models"]
+Endpoint = Literal["generations", "edits", "variations", "models", "tasks"]
 
+_OURS: Final = (PROGRESS_KEY, SCOPE_KEY, SENDING, TASK)
+"""Scope keys that nobody else gets to see."""
 _OPERATIONS: Final[Mapping[str, Operation]] = {
     "/images/generations": "generations",
     "/images/edits": "edits",
@@ -37,7 +40,16 @@ def endpoint_of(scope: Scope, prefix: str) -> Endpoint | None:
     rest = rest[:-1] if rest.endswith("/") else rest
     if scope["method"] == "POST":
         return _OPERATIONS.get(rest)
-    return "models" if scope["method"] == "GET" and rest == "/models" else None
+    if scope["method"] == "GET" and rest == "/models":
+        return "models"
+    return "tasks" if scope["method"] in ("GET", "DELETE") and task_id_of(scope, prefix) is not None else None
+
+
+def task_id_of(scope: Scope, prefix: str) -> str | None:
+    """What stands for the id in a path such as ``/v1/tasks/ID``; None: it is another path."""
+    rest = route_path(scope)[len(prefix) :]
+    text = rest.removeprefix("/tasks/").removesuffix("/")
+    return text if rest.startswith("/tasks/") and text and "/" not in text else None
 
 
 class Layer:
@@ -80,7 +92,7 @@ class Layer:
     async def down(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hands on untouched. An application that is no layer gets no trace of us: it may hold a gateway of its own."""
         if not isinstance(self.app, Layer):
-            scope = {name: value for name, value in scope.items() if name not in (PROGRESS_KEY, SCOPE_KEY)}
+            scope = {name: value for name, value in scope.items() if name not in _OURS}
         await self.app(scope, receive, send)
 
     async def forward(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
@@ -90,6 +102,8 @@ class Layer:
         elif exchange.explain:
             await send_json(send, 200, _explanation(scope, exchange))
         else:
+            for tell in scope.get(SENDING, ()):  # nobody below will say when it is sent
+                await tell(Sending())
             await self.down(*_as_bytes(scope, exchange.request, receive), send)
 
 

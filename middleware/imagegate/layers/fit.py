@@ -9,6 +9,7 @@ from imagegate.contract import Contracts, load_contracts
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.fit import Policy, fit
 from imagegate.layers.base import Layer
+from imagegate.paid_post import TASK
 from imagegate.registry import load_adapter
 
 
@@ -52,4 +53,6 @@ class Fit(Layer):
             )
             own = contract.of(exchange.request.operation)
             exchange = exchange.replace(request=request, reference_rule=own.references if own else None)
+        elif TASK in scope:  # the gateway's own task does not need one of the provider's
+            exchange = exchange.replace(request=exchange.request.without("async"))
         await self.forward(scope, exchange, receive, send)

@@ -12,6 +12,7 @@ from imagegate.errors import RequestError
 from imagegate.events import PROGRESS_KEY
 from imagegate.exchange import Exchange, ImageRequest
 from imagegate.forms import FormReading
+from imagegate.idempotency import HEADER
 from imagegate.layers.base import Layer
 from imagegate.live import CannotStayLive, LiveForm
 from imagegate.openai import read_form_fields
@@ -54,7 +55,8 @@ class Read(Layer):
         self._may_stream = may_stream
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._may_stream is not None and _is_large_form(scope) and not wants_explanation(scope):
+        waits = wants_explanation(scope) or header(scope, HEADER) is not None  # for the whole form
+        if self._may_stream is not None and _is_large_form(scope) and not waits:
             await self._handle_form(scope, receive, send)
             return
         exchange = await read_exchange(scope, receive, limits=self._limits, budget=self._budget)
@@ -94,7 +96,7 @@ class Read(Layer):
         except RequestError:
             return None  # perhaps a field is still to come; if not, the whole form is refused
         request = ImageRequest(operation=operation, fields=fields, from_form=True, live=LiveForm(reading))
-        if fields.get("stream") or self._may_stream is None or not self._may_stream(request):
+        if fields.get("stream") or "async" in fields or self._may_stream is None or not self._may_stream(request):
             return None
         return exchange_of(scope, request)
 

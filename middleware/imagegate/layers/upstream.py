@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -14,6 +15,7 @@ from imagegate.exchange import REPLY
 from imagegate.http import HTTPClient
 from imagegate.incoming import Taker
 from imagegate.layers.base import Layer, send_reply
+from imagegate.paid_post import SENDING, TASK, Sending
 from imagegate.upstream import Upstream as Account
 from imagegate.upstream import converse, explanation
 
@@ -48,6 +50,9 @@ class Upstream(Layer):
             )
         extension = (scope.get("extensions") or {}).get(REPLY)
         taker = None if extension is None else Taker.of(extension, send, account.origin)
+        for tell in scope.get(SENDING, ()):
+            await tell(Sending(account.name, account.adapter.expects_task(exchange.request)))
+        listener = scope.get(TASK)
         if progress.capture:
             progress.capture.send(account.name, request)
         with progress.call(account.name, exchange.request.model):
@@ -58,6 +63,7 @@ class Upstream(Layer):
                 authorization=exchange.authorization,
                 progress=progress,
                 taker=taker,
+                on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
             )
         if reply is not None:
             progress.replied(len(reply.images), reply.fields.get("usage"))

@@ -1,0 +1,82 @@
+"""Idempotency: requests with the same ``Idempotency-Key`` are one request."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imagegate.events import PROGRESS_KEY
+from imagegate.idempotency import fingerprint, key_of, slot_of
+from imagegate.layers.base import Layer
+from imagegate.paid_post import SENDING, Sending
+from imagegate.reading import close_uploads
+from imagegate.replays.calls import Call, KeyedCalls
+from imagegate.spool import Upload
+
+
+class Idempotency(Layer):
+    """Joins calls in flight, and replays their answers.
+
+    Args:
+        calls: runs them, and keeps the answers.
+        ttl: seconds that an answer is replayed.
+        derive: whether requests without a key are the same where key of the client and body are.
+        derive_window: seconds that the answer to such a request is replayed.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        calls: KeyedCalls,
+        prefix: str = "/v1",
+        ttl: float = 86400.0,
+        derive: bool = False,
+        derive_window: float = 60.0,
+    ) -> None:
+        super().__init__(app, prefix=prefix)
+        self._calls = calls
+        self._ttl = ttl
+        self._derive = derive
+        self._derive_window = derive_window
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = key_of(scope)
+        exchange = await self.exchange(scope, receive)
+        if exchange.explain or (key is None and not self._derive):
+            await self.forward(scope, exchange, receive, send)
+            return
+        print_ = await fingerprint(exchange.request)
+        # No key that a client can send holds a line break.
+        slot = slot_of(exchange.authorization, exchange.operation, f"\n{print_}" if key is None else key)
+        ttl = self._derive_window if key is None else self._ttl
+
+        async def work(call: Call) -> None:
+            async def mark_sent(_: Sending) -> None:
+                await self._calls.mark_sent(call)
+
+            watched = {**scope, SENDING: (*scope.get(SENDING, ()), mark_sent)}
+            await self.forward(watched, exchange, _nothing_more, call.recording)
+
+        def leads() -> None:
+            for reference in exchange.request.references:  # the call outlives the request that brought the files
+                if isinstance(reference, Upload):
+                    reference.retain()
+
+        await self._calls.answer(
+            slot,
+            print_,
+            work,
+            send,
+            scope[PROGRESS_KEY],
+            ttl=ttl,
+            on_begin=leads,
+            on_end=lambda: close_uploads(exchange.request),
+        )
+
+
+async def _nothing_more() -> Message:
+    """A client that leaves is nothing to the call."""
+    await asyncio.Event().wait()
+    raise AssertionError

@@ -1,0 +1,86 @@
+"""Tasks: ``async: true`` for every provider, and ``/v1/tasks/{id}``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from imagegate.asgi import header, send_json
+from imagegate.errors import RequestError
+from imagegate.events import PROGRESS_KEY, Progress
+from imagegate.layers.base import Layer, task_id_of
+from imagegate.tasks.base import TaskNotFound
+from imagegate.tasks.desk import TaskDesk
+from imagegate.tasks.queries import TaskQueries
+from imagegate.tasks.records import TaskRecord, document, public_state
+
+
+class Tasks(Layer):
+    """Answers requests with ``async: true`` by a task, and runs the layers below behind the answer.
+
+    Args:
+        desk: runs tasks.
+    """
+
+    def __init__(self, app: ASGIApp, *, desk: TaskDesk, prefix: str = "/v1") -> None:
+        super().__init__(app, prefix=prefix)
+        self._desk = desk
+        desk.forward = self.forward
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = await self.exchange(scope, receive)
+        fields = exchange.request.fields
+        wants_task = fields.get("async")
+        if "callback_url" in fields and not wants_task:
+            raise RequestError(
+                "'callback_url' needs 'async': true; without it the answer is the reply itself.",
+                param="callback_url",
+                code="unsupported_parameter",
+            )
+        if not wants_task:
+            await self.forward(scope, exchange, receive, send)
+        elif exchange.explain:
+            request = exchange.request.without("callback_url") if "callback_url" in fields else exchange.request
+            await self.forward(scope, exchange.replace(request=request), receive, send)
+        else:
+            await self._desk.create(scope, exchange, send)
+
+
+class TaskEndpoints(Layer):
+    """Answers ``GET`` and ``DELETE /v1/tasks/{id}``; every other endpoint goes to the layer below.
+
+    Args:
+        queries: asks for tasks and cancels them.
+        retry_after: seconds that a client is told to wait before it asks again.
+    """
+
+    def __init__(self, app: ASGIApp, *, queries: TaskQueries, retry_after: float, prefix: str = "/v1") -> None:
+        super().__init__(app, prefix=prefix)
+        self._queries = queries
+        self._retry_after = str(max(1, round(retry_after))).encode()
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        progress: Progress = scope[PROGRESS_KEY]
+        if progress.endpoint != "tasks":
+            await self.app(scope, receive, send)
+            return
+        text = task_id_of(scope, self.prefix) or ""
+        authorization = (header(scope, b"authorization") or b"").decode("latin-1") or None
+        found = self._queries.find(text, authorization, now=time.time())
+        if found is None:
+            raise TaskNotFound
+        if scope["method"] == "DELETE":
+            record = await self._queries.cancel(found, scope)
+        else:
+            record = await self._queries.ask(found, scope)
+        progress.task_state, progress.model = public_state(record), record.model
+        await self._send(record, send)
+
+    async def _send(self, record: TaskRecord, send: Send) -> None:
+        headers: list[Any] = [(b"cache-control", b"no-store")]
+        if not record.is_over:
+            headers.append((b"retry-after", self._retry_after))
+        await send_json(send, 200, msgspec.json.encode(document(record)), headers)

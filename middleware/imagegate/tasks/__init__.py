@@ -1,0 +1,1 @@
+"""Tasks: requests with ``async: true``, their ids, and where they are kept."""

@@ -1,0 +1,95 @@
+"""What a task store is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from imagegate.errors import ImagegateError, RequestError
+from imagegate.tasks.records import TaskRecord
+
+
+class TaskStore(Protocol):
+    """Keeps tasks for a time, bounded, and knows which process holds each of those that are at work.
+
+    A process holds a task from `add` or `abandoned` until it is over or somebody else has taken it. Only the holder
+    may change a task, so one that was thought dead cannot send what another one has taken over.
+
+    Every method raises `StoreUnavailable` where the store cannot be reached; what it was to do may be done or not, and
+    may be asked for again.
+    """
+
+    is_shared: bool
+    """Whether other processes see the same tasks."""
+
+    async def add(self, record: TaskRecord) -> None:
+        """Keeps a new task, which is held by this process."""
+        ...
+
+    async def mark_sent(self, record: TaskRecord) -> bool:
+        """To be called before a POST goes out; False: the task is not this process's any more, so nothing may go."""
+        ...
+
+    async def note(self, record: TaskRecord) -> None:
+        """Keeps what has become known of a task at work: the provider's task."""
+        ...
+
+    async def finish(self, record: TaskRecord) -> bool:
+        """Ends a task; False: it had ended already, or is another process's.
+
+        It stays held where its webhook is still to be told (`TaskRecord.callback_url` without ``told``). A task that
+        the store does not know, because it lost its memory or the task is a provider's, is kept from now on.
+        """
+        ...
+
+    async def discard(self, record: TaskRecord) -> None:
+        """Forgets a task that nobody was told of."""
+        ...
+
+    async def cancel(self, record: TaskRecord) -> bool:
+        """Ends a task as `record` says, whoever holds it, if nothing was sent; whether that was so."""
+        ...
+
+    async def get(self, number: str) -> TaskRecord | None: ...
+
+    async def renew(self, records: Sequence[TaskRecord]) -> Sequence[str]:
+        """Says that this process lives and holds these tasks; returns the numbers of those that it does not."""
+        ...
+
+    async def release(self, record: TaskRecord) -> None:
+        """Gives a task up, so that another process takes it at once."""
+        ...
+
+    async def abandoned(self) -> Sequence[TaskRecord]:
+        """Takes over tasks of processes that are dead."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class StoreUnavailable(ImagegateError):
+    """The task store, or the one of replies, cannot be reached. Nothing was sent."""
+
+    status = 503
+    code = "task_store_unavailable"
+
+    def __init__(self, message: str = "The gateway's task store cannot be reached. Try again in a moment.") -> None:
+        super().__init__(message, headers=[(b"retry-after", b"1")])
+
+
+class TaskNotFound(ImagegateError):
+    """No such task; or forged, expired, or of another client, which nobody can tell apart."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "task_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such task, or it is no longer available.", param="task_id")
+
+
+class TaskNotCancellable(RequestError):
+    """It is at the provider, or over."""
+
+    status = 409
+    code = "task_not_cancellable"

@@ -1,0 +1,46 @@
+"""Ends of tasks that are the gateway's own doing. Pure."""
+
+from __future__ import annotations
+
+from imagegate.errors import ImagegateError, UpstreamUnreachable
+from imagegate.failures import uncertain
+
+
+def interrupted() -> ImagegateError:
+    """The process died, or ended, after the request was sent."""
+    error = uncertain(
+        "The gateway ended before the provider had answered, so the image may have been made and billed. "
+        "It is not sent again."
+    )
+    error.code = "task_interrupted"
+    return error
+
+
+def not_begun() -> ImagegateError:
+    """The process died before, and no other one can do it."""
+    return UpstreamUnreachable(
+        "The gateway ended before anything was sent. Nothing was billed; the request may be made again.",
+        status=503,
+        code="task_not_begun",
+    )
+
+
+def files_gone() -> ImagegateError:
+    """The request cannot be read any more."""
+    return UpstreamUnreachable(
+        "The files of the request are no longer there. Nothing was sent; the request may be made again.",
+        status=503,
+        code="task_files_gone",
+    )
+
+
+def internal(*, sent: bool) -> ImagegateError:
+    """A mistake of the gateway's."""
+    if sent:
+        return uncertain("The gateway failed after it had asked the provider.")
+    return ImagegateError("The gateway failed. Nothing was sent.", code="internal_error")
+
+
+def cancelled() -> ImagegateError:
+    """As the client wished."""
+    return UpstreamUnreachable("The task was cancelled before anything was sent.", status=409, code="task_cancelled")

@@ -1,0 +1,154 @@
+"""Tasks of providers: asked for with an id that says where, cancelled where that is possible."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from imagegate.delivery import Delivery, check_count
+from imagegate.errors import UpstreamError
+from imagegate.events import Progress
+from imagegate.exchange import ImageReply
+from imagegate.failures import uncertain
+from imagegate.http import HTTPClient
+from imagegate.replies import PendingTask
+from imagegate.tasks.ids import ProviderTicket, TaskIds
+from imagegate.tasks.records import ProviderTask, TaskRecord
+from imagegate.upstream import Upstream, ask_task, cancel_task
+
+_SLOWEST_POLL: Final = 10.0
+_POLL_GROWTH: Final = 1.5
+_MAY_PASS: Final = frozenset({408, 425, 429})
+
+
+class ProviderTasks:
+    """Asks providers.
+
+    Args:
+        client: sends the questions.
+        accounts: of the providers, by name.
+        delivery: puts pictures into the store.
+        ids: names tasks.
+    """
+
+    def __init__(self, client: HTTPClient, accounts: Mapping[str, Upstream], delivery: Delivery, ids: TaskIds) -> None:
+        self._client = client
+        self._accounts = accounts
+        self._delivery = delivery
+        self._ids = ids
+
+    def id_of(self, upstream: str, task: PendingTask, record: TaskRecord, owner: bytes) -> str | None:
+        """An id for a task that a provider has accepted; None: it cannot be asked for by an id alone."""
+        account = self._accounts[upstream]
+        path = ""
+        if task.poll_url:
+            try:
+                path = account.poll_url(task.poll_url).removeprefix(account.origin)
+            except UpstreamError:
+                return None
+        return self._ids.provider(
+            owner,
+            upstream=upstream,
+            model=record.model,
+            task=task.id,
+            poll_path=path,
+            images=record.images,
+            now=record.created,
+        )
+
+    def can_ask(self, task: ProviderTask, authorization: str | None = None) -> bool:
+        account = self._accounts.get(task.upstream)
+        return account is not None and bool(account.api_key or authorization)
+
+    async def ask(
+        self, task: ProviderTask, images: int, *, public_url: str, authorization: str | None, progress: Progress
+    ) -> ImageReply | PendingTask:
+        """Asks once; pictures come as links to copies in the store.
+
+        Raises:
+            UpstreamError: as `ask_task`; ``fewer_images`` where some are missing.
+            FetchError: the provider's links could not be read.
+            StorageError: the store did not take the pictures.
+        """
+        account = self._accounts[task.upstream]
+        progress.upstream = account.name
+        progress.polls += 1
+        answer = await ask_task(self._client, account, _pending(task), authorization=authorization)
+        if isinstance(answer, PendingTask):
+            return answer
+        check_count(images, answer)
+        delivery = self._delivery.for_client(authorization)
+        return await delivery.deliver(
+            answer,
+            "url",
+            public_url=public_url,
+            sink=delivery.sink("url"),
+            trusted_origins=(account.origin,),
+            copies_links=True,
+        )
+
+    async def cancel(self, task: ProviderTask, *, authorization: str | None) -> UpstreamError | None:
+        """Asks the provider to give the task up: the error that says that it was; None where it has no way to.
+
+        Raises:
+            UpstreamError: it did not.
+        """
+        account = self._accounts[task.upstream]
+        try:
+            answer = await cancel_task(self._client, account, _pending(task), authorization=authorization)
+        except UpstreamError as error:
+            if error.ends_task:
+                return error
+            raise
+        if answer is None:
+            return None
+        raise uncertain("The provider did not say whether it gave the task up.")
+
+    async def wait(self, record: TaskRecord, progress: Progress) -> ImageReply:
+        """Asks until the task of a process that is dead has ended. Raises as `ask`."""
+        if record.provider is None:
+            raise AssertionError("only tasks that a provider has accepted are waited for")
+        account = self._accounts[record.provider.upstream]
+        pause = account.poll_interval
+        deadline = time.monotonic() + account.deadline
+        while time.monotonic() < deadline:
+            try:
+                answer = await self.ask(
+                    record.provider, record.images, public_url=record.public_url, authorization=None, progress=progress
+                )
+                if isinstance(answer, ImageReply):
+                    return answer
+            except UpstreamError as error:
+                if error.ends_task or not may_be_asked_again(error):
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, account.poll_interval))
+        raise uncertain(f"The provider's task was not ready after {account.deadline:g} s.", timed_out=True)
+
+
+def may_be_asked_again(error: UpstreamError) -> bool:
+    """Whether a failed question leaves open what became of the task."""
+    return error.outcome != "rejected" or error.status in _MAY_PASS or error.status >= 500
+
+
+def provider_task(ticket: ProviderTicket) -> ProviderTask:
+    return ProviderTask(upstream=ticket.upstream, id=ticket.task, poll_url=ticket.poll_path or None)
+
+
+def _pending(task: ProviderTask) -> PendingTask:
+    return PendingTask(id=task.id, poll_url=task.poll_url)
+
+
+def lost(error: UpstreamError) -> UpstreamError:
+    """The provider took the request, and perhaps the money, and does not know the task any more."""
+    found = uncertain(f"The provider lost the task: {error.message}")
+    found.code = "task_lost"
+    return found
+
+
+def with_progress(record: TaskRecord, task: PendingTask) -> TaskRecord:
+    return msgspec.structs.replace(record, progress=task.progress)

@@ -1,0 +1,174 @@
+"""What is known of a task: its states, what is kept, and the documents that clients get. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from imagegate.contract import Operation
+from imagegate.errors import ImagegateError, UpstreamError
+from imagegate.exchange import ReplyImage
+
+State = Literal["queued", "sent", "completed", "failed"]
+"""``queued``: nothing was sent, so another process may do it. ``sent``: the POST may be out, so none may."""
+PublicState = Literal["pending", "processing", "completed", "failed"]
+
+FINAL: Final = frozenset({"completed", "failed"})
+_NEXT: Final[Mapping[State, frozenset[State]]] = {
+    "queued": frozenset({"sent", "completed", "failed"}),
+    "sent": frozenset({"completed", "failed"}),
+    "completed": frozenset(),
+    "failed": frozenset(),
+}
+_PUBLIC: Final[Mapping[State, PublicState]] = {
+    "queued": "pending",
+    "sent": "processing",
+    "completed": "completed",
+    "failed": "failed",
+}
+
+
+def may_become(before: State, after: State) -> bool:
+    """Whether a task can go from one state to the other: it never leaves an end, and never becomes unsent again."""
+    return after in _NEXT[before]
+
+
+class KeptReference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An image of a request, so that another process finds it; exactly one of `url`, `file_id` and `blob` is set."""
+
+    url: str = ""
+    file_id: str = ""
+    blob: str = ""
+    """Key of the file (`imagegate.blobs`)."""
+    part: str = ""
+    filename: str = ""
+    declared_type: str = ""
+
+
+class KeptRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request, so that another process can do it. It holds no key of a client's."""
+
+    operation: Operation
+    fields: Mapping[str, Any] | None = None
+    fields_blob: str = ""
+    """In place of `fields`: key of their JSON, where they are large or carry base64."""
+    images: tuple[KeptReference, ...] = ()
+    mask: KeptReference | None = None
+    markup: KeptReference | None = None
+    from_form: bool = False
+    scheme: str = "http"
+    host: str = ""
+    root_path: str = ""
+    path: str = ""
+
+
+class ProviderTask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The provider's task that a task of ours waits for."""
+
+    upstream: str
+    id: str
+    poll_url: str | None = None
+
+
+class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One task."""
+
+    number: str
+    state: State = "queued"
+    owner: str = ""
+    """Tag of the key that made it, in hexadecimal."""
+    created: float
+    """Unix time in seconds."""
+    model: str = ""
+    """As the client asked for it."""
+    images: int = 1
+    """Asked for."""
+    task_id: str = ""
+    """As the client knows it, for webhooks."""
+    poll_url: str = ""
+    request: KeptRequest | None = None
+    """None: no other process can do it."""
+    provider: ProviderTask | None = None
+    public_url: str = ""
+    """Of the picture store, as the client reaches it."""
+    callback_url: str = ""
+    told: bool = False
+    """Whether the webhook was delivered, or given up."""
+    takes: int = 0
+    """How often another process took it over."""
+    data: tuple[Mapping[str, Any], ...] = ()
+    facts: Mapping[str, Any] = {}
+    """Other members of the reply, such as ``usage``."""
+    error: Mapping[str, Any] | None = None
+    cancelled: bool = False
+    progress: float | None = None
+    """Percent."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in FINAL
+
+    def with_state(self, state: State) -> TaskRecord:
+        return msgspec.structs.replace(self, state=state)
+
+    def completed(self, images: Sequence[ReplyImage], facts: Mapping[str, Any]) -> TaskRecord:
+        """The same task with its pictures, which are links."""
+        data = tuple({"url": image.url, **image.fields} for image in images)
+        return msgspec.structs.replace(self, state="completed", data=data, facts=facts, request=None, progress=None)
+
+    def failed(self, error: ImagegateError) -> TaskRecord:
+        return msgspec.structs.replace(
+            self,
+            state="failed",
+            error=error_document(error),
+            cancelled=error.code == "task_cancelled",
+            request=None,
+            progress=None,
+        )
+
+
+def error_document(error: ImagegateError) -> Mapping[str, Any]:
+    """An error as a member of a task: what HTTP would tell in its status and headers is told in words."""
+    document: dict[str, Any] = dict(error.envelope()["error"])
+    told = dict(document.get("imagegate", {}))
+    told["status"] = error.status
+    if isinstance(error, UpstreamError):
+        told["outcome"] = error.outcome
+    document["imagegate"] = told
+    return document
+
+
+def public_state(record: TaskRecord) -> PublicState:
+    return _PUBLIC[record.state]
+
+
+def document(record: TaskRecord) -> dict[str, Any]:
+    """What a client gets of a task."""
+    shown: dict[str, Any] = {
+        "created": int(record.created),
+        "task_id": record.task_id,
+        "status": public_state(record),
+        "poll_url": record.poll_url,
+        "model": record.model,
+        "data": list(record.data),
+    }
+    if record.progress is not None and not record.is_over:
+        shown["progress"] = record.progress
+    if record.error is not None:
+        shown["error"] = record.error
+    if record.cancelled:
+        shown["cancelled"] = True
+    return {**record.facts, **shown}
+
+
+def created_document(record: TaskRecord) -> dict[str, Any]:
+    """What creating a task answers."""
+    return {
+        "created": int(record.created),
+        "task_id": record.task_id,
+        "status": "pending",
+        "poll_url": record.poll_url,
+        "data": [],
+    }

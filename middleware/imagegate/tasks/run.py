@@ -1,0 +1,116 @@
+"""One task at work in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from time import perf_counter
+from typing import Any
+
+import msgspec
+from starlette.types import Scope
+
+from imagegate.errors import ImagegateError
+from imagegate.events import Progress
+from imagegate.exchange import Exchange
+from imagegate.paid_post import Sending
+from imagegate.replies import PendingTask
+from imagegate.tasks.base import StoreUnavailable, TaskStore
+from imagegate.tasks.records import ProviderTask, TaskRecord
+
+
+class Run:
+    """What is known of a task while it is at work.
+
+    Args:
+        hand_over: makes the id of a provider's task; None: the task stays the gateway's own.
+    """
+
+    def __init__(self, record: TaskRecord, store: TaskStore, progress: Progress) -> None:
+        self.record = record
+        self.progress = progress
+        self.started = perf_counter()
+        self.task: asyncio.Task[Any] | None = None
+        self.ended_by = ""
+        """Why it was cancelled: ``client``, ``cancelled`` or ``lost``; empty: the gateway is about to end."""
+        self.is_public = True
+        """Whether the client knows the task's id; as long as it does not, errors are its answer."""
+        self.expects_task = False
+        self.early: ImagegateError | None = None
+        self.provider_id: str | None = None
+        """The id under which the client will ask for the provider's task itself."""
+        self.hand_over: Any = None
+        self._store = store
+        self._answerable = asyncio.Event()
+
+    def end(self, why: str) -> None:
+        """Cancels it."""
+        if not self.ended_by and self.task is not None:
+            self.ended_by = why
+            self.task.cancel()
+
+    async def answerable(self, within: float) -> None:
+        """Returns when the client can be answered: the work is on its way, or has ended before it began.
+
+        Args:
+            within: seconds, after which an answer is due anyway, but where the provider is about to name its task.
+        """
+        try:
+            async with asyncio.timeout(within):
+                await self._answerable.wait()
+        except TimeoutError:
+            if self.expects_task:
+                await self._answerable.wait()
+        if self.early is None and self.provider_id is None:
+            self.is_public = True
+
+    def be_answerable(self) -> None:
+        self._answerable.set()
+
+    async def sending(self, sending: Sending) -> None:
+        """Before a POST goes out: from now on no other process may send it.
+
+        Raises:
+            StoreUnavailable: it cannot be kept that it was sent, so it is not.
+            TaskTaken: it is another process's, or was cancelled.
+        """
+        if not await self._store.mark_sent(self.record):
+            raise TaskTaken
+        self.record = self.record.with_state("sent")
+        self.expects_task = sending.expects_task and not self.is_public
+        if not self.expects_task:
+            self.is_public = True
+            self.be_answerable()
+
+    async def accepted(self, upstream: str, images: int, task: PendingTask) -> bool:
+        """The provider has made a task of it: the client may ask for that one, through any process."""
+        if not self.is_public and self.hand_over is not None and images == self.record.images:
+            self.provider_id = self.hand_over(upstream, task)
+            if self.provider_id is not None:
+                self.be_answerable()
+                return True
+        provider = ProviderTask(upstream=upstream, id=task.id, poll_url=task.poll_url)
+        self.is_public = True
+        self.be_answerable()
+        if images == self.record.images:  # of several, none stands for the whole
+            self.record = msgspec.structs.replace(self.record, provider=provider)
+            with suppress(StoreUnavailable):  # then nobody can take it over
+                await self._store.note(self.record)
+        return False
+
+
+class TaskTaken(ImagegateError):
+    """Another process has taken the task over, or it was cancelled. Nothing was sent from here."""
+
+    status = 409
+    code = "task_taken"
+
+    def __init__(self) -> None:
+        super().__init__("The task is not this process's any more.")
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What is to be done for a task."""
+
+    scope: Scope
+    exchange: Exchange

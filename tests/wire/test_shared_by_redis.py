@@ -1,0 +1,281 @@
+"""Two gateway processes and one Redis: tasks and keys are shared, and the death of one loses and doubles nothing."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.wire.edit_support import Process, gateway_process, picture, sha, until
+from tests.wire.keeping_support import (
+    EDITS,
+    FILES_ONLY,
+    GENERATIONS,
+    LARGE,
+    PNG,
+    Origin,
+    Receiver,
+    Redis,
+    ended,
+    generation,
+    held_edit,
+    redis_server,
+    write_config,
+)
+
+from imagegate.demo.servers import serving
+
+pytestmark = pytest.mark.redis
+
+SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as found:
+        yield found
+
+
+class Both:
+    """The counting provider, and as many gateways as a test wants."""
+
+    def __init__(self, folder: Path, origin: Origin, port: int, redis: Redis, stack: contextlib.ExitStack) -> None:
+        self.folder, self.origin, self.port, self.redis, self._stack = folder, origin, port, redis, stack
+        self._count = 0
+
+    def gateway(self) -> tuple[Process, httpx.Client]:
+        self._count += 1
+        tasks = f'store = "{self.redis.url}"\nlease = "1s"\ncallback_secret = "whsec_{SECRET}"\n'
+        config = write_config(self.folder / str(self._count), self.port, store=self.folder / "images", tasks=tasks)
+        process = self._stack.enter_context(gateway_process(config, IMAGEGATE_GRACE="3"))
+        return process, self._stack.enter_context(httpx.Client(base_url=process.url, timeout=30))
+
+
+@pytest.fixture
+def both(redis: Redis, tmp_path: Path) -> Iterator[Both]:
+    origin = Origin()
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(serving(origin))
+        yield Both(tmp_path, origin, port, redis, stack)
+        origin.gate.set()
+        origin.link_gate.set()
+
+
+def kill(process: Process) -> None:
+    process.process.send_signal(signal.SIGKILL)
+    process.process.wait()
+
+
+def create(client: httpx.Client, body: dict[str, Any], path: str = GENERATIONS) -> str:
+    reply = client.post(path, json={**body, "async": True})
+    assert reply.status_code == 202, reply.text
+    return str(reply.headers["location"])
+
+
+def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Starts it; the result waits for it."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def result() -> Any:
+        thread.join(timeout=60)
+        return found[0]
+
+    return result
+
+
+def test_shared_and_killed(both: Both) -> None:
+    """A task of one process is asked for through the other. The maker is killed: what it had sent has failed, and is
+    not sent again; what it had not sent is done by the other one, with its files and callbacks."""
+    first, maker = both.gateway()
+    _, other = both.gateway()
+    receiver = Receiver()
+    with serving(receiver) as hook:
+        done = create(maker, generation("a cat"))
+        over = ended(other, done)
+        assert (over["status"], other.get(over["data"][0]["url"]).content) == ("completed", PNG)
+        sent = create(maker, generation("hold sent", callback_url=f"http://127.0.0.1:{hook}/"))
+        until(lambda: both.origin.made("hold sent"))
+        assert other.get(sent).json()["status"] == "processing"
+        unsent = create(maker, held_edit(both.port, "not sent"), EDITS)
+        inline = "data:image/png;base64," + base64.b64encode(picture(3)).decode()
+        with_files = create(
+            maker,
+            {**held_edit(both.port, "files"), "images": [{"image_url": inline}, *held_edit(both.port, "")["images"]]},
+            EDITS,
+        )
+        assert other.get(unsent).json()["status"] == "pending"
+        kill(first)
+        over = ended(other, sent)
+        assert (over["status"], over["error"]["code"]) == ("failed", "task_interrupted")
+        assert over["error"]["imagegate"]["outcome"] == "uncertain"
+        both.origin.link_gate.set()
+        assert ended(other, unsent)["status"] == ended(other, with_files)["status"] == "completed"
+        assert (both.origin.made("not sent"), both.origin.made("files"), both.origin.made("hold sent")) == (1, 1, 1)
+        assert next(post for post in both.origin.posts if post["prompt"] == "files")["files"] == 2
+        until(lambda: receiver.events, what="the webhook of the failed task")
+    told = json.loads(receiver.events[0][1])
+    assert (told["type"], told["data"]["task_id"]) == ("task.failed", sent.rpartition("/")[2])
+    everything = both.redis.everything()
+    assert b";base64," not in everything
+    assert base64.b64encode(PNG)[:64] not in everything
+    assert b"sk-provider" not in everything
+
+
+def test_keys_are_shared(both: Both) -> None:
+    """Requests with one key to two processes are one; the answer outlives both."""
+    first, one = both.gateway()
+    _, other = both.gateway()
+    headers = {"idempotency-key": "shared"}
+    body = generation("large hold") | {"prompt": "hold shared"}
+    asking = [in_thread(lambda c=c: c.post(GENERATIONS, json=body, headers=headers)) for c in (one, other, one, other)]
+    until(lambda: both.origin.made("hold shared"))
+    time.sleep(0.5)
+    both.origin.gate.set()
+    replies = [result() for result in asking]
+    assert [reply.status_code for reply in replies] == [200] * 4
+    assert len({reply.content for reply in replies}) == 1
+    assert both.origin.made("hold shared") == 1
+    assert other.post(GENERATIONS, json=generation("x"), headers=headers).status_code == 409
+    large = {"idempotency-key": "large"}
+    made = one.post(GENERATIONS, json=generation("large"), headers=large)
+    assert base64.b64decode(made.json()["data"][0]["b64_json"]) == LARGE
+    first.process.terminate()
+    first.process.wait(timeout=20)
+    _, third = both.gateway()
+    again = third.post(GENERATIONS, json=generation("large"), headers=large)
+    assert (again.content, again.headers["idempotency-replayed"]) == (made.content, "true")
+    assert (both.origin.made("large"), both.origin.made("hold shared")) == (1, 1)
+    assert base64.b64encode(LARGE)[:64] not in both.redis.everything()
+
+
+def test_killed_with_keys(both: Both) -> None:
+    """What a dead process had sent under a key is never sent again; what it had not sent leaves the key free."""
+    first, one = both.gateway()
+    _, other = both.gateway()
+    sent, unsent = {"idempotency-key": "sent"}, {"idempotency-key": "unsent"}
+    body = held_edit(both.port, "unsent with key")
+    lost = [
+        in_thread(lambda: one.post(GENERATIONS, json=generation("hold with key"), headers=sent)),
+        in_thread(lambda: one.post(EDITS, json=body, headers=unsent)),
+    ]
+    until(lambda: both.origin.made("hold with key"))
+    time.sleep(0.3)
+    kill(first)
+    assert all(isinstance(result(), httpx.HTTPError) for result in lost)
+    reply = other.post(GENERATIONS, json=generation("hold with key"), headers=sent)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "interrupted")
+    assert reply.headers["x-should-retry"] == "false"
+    both.origin.link_gate.set()
+    assert other.post(EDITS, json=body, headers=unsent).status_code == 200
+    both.origin.gate.set()
+    assert other.post(GENERATIONS, json=generation("hold with key"), headers=sent).json() == reply.json()
+    assert (both.origin.made("hold with key"), both.origin.made("unsent with key")) == (1, 1)
+
+
+def test_terminated(both: Both) -> None:
+    """A process that ends in order gives what it has not sent to the other one at once, and tells what it had sent."""
+    first, maker = both.gateway()
+    _, other = both.gateway()
+    unsent = create(maker, held_edit(both.port, "handed over"), EDITS)
+    sent = create(maker, generation("hold to the end"))
+    until(lambda: both.origin.made("hold to the end"))
+    quick = create(maker, generation("quick"))
+    first.process.terminate()
+    first.process.wait(timeout=30)
+    assert ended(other, quick)["status"] == "completed"
+    over = ended(other, sent)
+    assert (over["status"], over["error"]["code"]) == ("failed", "task_interrupted")
+    both.origin.link_gate.set()
+    assert ended(other, unsent)["status"] == "completed"
+    assert (both.origin.made("handed over"), both.origin.made("hold to the end")) == (1, 1)
+
+
+def test_redis_restarted(both: Both) -> None:
+    """While Redis is away errors are clear and nothing is sent without it; what was at work is known again after."""
+    _, client = both.gateway()
+    running = create(client, generation("hold over it"))
+    until(lambda: both.origin.made("hold over it"))
+    waiting = create(client, held_edit(both.port, "before it"), EDITS)
+    keyed = in_thread(
+        lambda: client.post(GENERATIONS, json=generation("hold keyed"), headers={"idempotency-key": "over"})
+    )
+    until(lambda: both.origin.made("hold keyed"))
+    both.redis.stop()
+    for attempt in (
+        lambda: client.get(running),
+        lambda: client.post(GENERATIONS, json={**generation("no task"), "async": True}),
+        lambda: client.post(GENERATIONS, json=generation("no key"), headers={"idempotency-key": "down"}),
+    ):
+        reply = attempt()
+        assert reply.status_code == 503, reply.text
+        assert reply.json()["error"]["code"] in ("task_store_unavailable", "idempotency_store_unavailable")
+        assert "retry-after" in reply.headers
+        assert "127.0.0.1" not in reply.text
+    assert client.post(GENERATIONS, json=generation("plain")).status_code == 200
+    both.origin.gate.set()
+    assert keyed().status_code == 200
+    both.redis.start()
+    assert found(client, running)["status"] == "completed"
+    both.origin.link_gate.set()
+    assert found(client, waiting)["status"] == "completed"
+    again = client.post(GENERATIONS, json=generation("hold keyed"), headers={"idempotency-key": "over"})
+    assert again.content == keyed().content
+    assert (both.origin.made("no task"), both.origin.made("no key")) == (0, 0)
+    assert [both.origin.made(text) for text in ("hold over it", "before it", "hold keyed")] == [1, 1, 1]
+
+
+def found(client: httpx.Client, location: str) -> dict[str, Any]:
+    """The task's document, once the store knows it again and it is over."""
+    until(lambda: client.get(location).status_code == 200, what="the task")
+    return ended(client, location)
+
+
+def test_cancelled_through_another_process(both: Both) -> None:
+    """The maker does not send what another process was told to give up."""
+    _, maker = both.gateway()
+    _, other = both.gateway()
+    location = create(maker, held_edit(both.port, "given up"), EDITS)
+    assert other.delete(location).json()["cancelled"]
+    both.origin.link_gate.set()
+    time.sleep(0.5)
+    assert maker.get(location).json()["cancelled"]
+    assert both.origin.made("given up") == 0
+
+
+def test_uploads_reach_the_other_process(both: Both) -> None:
+    """A form's file is the same when another process sends it."""
+    first, maker = both.gateway()
+    _, other = both.gateway()
+    content = picture(42)
+    # The file waits behind a held link of another task: the process is stopped before it can send.
+    first.process.send_signal(signal.SIGSTOP)
+    asking = in_thread(
+        lambda: maker.post(
+            EDITS,
+            data={"model": FILES_ONLY, "prompt": "hold upload", "async": "true"},
+            files={"image": ("a.png", content, "image/png")},
+        )
+    )
+    first.process.send_signal(signal.SIGCONT)
+    location = asking().headers["location"]
+    until(lambda: both.origin.made("hold upload"))
+    both.origin.gate.set()
+    assert ended(other, location)["status"] == "completed"
+    assert sha(both.origin.posts[-1]["file"]) == sha(content)
