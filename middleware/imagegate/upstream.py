@@ -116,12 +116,9 @@ async def converse(
     started = time.perf_counter()
     try:
         progress.attempts += 1
-        reply = await _send(client, upstream, request, headers, taker=taker)
+        reply = await _send(client, upstream, request, headers, taker=taker, progress=progress)
         if reply is None:
             return None
-        request_id = reply.headers.get("x-request-id", "")
-        if _REQUEST_ID.fullmatch(request_id) and "sk-" not in request_id:
-            progress.upstream_request_id = request_id
         result = _decode(upstream, reply)
         if isinstance(result, PendingTask):
             progress.upstream_task_id = result.id[:256]
@@ -180,6 +177,7 @@ async def _send(
     *,
     url: str = "",
     taker: Taker | None = None,
+    progress: Progress | None = None,
 ) -> UpstreamReply | None:
     content, more = _content(request)
     response: Response | None = None
@@ -191,6 +189,9 @@ async def _send(
             content=content,
             timeouts=upstream.timeouts,
         )
+        request_id = response.headers.get("x-request-id", "")
+        if progress is not None and _REQUEST_ID.fullmatch(request_id) and "sk-" not in request_id:
+            progress.upstream_request_id = request_id
         members = upstream.adapter.picture_members
         return await take(response, taker, limit=upstream.reply_limit, members=members)
     except NotSent as error:
