@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from imagegate.delivery import Delivery, Form
 from imagegate.exchange import StreamEvent
+from imagegate.fetch import Fetcher
+from imagegate.http import HTTPClient
+from imagegate.incoming import EventIntake
 from imagegate.outgoing import chunks_of, event_parts
 from imagegate.spool import Upload, default_budget
+from imagegate.stores.memory import MemoryStore
+from imagegate.streams.base64_json import LINK_MEMBERS, OPENAI_MEMBERS
 from imagegate.streams.sse import EventEnd, EventReader, EventText, SSEError, Token, event
 
 
@@ -191,3 +198,74 @@ def test_an_event_that_had_begun() -> None:
         reader = EventReader()
         list(reader.feed(stream))
         assert list(reader.finish()) == []
+
+
+# Events with pictures
+
+Emitted = list[tuple[str, bytes]]
+
+
+def is_no_picture(name: str) -> bool:
+    return name not in ("error", "type", "data", *OPENAI_MEMBERS, *LINK_MEMBERS)
+
+
+documents = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.text(max_size=8)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=6).filter(is_no_picture), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
+
+
+async def taken(stream: bytes, places: Iterable[int], form: Form) -> Emitted:
+    """What a client gets of a provider's stream."""
+    store = MemoryStore(ttl=60)
+    delivery = Delivery(store, Fetcher(HTTPClient()))
+    sink = delivery.sink(form)
+    sent: Emitted = []
+
+    async def emit(came: StreamEvent) -> None:
+        made = await delivery.deliver_event(came, form, public_url="http://here", sink=sink, origin="http://there")
+        sent.append((came.name, b"".join([piece async for piece in chunks_of(event_parts(made))])))
+        await sink.release(made.pictures.values())
+
+    intake = EventIntake(sink, emit)
+    for piece in cut(stream, places):
+        await intake.feed(piece)
+    await intake.finish()
+    await sink.close()
+    return sent
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["", "a", "x.partial_image"]),
+            st.dictionaries(st.text(max_size=6).filter(is_no_picture), documents, max_size=4),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.binary(max_size=3000),
+    st.sampled_from([None, 1]),
+    cuts,
+    st.sampled_from(["url", "b64_json"]),
+)
+def test_events_with_pictures(
+    made: list[tuple[str, dict[str, Any]]], more: bytes, indent: int | None, places: Iterable[int], form: Form
+) -> None:
+    """Whatever stands around a picture, and however the stream is cut: only the picture changes, or nothing."""
+    encoded = b64encode(PICTURE + more).decode()
+    written = [event(name, json.dumps({**rest, "b64_json": encoded}, indent=indent).encode()) for name, rest in made]
+    sent = asyncio.run(taken(b"".join(written), places, form))
+    assert [name for name, _ in sent] == [name for name, _ in made]
+    if form == "b64_json":
+        assert [raw for _, raw in sent] == written
+        return
+    for (_, rest), (_, raw) in zip(made, sent, strict=True):
+        (found,) = read(raw)
+        document = json.loads(found.data)
+        assert document.pop("url").startswith("http://here/")
+        assert document == rest
