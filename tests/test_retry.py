@@ -55,6 +55,8 @@ MODERATED = ModerationBlocked("Not this.")
         (refused(500), True, True, True),
         (refused(503), True, True, True),
         (refused(501), True, False, True),
+        (refused(503, "model_not_found"), True, False, False),
+        (UpstreamRefused("No.", status=500, type="invalid_request_error"), True, False, False),
         (given_up(), True, False, True),
         (refused(400), False, False, False),
         (refused(401), False, False, False),

@@ -41,6 +41,10 @@ _MAY_PASS: Final = frozenset({408, 409, 429})
 _WILL_NOT_PASS: Final = frozenset({501, 505})
 _NO_MONEY: Final = frozenset({"insufficient_quota", "project_spend_limit_exceeded", "billing_hard_limit_reached"})
 """OpenAI answers 429 also where an account has nothing left, which no waiting mends."""
+_ABOUT_THE_REQUEST: Final = frozenset(
+    {"model_not_found", "invalid_request_error", "image_generation_user_error", "bad_request_error", "not_found_error"}
+)
+"""Codes and types. Relays say 503 ("no channel") of models that nobody has: a client's typing error is no outage."""
 
 
 class ConfigError(ValueError):
@@ -243,11 +247,15 @@ class UpstreamError(ImagegateError):
     @property
     def may_pass(self) -> bool:
         hopeless = self.ends_task or self.status in _WILL_NOT_PASS or self.code in _NO_MONEY
-        return self.may_go_elsewhere and not hopeless
+        return self.may_go_elsewhere and not hopeless and not self._is_about_the_request
 
     @property
     def blames_upstream(self) -> bool:
-        return self.status >= 500 or self.status == 408
+        return (self.status >= 500 or self.status == 408) and not self._is_about_the_request
+
+    @property
+    def _is_about_the_request(self) -> bool:
+        return self.outcome == "rejected" and not _ABOUT_THE_REQUEST.isdisjoint((self.code, self.type))
 
 
 class UpstreamRefused(UpstreamError):
