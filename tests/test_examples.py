@@ -126,5 +126,7 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     (own,) = catalog.resolve("gpt-image-2-studio")
     assert own.contract is not None
     assert (own.upstream, own.contract.family) == ("toapis", "toapis-gpt-image")
-    (retired,) = catalog.resolve("dall-e-3")
-    assert (retired.upstream, retired.model) == ("tokenlab", "gpt-image-2")
+    for retired in ("dall-e-2", "dall-e-3", "gpt-image-1"):
+        assert [target.model for target in catalog.resolve(retired)] == ["gpt-image-2", "gpt-image-2"]
+    drawn = {catalog.draw("gpt-image-2-shared", lambda chance=chance: chance)[0].upstream for chance in (0.0, 0.9)}
+    assert drawn == {"tokenlab"}  # of equal chances the heavier one is the sooner
