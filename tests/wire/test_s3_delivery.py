@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from starlette.types import Receive, Scope, Send
 from tests.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_server
 from tests.wire.edit_support import gateway_process, large_picture, picture, sha
@@ -159,7 +160,14 @@ def test_wrong_settings(
     """A bucket that refuses the gateway, or that is not there, is a plain 502."""
     upstream.pictures = [large_picture(size, 1)]
     with gateway(document(upstream_port[1], server.port, **wrong)) as url:
-        error = refused(url, upstream, 502, "storage_failed")
+        with structlog.testing.capture_logs() as logs:
+            error = refused(url, upstream, 502, "storage_failed")
+        reasons = {log["reason"] for log in logs if log["event"] == "store failed"}
+        assert reasons <= {
+            "the store refuses the credentials (403 SignatureDoesNotMatch)",
+            "there is no such bucket (404 NoSuchBucket)",
+        }
+        assert len(reasons) == 1
         assert error["message"] == "The image was made, but could not be stored."
         assert post(url, "b64_json").json()["data"][0]["b64_json"]
     assert server.files == {}

@@ -8,7 +8,7 @@ from typing import Final
 
 from imagegate.stores.base import StoreFull, plain_error
 
-_STATUS: Final = re.compile(r"status code: (\d{3})")
+_STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _FULL: Final = re.compile(r"StorageFull|QuotaExceeded|InsufficientCapacity|InsufficientStorage|NoSpace|EDQUOT", re.I)
 _UNSENT: Final = "error sending request"
