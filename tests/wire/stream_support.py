@@ -105,11 +105,11 @@ class Provider:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.posts.append((scope["path"], headers, body + message.get("body", b"")))
         own = f"http://{headers['host']}".encode()
-        watcher = asyncio.create_task(self._watch(receive))
+        watcher = asyncio.create_task(self._watch(receive, self.left))
         try:
             head = [(b"content-type", self.content_type.encode()), (b"x-request-id", b"req-of-the-provider")]
             await send({"type": "http.response.start", "status": self.status, "headers": head})
-            async for piece in self._pieces():
+            async for piece in self._pieces(self._steps, self.left):
                 piece = piece.replace(b"<own>", own)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 self.sent += len(piece)
@@ -118,22 +118,23 @@ class Provider:
         finally:
             watcher.cancel()
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        while not self.left.is_set():
-            if not self._steps:
+    async def _pieces(self, steps: deque[bytes | Cut | None], left: threading.Event) -> AsyncIterator[bytes]:
+        """Of the test that asked; the next one has steps of its own."""
+        while not left.is_set():
+            if not steps:
                 await asyncio.sleep(0.002)
                 continue
-            step = self._steps.popleft()
+            step = steps.popleft()
             if step is None:
                 return
             if isinstance(step, Cut):
                 raise step
             yield step
 
-    async def _watch(self, receive: Receive) -> None:
+    async def _watch(self, receive: Receive, left: threading.Event) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.left.set()
+        left.set()
 
     @property
     def document(self) -> Any:
