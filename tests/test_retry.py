@@ -103,6 +103,16 @@ def test_a_status_of_the_configuration_goes_elsewhere() -> None:
     assert not policy.may_go_elsewhere(UpstreamUncertain("Cut.", status=402))
 
 
+@pytest.mark.parametrize("error", [UpstreamUncertain("Cut."), refused(400), refused(500), UpstreamUnreachable("No.")])
+def test_what_is_not_paid_for_is_never_uncertain(error: UpstreamError) -> None:
+    """A file that perhaps was uploaded may be uploaded again; a refusal stays one."""
+    before = error.outcome
+    error.costs_nothing()
+    assert error.outcome == ("not_sent" if before == "uncertain" else before)
+    assert (b"x-should-retry", b"false") not in error.headers
+    assert error.may_pass is (error.status >= 500)
+
+
 # Pauses
 
 SHARES = st.floats(0, 1, exclude_max=True)

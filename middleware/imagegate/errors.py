@@ -236,6 +236,12 @@ class UpstreamError(ImagegateError):
             # The official SDKs repeat 5xx by themselves, which may pay a second time.
             self.headers.append((b"x-should-retry", b"false"))
 
+    def costs_nothing(self) -> None:
+        """Says that the request that failed was none that is paid for: whatever became of it, it may be sent again."""
+        if self.outcome == "uncertain":
+            self.outcome = "not_sent"
+            self.headers.remove((b"x-should-retry", b"false"))
+
     @property
     def nothing_sent(self) -> bool:
         return self.outcome == "not_sent"

@@ -146,6 +146,7 @@ async def upload_file(client: HTTPClient, upstream: Upstream, upload: Upload, *,
     except UpstreamError as error:
         _scrub(error, upstream, authorization)
         error.message = f"The provider did not take the reference image: {error.message}"
+        error.costs_nothing()
         raise
 
 

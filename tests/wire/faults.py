@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -319,6 +320,10 @@ class Collector:
     def __init__(self) -> None:
         self.records: list[ExchangeRecord] = []
         self.breakers: list[tuple[str, str]] = []
+        self.started = 0
+
+    def exchange_started(self, progress: object) -> None:
+        self.started += 1
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
         self.records.append(record)
@@ -358,8 +363,11 @@ class Rig(NamedTuple):
         return error
 
 
-def timeout_of(name: str) -> str:
-    return f'read_timeout = "{"300ms" if name in SILENT else "30s"}"'
+def table_of(name: str, lines: str) -> str:
+    """The further lines of an upstream's table: the given ones, and others where they do not say so themselves."""
+    adapter = "" if "adapter =" in lines else 'adapter = "openai"\n'
+    timeout = "" if "read_timeout =" in lines else f'read_timeout = "{"300ms" if name in SILENT else "30s"}"\n'
+    return f"{adapter}{timeout}{lines}\n"
 
 
 @contextlib.contextmanager
@@ -370,12 +378,12 @@ def rig(
     routes: str = "",
     tasks: str = "",
     policy: str = "retries = 0\nbreaker_failures = 0",
-    limits: Mapping[str, str] | None = None,
+    tables: Mapping[str, str] | None = None,
 ) -> Iterator[Rig]:
     """A gateway with an upstream for each fault, and for each a route alone and one with a second candidate.
 
     Args:
-        limits: lines of an upstream's table, in place of its timeout.
+        tables: lines of an upstream's table.
     """
     upstream, collector = Upstream({**behaviours, "good": says(200, GOOD)}), Collector()
     with upstream.running() as port, socket.socket() as closed:
@@ -385,8 +393,8 @@ def rig(
             addresses["refused"] = f"http://127.0.0.1:{closed.getsockname()[1]}/refused"
             addresses["no-tls"] = f"https://127.0.0.1:{port}/no-tls"
         upstreams = "\n".join(
-            f'[[upstreams]]\nname = "{name}"\nadapter = "openai"\nbase_url = "{address}"\napi_key = "{KEY}"\n'
-            f"{(limits or {}).get(name) or timeout_of(name)}\n"
+            f'[[upstreams]]\nname = "{name}"\nbase_url = "{address}"\napi_key = "{KEY}"\n'
+            f"{table_of(name, (tables or {}).get(name, ''))}"
             # A model that makes one image at a time.
             '[upstreams.models."one"]\nparameters = { prompt = {} }'
             for name, address in addresses.items()
@@ -412,3 +420,14 @@ def rig(
         """
         with serving(ImageGateway(config=parse_config(document), hooks=[collector])) as bound:
             yield Rig(f"http://127.0.0.1:{bound}", upstream, collector, (KEY, f"127.0.0.1:{port}"))
+
+
+def leave(running: Rig, model: str, request_id: str, when: Callable[[], object]) -> ExchangeRecord:
+    """Sends a request, hangs up when a condition holds, and gives the record of the exchange."""
+    address = urlsplit(running.url)
+    body = json.dumps({"model": model, "prompt": "A kite"}).encode()
+    head = f"POST /v1/images/generations HTTP/1.1\r\nhost: x\r\nx-request-id: {request_id}\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
+        connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        until(when)
+    return running.collector.of(request_id)

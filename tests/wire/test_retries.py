@@ -14,6 +14,7 @@ import httpx
 import openai
 import pytest
 from tests.wire import faults
+from tests.wire.edit_support import picture
 from tests.wire.faults import (
     CHUNKED,
     FAULTS,
@@ -25,6 +26,7 @@ from tests.wire.faults import (
     Connection,
     Request,
     Rig,
+    leave,
     own,
     rig,
     says,
@@ -172,13 +174,56 @@ def test_sdk_does_not_ask_again_for_an_answer_that_broke_off(
 ) -> None:
     """SDKs repeat requests whose answer is hung up on. What was passed on as it came is no JSON instead, and no 502."""
     monkeypatch.setattr(faults, "REPLY_LIMIT", 16_000_000)
-    with rig({"cut": writes(start, end=end)}, tmp_path, limits={"cut": 'read_timeout = "300ms"'}) as running:
+    with rig({"cut": writes(start, end=end)}, tmp_path, tables={"cut": 'read_timeout = "300ms"'}) as running:
         with openai.OpenAI(base_url=f"{running.url}/v1", api_key="any") as client, pytest.raises(json.JSONDecodeError):
             client.images.generate(model="cut.alone", prompt="A kite", response_format="b64_json")
         assert Counter({"cut": 1}) == running.upstream.posts
         until(lambda: running.collector.records)
         (record,) = running.collector.records
         assert (record.status, record.outcome, record.outcome_class) == (200, "uncertain", "uncertain")
+
+
+class Uploading:
+    """A provider that takes files by an upload API before the order, and fails at either in the given ways."""
+
+    def __init__(self, uploads: Behaviour, orders: Behaviour) -> None:
+        self._uploads = uploads
+        self._orders = orders
+        self.asked: Counter[str] = Counter()
+
+    async def __call__(self, connection: Connection, request: Request) -> None:
+        kind = "uploads" if request.path.endswith("/uploads/images") else "orders"
+        self.asked[kind] += 1
+        await (self._uploads if kind == "uploads" else self._orders)(connection, request)
+
+
+TAKEN = says(200, {"success": True, "data": {"url": "https://files.example.com/a.png"}})
+
+
+@pytest.mark.parametrize(
+    ("uploads", "orders", "status", "asked"),
+    [
+        (Flaky(RESET, TAKEN), MADE, 200, {"uploads": 2, "orders": 1}),
+        (RESET, MADE, 502, {"uploads": 2}),
+        (TAKEN, RESET, 502, {"uploads": 1, "orders": 1}),
+        (TAKEN, Flaky(BROKEN, MADE), 200, {"uploads": 1, "orders": 2}),
+    ],
+)
+def test_uploads_cost_nothing(
+    tmp_path: Path, uploads: Behaviour, orders: Behaviour, status: int, asked: dict[str, int]
+) -> None:
+    """A file may be uploaded again after a reset, the order that names it may not; a link that there is, is kept."""
+    provider = Uploading(uploads, orders)
+    tables = {"links": 'adapter = "toapis"'}
+    routes = 'drawn = "links/gpt-image-1.5-official"'
+    policy = 'retries = 1\nbackoff = "2ms"'
+    with rig({"links": provider}, tmp_path, routes=routes, tables=tables, policy=policy) as running:
+        form = {"model": "drawn", "prompt": "A kite", "response_format": "url"}
+        files = {"image": ("a.png", picture(), "image/png")}
+        reply = httpx.post(f"{running.url}/v1/images/edits", data=form, files=files, timeout=20)
+        assert (status, asked) == (reply.status_code, provider.asked), reply.text
+        is_order = "orders" in asked and status != 200
+        assert ("false" if is_order else None) == reply.headers.get("x-should-retry")
 
 
 # Breakers
@@ -276,8 +321,8 @@ def held() -> Held:
 def limited(held: Held, tmp_path: Path) -> Iterator[Rig]:
     """Upstreams of one place, or of two requests in a minute; nobody waits long for one."""
     policy = 'retries = 0\nqueue_timeout = "30ms"'
-    limits = {"held": "max_in_flight = 1", "scarce": "requests_per_minute = 2"}
-    with rig({"held": held, "scarce": MADE}, tmp_path, policy=policy, limits=limits) as running:
+    tables = {"held": "max_in_flight = 1", "scarce": "requests_per_minute = 2"}
+    with rig({"held": held, "scarce": MADE}, tmp_path, policy=policy, tables=tables) as running:
         yield running
         held.is_held = False
 
@@ -332,8 +377,8 @@ def test_places_are_waited_for(tmp_path: Path) -> None:
         at_work -= 1
         await connection.json(200, GOOD)
 
-    limits = {"narrow": "max_in_flight = 2"}
-    with rig({"narrow": count}, tmp_path, limits=limits, policy='queue_timeout = "30s"') as running:
+    tables = {"narrow": "max_in_flight = 2"}
+    with rig({"narrow": count}, tmp_path, tables=tables, policy='queue_timeout = "30s"') as running:
 
         async def test() -> None:
             whole, parts = await asyncio.gather(
@@ -385,6 +430,41 @@ def test_no_retry_begins_that_the_deadline_would_end(hurried: Rig) -> None:
     assert reply.status_code == 429
     assert hurried.upstream.posts["busy"] - before["busy"] <= 2  # one retry fits in where the jitter is next to none
     assert reply.headers.get("x-should-retry") is None
+
+
+# Clients that leave
+
+
+def test_a_client_leaves_between_two_tries(tmp_path: Path) -> None:
+    """The retry that was to come does not, and the record says so."""
+    policy = 'retries = 1\nbackoff = "1h"\nlongest_wait = "1h"\ndeadline = "10h"'
+    with rig({"busy": LATER}, tmp_path, policy=policy) as running:
+        record = leave(running, "busy.alone", "left-in-a-pause", lambda: running.upstream.posts["busy"])
+        assert (record.status, record.error_code, record.attempts) == (499, "client_disconnected", 1)
+        assert running.upstream.posts["busy"] == 1
+
+
+def test_a_client_leaves_the_queue(tmp_path: Path, held: Held) -> None:
+    """Its place in the queue is nobody's, and it is never asked for."""
+    tables = {"held": "max_in_flight = 1"}
+    with rig({"held": held}, tmp_path, tables=tables, policy='queue_timeout = "10m"') as running:
+
+        async def test() -> None:
+            first = asyncio.create_task(posted(running, "held.alone"))
+            while not held.at_work:
+                await asyncio.sleep(0.002)
+            waiting = asyncio.create_task(posted(running, "held.alone"))
+            while running.collector.started < 2:
+                await asyncio.sleep(0.002)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await asyncio.to_thread(until, lambda: [record.status for record in running.collector.records] == [499])
+            held.is_held = False
+            assert [reply.status_code for reply in await first] == [200]
+
+        asyncio.run(test())
+        assert running.upstream.posts["held"] == 1
+        assert running.collector.records[0].queue_seconds > 0
 
 
 # Routes

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -28,14 +25,12 @@ from tests.wire.faults import (
     Request,
     Rig,
     Upstream,
+    leave,
     own,
     rig,
     says,
-    until,
     writes,
 )
-
-from imagegate import ExchangeRecord
 
 # What no client may see, quoted by a provider wherever it can.
 LEAKS: dict[str, Behaviour] = {
@@ -240,17 +235,6 @@ def test_one_part_is_refused_and_another_uncertain(faulty: Rig) -> None:
 
 
 # Clients that leave
-
-
-def leave(running: Rig, model: str, request_id: str, when: Callable[[], object]) -> ExchangeRecord:
-    """Sends a request, hangs up when a condition holds, and gives the record of the exchange."""
-    address = urlsplit(running.url)
-    body = json.dumps({"model": model, "prompt": "A kite"}).encode()
-    head = f"POST /v1/images/generations HTTP/1.1\r\nhost: x\r\nx-request-id: {request_id}\r\n"
-    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
-        connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        until(when)
-    return running.collector.of(request_id)
 
 
 @pytest.mark.parametrize("name", HOLDS)
