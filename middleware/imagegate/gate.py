@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from math import ceil
 from typing import Final
 
@@ -17,6 +17,8 @@ from imagegate.rate_limit import RateLimit
 
 _SOON: Final = 1.0
 """Seconds: when a place may be free that nobody can foresee."""
+_FREE: Final = nullcontext(None)
+"""Where there is no limit."""
 
 
 class Gate:
@@ -65,38 +67,25 @@ class Gate:
             async with self._place(patience), self._turn(queued_at + patience):
                 progress.queue_seconds += self._clock() - queued_at
                 has_passed = True
-                async with self._permit(), _deadline(progress, until):
-                    yield
+                with self._permit():
+                    async with _deadline(progress, until):
+                        yield
         finally:
             if not has_passed:
                 progress.queue_seconds += self._clock() - queued_at
 
-    @asynccontextmanager
-    async def _place(self, patience: float) -> AsyncGenerator[None]:
-        if self._places is None:
-            yield
-            return
-        if self._places.locked() and patience <= 0:
-            raise _busy("holds as many requests as it may", _SOON)
-        try:
-            async with asyncio.timeout(patience if self._places.locked() else None):
-                await self._places.acquire()
-        except TimeoutError:
-            raise _busy("holds as many requests as it may", _SOON) from None
-        try:
-            yield
-        finally:
-            self._places.release()
+    def _place(self, patience: float) -> AbstractAsyncContextManager[None]:
+        return _FREE if self._places is None else _place(self._places, patience)
+
+    def _turn(self, latest: float) -> AbstractAsyncContextManager[None]:
+        return _FREE if self._rate is None else self._turn_of(self._rate, latest)
 
     @asynccontextmanager
-    async def _turn(self, latest: float) -> AsyncGenerator[None]:
-        if self._rate is None:
-            yield
-            return
+    async def _turn_of(self, rate: RateLimit, latest: float) -> AsyncGenerator[None]:
         now = self._clock()
-        turn = self._rate.take(now, patience=max(latest - now, 0.0))
+        turn = rate.take(now, patience=max(latest - now, 0.0))
         if turn is None:
-            raise _busy("has had as many requests in a minute as it may", self._rate.next_turn(now) - now)
+            raise _busy("has had as many requests in a minute as it may", rate.next_turn(now) - now)
         was_used = False
         try:
             await asyncio.sleep(turn - now)
@@ -104,11 +93,11 @@ class Gate:
             yield
         except BaseException as error:
             if not was_used or (isinstance(error, ImagegateError) and error.nothing_sent):
-                self._rate.give_back(turn)
+                rate.give_back(turn)
             raise
 
-    @asynccontextmanager
-    async def _permit(self) -> AsyncGenerator[None]:
+    @contextmanager
+    def _permit(self) -> Generator[None]:
         """The breaker's, given back with what was learnt."""
         before = self._breaker.state
         permit = self._breaker.enter(self._clock())
@@ -137,6 +126,21 @@ class Gate:
             "The provider has failed several times in a row and is left alone for a while; nothing was sent.",
             retry_after=max(1, ceil(self._breaker.seconds_left(self._clock()))),
         )
+
+
+@asynccontextmanager
+async def _place(places: asyncio.Semaphore, patience: float) -> AsyncGenerator[None]:
+    if places.locked() and patience <= 0:
+        raise _busy("holds as many requests as it may", _SOON)
+    try:
+        async with asyncio.timeout(patience if places.locked() else None):
+            await places.acquire()
+    except TimeoutError:
+        raise _busy("holds as many requests as it may", _SOON) from None
+    try:
+        yield
+    finally:
+        places.release()
 
 
 @asynccontextmanager
