@@ -63,6 +63,10 @@ class Capture:
         else:
             self._answer += chunk
 
+    def forget_answer(self) -> None:
+        """For those who hold on to a record: its answer may be large."""
+        self._answer = None
+
     @property
     def size(self) -> int:
         """Bytes of the answer that are held."""

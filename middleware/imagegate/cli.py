@@ -144,7 +144,7 @@ def _serve(options: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _shared_metrics(workers: int) -> Generator[None]:
     """A folder in which several processes count together, unless the operator has named one."""
-    from imagegate.scraping import FOLDER_VARIABLE
+    from imagegate.prometheus import FOLDER_VARIABLE
 
     if workers == 1 or os.environ.get(FOLDER_VARIABLE):
         yield

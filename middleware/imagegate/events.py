@@ -135,7 +135,7 @@ class Progress:
     @property
     def changes(self) -> tuple[Change, ...]:
         all_changes = self.route_changes + self.fit_changes + self.reference_changes + self.reply_changes
-        if len(all_changes) < 2:
+        if len({change.field for change in all_changes}) == len(all_changes):
             return all_changes
         # The parts of a split request all change in the same way.
         return tuple(change for place, change in enumerate(all_changes) if change not in all_changes[:place])

@@ -6,13 +6,20 @@ names of the configuration and words of this package, so their number is bounded
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, Literal, NamedTuple
+import asyncio
+import os
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Metric as PrometheusMetric
+from prometheus_client.registry import Collector
 
 from imagegate import __version__
 from imagegate.events import BreakerState, ExchangeRecord, Progress
+from imagegate.metrics import METRICS
 from imagegate.names import FIELDS, OTHER, Names
 from imagegate.size_classes import size_class
 from imagegate.usage import tokens_by_kind
@@ -23,144 +30,24 @@ TASK_STATES: Final = ("pending", "processing", "completed", "failed")
 _BREAKER_STATES: Final[tuple[BreakerState, ...]] = ("closed", "open", "half_open")
 
 
-class Metric(NamedTuple):
-    """One metric of the gateway."""
+_MOST_WAITING: Final = 128
+"""Records that wait to be counted."""
+_SOON: Final = 0.5
+"""Seconds until they are, where several processes count together."""
+FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder of prometheus-client's files where several processes count together."""
+_Item = TypeVar("_Item")
+_Sums = defaultdict[tuple[str, ...], float]
+"""Metric and labels -> by how much it is to be raised."""
+_WAITED: Final = 0.001
+"""Seconds in a queue; less is the queue's own work."""
 
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    help: str
 
-
-METRICS: Final[Mapping[str, Metric]] = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "imagegate_requests_total",
-            "counter",
-            ("operation", "route", "upstream", "model", "outcome"),
-            "Exchanges that have ended.",
-        ),
-        Metric("imagegate_requests_in_flight", "gauge", ("operation",), "Exchanges that have begun and not ended."),
-        Metric(
-            "imagegate_request_duration_seconds",
-            "histogram",
-            ("operation", "upstream"),
-            "From the request to the end of the answer.",
-        ),
-        Metric(
-            "imagegate_first_byte_duration_seconds",
-            "histogram",
-            ("operation", "upstream"),
-            "From the request to the first byte of the answer's body.",
-        ),
-        Metric(
-            "imagegate_queue_duration_seconds",
-            "histogram",
-            ("upstream",),
-            "That exchanges waited for a place, those that had to.",
-        ),
-        Metric(
-            "imagegate_store_duration_seconds",
-            "histogram",
-            ("form",),
-            "That pictures took to be stored, fetched or handed on in the form asked for.",
-        ),
-        Metric("imagegate_request_bytes_total", "counter", ("operation",), "Bytes of clients' bodies."),
-        Metric("imagegate_response_bytes_total", "counter", ("operation",), "Bytes of the bodies of answers."),
-        Metric(
-            "imagegate_upstream_requests_total",
-            "counter",
-            ("upstream", "model", "outcome"),
-            "Paid POSTs to providers; uncertain: it may have been made and billed.",
-        ),
-        Metric(
-            "imagegate_upstream_duration_seconds",
-            "histogram",
-            ("upstream", "model"),
-            "Of these POSTs, with the wait for a task.",
-        ),
-        Metric(
-            "imagegate_uncertain_outcomes_total",
-            "counter",
-            ("upstream",),
-            "POSTs that may have been made and billed without an answer that says so.",
-        ),
-        Metric("imagegate_upstream_retries_total", "counter", ("upstream",), "POSTs that were tried again."),
-        Metric(
-            "imagegate_fallbacks_total",
-            "counter",
-            ("route", "upstream"),
-            "Times that another candidate was asked; upstream: who answered in the end.",
-        ),
-        Metric(
-            "imagegate_breaker_state",
-            "gauge",
-            ("upstream", "state"),
-            "Processes in which the upstream's circuit breaker is closed, open or half_open.",
-        ),
-        Metric("imagegate_upstream_polls_total", "counter", ("upstream",), "Questions to providers about tasks."),
-        Metric(
-            "imagegate_images_asked_total",
-            "counter",
-            ("operation", "upstream", "model"),
-            "Images that clients asked for.",
-        ),
-        Metric(
-            "imagegate_images_made_total",
-            "counter",
-            ("operation", "upstream", "model"),
-            "Images in providers' replies.",
-        ),
-        Metric(
-            "imagegate_images_delivered_total",
-            "counter",
-            ("operation", "upstream", "model", "form"),
-            "Images that clients were given, by form: url, b64_json or unchanged.",
-        ),
-        Metric(
-            "imagegate_store_failures_total",
-            "counter",
-            (),
-            "Exchanges whose pictures were made and could not be stored or fetched.",
-        ),
-        Metric("imagegate_images_stored_total", "counter", ("operation",), "Images that were written to the store."),
-        Metric(
-            "imagegate_image_sizes_total",
-            "counter",
-            ("asked", "made"),
-            "Images by class of the size asked for and of the size made, such as landscape_2k.",
-        ),
-        Metric("imagegate_tokens_total", "counter", ("upstream", "model", "kind"), "Tokens in providers' usage."),
-        Metric(
-            "imagegate_cost_total",
-            "counter",
-            ("upstream", "model", "currency"),
-            "Cost of what was made, by the price table of the configuration.",
-        ),
-        Metric("imagegate_changed_requests_total", "counter", ("upstream",), "Exchanges that were changed on the way."),
-        Metric("imagegate_changes_total", "counter", ("upstream", "field", "kind"), "Fields that were changed."),
-        Metric("imagegate_uploads_total", "counter", ("operation",), "Files that clients sent."),
-        Metric("imagegate_upload_bytes_total", "counter", ("operation",), "Bytes of these files."),
-        Metric("imagegate_link_fetches_total", "counter", ("operation",), "Foreign links that were read."),
-        Metric("imagegate_fetch_refusals_total", "counter", ("operation",), "Links that the guard refused (SSRF)."),
-        Metric(
-            "imagegate_idempotent_requests_total",
-            "counter",
-            ("operation", "how"),
-            "Exchanges that joined another with the same Idempotency-Key, or got its result replayed.",
-        ),
-        Metric("imagegate_tasks_total", "counter", ("state",), "Times that a task of the gateway's own entered it."),
-        Metric(
-            "imagegate_task_duration_seconds",
-            "histogram",
-            ("state",),
-            "From the making of a task to its end, completed or failed.",
-        ),
-        Metric("imagegate_build_info", "gauge", ("version",), "The processes that serve, by version."),
-    )
-}
-"""Every metric there is, by name."""
+def _taken(waiting: deque[_Item]) -> Iterator[_Item]:
+    """All that waits, each once, also where another thread takes from it at the same time."""
+    with suppress(IndexError):
+        while True:
+            yield waiting.popleft()
 
 
 class _Family:
@@ -195,7 +82,8 @@ class _Usual:
 
     def __init__(self, families: Mapping[str, _Family], labels: tuple[str, ...]) -> None:
         self._families = families
-        self._labels = dict(zip(("operation", "route", "upstream", "model", "outcome", "form"), labels, strict=True))
+        self.model = labels[3]
+        self._labels = dict(zip(_USUAL_LABELS, labels, strict=True))
 
     def __getattr__(self, name: str) -> Any:
         metric, method = _USUAL[name]
@@ -205,6 +93,8 @@ class _Usual:
         return counting
 
 
+_AMOUNTS: Final = ("bytes_in", "bytes_out", "asked", "made", "delivered", "changed")
+_USUAL_LABELS: Final[tuple[str, ...]] = ("operation", "route", "upstream", "model", "outcome", "form")
 _USUAL: Final[Mapping[str, tuple[str, str]]] = {
     "count": ("imagegate_requests_total", "inc"),
     "ended": ("imagegate_requests_in_flight", "dec"),
@@ -220,6 +110,20 @@ _USUAL: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
+class _CountFirst(Collector):
+    """Has no metrics. It stands before them in the registry, and is asked before them."""
+
+    def __init__(self, hook: PrometheusHook) -> None:
+        self._hook = hook
+
+    def collect(self) -> Iterable[PrometheusMetric]:
+        self._hook.count()
+        return ()
+
+    def describe(self) -> Iterable[PrometheusMetric]:
+        return ()
+
+
 class PrometheusHook:
     """Counts exchanges.
 
@@ -231,15 +135,17 @@ class PrometheusHook:
     """
 
     def __init__(self, *, registry: CollectorRegistry = REGISTRY) -> None:
+        self._is_shared = FOLDER_VARIABLE in os.environ
+        self._is_due = False
+        self._begun: deque[str] = deque()
+        self._waiting: deque[ExchangeRecord] = deque()
+        registry.register(_CountFirst(self))
         families = {name: _Family(name, registry) for name in METRICS}
         self._names: tuple[Names, ...] = ()
         self._families = families
         self._usual: dict[tuple[str, ...], _Usual] = {}
         self._in_flight = families["imagegate_requests_in_flight"]
-        self._calls = families["imagegate_upstream_requests_total"]
         self._call_duration = families["imagegate_upstream_duration_seconds"]
-        self._sizes = families["imagegate_image_sizes_total"]
-        self._changes = families["imagegate_changes_total"]
         self._breaker = families["imagegate_breaker_state"]
         self._tasks = families["imagegate_tasks_total"]
         families["imagegate_build_info"](__version__).set(1)
@@ -254,75 +160,118 @@ class PrometheusHook:
             self._tasks(state)
 
     def exchange_started(self, progress: Progress) -> None:
-        self._in_flight(progress.endpoint).inc()
+        self._begun.append(progress.endpoint)
+        if self._is_shared:
+            self._count_soon()
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
-        model = self._model(record.upstream, record.upstream_model)
-        key = (record.endpoint, record.route, record.upstream, model, record.outcome_class, record.form or "")
-        usual = self._usual.get(key)
-        if usual is None:
-            usual = self._usual[key] = _Usual(self._families, key)
-        usual.ended()
-        usual.count()
-        usual.duration(record.seconds)
-        if record.first_byte_seconds is not None:
-            usual.first_byte(record.first_byte_seconds)
-        if record.bytes_in:
-            usual.bytes_in(record.bytes_in)
-        if record.bytes_out:
-            usual.bytes_out(record.bytes_out)
-        for call in record.calls:
-            name = model if call.model == record.upstream_model else self._model(call.upstream, call.model)
-            self._calls(call.upstream, name, call.outcome).inc()
-            self._call_duration(call.upstream, name).observe(call.seconds)
-            if call.outcome == "uncertain":
-                self._child("uncertain_outcomes_total", call.upstream).inc()
-        if record.outcome_class == "storage_failed":
-            self._child("store_failures_total").inc()
-        if record.explained:
-            return
-        if record.images_asked:
-            usual.asked(record.images_asked)
-            if record.images_made:
-                usual.made(record.images_made)
-            if record.images_delivered:
-                usual.delivered(record.images_delivered)
-                usual.store(record.delivery_seconds)
-            for size in record.sizes_made:
-                self._sizes(size_class(record.size_asked), size_class(size)).inc()
-        if record.changes:
-            usual.changed()
-            for change in record.changes:
-                self._changes(record.upstream, self._field(change.field), change.kind).inc()
-        self._count_rare(record, model)
+        """Puts the record by: many at a time are counted at half the cost."""
+        self._waiting.append(record)
+        if len(self._waiting) >= _MOST_WAITING:
+            self.count()
+        elif self._is_shared:
+            self._count_soon()
 
-    def _count_rare(self, record: ExchangeRecord, model: str) -> None:
-        """What most exchanges have none of."""
+    def _count_soon(self) -> None:
+        """Files that processes share are read by others, who cannot ask us to count first."""
+        if self._is_due:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.count()
+            return
+        self._is_due = True
+        loop.call_later(_SOON, self.count)
+
+    def count(self) -> None:
+        """Counts what has been put by. The registry has it done before it is read."""
+        self._is_due = False
+        for operation in _taken(self._begun):
+            self._in_flight(operation).inc()
+        alike: dict[tuple[str, ...], list[ExchangeRecord]] = {}
+        for record in _taken(self._waiting):
+            model = self._model(record.upstream, record.upstream_model)
+            key = (record.endpoint, record.route, record.upstream, model, record.outcome_class, record.form or "")
+            alike.setdefault(key, []).append(record)
+        for labels, records in alike.items():
+            usual = self._usual.get(labels)
+            if usual is None:
+                usual = self._usual[labels] = _Usual(self._families, labels)
+            self._count_alike(usual, records)
+
+    def _count_alike(self, usual: _Usual, records: Sequence[ExchangeRecord]) -> None:
+        """Counts records that differ in amounts only: amounts are added up first, which costs less than counting."""
+        usual.ended(len(records))
+        usual.count(len(records))
+        sums: _Sums = defaultdict(float)
+        bytes_in = bytes_out = asked = made = delivered = changed = 0
+        for record in records:
+            usual.duration(record.seconds)
+            if record.first_byte_seconds is not None:
+                usual.first_byte(record.first_byte_seconds)
+            bytes_in += record.bytes_in
+            bytes_out += record.bytes_out
+            self._count_calls(record, sums)
+            if record.explained:
+                continue
+            asked += record.images_asked
+            made += record.images_made
+            changed += bool(record.changes)
+            if record.images_delivered:
+                delivered += record.images_delivered
+                usual.store(record.delivery_seconds)
+            self._count_details(record, usual.model, sums)
+        amounts = (bytes_in, bytes_out, asked, made, delivered, changed)
+        for name, amount in zip(
+            ("bytes_in", "bytes_out", "asked", "made", "delivered", "changed"), amounts, strict=True
+        ):
+            if amount:
+                getattr(usual, name)(amount)
+        for (name, *labels), total in sums.items():
+            self._child(name, *labels).inc(total)
+
+    def _count_calls(self, record: ExchangeRecord, sums: _Sums) -> None:
+        for call in record.calls:
+            model = self._model(call.upstream, call.model)
+            self._call_duration(call.upstream, model).observe(call.seconds)
+            sums["upstream_requests_total", call.upstream, model, call.outcome] += 1
+            if call.outcome == "uncertain":
+                sums["uncertain_outcomes_total", call.upstream] += 1
+        if record.outcome_class == "storage_failed":
+            sums["store_failures_total",] += 1
+        if record.queue_seconds >= _WAITED:
+            self._child("queue_duration_seconds", record.upstream).observe(record.queue_seconds)
+
+    def _count_details(self, record: ExchangeRecord, model: str, sums: _Sums) -> None:
+        """What is counted by more than the usual labels, and what most exchanges have none of."""
         operation, upstream = record.endpoint, record.upstream
+        for size in record.sizes_made:
+            sums["image_sizes_total", size_class(record.size_asked), size_class(size)] += 1
+        for change in record.changes:
+            sums["changes_total", upstream, self._field(change.field), change.kind] += 1
         if record.usage:
             for kind, count in tokens_by_kind(record.usage).items():
-                self._child("tokens_total", upstream, model, kind).inc(count)
+                sums["tokens_total", upstream, model, kind] += count
         if record.cost:
-            self._child("cost_total", upstream, model, record.currency).inc(record.cost)
-        if record.stored_images:
-            self._child("images_stored_total", operation).inc(record.stored_images)
-        if record.queue_seconds:
-            self._child("queue_duration_seconds", upstream).observe(record.queue_seconds)
-        if record.polls:
-            self._child("upstream_polls_total", upstream).inc(record.polls)
-        if record.retries:
-            self._child("upstream_retries_total", upstream).inc(record.retries)
+            sums["cost_total", upstream, model, record.currency] += record.cost
         if record.fallbacks:
-            self._child("fallbacks_total", record.route, upstream).inc(record.fallbacks)
-        if record.upload_count:
-            self._child("uploads_total", operation).inc(record.upload_count)
-            self._child("upload_bytes_total", operation).inc(record.upload_bytes)
-        if record.link_fetches:
-            self._child("link_fetches_total", operation).inc(record.link_fetches)
-        if record.fetch_refusals:
-            self._child("fetch_refusals_total", operation).inc(record.fetch_refusals)
+            sums["fallbacks_total", record.route, upstream] += record.fallbacks
         if record.idempotent:
-            self._child("idempotent_requests_total", operation, record.idempotent).inc()
+            sums["idempotent_requests_total", operation, record.idempotent] += 1
+        if record.polls:
+            sums["upstream_polls_total", upstream] += record.polls
+        if record.retries:
+            sums["upstream_retries_total", upstream] += record.retries
+        if record.stored_images:
+            sums["images_stored_total", operation] += record.stored_images
+        if record.upload_count:
+            sums["uploads_total", operation] += record.upload_count
+            sums["upload_bytes_total", operation] += record.upload_bytes
+        if record.link_fetches:
+            sums["link_fetches_total", operation] += record.link_fetches
+        if record.fetch_refusals:
+            sums["fetch_refusals_total", operation] += record.fetch_refusals
 
     def _child(self, name: str, *labels: str) -> Any:
         return self._families[f"imagegate_{name}"](*labels)

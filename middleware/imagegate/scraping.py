@@ -19,10 +19,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.asgi import header, route_path, send_error
 from imagegate.errors import AuthenticationError
 from imagegate.keys import Keys
+from imagegate.prometheus import FOLDER_VARIABLE
 
 _multiprocess: Any = multiprocess  # has no types
 PATH: Final = "/metrics"
-FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 _LIVE_FILE = re.compile(r"gauge_live[a-z]*_([0-9]+)\.db")
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import prometheus_client
@@ -65,8 +65,7 @@ def configure_logs(style: str, *, least: int = logging.INFO) -> None:
         ]
         factory = structlog.PrintLoggerFactory(sys.stderr)
     else:
-        without_locals = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        processors = [structlog.processors.ExceptionRenderer(without_locals), _as_json]
+        processors = [_as_json]
         factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
     structlog.configure(
         processors=processors,
@@ -76,8 +75,15 @@ def configure_logs(style: str, *, least: int = logging.INFO) -> None:
     )
 
 
+_with_traceback: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
+
 def _as_json(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
     """A line of JSON, in one step: every exchange writes one, and a chain of processors costs three times as much."""
+    if "exc_info" in event:
+        event = _with_traceback(None, level, event)
     line = {
         "timestamp": datetime.now(UTC).isoformat(),
         "level": "error" if level == "exception" else level,
@@ -91,12 +97,17 @@ class Standalone:
     """The gateway with what only a process of its own has: ``/metrics``, the console unless switched off, and an end.
 
     It drains as soon as a signal tells the server to end.
+
+    Args:
+        grace: seconds that running exchanges have then.
+        log: takes a line of JSON for each exchange; None: structlog does.
     """
 
-    def __init__(self, config: Config, *, grace: float = DEFAULT_GRACE) -> None:
+    def __init__(self, config: Config, *, grace: float = DEFAULT_GRACE, log: BinaryIO | None = None) -> None:
         _client.disable_created_metrics()  # when a series began is nothing that anybody watches; it doubles the page
         registry = prometheus_client.CollectorRegistry()
-        hooks: list[Hook] = [LogHook(config.log), PrometheusHook(registry=registry)]
+        self._metrics = PrometheusHook(registry=registry)
+        hooks: list[Hook] = [LogHook(config.log, output=log), self._metrics]
         self.gateway = ImageGateway(config=config, hooks=hooks, alone=True, grace=grace)
         self._app = ServeMetrics(self.gateway, registry=registry, key=config.metrics.key)
 
@@ -106,6 +117,7 @@ class Standalone:
             return
         with _told_of_signals(self.gateway.drain):
             await self._app(scope, receive, send)
+        self._metrics.count()  # for the processes that go on
 
 
 @contextmanager
@@ -132,8 +144,9 @@ def _told_of_signals(told: Callable[[], None]) -> Generator[None]:
 
 def create_app() -> Standalone:
     """The ASGI application. Raises `ConfigError`."""
-    configure_logs(os.environ.get(LOG_VARIABLE) or ("console" if sys.stderr.isatty() else "json"))
-    return Standalone(find_config(), grace=grace())
+    style = os.environ.get(LOG_VARIABLE) or ("console" if sys.stderr.isatty() else "json")
+    configure_logs(style)
+    return Standalone(find_config(), grace=grace(), log=None if style == "console" else sys.stderr.buffer)
 
 
 def grace() -> int:

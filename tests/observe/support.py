@@ -163,8 +163,8 @@ class Traffic:
 
     url: str
     answers: list[httpx.Response] = field(default_factory=list[httpx.Response])
-    asked: int = 0
-    """Images."""
+    rounds: int = 0
+    """In each, one client leaves without an answer."""
 
     def post(self, what: str, key: str = ALICE, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
         body = {"model": "main/gpt-image-1", "prompt": f"{what} {PROMPT}", **fields}
@@ -179,6 +179,7 @@ class Traffic:
 
     def run(self) -> None:
         """Every outcome that a client and a provider can bring about."""
+        self.rounds += 1
         for key in (ALICE, BOB):
             assert self.post("good", key, n=2, size="1792x1024", quality="hd").status_code == 200
         assert self.post("good", response_format="url").status_code == 200

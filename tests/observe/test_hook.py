@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from imagegate.changes import Change
 from imagegate.config import parse_config
 from imagegate.errors import UpstreamRefused, UpstreamUncertain, UpstreamUnreachable
 from imagegate.events import ExchangeRecord, Hooks, Progress, classify, finish
+from imagegate.metrics import METRICS
 from imagegate.names import Names
-from imagegate.prometheus import METRICS, PrometheusHook
+from imagegate.prometheus import FOLDER_VARIABLE, PrometheusHook
 
 CONFIG = parse_config("""
 [[upstreams]]
@@ -118,6 +120,39 @@ def test_breakers_and_tasks(hook: PrometheusHook, registry: CollectorRegistry) -
         hook.task_changed(state, 12.0)
     assert values(registry, "imagegate_tasks_total") == {"state": {"pending", "failed", "other"}}
     assert registry.get_sample_value("imagegate_task_duration_seconds_sum", {"state": "failed"}) == 12
+
+
+def test_shared_files_are_written_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where other processes read what is counted, it is counted without being asked for; at once without a loop."""
+    monkeypatch.setenv(FOLDER_VARIABLE, "/nowhere")
+    monkeypatch.setattr("imagegate.prometheus._SOON", 0.01)
+    registry = CollectorRegistry()
+    hook = PrometheusHook(registry=registry)
+    counted: list[int] = []
+    monkeypatch.setattr(hook, "_count_alike", lambda usual, records: counted.append(len(records)))
+
+    async def run() -> None:
+        for _ in range(3):
+            hook.exchange_started(told())
+            hook.exchange_ended(finish(told(), status=200, seconds=1))
+        assert counted == []
+        await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+    assert counted == [3]
+    hook.exchange_ended(finish(told(), status=200, seconds=1))
+    assert counted == [3, 1]
+
+
+def test_many_records_are_counted_at_a_time(hook: PrometheusHook, registry: CollectorRegistry) -> None:
+    """However many exchanges end between two scrapes, all are counted, and few of them wait."""
+    for _ in range(1000):
+        hook.exchange_started(told())
+        hook.exchange_ended(finish(told(upstream="x"), status=200, seconds=1))
+        assert len(hook._waiting) < 128
+    labels = {"operation": "generations", "route": "", "upstream": "x", "model": "", "outcome": "ok"}
+    assert registry.get_sample_value("imagegate_requests_total", labels) == 1000
+    assert registry.get_sample_value("imagegate_requests_in_flight", {"operation": "generations"}) == 0
 
 
 def test_two_gateways_share_a_hook(hook: PrometheusHook, registry: CollectorRegistry) -> None:

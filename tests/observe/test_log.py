@@ -151,7 +151,7 @@ def test_facts_of_an_exchange() -> None:
     assert line["sizes"] == "1024x1024,512x512"
     assert line["changes"] == "size;dropped"
     assert line["cost"] == "0.08 EUR"
-    assert (line["images_asked"], line["images"], line["key_name"]) == (2, 2, "alice")
+    assert (line["images_asked"], line["images_delivered"], line["key_name"]) == (2, 2, "alice")
     assert "polls" not in line and "prompt" not in line and "links" not in line
 
 

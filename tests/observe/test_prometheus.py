@@ -28,7 +28,8 @@ from imagegate.changes import Change
 from imagegate.config import parse_config
 from imagegate.demo.servers import serving
 from imagegate.events import Progress, finish
-from imagegate.prometheus import METRICS, PrometheusHook
+from imagegate.metrics import METRICS
+from imagegate.prometheus import PrometheusHook
 
 pytestmark = [
     pytest.mark.prometheus,

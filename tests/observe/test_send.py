@@ -16,7 +16,7 @@ from imagegate.cli import _shared_metrics, main
 from imagegate.config import parse_config
 from imagegate.demo.servers import serving, write_config
 from imagegate.errors import ConfigError
-from imagegate.scraping import FOLDER_VARIABLE
+from imagegate.prometheus import FOLDER_VARIABLE
 from imagegate.sending import file_stem, save
 from imagegate.standalone import Standalone
 from imagegate.terminal import Working

@@ -6,14 +6,14 @@ import re
 import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextvars import Token
-from os import urandom
+from random import getrandbits
 from time import perf_counter
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
-from imagegate.asgi import ClientDisconnected, header, send_error
+from imagegate.asgi import ClientDisconnected, send_error
 from imagegate.capture import Capture
 from imagegate.config import PricesConfig
 from imagegate.errors import ImagegateError
@@ -58,8 +58,8 @@ class Observe(Layer):
         if endpoint is None or PROGRESS_KEY in scope:
             await super().__call__(scope, receive, send)
             return
-        progress = Progress(endpoint, request_id=_request_id(scope))
-        progress.traceparent = read_traceparent(header(scope, b"traceparent"))
+        sent_id, traceparent = _sent_names(scope)
+        progress = Progress(endpoint, request_id=_request_id(sent_id), traceparent=read_traceparent(traceparent))
         progress.capture = self._capture() if self._capture else None
         answer = Answer(send, progress)
         started = perf_counter()
@@ -93,15 +93,29 @@ class Observe(Layer):
         if (prices := self._prices) is not None and prices.models:
             cost, currency = cost_of(progress, prices), prices.currency
         self.hooks.exchange_ended(finish(progress, status=status, seconds=seconds, cost=cost, currency=currency))
+        if progress.capture:
+            progress.capture.forget_answer()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.down(scope, receive, send)
 
 
-def _request_id(scope: Scope) -> str:
+def _sent_names(scope: Scope) -> tuple[bytes | None, bytes | None]:
+    """The first ``x-request-id`` and ``traceparent``, found in one go."""
+    request_id = traceparent = None
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            request_id = request_id or value
+        elif name == b"traceparent":
+            traceparent = traceparent or value
+    return request_id, traceparent
+
+
+def _request_id(sent: bytes | None) -> str:
     """The client's own, where it is one that a log can hold; else a new one."""
-    sent = header(scope, b"x-request-id")
-    return sent.decode() if sent and _REQUEST_ID.fullmatch(sent) else f"req_{urandom(16).hex()}"
+    if sent and _REQUEST_ID.fullmatch(sent):
+        return sent.decode()
+    return f"req_{getrandbits(128):032x}"  # a name, no secret
 
 
 def _bind(progress: Progress) -> Mapping[str, Token[Any]]:
