@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -53,9 +54,10 @@ async def measure(requests: int, rounds: int) -> tuple[list[float], list[float]]
 
     from imagegate.changes import Change
     from imagegate.config import ModelPrice, PricesConfig
-    from imagegate.events import PROGRESS_KEY, Progress
+    from imagegate.events import PROGRESS_KEY, Hooks, Progress
     from imagegate.layers import Layer, Observe
     from imagegate.log import LogHook
+    from imagegate.prices import cost_of
     from imagegate.prometheus import PrometheusHook
 
     changes = (Change("size", "mapped", "1920x1080", "1920x1088"), Change("style", "dropped"))
@@ -84,8 +86,9 @@ async def measure(requests: int, rounds: int) -> tuple[list[float], list[float]]
 
     bare = Handler(receive)
     prices = PricesConfig(models={"gpt-image-2": ModelPrice(image=0.04)})
-    hooks = [LogHook(output=sys.stderr.buffer), PrometheusHook(registry=CollectorRegistry())]
-    observed = Observe(Handler(receive), hooks=hooks, prices=prices)
+    each = [LogHook(output=sys.stderr.buffer), PrometheusHook(registry=CollectorRegistry())]
+    hooks = Hooks(each, routes={"gpt-image-2"}, cost=partial(cost_of, prices=prices), currency="USD")
+    observed = Observe(Handler(receive), hooks=hooks)
 
     async def run(app: Layer, extra: bool) -> float:
         started = time.process_time_ns()

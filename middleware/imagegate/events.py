@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -101,6 +101,8 @@ class Progress:
     """Of the provider's task that was waited for last."""
     task_state: str = ""
     """Of the task that a client made or asked for: ``pending``, ``processing``, ``completed`` or ``failed``."""
+    in_background: bool = False
+    """Whether it is the work of a task, whose client has been answered already."""
     idempotent: Idempotent = ""
     """Whether an ``Idempotency-Key`` saved a call: joined one in flight, or its result was replayed."""
     upload_count: int = 0
@@ -211,6 +213,7 @@ class ExchangeRecord(msgspec.Struct, frozen=True):
     fallbacks: int
     polls: int
     task_state: str
+    in_background: bool
     idempotent: Idempotent
     upload_count: int
     upload_bytes: int
@@ -270,9 +273,25 @@ class TaskHook(Protocol):
 
 
 class Hooks:
-    """All hooks as one, each told what it has a method for. One that raises is logged and does no other harm."""
+    """All hooks as one, each told what it has a method for. One that raises is logged and does no other harm.
 
-    def __init__(self, hooks: Sequence[Hook] = ()) -> None:
+    Args:
+        routes: models that records may name as routes.
+        cost: what an exchange cost; None where that is not known.
+        currency: of costs.
+    """
+
+    def __init__(
+        self,
+        hooks: Sequence[Hook] = (),
+        *,
+        routes: Container[str] = (),
+        cost: Callable[[Progress], float | None] | None = None,
+        currency: str = "",
+    ) -> None:
+        self._routes = routes
+        self._cost = cost
+        self._currency = currency
         self._configured = [hook.configured for hook in hooks if isinstance(hook, ConfiguredHook)]
         self._ended = [hook.exchange_ended for hook in hooks]
         self._started = [hook.exchange_started for hook in hooks if isinstance(hook, StartHook)]
@@ -285,8 +304,12 @@ class Hooks:
     def exchange_started(self, progress: Progress) -> None:
         _tell(self._started, progress)
 
-    def exchange_ended(self, record: ExchangeRecord) -> None:
-        _tell(self._ended, record)
+    def exchange_ended(self, progress: Progress, *, status: int, seconds: float) -> None:
+        """Makes the record, here and nowhere else, and tells it."""
+        if progress.model in self._routes:
+            progress.route = progress.model
+        cost = self._cost(progress) if self._cost is not None else None
+        _tell(self._ended, finish(progress, status=status, seconds=seconds, cost=cost, currency=self._currency))
 
     def breaker_changed(self, upstream: str, state: BreakerState) -> None:
         _tell(self._breaker, upstream, state)

@@ -46,6 +46,7 @@ from imagegate.models import Models
 from imagegate.names import Names
 from imagegate.not_found import NotFound
 from imagegate.picture_service import PictureService
+from imagegate.prices import cost_of
 from imagegate.reading import ReadLimits
 from imagegate.registry import load_adapter
 from imagegate.retry import RetryPolicy
@@ -105,7 +106,12 @@ class ImageGateway:
         hooks = (LogHook(config.log),) if hooks is None else tuple(hooks)
         with_console = alone if config.console.enabled is None else config.console.enabled
         self._console = self._new_console() if with_console else None
-        self._hooks = Hooks(hooks if self._console is None else (*hooks, self._console))
+        self._hooks = Hooks(
+            hooks if self._console is None else (*hooks, self._console),
+            routes=config.routes,
+            cost=partial(cost_of, prices=config.prices) if config.prices.models else None,
+            currency=config.prices.currency,
+        )
         self._hooks.configured(Names.of(config))
         self._stack: ASGIApp = self._compose()
         for warning in config.warnings():
@@ -198,9 +204,7 @@ class ImageGateway:
         capture: Callable[[], Capture] | None = self._console.capture if self._console else None
         if capture is None and (config.log.prompts or config.log.links):
             capture = Capture
-        return Observe(
-            layer, prefix=prefix, hooks=self._hooks, routes=config.routes, prices=config.prices, capture=capture
-        )
+        return Observe(layer, prefix=prefix, hooks=self._hooks, capture=capture)
 
     def _new_console(self) -> Console:
         config = self.config

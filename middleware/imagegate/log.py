@@ -50,6 +50,7 @@ class ExchangeLine(msgspec.Struct, omit_defaults=True):
     fallbacks: int = 0
     idempotent: str = ""
     task_state: str = ""
+    in_background: bool = False
     streamed: bool = False
     explained: bool = False
     contract: bool = True

@@ -202,22 +202,26 @@ class PrometheusHook:
 
     def _count_alike(self, usual: _Usual, records: Sequence[ExchangeRecord]) -> None:
         """Counts records that differ in amounts only: amounts are added up first, which costs less than counting."""
-        usual.ended(len(records))
-        usual.count(len(records))
+        clients = [record for record in records if not record.in_background]
+        if clients:
+            usual.ended(len(clients))
+            usual.count(len(clients))
         sums: _Sums = defaultdict(float)
         bytes_in = bytes_out = asked = made = delivered = changed = 0
         for record in records:
-            usual.duration(record.seconds)
-            if record.first_byte_seconds is not None:
-                usual.first_byte(record.first_byte_seconds)
-            bytes_in += record.bytes_in
-            bytes_out += record.bytes_out
             self._count_calls(record, sums)
+            if not record.in_background:  # the record of what the client was answered has the same
+                usual.duration(record.seconds)
+                if record.first_byte_seconds is not None:
+                    usual.first_byte(record.first_byte_seconds)
+                bytes_in += record.bytes_in
+                bytes_out += record.bytes_out
             if record.explained:
                 continue
-            asked += record.images_asked
+            if not record.in_background:
+                asked += record.images_asked
+                changed += bool(record.changes)
             made += record.images_made
-            changed += bool(record.changes)
             if record.images_delivered:
                 delivered += record.images_delivered
                 usual.store(record.delivery_seconds)
@@ -248,7 +252,7 @@ class PrometheusHook:
         operation, upstream = record.endpoint, record.upstream
         for size in record.sizes_made:
             sums["image_sizes_total", size_class(record.size_asked), size_class(size)] += 1
-        for change in record.changes:
+        for change in () if record.in_background else record.changes:
             sums["changes_total", upstream, self._field(change.field), change.kind] += 1
         if record.usage:
             for kind, count in tokens_by_kind(record.usage).items():

@@ -263,7 +263,7 @@ def test_a_hook_that_raises_harms_nobody() -> None:
     progress = told(model="secret-model")
     with capture_logs() as lines:
         hooks.exchange_started(progress)
-        hooks.exchange_ended(finish(progress, status=200, seconds=1))
+        hooks.exchange_ended(progress, status=200, seconds=1)
         hooks.breaker_changed("x", "open")
         hooks.task_changed("pending", 0)
     assert heard == ["secret-model"]

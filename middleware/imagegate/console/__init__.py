@@ -95,6 +95,8 @@ class Console:
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
         self._running.pop(record.request_id, None)
+        if record.in_background:  # its client was answered in an exchange of its own
+            return
         if record.endpoint in _OPERATIONS and record.capture is not None and not record.explained:
             self._ring.add(record)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from random import getrandbits
 from time import perf_counter
@@ -15,13 +15,11 @@ from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from imagegate.asgi import ClientDisconnected, send_error
 from imagegate.capture import Capture
-from imagegate.config import PricesConfig
 from imagegate.errors import ImagegateError
-from imagegate.events import PROGRESS_KEY, Hook, Hooks, Progress, finish
+from imagegate.events import PROGRESS_KEY, Hook, Hooks, Progress
 from imagegate.layers.base import Answer, Layer, answer_errors, endpoint_of
 from imagegate.log import LogHook
 from imagegate.logger import get_logger
-from imagegate.prices import cost_of
 from imagegate.trace import read_traceparent, trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -32,8 +30,6 @@ class Observe(Layer):
 
     Args:
         hooks: told about every exchange; default: one log line each.
-        routes: models that the record may name as routes.
-        prices: what a record's cost is reckoned by; None: it has none.
         capture: makes what takes an exchange down word for word; None: nothing is.
     """
 
@@ -43,14 +39,10 @@ class Observe(Layer):
         *,
         prefix: str = "/v1",
         hooks: Hooks | Sequence[Hook] | None = None,
-        routes: Container[str] = (),
-        prices: PricesConfig | None = None,
         capture: Callable[[], Capture] | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
         self.hooks = hooks if isinstance(hooks, Hooks) else Hooks((LogHook(),) if hooks is None else hooks)
-        self._routes = routes
-        self._prices = prices
         self._capture = capture
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,17 +76,9 @@ class Observe(Layer):
             seconds = perf_counter() - started
             if answer.status is None and isinstance(sys.exc_info()[1], BaseException):
                 progress.error_code = progress.error_code or "cancelled"
-            self._tell(progress, status=answer.status or 499, seconds=seconds)
-
-    def _tell(self, progress: Progress, *, status: int, seconds: float) -> None:
-        if progress.model in self._routes:
-            progress.route = progress.model
-        cost, currency = None, ""
-        if (prices := self._prices) is not None and prices.models:
-            cost, currency = cost_of(progress, prices), prices.currency
-        self.hooks.exchange_ended(finish(progress, status=status, seconds=seconds, cost=cost, currency=currency))
-        if progress.capture:
-            progress.capture.forget_answer()
+            self.hooks.exchange_ended(progress, status=answer.status or 499, seconds=seconds)
+            if progress.capture:
+                progress.capture.forget_answer()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.down(scope, receive, send)

@@ -16,7 +16,7 @@ from imagegate.asgi import send_json
 from imagegate.background import Background
 from imagegate.blobs import Blobs
 from imagegate.errors import ImagegateError, Overloaded, RequestError, StorageError
-from imagegate.events import PROGRESS_KEY, Hooks, Progress, finish
+from imagegate.events import PROGRESS_KEY, Hooks, Progress
 from imagegate.exchange import Exchange
 from imagegate.failures import uncertain
 from imagegate.logger import get_logger
@@ -127,10 +127,13 @@ class TaskDesk:
             raise
         progress: Progress = scope[PROGRESS_KEY]
         _tell_facts(run.progress, progress)
+        if run.early is not None or run.provider_id is not None:  # nobody else tells of what was sent
+            progress.attempts, progress.calls = run.progress.attempts, run.progress.calls
         if run.early is not None:
-            progress.attempts = run.progress.attempts
             raise run.early
         progress.task_state = "pending"
+        if run.provider_id is None:
+            self._hooks.task_changed("pending", 0.0)
         await self._answer(scope, send, run)
 
     async def _begin(self, scope: Scope, exchange: Exchange, callback_url: str) -> Run:
@@ -285,7 +288,7 @@ class TaskDesk:
         run.progress.task_state = state
         self._hooks.task_changed(state, time.time() - run.record.created)
         status = 200 if state == "completed" else int((run.record.error or {}).get("imagegate", {}).get("status", 500))
-        self._hooks.exchange_ended(finish(run.progress, status=status, seconds=seconds))
+        self._hooks.exchange_ended(run.progress, status=status, seconds=seconds)
 
     # Telling
 
@@ -393,6 +396,9 @@ def _progress_like(outer: Progress) -> Progress:
         key_name=outer.key_name,
         model=outer.model,
         images_asked=outer.images_asked,
+        size_asked=outer.size_asked,
+        in_background=True,
+        capture=outer.capture,
     )
 
 
