@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
+
+_PATIENCE: Final = 5.0
+"""Seconds that a task has to end in after it was cancelled."""
 
 
 class Background:
@@ -36,10 +39,23 @@ class Background:
         while self._tasks and (left := until - loop.time()) > 0:  # what ends may have begun something new
             await asyncio.wait(self._tasks, timeout=left)
         unfinished = tuple(self._tasks)
-        for task in unfinished:
-            task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
+        await stop(*unfinished)
         return len(unfinished)
+
+
+async def stop(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks and waits for them; again where one goes on, because something below it has swallowed the word."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_PATIENCE)
+
+
+def is_cancelled() -> bool:
+    """Whether the running task was told to end and is only tidying up."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class SharedCall(Generic[T]):

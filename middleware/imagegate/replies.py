@@ -105,11 +105,15 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
     images = [image for item in items if (image := _image(item))]
     if not images and bucket == "pending" and (task := _task(node)):
         return task
+    if not images and bucket is None and not provider_error(document) and (task := _task(node)) and task.poll_url:
+        return task  # BFL and fal answer with no more than where to ask
     failed = [item for item in items if _image(item) is None and _failed(item)]
     if failed:
         raise _incomplete(failed, images, request_id)
     if not images:
-        raise _without_images(document, request_id)
+        error = _without_images(document, request_id)
+        error.ends_task = bucket == "done" and error.outcome == "rejected"  # fal: COMPLETED, with an error
+        raise error
     fields = (
         {name: document[name] for name in _TASK_REPLY_FIELDS if document.get(name) is not None}
         if word is not None
@@ -217,7 +221,10 @@ def _bucket(word: str) -> Bucket:
 
 def _task(node: Mapping[str, Any]) -> PendingTask | None:
     id_ = next((node[name] for name in ("task_id", "id", "request_id") if isinstance(node.get(name), str)), None)
-    poll_url = next((node[name] for name in ("poll_url", "polling_url") if isinstance(node.get(name), str)), None)
+    links = [node.get(name) for name in ("poll_url", "polling_url", "status_url")]  # TokenLab, BFL, fal
+    if isinstance(urls := node.get("urls"), Mapping):  # Replicate
+        links.append(urls.get("get"))
+    poll_url = next((link for link in links if isinstance(link, str)), None)
     if not id_:
         return None
     return PendingTask(id=id_, poll_url=poll_url or None, progress=_percent(node.get("progress")))
@@ -267,11 +274,12 @@ def _items(node: Any) -> Iterator[Any]:
     elif isinstance(node, Mapping):
         for name in ("data", "result", "images", "output", "results"):
             if node.get(name):
-                found = list(_items(node[name]))
+                value = node[name]
+                found = [value] if name == "output" and isinstance(value, str) else list(_items(value))  # Replicate
                 if found:
                     yield from found
                     return
-        for name in ("result_url", "url", "image_url"):
+        for name in ("result_url", "url", "image_url", "sample"):
             if isinstance(node.get(name), str):
                 yield node[name]
                 return

@@ -157,6 +157,10 @@ forms = ["files"]
 store = "file://{(store or folder / "images").as_posix()}"
 fetch_allow = ["127.0.0.1"]
 
+[policy]
+retries = 0
+breaker_failures = 0
+
 [tasks]
 poll_interval = "100ms"
 {tasks}
@@ -232,6 +236,11 @@ class Redis:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def forget(self) -> None:
+        """Drops everything."""
+        self.stop()
+        self.start()
 
     def everything(self) -> bytes:
         """All keys and values, as text."""

@@ -14,10 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.wire.edit_support import Process, gateway_process, picture, sha, until
+from tests.wire.edit_support import Process, gateway_process, picture, until
 from tests.wire.keeping_support import (
     EDITS,
-    FILES_ONLY,
     GENERATIONS,
     LARGE,
     PNG,
@@ -55,7 +54,7 @@ class Both:
         self._count += 1
         tasks = f'store = "{self.redis.url}"\nlease = "1s"\ncallback_secret = "whsec_{SECRET}"\n'
         config = write_config(self.folder / str(self._count), self.port, store=self.folder / "images", tasks=tasks)
-        process = self._stack.enter_context(gateway_process(config, IMAGEGATE_GRACE="3"))
+        process = self._stack.enter_context(gateway_process(config, IMAGEGATE_GRACE="1"))
         return process, self._stack.enter_context(httpx.Client(base_url=process.url, timeout=30))
 
 
@@ -257,25 +256,3 @@ def test_cancelled_through_another_process(both: Both) -> None:
     time.sleep(0.5)
     assert maker.get(location).json()["cancelled"]
     assert both.origin.made("given up") == 0
-
-
-def test_uploads_reach_the_other_process(both: Both) -> None:
-    """A form's file is the same when another process sends it."""
-    first, maker = both.gateway()
-    _, other = both.gateway()
-    content = picture(42)
-    # The file waits behind a held link of another task: the process is stopped before it can send.
-    first.process.send_signal(signal.SIGSTOP)
-    asking = in_thread(
-        lambda: maker.post(
-            EDITS,
-            data={"model": FILES_ONLY, "prompt": "hold upload", "async": "true"},
-            files={"image": ("a.png", content, "image/png")},
-        )
-    )
-    first.process.send_signal(signal.SIGCONT)
-    location = asking().headers["location"]
-    until(lambda: both.origin.made("hold upload"))
-    both.origin.gate.set()
-    assert ended(other, location)["status"] == "completed"
-    assert sha(both.origin.posts[-1]["file"]) == sha(content)

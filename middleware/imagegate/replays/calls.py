@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from starlette.types import Send
 
-from imagegate.background import Background
+from imagegate.background import Background, is_cancelled, stop
 from imagegate.blobs import Blobs, whole
 from imagegate.errors import ImagegateError
 from imagegate.events import Progress
@@ -119,8 +119,7 @@ class KeyedCalls:
     async def aclose(self) -> None:
         """To be called when no call is at work any more."""
         if self._heart is not None:
-            self._heart.cancel()
-            await asyncio.gather(self._heart, return_exceptions=True)
+            await stop(self._heart)
         await self._store.aclose()
 
     # Those who want the answer
@@ -249,7 +248,7 @@ class KeyedCalls:
                 await self._store.finish(call.slot, call.fingerprint, reply, ttl=call.ttl)
                 return
             except ReplaysUnavailable:
-                if loop.time() > until:
+                if loop.time() > until or is_cancelled():
                     get_logger().error("an answer could not be kept for its Idempotency-Key")
                     return
                 await asyncio.sleep(_SLOWEST_LOOK)

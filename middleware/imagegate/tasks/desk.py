@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
@@ -13,8 +13,9 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from imagegate.asgi import send_json
-from imagegate.background import Background
+from imagegate.background import Background, is_cancelled, stop
 from imagegate.blobs import Blobs
+from imagegate.changes import Change
 from imagegate.errors import ImagegateError, Overloaded, RequestError, StorageError
 from imagegate.events import PROGRESS_KEY, Hooks, Progress
 from imagegate.exchange import Exchange
@@ -231,22 +232,19 @@ class TaskDesk:
         except TaskTaken:
             return None
         except ImagegateError as error:
-            run.progress.failed(error)
             if not run.is_public:
                 run.early = error
                 return None
-            if run.progress.upstream:
-                error.details.setdefault("upstream", run.progress.upstream)
-            return run.record.failed(error)
+            return _failed(run, error)
         except asyncio.CancelledError:
             if run.ended_by or (run.record.request is not None and run.record.state == "queued"):
                 return None  # nobody wants it, or another process does it
             if run.record.provider is not None and self.store.is_shared:
                 return None
-            return run.record.failed(interrupted() if run.record.state == "sent" else not_begun())
+            return _failed(run, interrupted() if run.record.state == "sent" else not_begun())
         except Exception:
             get_logger().exception("unexpected error", task=run.record.number)
-            return run.record.failed(internal(sent=run.record.state == "sent"))
+            return _failed(run, internal(sent=run.record.state == "sent"))
 
     async def _end(self, run: Run, ended: TaskRecord | None) -> None:
         try:
@@ -277,7 +275,7 @@ class TaskDesk:
             try:
                 return await self.store.finish(record)
             except StoreUnavailable:
-                if loop.time() > until:
+                if loop.time() > until or is_cancelled():
                     get_logger().error("the end of a task could not be kept", task=record.number)
                     return False
                 await asyncio.sleep(_PAUSE_TO_SAVE)
@@ -286,6 +284,7 @@ class TaskDesk:
         seconds = perf_counter() - run.started
         state = public_state(run.record)
         run.progress.task_state = state
+        run.progress.fit_changes = _without_own(run.progress.fit_changes)
         self._hooks.task_changed(state, time.time() - run.record.created)
         status = 200 if state == "completed" else int((run.record.error or {}).get("imagegate", {}).get("status", 500))
         self._hooks.exchange_ended(run.progress, status=status, seconds=seconds)
@@ -370,16 +369,21 @@ class TaskDesk:
     async def aclose(self) -> None:
         """To be called when nothing runs in the background any more. What is left is another process's to take."""
         if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+            await stop(self._watch)
             self._watch = None
         for record, telling in tuple(self._telling.values()):
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+            await stop(telling)
             with suppress(StoreUnavailable):
                 await self.store.release(record)
         self._telling.clear()
         await self.store.aclose()
+
+
+def _failed(run: Run, error: ImagegateError) -> TaskRecord:
+    run.progress.failed(error)
+    if run.progress.upstream:
+        error.details.setdefault("upstream", run.progress.upstream)
+    return run.record.failed(error)
 
 
 def _as_task(exchange: Exchange, fields: Mapping[str, Any]) -> Exchange:
@@ -406,10 +410,12 @@ def _tell_facts(inner: Progress, outer: Progress) -> None:
     """What is known when the client is answered."""
     outer.upstream, outer.upstream_model, outer.contract = inner.upstream, inner.upstream_model, inner.contract
     outer.route_changes, outer.reference_changes = inner.route_changes, inner.reference_changes
-    # A provider without tasks does not get `async`, but the client does get a task.
-    outer.fit_changes = tuple(
-        change for change in inner.fit_changes if change.field not in ("async", "response_format")
-    )
+    outer.fit_changes = _without_own(inner.fit_changes)
+
+
+def _without_own(changes: Sequence[Change]) -> tuple[Change, ...]:
+    """What the gateway itself makes true is no change to the client's request."""
+    return tuple(change for change in changes if change.field not in ("async", "response_format"))
 
 
 async def _nothing_more() -> Message:

@@ -27,7 +27,8 @@ class MemoryTaskStore:
         self._over: OrderedDict[str, tuple[float, TaskRecord]] = OrderedDict()
 
     async def add(self, record: TaskRecord) -> None:
-        self._running[record.number] = record
+        if record.number not in self._over:
+            self._running.setdefault(record.number, record)
 
     async def mark_sent(self, record: TaskRecord) -> bool:
         found = self._running.get(record.number)
@@ -37,8 +38,8 @@ class MemoryTaskStore:
         return True
 
     async def note(self, record: TaskRecord) -> None:
-        if record.number in self._running:
-            self._running[record.number] = record
+        if found := self._running.get(record.number):
+            self._running[record.number] = record.with_state(found.state)
 
     async def finish(self, record: TaskRecord) -> bool:
         found = self._running.pop(record.number, None)
