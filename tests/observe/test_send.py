@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
+from prometheus_client import CollectorRegistry
+from prometheus_client.mmap_dict import MmapedDict
 from tests.conftest import Running
 
 from imagegate.cli import _shared_metrics, main
 from imagegate.config import parse_config
 from imagegate.demo.servers import serving, write_config
 from imagegate.errors import ConfigError
+from imagegate.in_process import ask
+from imagegate.not_found import NotFound
 from imagegate.prometheus import FOLDER_VARIABLE
+from imagegate.scraping import ServeMetrics
 from imagegate.sending import file_stem, save
 from imagegate.standalone import Standalone
 from imagegate.terminal import Working
@@ -125,6 +133,20 @@ def test_workers_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, "/mine")
     with _shared_metrics(2):
         assert os.environ[FOLDER_VARIABLE] == "/mine"
+
+
+def test_the_dead_no_longer_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gauges of a process that has ended, perhaps by a kill, are forgotten when somebody scrapes; others stay."""
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    mine, dead = os.getpid(), int(ended.stdout)
+    for process in (mine, dead):
+        for kind in ("gauge_livesum", "counter"):
+            MmapedDict(str(tmp_path / f"{kind}_{process}.db")).close()
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    app = ServeMetrics(NotFound(), registry=CollectorRegistry())
+    assert asyncio.run(ask(app, "GET", "/metrics")).status == 200
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"counter_{dead}.db", f"counter_{mine}.db", f"gauge_livesum_{mine}.db"}
 
 
 CONFIG = '[[upstreams]]\nname = "openai"\napi_key = "sk-test-key"\n[delivery]\nstore = "memory://"\n'
