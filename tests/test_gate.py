@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -262,6 +262,30 @@ def test_a_client_that_leaves_is_no_failure() -> None:
         assert rig.states == []
 
     run(test())
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_slow_client_is_no_failure_of_the_provider(is_whole: bool) -> None:
+    """A provider may hang up on a form that does not come to its end; on a whole one it should not."""
+
+    async def test() -> None:
+        rig = Rig(failures=1)
+        files = Live(is_whole)
+        with pytest.raises(UpstreamUncertain):
+            async with rig.gate.passing(rig.progress, patience=0, until=None, live=files):
+                raise UpstreamUncertain("Cut.")
+        assert (["open"] if is_whole else []) == rig.states
+
+    run(test())
+
+
+class Live(NamedTuple):
+    """A form on its way."""
+
+    is_whole: bool
+
+    def files(self) -> Any:
+        raise AssertionError
 
 
 @pytest.mark.parametrize("was_sent", [True, False])

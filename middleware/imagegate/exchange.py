@@ -47,6 +47,11 @@ class LiveFiles(Protocol):
         """Name and file, each as soon as its head is there."""
         ...
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the form has come in to its end."""
+        ...
+
 
 class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to the Images API, members as the client named them."""

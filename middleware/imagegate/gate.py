@@ -12,6 +12,7 @@ from typing import Final
 from imagegate.breaker import Breaker
 from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnavailable
 from imagegate.events import BreakerState, Progress
+from imagegate.exchange import LiveFiles
 from imagegate.failures import uncertain
 from imagegate.rate_limit import RateLimit
 
@@ -48,13 +49,16 @@ class Gate:
         self._clock = clock
 
     @asynccontextmanager
-    async def passing(self, progress: Progress, *, patience: float, until: float | None) -> AsyncGenerator[None]:
+    async def passing(
+        self, progress: Progress, *, patience: float, until: float | None, live: LiveFiles | None = None
+    ) -> AsyncGenerator[None]:
         """Round one request to the upstream.
 
         Args:
             progress: gets the time that was spent waiting.
             patience: seconds to wait for a place and a turn.
             until: by the event loop's clock, when the request must be over; None: never.
+            live: files that the client is still sending. A provider that hangs up on them may be tired of the client.
 
         Raises:
             UpstreamUnavailable: it may not be asked now.
@@ -67,7 +71,7 @@ class Gate:
             async with self._place(patience), self._turn(queued_at + patience):
                 progress.queue_seconds += self._clock() - queued_at
                 has_passed = True
-                with self._permit():
+                with self._permit(live):
                     async with _deadline(progress, until):
                         yield
         finally:
@@ -97,7 +101,7 @@ class Gate:
             raise
 
     @contextmanager
-    def _permit(self) -> Generator[None]:
+    def _permit(self, live: LiveFiles | None) -> Generator[None]:
         """The breaker's, given back with what was learnt."""
         before = self._breaker.state
         permit = self._breaker.enter(self._clock())
@@ -109,7 +113,7 @@ class Gate:
             yield
             worked = True
         except UpstreamError as error:
-            if error.blames_upstream or not error.nothing_sent:
+            if (live is None or live.is_whole) and (error.blames_upstream or not error.nothing_sent):
                 worked = not error.blames_upstream
             raise
         finally:

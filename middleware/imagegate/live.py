@@ -35,6 +35,10 @@ class LiveForm:
         self._rule: ReferenceRule | None = None
         self._progress: Progress | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        return self._reading.is_whole
+
     def expect(self, rule: ReferenceRule, progress: Progress) -> None:
         """Files are checked against `rule` from now on, and lying media types told to `progress`."""
         self._rule = rule

@@ -148,7 +148,8 @@ class Route(Layer):
 
     async def _pass(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
         gate = self._gates.get(exchange.target.upstream, _OPEN) if exchange.target else _OPEN
-        async with gate.passing(scope[PROGRESS_KEY], patience=attempt.patience, until=attempt.until):
+        live = exchange.request.live
+        async with gate.passing(scope[PROGRESS_KEY], patience=attempt.patience, until=attempt.until, live=live):
             await self.forward(scope, exchange, receive, send)
 
 
