@@ -54,9 +54,18 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_every_example_is_tested() -> None:
     """There is no example that this file does not know."""
     mounts = ["fastapi_service.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
-    alone = ["deliver_alone.py", "fit_alone.py"]
+    alone = ["async_task.py", "deliver_alone.py", "fit_alone.py"]
     edits = ["edit_with_mask.mjs", "edit_with_mask.py", "edit_with_mask.sh"]  # wire/test_edit_examples.py
     assert sorted([*edits, *mounts, *alone]) == sorted(file.name for file in EXAMPLES.iterdir() if file.is_file())
+
+
+def test_async_task(running: Running) -> None:
+    """The task ends with a link to a picture; the same key makes no second one."""
+    picture = example("async_task").picture
+    made = [picture(running.url, "A lighthouse", model="tokenlab/gpt-image-2", key="lighthouse") for _ in range(2)]
+    assert made[0]["status"] == "completed"
+    assert made[0]["task_id"] == made[1]["task_id"]
+    assert httpx.get(made[0]["data"][0]["url"]).headers["content-type"] == "image/png"
 
 
 @pytest.mark.parametrize("url", ["deliver_alone"], indirect=True)

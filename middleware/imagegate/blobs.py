@@ -10,6 +10,7 @@ import secrets
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Protocol
@@ -89,6 +90,7 @@ class FileBlobs:
     def _home(self) -> Path:
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="imagegate-"))
+            weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
         return self._directory
 
     def _begin(self, key: str) -> Path:

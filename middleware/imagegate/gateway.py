@@ -173,14 +173,14 @@ class ImageGateway:
             stream_heartbeat=delivery.stream_heartbeat,
         )
         layer = Tasks(layer, prefix=prefix, desk=keeping.desk)
-        keys = config.idempotency
+        idempotency = config.idempotency
         layer = Idempotency(
             layer,
             prefix=prefix,
             calls=keeping.calls,
-            ttl=keys.ttl,
-            derive=keys.derive,
-            derive_window=keys.derive_window,
+            ttl=idempotency.ttl,
+            derive=idempotency.derive,
+            derive_window=idempotency.derive_window,
         )
         read = ReadLimits(
             json_body=limits.json_body,
@@ -188,7 +188,7 @@ class ImageGateway:
             form=FormLimits(form=limits.form, file=limits.file, files=limits.files),
         )
         # Which key a request without one has is known when the whole body is.
-        may_stream = None if keys.derive else self.catalog.may_stream
+        may_stream = None if idempotency.derive else self.catalog.may_stream
         layer = Read(layer, prefix=prefix, limits=read, budget=self._budget, may_stream=may_stream)
         layer = Models(layer, prefix=prefix, catalog=self.catalog)
         layer = TaskEndpoints(layer, prefix=prefix, queries=keeping.queries, retry_after=config.tasks.poll_interval)

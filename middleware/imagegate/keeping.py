@@ -67,7 +67,7 @@ class Keeping:
         hooks: Hooks,
         public_url: Callable[[Scope], str],
     ) -> None:
-        tasks, keys = config.tasks, config.idempotency
+        tasks, idempotency = config.tasks, config.idempotency
         self._blobs = _blobs(config, store, client)
         ids = TaskIds(_task_secret(config), ttl=tasks.ttl)
         self.desk = TaskDesk(
@@ -89,8 +89,8 @@ class Keeping:
         self.queries = TaskQueries(self.desk, retry_after=tasks.poll_interval, public_url=public_url)
         replays: ReplayStore = (
             RedisReplays(RedisClient(address), lease=tasks.lease)
-            if (address := keys.store or tasks.store) != "memory://"
-            else MemoryReplays(self._blobs, max_bytes=keys.max_bytes)
+            if (address := idempotency.store or tasks.store) != "memory://"
+            else MemoryReplays(self._blobs, max_bytes=idempotency.max_bytes)
         )
         self.calls = KeyedCalls(replays, self._blobs, background, lease=tasks.lease)
 

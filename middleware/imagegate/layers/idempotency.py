@@ -11,7 +11,7 @@ from imagegate.idempotency import fingerprint, key_of, slot_of
 from imagegate.layers.base import Layer
 from imagegate.paid_post import SENDING, Sending
 from imagegate.reading import close_uploads
-from imagegate.replays.calls import Call, KeyedCalls
+from imagegate.replays.calls import Call, KeyedCalls, calls_in_memory
 from imagegate.spool import Upload
 
 
@@ -19,7 +19,7 @@ class Idempotency(Layer):
     """Joins calls in flight, and replays their answers.
 
     Args:
-        calls: runs them, and keeps the answers.
+        calls: runs them, and keeps the answers; None: in the memory of this process.
         ttl: seconds that an answer is replayed.
         derive: whether requests without a key are the same where key of the client and body are.
         derive_window: seconds that the answer to such a request is replayed.
@@ -29,14 +29,14 @@ class Idempotency(Layer):
         self,
         app: ASGIApp,
         *,
-        calls: KeyedCalls,
+        calls: KeyedCalls | None = None,
         prefix: str = "/v1",
         ttl: float = 86400.0,
         derive: bool = False,
         derive_window: float = 60.0,
     ) -> None:
         super().__init__(app, prefix=prefix)
-        self._calls = calls
+        self._calls = calls or calls_in_memory()
         self._ttl = ttl
         self._derive = derive
         self._derive_window = derive_window

@@ -11,7 +11,7 @@ import msgspec
 from starlette.types import Send
 
 from imagegate.background import Background, is_cancelled, stop
-from imagegate.blobs import Blobs, whole
+from imagegate.blobs import Blobs, FileBlobs, whole
 from imagegate.errors import ImagegateError
 from imagegate.events import Progress
 from imagegate.failures import uncertain
@@ -19,6 +19,7 @@ from imagegate.idempotency import Facts, KeptReply, KeyReused, described, error_
 from imagegate.logger import get_logger
 from imagegate.recording import Recording, recording_memory, send_pieces, start_of
 from imagegate.replays.base import ReplayStore, ReplaysUnavailable
+from imagegate.replays.memory import MemoryReplays
 from imagegate.replays.outcomes import no_longer_kept
 
 REPLAYED: Final = (b"idempotency-replayed", b"true")
@@ -27,6 +28,8 @@ _MEMORY: Final = 16 * 1024**2
 _FIRST_LOOK: Final = 0.1
 _SLOWEST_LOOK: Final = 1.0
 """Seconds between two looks at what another process is doing."""
+_DAY: Final = 86400.0
+_KEPT: Final = 1024**3
 _SECONDS_TO_KEEP: Final = 300.0
 """How long an answer is offered to a store that cannot be reached."""
 
@@ -268,6 +271,12 @@ class KeyedCalls:
             await asyncio.sleep(self._lease / 3)
             with suppress(ReplaysUnavailable):
                 await self._store.renew(tuple(self._calls))
+
+
+def calls_in_memory() -> KeyedCalls:
+    """For a layer that stands alone: a day's answers, in this process and files of its own."""
+    blobs = FileBlobs(None, ttl=_DAY)
+    return KeyedCalls(MemoryReplays(blobs, max_bytes=_KEPT), blobs, Background(), lease=15.0)
 
 
 class _Replaced(Exception):

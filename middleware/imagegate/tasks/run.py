@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
 from typing import Any
@@ -20,11 +21,7 @@ from imagegate.tasks.records import ProviderTask, TaskRecord
 
 
 class Run:
-    """What is known of a task while it is at work.
-
-    Args:
-        hand_over: makes the id of a provider's task; None: the task stays the gateway's own.
-    """
+    """What is known of a task while it is at work."""
 
     def __init__(self, record: TaskRecord, store: TaskStore, progress: Progress) -> None:
         self.record = record
@@ -39,7 +36,8 @@ class Run:
         self.early: ImagegateError | None = None
         self.provider_id: str | None = None
         """The id under which the client will ask for the provider's task itself."""
-        self.hand_over: Any = None
+        self.hand_over: Callable[[str, PendingTask], str | None] | None = None
+        """Makes the id of a provider's task; None: the task stays the gateway's own."""
         self._store = store
         self._answerable = asyncio.Event()
 
