@@ -121,6 +121,8 @@ def _serve(options: argparse.Namespace) -> int:
     config = find_config()  # a mistake is told before any process starts
     if options.workers > 1 and config.delivery.store.startswith("memory:"):
         raise ConfigError("delivery.store: memory:// is not shared; with --workers use file://")
+    if options.workers > 1 and config.tasks.store == "memory://":
+        print("warning: tasks and idempotency keys are each worker's own; share them by tasks.store", file=sys.stderr)
     try:
         import uvicorn
     except ImportError:

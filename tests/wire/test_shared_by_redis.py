@@ -30,7 +30,8 @@ from tests.wire.keeping_support import (
     write_config,
 )
 
-from imagegate.demo.servers import serving
+from imagegate.demo.servers import local_providers, serving
+from imagegate.demo.servers import write_config as write_demo_config
 
 pytestmark = pytest.mark.redis
 
@@ -256,3 +257,33 @@ def test_cancelled_through_another_process(both: Both) -> None:
     time.sleep(0.5)
     assert maker.get(location).json()["cancelled"]
     assert both.origin.made("given up") == 0
+
+
+def test_providers_task_outlives_its_maker(redis: Redis, tmp_path: Path) -> None:
+    """A task that a provider has accepted, and that somebody is to be told of, is followed by another process."""
+    receiver = Receiver()
+    with contextlib.ExitStack() as stack:
+        apps, ports = stack.enter_context(local_providers(task_seconds=4))
+        hook = stack.enter_context(serving(receiver))
+        gateways = []
+        for name in ("one", "two"):
+            write_demo_config(tmp_path / name / "imagegate.toml", ports, store=tmp_path / "images")
+            text = (tmp_path / name / "imagegate.toml").read_text()
+            tasks = f'[tasks]\nstore = "{redis.url}"\nlease = "1s"\ncallback_secret = "whsec_{SECRET}"\n'
+            text = text.replace("[tasks]\n", tasks).replace("[delivery]", '[delivery]\nfetch_allow = ["127.0.0.1"]')
+            (tmp_path / name / "imagegate.toml").write_text(text)
+            process = stack.enter_context(gateway_process(tmp_path / name / "imagegate.toml", IMAGEGATE_GRACE="1"))
+            gateways.append((process, stack.enter_context(httpx.Client(base_url=process.url, timeout=30))))
+        (first, maker), (_, other) = gateways
+        body = {"model": "toapis/gpt-image-1.5-official", "prompt": "A kite"}
+        location = create(maker, {**body, "callback_url": f"http://127.0.0.1:{hook}/"})
+        time.sleep(0.3)
+        kill(first)
+        over = ended(other, location)
+        assert (over["status"], len(over["data"])) == ("completed", 1), over
+        # The link names the address that the task was made at; behind a balancer, or with public_url, all have one.
+        link = over["data"][0]["url"].removeprefix(first.url)
+        assert other.get(link).headers["content-type"] == "image/png"
+        until(lambda: receiver.events, what="the webhook")
+        posts = [one for one in apps["toapis"].state.received if one.method == "POST"]
+    assert len(posts) == 1

@@ -29,9 +29,10 @@ from imagegate.tasks.captured import Captured
 from imagegate.tasks.ids import TaskIds
 from imagegate.tasks.outcomes import files_gone, internal, interrupted, not_begun
 from imagegate.tasks.providers import ProviderTasks
-from imagegate.tasks.records import TaskRecord, created_document, document, public_state
+from imagegate.tasks.records import TaskRecord, created_document, public_state
 from imagegate.tasks.requests import exchange_of, keep_request, scope_of, without_body
 from imagegate.tasks.run import Run, TaskTaken, Work
+from imagegate.tasks.telling import Telling
 from imagegate.webhooks import Webhooks
 
 Forward = Callable[[Scope, Exchange, Receive, Send], Awaitable[None]]
@@ -88,6 +89,7 @@ class TaskDesk:
         self.providers = providers
         self.retry_after = retry_after
         self._webhooks = webhooks
+        self._telling = Telling(store, webhooks)
         self._blobs = blobs
         self._budget = budget
         self._background = background
@@ -98,7 +100,6 @@ class TaskDesk:
         self._public_url = public_url
         self._prefix = prefix
         self._runs: dict[str, Run] = {}
-        self._telling: dict[str, tuple[TaskRecord, asyncio.Task[None]]] = {}
         self._watch: asyncio.Task[None] | None = None
         self.forward: Forward = _nothing_below
         """The stack below; set by the layer that makes tasks."""
@@ -255,7 +256,7 @@ class TaskDesk:
             run.be_answerable()  # it may be over before its client has been answered
             if await self._save(ended):
                 self._report(run)
-                self._tell(ended)
+                self._telling.tell(ended)
         finally:
             self._runs.pop(ended.number if ended is not None else run.record.number, None)
             run.be_answerable()
@@ -289,19 +290,6 @@ class TaskDesk:
         status = 200 if state == "completed" else int((run.record.error or {}).get("imagegate", {}).get("status", 500))
         self._hooks.exchange_ended(run.progress, status=status, seconds=seconds)
 
-    # Telling
-
-    def _tell(self, record: TaskRecord) -> None:
-        if record.callback_url and not record.told and record.number not in self._telling:
-            self._telling[record.number] = record, asyncio.create_task(self._told(record))
-
-    async def _told(self, record: TaskRecord) -> None:
-        body = msgspec.json.encode({"type": f"task.{public_state(record)}", "data": document(record)})
-        await self._webhooks.tell(record.callback_url, f"msg_{record.number}", body)
-        with suppress(StoreUnavailable):  # then it is told once more
-            await self.store.finish(msgspec.structs.replace(record, told=True))
-        self._telling.pop(record.number, None)
-
     # Asking and cancelling
 
     def own(self, number: str) -> TaskRecord | None:
@@ -315,7 +303,7 @@ class TaskDesk:
             run.end("cancelled")
         self._hooks.task_changed("failed", time.time() - record.created)
         if not self.store.is_shared:
-            self._tell(record)
+            self._telling.tell(record)
 
     # Life signs, and tasks of the dead
 
@@ -334,7 +322,7 @@ class TaskDesk:
 
     async def _renew(self) -> None:
         held = {number: run.record for number, run in self._runs.items()}
-        held |= {number: record for number, (record, _) in self._telling.items()}
+        held |= self._telling.held()
         for number in await self.store.renew(list(held.values())):
             if number in self._runs:
                 self._runs[number].end("lost")
@@ -343,7 +331,7 @@ class TaskDesk:
         if record.number in self._runs:
             return  # this process seemed dead, to itself
         if record.is_over:
-            self._tell(record)
+            self._telling.tell(record)
             return
         run = Run(record, self.store, Progress("generations", model=record.model))
         if record.state == "sent":
@@ -371,11 +359,7 @@ class TaskDesk:
         if self._watch is not None:
             await stop(self._watch)
             self._watch = None
-        for record, telling in tuple(self._telling.values()):
-            await stop(telling)
-            with suppress(StoreUnavailable):
-                await self.store.release(record)
-        self._telling.clear()
+        await self._telling.aclose()
         await self.store.aclose()
 
 
