@@ -30,6 +30,7 @@ from tests.wire.keeping_support import (
     write_config,
 )
 
+from imagegate import ImageGateway
 from imagegate.demo.servers import local_providers, serving
 from imagegate.demo.servers import write_config as write_demo_config
 
@@ -57,6 +58,17 @@ class Both:
         config = write_config(self.folder / str(self._count), self.port, store=self.folder / "images", tasks=tasks)
         process = self._stack.enter_context(gateway_process(config, IMAGEGATE_GRACE="1"))
         return process, self._stack.enter_context(httpx.Client(base_url=process.url, timeout=30))
+
+    def here(self, lease: str = "1s", more: str = "") -> tuple[ImageGateway, httpx.Client]:
+        """The same in a thread of this process."""
+        self._count += 1
+        tasks = f'store = "{self.redis.url}"\nlease = "{lease}"\ncallback_secret = "whsec_{SECRET}"\n'
+        config = write_config(
+            self.folder / str(self._count), self.port, store=self.folder / "images", tasks=tasks, more=more
+        )
+        gateway = ImageGateway(config=config, grace=0.2)
+        url = f"http://127.0.0.1:{self._stack.enter_context(serving(gateway))}"
+        return gateway, self._stack.enter_context(httpx.Client(base_url=url, timeout=30))
 
 
 @pytest.fixture
@@ -209,7 +221,7 @@ def test_terminated(both: Both) -> None:
 
 def test_redis_restarted(both: Both) -> None:
     """While Redis is away errors are clear and nothing is sent without it; what was at work is known again after."""
-    _, client = both.gateway()
+    _, client = both.here()
     running = create(client, generation("hold over it"))
     until(lambda: both.origin.made("hold over it"))
     waiting = create(client, held_edit(both.port, "before it"), EDITS)
@@ -249,14 +261,82 @@ def found(client: httpx.Client, location: str) -> dict[str, Any]:
 
 def test_cancelled_through_another_process(both: Both) -> None:
     """The maker does not send what another process was told to give up."""
-    _, maker = both.gateway()
-    _, other = both.gateway()
+    _, maker = both.here()
+    _, other = both.here()
     location = create(maker, held_edit(both.port, "given up"), EDITS)
     assert other.delete(location).json()["cancelled"]
     both.origin.link_gate.set()
     time.sleep(0.5)
     assert maker.get(location).json()["cancelled"]
     assert both.origin.made("given up") == 0
+
+
+def silence(gateway: ImageGateway) -> None:
+    """The gateway goes on with its work, but gives no sign of life any more, as one that was suspended."""
+    desk = gateway._keeping.desk
+    assert desk._watch is not None
+    desk._watch.get_loop().call_soon_threadsafe(desk._watch.cancel)
+
+
+def test_seemingly_dead(both: Both) -> None:
+    """A process that is only silent finds out that its tasks are another one's, before it sends anything."""
+    first, maker = both.here("300ms")
+    unsent = create(maker, held_edit(both.port, "taken"), EDITS)
+    long = create(maker, held_edit(both.port, "taken long " + "x" * 20_000), EDITS)
+    sent = create(maker, generation("hold and silence"))
+    until(lambda: both.origin.made("hold and silence"))
+    silence(first)
+    _, other = both.here("300ms")
+    over = ended(other, sent)
+    assert (over["status"], over["error"]["code"]) == ("failed", "task_interrupted")
+    both.origin.link_gate.set()
+    both.origin.gate.set()
+    for location in (unsent, long):
+        assert ended(other, location)["status"] == "completed"
+    time.sleep(0.3)
+    assert ended(maker, sent) == over
+    assert [both.origin.made(text) for text in ("taken", "taken long " + "x" * 20_000, "hold and silence")] == [1, 1, 1]
+
+
+def test_files_that_are_gone(both: Both) -> None:
+    """Then nothing is sent, and the task says so."""
+    first, maker = both.here("300ms")
+    inline = "data:image/png;base64," + base64.b64encode(picture(3)).decode()
+    body = held_edit(both.port, "no files")
+    body["images"].append({"image_url": inline})
+    location = create(maker, body, EDITS)
+    silence(first)
+    for file in (both.folder / "images" / ".blobs").iterdir():
+        file.unlink()
+    _, other = both.here("300ms")
+    over = ended(other, location)
+    assert (over["status"], over["error"]["code"]) == ("failed", "task_files_gone")
+    assert over["error"]["imagegate"]["outcome"] == "not_sent"
+    both.origin.link_gate.set()
+    time.sleep(0.2)
+    assert both.origin.made("no files") == 0
+
+
+def test_only_the_clients_key_could_pay(both: Both) -> None:
+    """It is never kept, so another process can only say that nothing was sent."""
+    upstream = f'[[upstreams]]\nname = "other"\nadapter = "openai"\nbase_url = "http://127.0.0.1:{both.port}"\n'
+    first, maker = both.here("300ms", upstream)
+    headers = {"authorization": "Bearer sk-clients-own"}
+    reply = maker.post(EDITS, json={**held_edit(both.port, "own key"), "async": True}, headers=headers)
+    assert b"sk-clients-own" not in both.redis.everything()
+    silence(first)
+    _, other = both.here("300ms", upstream)
+    over: dict[str, Any] = {}
+
+    def is_over() -> bool:
+        over.update(other.get(reply.headers["location"], headers=headers).json())
+        return over["status"] == "failed"
+
+    until(is_over)
+    assert over["error"]["code"] == "task_not_begun"
+    both.origin.link_gate.set()
+    time.sleep(0.2)
+    assert both.origin.made("own key") == 0
 
 
 def test_providers_task_outlives_its_maker(redis: Redis, tmp_path: Path) -> None:
@@ -266,15 +346,20 @@ def test_providers_task_outlives_its_maker(redis: Redis, tmp_path: Path) -> None
         apps, ports = stack.enter_context(local_providers(task_seconds=4))
         hook = stack.enter_context(serving(receiver))
         gateways = []
-        for name in ("one", "two"):
+        for name, own_process in (("one", True), ("two", False)):
             write_demo_config(tmp_path / name / "imagegate.toml", ports, store=tmp_path / "images")
             text = (tmp_path / name / "imagegate.toml").read_text()
             tasks = f'[tasks]\nstore = "{redis.url}"\nlease = "1s"\ncallback_secret = "whsec_{SECRET}"\n'
             text = text.replace("[tasks]\n", tasks).replace("[delivery]", '[delivery]\nfetch_allow = ["127.0.0.1"]')
             (tmp_path / name / "imagegate.toml").write_text(text)
-            process = stack.enter_context(gateway_process(tmp_path / name / "imagegate.toml", IMAGEGATE_GRACE="1"))
-            gateways.append((process, stack.enter_context(httpx.Client(base_url=process.url, timeout=30))))
-        (first, maker), (_, other) = gateways
+            config = tmp_path / name / "imagegate.toml"
+            if own_process:
+                first = stack.enter_context(gateway_process(config, IMAGEGATE_GRACE="1"))
+                url = first.url
+            else:
+                url = f"http://127.0.0.1:{stack.enter_context(serving(ImageGateway(config=config, grace=1)))}"
+            gateways.append(stack.enter_context(httpx.Client(base_url=url, timeout=30)))
+        maker, other = gateways
         body = {"model": "toapis/gpt-image-1.5-official", "prompt": "A kite"}
         location = create(maker, {**body, "callback_url": f"http://127.0.0.1:{hook}/"})
         time.sleep(0.3)

@@ -176,11 +176,12 @@ class KeyedCalls:
                 await self._make(call, work)
         except ImagegateError as error:
             call.recording.fail(error)
-        except BaseException as error:
+        except asyncio.CancelledError:
             call.recording.fail(_unknown(call))
-            if not isinstance(error, asyncio.CancelledError):
-                get_logger().exception("unexpected error", request_id=call.progress.request_id)
             raise
+        except Exception:
+            call.recording.fail(_unknown(call))
+            get_logger().exception("unexpected error", request_id=call.progress.request_id)
         finally:
             if self._calls.get(call.slot) is call:
                 del self._calls[call.slot]

@@ -314,11 +314,20 @@ class TaskDesk:
 
     async def _look_after(self) -> None:
         while True:
-            with suppress(StoreUnavailable):
+            with suppress(StoreUnavailable):  # it may come back
                 await self._renew()
                 for record in await self.store.abandoned():
-                    await self._take_over(record)
+                    await self._try_to_take_over(record)
             await asyncio.sleep(self._lease / 3)
+
+    async def _try_to_take_over(self, record: TaskRecord) -> None:
+        """One that cannot be must not keep the others back."""
+        try:
+            await self._take_over(record)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            get_logger().exception("a task could not be taken over", task=record.number)
 
     async def _renew(self) -> None:
         held = {number: run.record for number, run in self._runs.items()}
