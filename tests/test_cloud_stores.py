@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_server
 
-from imagegate.config import CloudConfig, DeliveryConfig, Duration, load_config
+from imagegate.config import CloudConfig, DeliveryConfig, Duration
+from imagegate.config_file import load_config
 from imagegate.errors import ConfigError
 from imagegate.formats import BY_EXTENSION, JPEG, PNG, ImageFormat
 from imagegate.stores import Store, StoreFull, open_store, put, put_stream

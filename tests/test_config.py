@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate import config as config_module
+from imagegate import config_file as config_module
 from imagegate.catalog import Choice, find_contract
 from imagegate.config import (
     AccessConfig,
@@ -20,10 +20,8 @@ from imagegate.config import (
     PolicyConfig,
     TasksConfig,
     UpstreamConfig,
-    default_config,
-    load_config,
-    parse_config,
 )
+from imagegate.config_file import default_config, load_config, parse_config
 from imagegate.contract import Parameter
 from imagegate.errors import ConfigError
 from imagegate.sizes import ListRule

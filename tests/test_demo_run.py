@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from imagegate.cli import main
-from imagegate.config import load_config
+from imagegate.config_file import load_config
 from imagegate.demo.providers import tokenbay
 from imagegate.demo.requests import REQUESTS
 from imagegate.demo.servers import PROVIDERS

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from imagegate import ConfigError, ImageGateway
-from imagegate.config import Duration, parse_config
+from imagegate.config import Duration
+from imagegate.config_file import parse_config
 from imagegate.keeping import kept_secret
 
 UPSTREAM = '[[upstreams]]\nname = "openai"\napi_key = "sk-0123456789"\n'

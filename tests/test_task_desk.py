@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from imagegate import ImageGateway
 from imagegate.background import Background, is_cancelled, stop
 from imagegate.blobs import FileBlobs, StoreBlobs, pieces_of, whole
-from imagegate.config import parse_config
+from imagegate.config_file import parse_config
 from imagegate.demo.servers import serving
 from imagegate.errors import ImagegateError, RequestError, UpstreamUncertain
 from imagegate.events import Progress

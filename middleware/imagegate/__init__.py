@@ -8,7 +8,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from imagegate.adapter import Adapter, OpenAIAdapter
-    from imagegate.config import Config, load_config
+    from imagegate.config import Config
+    from imagegate.config_file import load_config
     from imagegate.contract import Contract, load_contracts
     from imagegate.errors import ConfigError, ImagegateError
     from imagegate.events import ExchangeRecord, Hook
@@ -38,7 +39,7 @@ _HOMES = {
     "ImageGateway": "imagegate.gateway",
     "ImagegateError": "imagegate.errors",
     "OpenAIAdapter": "imagegate.adapter",
-    "load_config": "imagegate.config",
+    "load_config": "imagegate.config_file",
     "load_contracts": "imagegate.contract",
 }
 

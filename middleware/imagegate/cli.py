@@ -247,7 +247,7 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from imagegate.config import load_config
+    from imagegate.config_file import load_config
 
     config = load_config(options.file)
     models = sum(len(contracts) for contracts in config.contracts().values())

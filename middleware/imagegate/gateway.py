@@ -18,7 +18,8 @@ from imagegate.breaker import Breaker
 from imagegate.bridge import Bridge
 from imagegate.capture import Capture
 from imagegate.catalog import Catalog
-from imagegate.config import Config, UpstreamConfig, default_config, load_config
+from imagegate.config import Config, UpstreamConfig
+from imagegate.config_file import default_config, load_config
 from imagegate.console import Console, is_console_path
 from imagegate.errors import ConfigError
 from imagegate.events import Hook, Hooks

@@ -23,7 +23,8 @@ import prometheus_client
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from imagegate.config import Config, default_config, load_config
+from imagegate.config import Config
+from imagegate.config_file import default_config, load_config
 from imagegate.errors import ConfigError
 from imagegate.events import Hook
 from imagegate.gateway import ImageGateway

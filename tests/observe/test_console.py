@@ -18,7 +18,8 @@ from tests.observe.support import BASE64, PICTURE
 
 from imagegate.adapter import FilePart, TextPart, UpstreamRequest
 from imagegate.capture import Capture, shown
-from imagegate.config import ConsoleConfig, parse_config
+from imagegate.config import ConsoleConfig
+from imagegate.config_file import parse_config
 from imagegate.console import Console, page, policy
 from imagegate.console.ring import Ring
 from imagegate.console.thumbnails import EDGE, LARGEST_ORIGINAL, thumbnail

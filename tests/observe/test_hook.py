@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from tests.test_docs import table
 
 from imagegate.changes import Change
-from imagegate.config import parse_config
+from imagegate.config_file import parse_config
 from imagegate.errors import UpstreamRefused, UpstreamUncertain, UpstreamUnreachable
 from imagegate.events import ExchangeRecord, Hooks, Progress, classify, finish
 from imagegate.metrics import METRICS

@@ -18,7 +18,8 @@ from tests.test_layers import LEGAL, Handler, post
 
 from imagegate.capture import Capture
 from imagegate.changes import Change
-from imagegate.config import LogConfig, parse_config
+from imagegate.config import LogConfig
+from imagegate.config_file import parse_config
 from imagegate.events import Progress, finish
 from imagegate.explain import generate
 from imagegate.gateway import ImageGateway

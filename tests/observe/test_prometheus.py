@@ -25,7 +25,7 @@ from tests.observe.support import UPSTREAM_KEY, wait_until
 
 from imagegate import ImageGateway
 from imagegate.changes import Change
-from imagegate.config import parse_config
+from imagegate.config_file import parse_config
 from imagegate.demo.servers import serving
 from imagegate.events import Progress, finish
 from imagegate.metrics import METRICS

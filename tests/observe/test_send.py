@@ -18,7 +18,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from tests.conftest import Running
 
 from imagegate.cli import _shared_metrics, main
-from imagegate.config import parse_config
+from imagegate.config_file import parse_config
 from imagegate.demo.servers import serving, write_config
 from imagegate.errors import ConfigError
 from imagegate.in_process import ask

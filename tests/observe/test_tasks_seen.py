@@ -11,7 +11,7 @@ from tests.conftest import Running
 from tests.observe.support import wait_until
 from tests.observe.test_two_workers import sums, total
 
-from imagegate.config import load_config
+from imagegate.config_file import load_config
 from imagegate.demo.servers import serving, write_config
 from imagegate.standalone import Standalone
 

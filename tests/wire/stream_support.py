@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from tests.wire.edit_support import picture, until
 
 from imagegate import ImageGateway
-from imagegate.config import parse_config
+from imagegate.config_file import parse_config
 from imagegate.demo.servers import serving
 from imagegate.events import ExchangeRecord
 

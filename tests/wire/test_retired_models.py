@@ -16,7 +16,8 @@ from tests.conftest import Running
 from tests.wire.edit_support import Tap, mask_for, picture, taps
 
 from imagegate import Config, ImageGateway
-from imagegate.config import DeliveryConfig, Duration, TasksConfig, UpstreamConfig, load_config
+from imagegate.config import DeliveryConfig, Duration, TasksConfig, UpstreamConfig
+from imagegate.config_file import load_config
 from imagegate.demo.servers import serving
 
 ROOT = Path(__file__).parent.parent.parent

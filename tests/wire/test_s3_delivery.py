@@ -18,7 +18,7 @@ from tests.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_
 from tests.wire.edit_support import gateway_process, large_picture, picture, sha
 
 from imagegate import ImageGateway
-from imagegate.config import parse_config
+from imagegate.config_file import parse_config
 from imagegate.demo.servers import serving
 
 pytestmark = pytest.mark.rclone
