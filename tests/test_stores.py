@@ -475,7 +475,7 @@ def test_secret_made_by_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             second.prepare()
         os.link(source, target)
 
-    monkeypatch.setattr("imagegate.stores.file.os", SimpleNamespace(**{**vars(os), "link": overtaken}))
+    monkeypatch.setattr("imagegate.secret_file.os", SimpleNamespace(**{**vars(os), "link": overtaken}))
     first.prepare()
     assert second.holds("KEY.png", query_of(asyncio.run(first.link("KEY.png", ""))))
     assert [file.name for file in tmp_path.iterdir()] == [".link-secret"]

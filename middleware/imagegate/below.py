@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
 from starlette.types import Message
 
 from imagegate.answering import ClientAnswer
@@ -17,7 +16,7 @@ from imagegate.failures import failure, uncertain
 from imagegate.formats import Facts, inspect
 from imagegate.incoming import HOLD, EventIntake, is_plain, with_pictures
 from imagegate.pictures import HEAD, PictureSink, Reception
-from imagegate.replies import read_document
+from imagegate.replies import read_document, read_object
 from imagegate.streams.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart, ScanError
 
 OnEvent = Callable[[StreamEvent, str], Awaitable[None]]
@@ -138,14 +137,14 @@ class AnswerFromBelow:
             return self._typed
         if self._reception is not None:
             received = await self._reception.finish()
-            document = _object(received.rest)
+            document = read_object(received.rest)
             if document is None:
                 raise uncertain("The provider's reply is no valid JSON.")
             reply = read_document(document, now=int(time.time()))
             if not isinstance(reply, ImageReply):
                 raise uncertain("The provider's reply carries no image.")
             return with_pictures(reply, received.pictures), ""
-        document = _object(b"".join(self._held))
+        document = read_object(b"".join(self._held))
         if document is None or "data" not in document:
             return None
         try:
@@ -171,7 +170,7 @@ class AnswerFromBelow:
         """What was held, as an error, where the answer has begun and it can no longer be sent as it is."""
         status = self._start.get("status", 200)
         if status >= 400:
-            return failure(status, _object(b"".join(self._held)))
+            return failure(status, read_object(b"".join(self._held)))
         return uncertain("The provider's reply carries no image.")
 
     async def close(self) -> None:
@@ -229,7 +228,7 @@ class Relay:
 
     async def _end(self, body: bytes) -> None:
         try:
-            document = _object(self._scanner.finish())
+            document = read_object(self._scanner.finish())
         except ScanError as error:
             raise uncertain(f"The provider's reply cannot be used. {error}") from error
         if document is None:
@@ -241,11 +240,3 @@ class Relay:
         if self._last is not None:
             await self._pass(self._last)
         await self._pass(body, more=False)
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None

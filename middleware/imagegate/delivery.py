@@ -18,7 +18,7 @@ from imagegate.fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.formats import Facts, inspect
 from imagegate.outgoing import Tokens
 from imagegate.pictures import HEAD, PictureSink, SpoolSink, StoreSink, storage_error
-from imagegate.replies import absolute_link, event_images
+from imagegate.replies import absolute_link, event_images, read_object
 from imagegate.sizes import Pixels, SizeSyntaxError, parse_size
 from imagegate.spool import Budget, Upload, default_budget
 from imagegate.stores import Store, StoreOfTenant, put, put_stream
@@ -109,7 +109,7 @@ class Delivery:
         Args:
             origin: of the provider: links to it are trusted, and links without a host are its own.
         """
-        document = _object(event.data)
+        document = read_object(event.data)
         if document is None:
             if event.pictures and form == "url":
                 raise uncertain("The provider's stream carries something that is no valid JSON.")
@@ -314,14 +314,6 @@ def _pixels(size: Any) -> Pixels | None:
     except SizeSyntaxError:
         return None
     return parsed if isinstance(parsed, Pixels) else None
-
-
-def _object(data: bytes) -> dict[str, Any] | None:
-    try:
-        document = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _changed(event: StreamEvent, document: Any, pictures: Mapping[str, Picture]) -> StreamEvent:

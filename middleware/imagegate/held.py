@@ -6,9 +6,8 @@ import time
 from typing import Any
 
 import msgspec
-from starlette.types import Message, Send
+from starlette.types import Message
 
-from imagegate.asgi import without_headers
 from imagegate.errors import UpstreamError
 from imagegate.exchange import REPLY, ImageReply
 from imagegate.replies import read_document
@@ -53,21 +52,3 @@ class HeldReply:
         except msgspec.DecodeError:
             return None
         return document if isinstance(document, dict) else None
-
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """The application's own headers, but for those that described its bytes."""
-        start = self._messages[0] if self._messages else {}
-        return without_headers(
-            start.get("headers", ()),
-            b"content-length",
-            b"content-type",
-            b"content-encoding",
-            b"etag",
-            b"digest",
-            b"content-md5",
-            b"transfer-encoding",
-        )
-
-    async def send_unchanged(self, send: Send) -> None:
-        for message in self._messages:
-            await send(message)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -26,6 +23,7 @@ from imagegate.replays.base import ReplayStore
 from imagegate.replays.calls import KeyedCalls
 from imagegate.replays.memory import MemoryReplays
 from imagegate.replays.redis import RedisReplays
+from imagegate.secret_file import SECRET_BYTES, kept_secret
 from imagegate.spool import Budget
 from imagegate.stores import Store
 from imagegate.tasks.base import TaskStore
@@ -39,7 +37,6 @@ from imagegate.upstream import Upstream
 from imagegate.webhooks import Webhooks
 
 _SECRET_FILE: Final = ".task-secret"  # noqa: S105 - a file name
-_SECRET_BYTES: Final = 32
 _BLOBS: Final = ".blobs"
 
 
@@ -126,22 +123,4 @@ def _task_secret(config: Config) -> Callable[[], bytes]:
     scheme, _, rest = config.delivery.store.partition("://")
     if scheme == "file":
         return lambda: kept_secret(Path(rest) / _SECRET_FILE)
-    return lambda: secrets.token_bytes(_SECRET_BYTES)
-
-
-def kept_secret(path: Path) -> bytes:
-    """Made once: of several processes the first one wins. Raises `OSError`."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(_SECRET_BYTES))
-            with contextlib.suppress(FileExistsError):
-                os.link(partial, path)
-        finally:
-            os.unlink(partial)
-    secret = path.read_bytes()
-    if len(secret) < _SECRET_BYTES:
-        raise OSError(f"{path.name} is damaged")
-    return secret
+    return lambda: secrets.token_bytes(SECRET_BYTES)

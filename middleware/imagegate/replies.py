@@ -78,7 +78,7 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
         UpstreamError: the reply is an error, carries no picture, or cannot be read.
     """
     request_id = reply.headers.get("x-request-id")
-    document = _object(reply.body)
+    document = read_object(reply.body)
     if reply.status >= 400:
         error = failure(reply.status, document, request_id=request_id)
         _add_retry_after(error, reply.headers.get("retry-after"))
@@ -124,7 +124,7 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
 
 def event_error(event: StreamEvent) -> UpstreamError | None:
     """The error that ends a streamed reply; failures of single images of a group (Seedream) do not end it."""
-    document = _object(event.data)
+    document = read_object(event.data)
     if document is None or _kind(event, document).endswith("partial_failed"):
         return None
     if not document.get("error") and "error" not in (event.name, document.get("type")):
@@ -135,7 +135,7 @@ def event_error(event: StreamEvent) -> UpstreamError | None:
 
 def finished_images(event: StreamEvent) -> int:
     """How many finished pictures an event carries. Seedream's ``completed`` has OpenAI's name, but carries none."""
-    document = _object(event.data)
+    document = read_object(event.data)
     if document is None or "partial_image" in _kind(event, document):
         return 0
     shown = [node for node in event_images(document) if node.get("url") or node.get("b64_json")]
@@ -155,13 +155,13 @@ def _kind(event: StreamEvent, document: Mapping[str, Any]) -> str:
 
 def usage_of(event: StreamEvent) -> Mapping[str, Any] | None:
     """What an event says about tokens."""
-    usage = (_object(event.data) or {}).get("usage")
+    usage = (read_object(event.data) or {}).get("usage")
     return usage if isinstance(usage, Mapping) else None
 
 
 def read_upload(reply: UpstreamReply) -> str:
     """The link in the reply of an upload API, at the top or under ``data``. Raises `UpstreamError`."""
-    document = _object(reply.body)
+    document = read_object(reply.body)
     if reply.status < 400 and document is not None:
         for node in (document.get("data"), document):
             if isinstance(node, Mapping) and isinstance(node.get("url"), str) and node["url"]:
@@ -169,7 +169,8 @@ def read_upload(reply: UpstreamReply) -> str:
     raise failure(max(reply.status, 400), document, request_id=reply.headers.get("x-request-id"))
 
 
-def _object(body: bytes) -> dict[str, Any] | None:
+def read_object(body: bytes) -> dict[str, Any] | None:
+    """A JSON object; None: it is something else."""
     try:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

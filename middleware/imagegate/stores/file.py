@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -15,6 +12,7 @@ from starlette.responses import FileResponse
 from starlette.types import ASGIApp
 
 from imagegate.formats import BY_EXTENSION, ImageFormat
+from imagegate.secret_file import kept_secret
 from imagegate.stores.base import plain_error
 from imagegate.stores.directory import PARTIAL, PictureDirectory
 from imagegate.stores.keys import ContentKey, is_key, new_key
@@ -23,7 +21,6 @@ from imagegate.stores.serving import picture_headers
 from imagegate.stores.writing import ThreadWriter
 
 _SECRET_FILE: Final = ".link-secret"  # noqa: S105 - a file name
-_SECRET_BYTES: Final = 32
 
 
 class FileStore:
@@ -84,26 +81,8 @@ class FileStore:
         return FileResponse(path, media_type=kind.media_type, headers=picture_headers(self._ttl))
 
     def _own_secret(self) -> bytes:
-        """Made once and kept in the directory, so that links outlive a restart and hold in every worker."""
-        path = self._path / _SECRET_FILE
-        if not path.exists():
-            self._make_secret(path)
-        secret = path.read_bytes()
-        if len(secret) < _SECRET_BYTES:
-            raise OSError(f"{_SECRET_FILE} is damaged")
-        return secret
-
-    def _make_secret(self, path: Path) -> None:
-        """Written elsewhere and linked in whole: of several processes the first one wins."""
-        self._path.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=self._path, prefix=_SECRET_FILE)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(_SECRET_BYTES))
-            with contextlib.suppress(FileExistsError):
-                os.link(partial, path)
-        finally:
-            os.unlink(partial)
+        """Kept in the directory, so that links outlive a restart and hold in every worker."""
+        return kept_secret(self._path / _SECRET_FILE)
 
     async def aclose(self) -> None:
         """Nothing is held open."""
