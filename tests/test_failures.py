@@ -454,7 +454,17 @@ def test_uncertain_says_that_a_retry_may_cost():
     [
         ({"retry-after": "7"}, {"error": {"message": "x"}}, [b"7"]),
         ({"retry-after": "7"}, {"error": {"message": "x", "retry_after": 3}}, [b"3"]),
-        ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, {"error": {"message": "x"}}, []),
+        (
+            {"retry-after": "Fri, 31 Dec 1999 23:59:29 GMT", "date": "Fri, 31 Dec 1999 23:59:59 GMT"},
+            {"error": {"message": "x"}},
+            [],
+        ),
+        (
+            {"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "date": "Fri, 31 Dec 1999 23:59:29 GMT"},
+            {"error": {"message": "x"}},
+            [b"30"],
+        ),
+        ({"retry-after": "0.5"}, {"error": {"message": "x"}}, [b"1"]),
         ({"retry-after": "-1"}, {"error": {"message": "x"}}, []),
         ({"retry-after": "٣"}, {"error": {"message": "x"}}, []),
         ({}, {"error": {"message": "x"}}, []),

@@ -7,6 +7,7 @@ a document carries decides, not who sent it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import ceil
 from typing import Any, Final, Literal
 from urllib.parse import urljoin, urlsplit
 
@@ -15,6 +16,7 @@ import msgspec
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
 from imagegate.exchange import ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.failures import failure, provider_error, refusal, shorten, uncertain
+from imagegate.retry_after import seconds_asked
 
 Bucket = Literal["pending", "done", "failed", "cancelled", "moderated", "lost"]
 
@@ -81,7 +83,7 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
     document = read_object(reply.body)
     if reply.status >= 400:
         error = failure(reply.status, document, request_id=request_id)
-        _add_retry_after(error, reply.headers.get("retry-after"))
+        _add_retry_after(error, seconds_asked(reply.headers, now=now))
         raise error
     if document is None:
         raise uncertain(f"The provider answered {reply.status} with something that is no JSON.", request_id=request_id)
@@ -178,11 +180,11 @@ def read_object(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _add_retry_after(error: UpstreamError, header: str | None) -> None:
-    """Only whole seconds are read; a date would need the provider's clock to be right."""
-    if header and header.isascii() and header.isdecimal() and error.retry_after is None:
-        error.retry_after = float(header[:9])
-        error.headers.append((b"retry-after", header[:9].encode()))
+def _add_retry_after(error: UpstreamError, seconds: float | None) -> None:
+    """The body's own word comes first."""
+    if seconds is not None and error.retry_after is None:
+        error.retry_after = seconds
+        error.headers.append((b"retry-after", str(ceil(seconds)).encode()))
 
 
 def absolute_link(link: str, origin: str) -> str:

@@ -21,6 +21,7 @@ from imagegate.failures import uncertain
 from imagegate.http import BodyTooLarge, HTTPClient, Interrupted, NotSent, Response, Timeouts, close
 from imagegate.incoming import Taker, images_with_pictures, take, unfinished, with_pictures
 from imagegate.replies import PendingTask, UpstreamReply, absolute_link
+from imagegate.retry_after import seconds_asked
 from imagegate.spool import Upload
 
 USER_AGENT: Final = f"imagegate/{__version__}"
@@ -274,8 +275,7 @@ async def _ask(
 
 def _retry_after(reply: UpstreamReply) -> float:
     """Seconds that the provider asks to wait, a minute at most."""
-    asked = reply.headers.get("retry-after", "")
-    return min(float(asked), 60.0) if re.fullmatch("[0-9]{1,9}", asked, re.ASCII) else 0.0
+    return min(seconds_asked(reply.headers, now=time.time()) or 0.0, 60.0)
 
 
 def _lost(error: UpstreamError) -> UpstreamError:
