@@ -35,6 +35,26 @@ def test_no_minute_has_more(steps: list[tuple[float, float, bool]], per_minute: 
         assert beyond - first >= MINUTE
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.5, 7.0, 59.5]), st.lists(st.integers(0, 9), max_size=3)), max_size=40),
+    st.integers(1, 4),
+)
+def test_turns_may_be_given_back_late(steps: list[tuple[float, list[int]]], per_minute: int) -> None:
+    """Also where later ones were given out meanwhile, those that are kept break no minute."""
+    limit, now = RateLimit(per_minute), 0.0
+    turns: list[float] = []
+    for seconds, given_back in steps:
+        now += seconds
+        for place in given_back:
+            if place < len(turns):
+                limit.give_back(turns.pop(-1 - place))
+        turn = limit.take(now, patience=500.0)
+        if turn is not None:
+            turns = sorted([*turns, turn])
+    for first, beyond in zip(turns, turns[per_minute:], strict=False):
+        assert beyond - first >= MINUTE
+
+
 @given(st.integers(1, 20), st.floats(0, 1e6))
 def test_nobody_waits_for_what_is_free(per_minute: int, now: float) -> None:
     """As many as the limit go at once, and the next one a minute after the first."""

@@ -214,12 +214,12 @@ def test_waits_for_places_add_up_to_the_bound() -> None:
 
 
 def test_no_pause_outlasts_the_deadline() -> None:
-    """Where the exchange would be over before the retry, the error comes now; patience ends with it too."""
+    """Where the exchange would be over soon after the retry, the error comes now: an answer needs time."""
     again, _, _ = drive([[refused(500)]], RetryPolicy(retries=3, backoff=2), until=1.0)
     assert again == [0]
     attempts = Attempts(1, RetryPolicy(queue_timeout=9), lambda: 0.5, until=4.0)
     attempts.failed(0, BUSY, 1)
-    assert attempts.next(1) == Attempt(0, 0, 3, 4.0, False)
+    assert attempts.next(1) == Attempt(0, 0, 1.5, 4.0, False)
 
 
 def test_a_form_that_comes_again_has_used_up_a_try() -> None:
@@ -270,7 +270,8 @@ def test_nobody_is_asked_too_often(errors: list[list[ImagegateError]], retries: 
     now = 0.0
     while attempt := attempts.next(now):
         assert 0 <= attempt.pause <= 10
-        assert until is None or not any(visits) or now + attempt.pause < until
+        assert until is None or not any(visits) or now + 2 * attempt.pause < until + 1e-9
+        assert until is None or attempt.patience <= max(until - now - attempt.pause, 0.0) / 2
         assert attempt.is_retry is (sent[attempt.place] > 0)
         now += attempt.pause
         error = errors[attempt.place][visits[attempt.place] % len(errors[attempt.place])]

@@ -82,7 +82,8 @@ class Attempts:
     Args:
         count: of candidates, in order of preference.
         asked: how often each was asked before, by a form that must be sent anew.
-        until: when the exchange must be over; a pause that ends later is not begun.
+        until: when the exchange must be over. What is asked just before would be paid for and given up, so no pause and
+            no wait for a place takes more than half of the time that is left.
     """
 
     def __init__(
@@ -105,9 +106,9 @@ class Attempts:
         candidate = self._candidates[place]
         pause = self._due(place, now)
         left_over = inf if self._until is None else self._until - now - pause
-        if left_over <= 0 and any(known.error for known in self._candidates):
+        if left_over <= pause and any(known.error for known in self._candidates):
             return None
-        patience = max(min(self._patience, left_over), 0.0) if candidate.visited else 0.0
+        patience = max(min(self._patience, left_over / 2), 0.0) if candidate.visited else 0.0
         return Attempt(place, pause, patience, self._until, is_retry=candidate.asked > self._asked_before)
 
     def _due(self, place: int, now: float) -> float:
