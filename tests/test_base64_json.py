@@ -237,6 +237,29 @@ def test_only_the_head_is_decoded_where_that_is_enough(most: int) -> None:
         assert list(pictures.values()) == [content[:most]] * 2
 
 
+@pytest.mark.parametrize("width", [61, 64, 76])
+@pytest.mark.parametrize("size", [990, 1000, 10_000])
+def test_the_head_is_found_between_line_breaks(width: int, size: int) -> None:
+    """White space counts for nothing, so what is cut off after the head is never out of step."""
+    content = bytes(index * 7 % 251 for index in range(size))
+    encoded = base64.b64encode(content).decode()
+    lines = "\r\n".join(encoded[start : start + width] for start in range(0, len(encoded), width))
+    body = json.dumps({"data": [{"b64_json": lines}] * 2}).encode()
+    for cuts in ([], [len(body) - 50], list(range(0, len(body), 97))):
+        _, pictures, _ = scan(body, cuts, decode=980)
+        assert list(pictures.values()) == [content[:980]] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "is_canonical"),
+    [(b"AA//", True), (b"AA\\/\\/", True), (b"AA\\n//", False), (b"data:image/png;base64,AA//", False)],
+)
+def test_base64_that_needs_tidying_is_told(text: bytes, is_canonical: bool) -> None:
+    scanner = Base64Scanner(decode=0)
+    scanner.feed(b'{"note":"a\\nb","url":"https://example.com/\\n","data":[{"b64_json":"' + text + b'"')
+    assert scanner.is_canonical is is_canonical
+
+
 def test_the_rest_is_bounded() -> None:
     """A document that is large beside its pictures is refused, and so is one that is nested without end."""
     with pytest.raises(ScanError, match="too large"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from imagegate.streams.sse import EventEnd, EventReader, EventText, SSEError, To
 HOLD: Final = 1024**2
 """Bytes of a reply that are held and read whole; only larger ones are worth the trouble."""
 _RELAYED_PATH: Final = "data[].b64_json"
+_LINK: Final = re.compile(rb'"url"\s*:\s*"[^"]')
+"""In JSON that has it in no text: there its quotes are escaped."""
 _INDENTATION: Final = 64
 """Bytes of white space that may stand before an event's JSON."""
 
@@ -95,13 +98,17 @@ async def _bounded(response: Response, limit: int) -> AsyncGenerator[bytes]:
 
 
 def is_plain(held: list[bytes]) -> bool:
-    """Whether a reply that begins so is in OpenAI's shape, and can be passed on as it is."""
+    """Whether a reply that begins so is in OpenAI's shape, and can be passed on as it is.
+
+    It is not where its base64 needs tidying, nor where it has links, which would have to be fetched.
+    """
     scanner = Base64Scanner(decode=0)
     try:
         starts = [event for piece in held for event in scanner.feed(piece) if isinstance(event, PictureStart)]
     except ScanError:
         return False
-    return bool(starts) and all(start.path == _RELAYED_PATH for start in starts)
+    is_openai = bool(starts) and all(start.path == _RELAYED_PATH for start in starts)
+    return is_openai and scanner.is_canonical and not _LINK.search(scanner.rest)
 
 
 async def _relay(response: Response, held: list[bytes], rest: AsyncIterator[bytes], send: Send) -> None:

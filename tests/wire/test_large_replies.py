@@ -35,6 +35,8 @@ class LargeUpstream:
         self.tail = b"]}"
         self.between = b'"},{"revised_prompt":"B\\u00e9","b64_json":"'
         self.content_length = True
+        self.body: bytes | None = None
+        """The whole reply, where it is another one."""
 
     def picture(self, number: int) -> bytes:
         return large_picture(self.size, number)[: self.size]
@@ -50,7 +52,7 @@ class LargeUpstream:
             pass
         head = b'{"created":7,"usage":{"total_tokens":11},"size":"256x256","data":[{"b64_json":"'
         encoded = [base64.b64encode(self.picture(number)) for number in range(self.images)]
-        pieces = [head, *join(self.between, encoded), b'"}', self.tail]
+        pieces = [head, *join(self.between, encoded), b'"}', self.tail] if self.body is None else [self.body]
         length = sum(map(len, pieces))
         headers = [(b"content-type", b"application/json")]
         if self.content_length:
@@ -223,6 +225,36 @@ def test_base64_goes_on_byte_for_byte(gateway: Process, upstream: LargeUpstream,
     head = b'{"created":7,"usage":{"total_tokens":11},"size":"256x256","data":[{"b64_json":"'
     assert body == head + upstream.between.join(encoded) + b'"}' + upstream.tail
     assert upstream.posts == 1
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"b64_json": "data:image/png;base64,PICTURE"},
+        {"b64_json": "LINES"},
+        {"url": "data:image/png;base64,PICTURE"},
+        {"url": "/files/0", "b64_json": "PICTURE"},
+        {"url": "/files/0"},
+    ],
+    ids=["data URL in b64_json", "line breaks", "data URL", "both forms", "link before base64"],
+)
+@pytest.mark.parametrize("form", ["b64_json", "url"])
+def test_what_is_not_quite_openais_form_becomes_it(
+    gateway: Process, upstream: LargeUpstream, first: dict[str, str], form: str
+) -> None:
+    """A client that decodes strictly gets what it would get of a small reply."""
+    encoded = [base64.b64encode(upstream.picture(number)).decode() for number in range(2)]
+    lines = "\r\n".join(encoded[0][start : start + 76] for start in range(0, len(encoded[0]), 76))
+    item = {name: text.replace("PICTURE", encoded[0]).replace("LINES", lines) for name, text in first.items()}
+    upstream.body = json.dumps({"created": 7, "data": [item, {"b64_json": encoded[1]}]}).encode()
+    with ask(gateway, form, 2) as reply:
+        images = json.loads(reply.read())["data"]
+    assert [set(image) for image in images] == [{form}] * 2
+    made = [
+        base64.b64decode(image[form], validate=True) if form == "b64_json" else httpx.get(image[form]).content
+        for image in images
+    ]
+    assert [sha(picture) for picture in made] == [sha(upstream.picture(number)) for number in range(2)]
 
 
 def test_the_size_that_was_made_is_disclosed(gateway: Process, upstream: LargeUpstream) -> None:

@@ -32,6 +32,7 @@ _STRUCTURE = re.compile(rb'[{}\[\],:"]')
 _ESCAPED = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
 _CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?")
 _CONTROL = re.compile(rb"[\x00-\x1f]")
+_ESCAPE_IN_BASE64 = re.compile(rb"\\[^/]")
 
 
 class ScanError(Exception):
@@ -136,6 +137,8 @@ class Base64Scanner:
         self._max_rest = max_rest
         self._nonce = secrets.token_hex(8)
         self._count = 0
+        self.is_canonical = True
+        """Whether all base64 so far is nothing else: no line breaks in it, no head of a data URL before it."""
         self._rest: list[bytes] = []
         self._rest_size = 0
         self._containers: list[str | None] = []
@@ -170,6 +173,11 @@ class Base64Scanner:
         """The rest of the document. Raises `ScanError` where it is cut off."""
         if self._state != self._structure or self._containers or self._pending:
             raise ScanError("The document is cut off.")
+        return self.rest
+
+    @property
+    def rest(self) -> bytes:
+        """What has come in of it so far."""
         return b"".join(self._rest)
 
     def _keep(self, data: bytes) -> None:
@@ -291,6 +299,7 @@ class Base64Scanner:
             about, comma, encoded = text.partition(",")
             if not comma or (self._is_link and not about.endswith(";base64")):
                 return None
+            self.is_canonical = False
             return json.dumps(encoded)[1:-1].encode()
         return None if self._is_link or not raw else raw
 
@@ -315,6 +324,8 @@ class Base64Scanner:
         return place
 
     def _more_escaped(self, raw: bytes) -> None:
+        if self.is_canonical and _ESCAPE_IN_BASE64.search(raw):
+            self.is_canonical = False
         if self._left == 0:
             return
         if _CONTROL.search(raw):
@@ -327,7 +338,8 @@ class Base64Scanner:
         if self._left == 0:
             return
         if self._left is not None:
-            text = text[: self._left // 3 * 4 + 8]
+            # Cut once spaces are gone: fewer bytes than are left would be decoded, and what follows be out of step.
+            text = bytes(text).translate(None, spaces)[: self._left // 3 * 4 + 8]
         decoded = self._decoder.feed(text, spaces=spaces)
         if self._left is not None:
             decoded = decoded[: self._left]
