@@ -9,6 +9,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -381,6 +382,16 @@ def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"Not a directory|File exists") as caught:
             attempt()
         assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_directory_that_has_become_a_file_is_told_before_anything_is_paid_for(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "images", ttl=60)
+    store.prepare()
+    shutil.rmtree(tmp_path / "images")
+    store.prepare()  # one that is gone is made anew
+    (tmp_path / "images").write_text("")
+    with pytest.raises(OSError, match="cannot be written to"):
+        store.prepare()
 
 
 def aged(path: Path, seconds: float) -> Path:

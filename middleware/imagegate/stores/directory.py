@@ -39,7 +39,12 @@ class PictureDirectory:
         self._is_counted = threading.Event()
 
     def check(self) -> None:
-        """Raises `StoreFull` where not even a small picture has room. Blocks for its first count only."""
+        """Raises `StoreFull` where not even a small picture has room, `OSError` where nothing can be written at all.
+
+        Blocks for its first count only.
+        """
+        if os.path.lexists(self.path) and not (self.path.is_dir() and os.access(self.path, os.W_OK | os.X_OK)):
+            raise OSError("the directory cannot be written to")
         if self._max_bytes is not None:
             if not self._is_counted.is_set():
                 self.sweep()
