@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-peers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/imagegate demo $(ARGS)
@@ -23,6 +23,9 @@ lint: $(VENV)/.test $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-peers: $(VENV)/.test
+	$(BIN)/python benchmarks/run.py --peers $(ARGS)
 
 clean:
 	rm -rf $(VENV) artifacts demo-output .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

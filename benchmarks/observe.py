@@ -54,7 +54,7 @@ async def measure(requests: int, rounds: int) -> tuple[list[float], list[float]]
 
     from imagegate.changes import Change
     from imagegate.config import ModelPrice, PricesConfig
-    from imagegate.events import PROGRESS_KEY, Hooks, Progress
+    from imagegate.events import PROGRESS_KEY, Hook, Hooks, Progress
     from imagegate.layers import Layer, Observe
     from imagegate.log import LogHook
     from imagegate.prices import cost_of
@@ -84,16 +84,18 @@ async def measure(requests: int, rounds: int) -> tuple[list[float], list[float]]
 
     async def send(message: Message) -> None: ...
 
-    bare = Handler(receive)
+    async def nobody(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    bare = Handler(nobody)
     prices = PricesConfig(models={"gpt-image-2": ModelPrice(image=0.04)})
-    each = [LogHook(output=sys.stderr.buffer), PrometheusHook(registry=CollectorRegistry())]
+    each: list[Hook] = [LogHook(output=sys.stderr.buffer), PrometheusHook(registry=CollectorRegistry())]
     hooks = Hooks(each, routes={"gpt-image-2"}, cost=partial(cost_of, prices=prices), currency="USD")
-    observed = Observe(Handler(receive), hooks=hooks)
+    observed = Observe(Handler(nobody), hooks=hooks)
 
     async def run(app: Layer, extra: bool) -> float:
         started = time.process_time_ns()
         for _ in range(requests):
-            scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "headers": HEADERS}
+            scope: Scope = {"type": "http", "method": "POST", "path": "/v1/images/generations", "headers": HEADERS}
             if extra:
                 scope[PROGRESS_KEY] = Progress("generations")
             await app(scope, receive, send)

@@ -1,0 +1,170 @@
+"""The client, in a process of its own.
+
+    python benchmarks/load.py WORKLOAD URL UPSTREAM CONNECTIONS REQUESTS SECONDS
+
+Makes ready (one request on each of a few connections), says ``ready``, waits for a line, asks until so many requests
+were sent or the seconds are over, and says what it saw: the clock has stopped. At the next line it checks the answers
+and says so. Every answer's status is looked at; bodies are kept whole up to `KEPT` and checked, of the rest the length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+from workloads import KEY, WORKLOADS, Workload, WrongAnswer, digest
+
+KEPT = 128 * 1024 * 1024
+TASKS_AT_ONCE = 50
+PATIENCE = 120.0
+
+
+class Load:
+    def __init__(self, work: Workload, url: str, upstream: str, session: aiohttp.ClientSession) -> None:
+        self._work, self._url, self._upstream, self._session = work, url, upstream, session
+        self._bodies: list[bytes] = []
+        self._kept = 0
+        self._lengths: set[int] = set()
+        self._tasks: list[str] = []
+        self._latencies: list[float] = []
+        self._posts = 0
+        self._body, self._type = work.body()
+        # The last two are for Portkey's gateway; others do not know them.
+        self._headers = {
+            "authorization": f"Bearer {KEY}",
+            "x-portkey-provider": "openai",
+            "x-portkey-custom-host": f"{upstream}/v1",
+        }
+
+    async def make_ready(self, connections: int, tasks: int) -> None:
+        await self._get(self._upstream + "/received")
+        if self._work.task:
+            gate = asyncio.Semaphore(TASKS_AT_ONCE)
+            await asyncio.gather(*(self._make_task(gate) for _ in range(tasks)))
+        else:
+            await asyncio.gather(*(self._ask() for _ in range(min(connections, 4))))
+        self._latencies.clear()
+
+    async def run(self, connections: int, requests: int, seconds: float) -> dict[str, Any]:
+        left = requests
+        started = time.perf_counter()
+
+        async def ask_again() -> None:
+            nonlocal left
+            while left > 0 and time.perf_counter() - started < seconds:
+                left -= 1
+                await self._ask()
+
+        await asyncio.gather(*(ask_again() for _ in range(connections)))
+        took = time.perf_counter() - started
+        return {"requests": len(self._latencies), "seconds": took, "latencies": sorted(self._latencies)}
+
+    async def check(self) -> None:
+        """
+        Raises:
+            WrongAnswer: something was not as it should be.
+        """
+        work = self._work
+        if work.task:
+            await self._end_tasks()
+        elif len(self._lengths) > 1 and not work.links:
+            raise WrongAnswer(f"{work.name}: answers of different lengths: {sorted(self._lengths)}")
+        for body in dict.fromkeys(self._bodies) if not work.links else self._bodies[:16]:
+            found = work.found(body)
+            work.check([digest(await self._get(link)) for link in found] if work.links else found)
+        received = json.loads(await self._get(self._upstream + "/received"))
+        if received["requests"] != self._posts:
+            raise WrongAnswer(f"{work.name}: {self._posts} requests, but the provider got {received['requests']}")
+        work.check_files(received["files"])
+
+    async def _ask(self) -> None:
+        started = time.perf_counter()
+        if self._work.task:
+            body = await self._get(self._tasks[len(self._latencies) % len(self._tasks)])
+            if b'"processing"' not in body and b'"pending"' not in body:
+                raise WrongAnswer(f"{self._work.name}: {body[:300]!r}")
+        else:
+            body = await self._post()
+            self._keep(body)
+        self._latencies.append(time.perf_counter() - started)
+
+    async def _post(self) -> bytes:
+        self._posts += 1
+        headers = {**self._headers, "content-type": self._type}
+        async with self._session.post(self._url + self._work.path, data=self._body, headers=headers) as reply:
+            body = await reply.read()
+            if reply.status not in {200, 202}:
+                raise WrongAnswer(f"{self._work.name}: {reply.status} {body[:300]!r}")
+            return body
+
+    async def _get(self, url: str) -> bytes:
+        # Links to pictures need no key, and a bucket refuses requests that bring one beside the link's signature.
+        headers = self._headers if "/v1/tasks/" in url else {}
+        async with self._session.get(url, headers=headers) as reply:
+            body = await reply.read()
+            if reply.status not in {200, 202}:
+                raise WrongAnswer(f"{self._work.name}: {reply.status} {body[:300]!r} of {url}")
+            return body
+
+    def _keep(self, body: bytes) -> None:
+        self._lengths.add(len(body))
+        if self._kept + len(body) <= KEPT:
+            self._kept += len(body)
+            self._bodies.append(body)
+
+    async def _make_task(self, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            self._tasks.append(self._url + json.loads(await self._post())["poll_url"])
+
+    async def _end_tasks(self) -> None:
+        """Lets the provider answer, and waits for every task."""
+        deadline = time.monotonic() + PATIENCE
+        for task in self._tasks:
+            while b'"completed"' not in (body := await self._get(task)):
+                if time.monotonic() > deadline:
+                    raise WrongAnswer(f"{self._work.name}: {body[:300]!r} does not end")
+                await self._session.post(self._upstream + "/release")
+                await asyncio.sleep(0.02)
+            self._keep(body)
+
+
+@contextlib.asynccontextmanager
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+    timeout = aiohttp.ClientTimeout(total=PATIENCE)
+    jar = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar) as made:
+        yield made
+
+
+async def main(name: str, url: str, upstream: str, connections: int, requests: int, seconds: float) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    async with session() as made:
+        load = Load(WORKLOADS[name], url, upstream, made)
+        await load.make_ready(connections, tasks=requests)
+        await _hear("ready")
+        seen = await load.run(connections, requests, seconds)
+        await _hear(json.dumps(seen))
+        await load.check()
+    print("right", flush=True)
+
+
+async def _hear(said: str) -> None:
+    print(said, flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+
+
+if __name__ == "__main__":
+    try:
+        name, url, upstream, *numbers = sys.argv[1:]
+        asyncio.run(main(name, url, upstream, int(numbers[0]), int(numbers[1]), float(numbers[2])))
+    except (WrongAnswer, aiohttp.ClientError, TimeoutError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

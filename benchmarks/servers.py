@@ -1,0 +1,139 @@
+"""Providers and proxies as processes on 127.0.0.1, which end with the benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from measure import ProcessTree, pin
+from workloads import KEY, WORKLOADS
+
+HERE = Path(__file__).parent
+PATIENCE = 60.0
+S3_KEY, S3_SECRET, BUCKET = "benchmark", "benchmark-secret", "pictures"
+
+
+@dataclass(frozen=True)
+class Server:
+    name: str
+    url: str
+    tree: ProcessTree
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(
+    name: str,
+    command: Sequence[str],
+    port: int,
+    *,
+    log: Path,
+    proxy: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """A program that listens on ``port``. What it says goes to ``log``.
+
+    Raises:
+        RuntimeError: it ended, or was not there in time.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **(environment or {})})
+    try:
+        pin(process.pid, proxy=proxy)
+        _wait(process, name, port, log)
+        yield Server(name, f"http://127.0.0.1:{port}", ProcessTree(process.pid))
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], name: str, port: int, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{name} did not start: {log.read_text('utf-8', 'replace')[-2000:]}")
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def upstream(folder: Path) -> Iterator[Server]:
+    port = free_port()
+    command = [sys.executable, str(HERE / "upstream.py"), str(port)]
+    with running("provider", command, port, log=folder / "provider.log", proxy=False) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def floor(kind: str, folder: Path, upstream: str) -> Iterator[Server]:
+    port = free_port()
+    command = [sys.executable, str(HERE / "floors.py"), kind, str(port), upstream]
+    with running(f"floor {kind}", command, port, log=folder / f"{kind}.log") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def gateway(folder: Path, upstream: str, *, s3: str = "") -> Iterator[Server]:
+    """`imagegate serve` as it comes, with keys, so that every layer has work to do; with a file store, or a bucket."""
+    port = free_port()
+    name = "imagegate S3" if s3 else "imagegate"
+    config = folder / f"{name.replace(' ', '-')}.toml"
+    store = f"s3://{BUCKET}" if s3 else f"file://{folder / 'images'}"
+    cloud = (
+        f'[delivery.cloud]\nendpoint = "{s3}"\nregion = "us-east-1"\n'
+        f'access_key_id = "{S3_KEY}"\nsecret_access_key = "{S3_SECRET}"\n'
+    )
+    config.write_text(
+        f'[[upstreams]]\nname = "openai"\nbase_url = "{upstream}/v1"\napi_key = "upstream"\n'
+        f'[access]\nkeys = ["{KEY}"]\n[delivery]\nstore = "{store}"\n' + (cloud if s3 else "")
+    )
+    command = [sys.executable, "-m", "imagegate", "serve", "--config", str(config), "--port", str(port), "--grace", "2"]
+    with running(name, command, port, log=folder / f"{config.stem}.log") as server:
+        yield server
+
+
+def rclone() -> str | None:
+    return shutil.which("rclone", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
+@contextlib.contextmanager
+def s3(folder: Path, program: str) -> Iterator[Server]:
+    (folder / "buckets" / BUCKET).mkdir(parents=True)
+    port = free_port()
+    # fmt: off
+    command = [
+        program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{S3_KEY},{S3_SECRET}",
+        "--config", os.devnull, "--vfs-cache-mode", "off", str(folder / "buckets"),
+    ]
+    # fmt: on
+    with running("rclone", command, port, log=folder / "rclone.log", proxy=False) as server:
+        yield server
+
+
+def first_answer(server: Server) -> int:
+    """The status of a generation that is asked for once."""
+    body, kind = WORKLOADS["W1"].body()
+    headers = {"authorization": f"Bearer {KEY}", "content-type": kind}
+    with contextlib.closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE)) as line:
+        line.request("POST", WORKLOADS["W1"].path, body, headers)
+        return line.getresponse().status
