@@ -40,8 +40,14 @@ class ClientAnswer:
         self._turn = asyncio.Lock()  # signs of life stand between events, never inside one
         self.has_begun = False
         self._has_ended = False
+        self._is_amid = False
         self.is_relayed = False
         """Whether somebody else's bytes are passed on, so that an error can only break the answer off."""
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether anything may follow: the answer has not ended, and we did not stop amid an event or a document."""
+        return not (self._has_ended or self._is_amid)
 
     @asynccontextmanager
     async def alive(self) -> AsyncGenerator[None]:
@@ -92,8 +98,10 @@ class ClientAnswer:
             await self._pieces(chunks_of(parts))
 
     async def _pieces(self, pieces: AsyncIterable[bytes]) -> None:
+        self._is_amid = True
         async for piece in pieces:
             await self._body(piece)
+        self._is_amid = False
 
     async def end(self, headers: Headers = ()) -> None:
         """The end of a stream."""
@@ -121,6 +129,7 @@ class ClientAnswer:
         async with self._turn:
             is_late = self.has_begun and message["type"] == "http.response.start"
             self.has_begun = self.is_relayed = True
+            self._has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             if not is_late:
                 await self._send(message)
 

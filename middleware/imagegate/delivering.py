@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from starlette.types import Scope, Send
 
 from imagegate.answering import ClientAnswer
+from imagegate.asgi import ClientDisconnected
 from imagegate.below import AnswerFromBelow
 from imagegate.delivery import Delivery, Form, check_count, fewer, size_changes
 from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError
@@ -92,6 +93,16 @@ class Delivering:
             if self._progress.upstream:
                 error.details.setdefault("upstream", self._progress.upstream)
             await (self._answer.break_off(error) if has_broken_off else self._answer.fail(error))
+        except ClientDisconnected:
+            raise
+        except Exception:
+            # An application of somebody else's has failed. Its server would hang up, and the official SDKs ask again.
+            if self._answer.can_go_on:
+                if below.relayed is not None and self._answer.is_relayed:
+                    await self._answer.break_off(_failed())
+                elif self._answer.has_begun and not self._answer.is_relayed:
+                    await self._answer.fail(_failed())
+            raise
 
     async def _finish(self, below: AnswerFromBelow) -> None:
         progress = self._progress
@@ -165,3 +176,7 @@ class Delivering:
         told = (*progress.route_changes, *progress.fit_changes, *progress.reference_changes)
         asked = self._exchange.request.fields.get("size")
         progress.reply_changes = (*others, *size_changes(asked, sizes, told))
+
+
+def _failed() -> ImagegateError:
+    return ImagegateError("The application failed.", code="internal_error")

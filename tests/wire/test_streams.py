@@ -961,6 +961,34 @@ def test_a_handler_that_streams(tmp_path: Path) -> None:
         assert kinds(all_of(url, "b64_json")) == ["partial_image", "error"]
 
 
+def test_a_handler_that_fails_amid_its_answer(tmp_path: Path) -> None:
+    """Its server would hang up, and the official SDKs would have a large reply made once more."""
+    calls: list[bytes] = []
+    kind, script = b"", [b""]
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        calls.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        for piece in script:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        raise RuntimeError("what only the log may know")
+
+    with serving(Deliver(handler, store=f"file://{tmp_path}/images")) as port:
+        kind, script = b"text/event-stream", [partial(), completed()[:50]]
+        for form in ("url", "b64_json"):
+            events = all_of(f"http://127.0.0.1:{port}", form)
+            assert kinds(events) == ["partial_image", "error"]
+            assert b"only the log" not in events[1].raw
+        calls.clear()
+        kind, script = b"application/json", [b'{"data":[{"b64_json":"', *[b"A" * 400_000] * 5]
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY)
+        with pytest.raises(json.JSONDecodeError):
+            client.images.generate(model="dall-e-2", prompt="A kite", response_format="b64_json")
+        assert len(calls) == 1
+
+
 # Memory
 
 
