@@ -730,3 +730,13 @@ def test_layers_stack_in_front_of_a_plain_handler() -> None:
     )
     assert [expected] == answered.all("imagegate-changes")
     assert inner.problems + outer.problems == []
+
+
+@pytest.mark.parametrize("size", [10, 2_000_000])
+def test_a_document_without_pictures_passes_as_it_is(size: int) -> None:
+    """Whatever its size: what the handler answers beside pictures is its own affair."""
+    handler = Handler(reply={"note": "x" * size, "list": [1, {"a": None}]})
+    rig = Rig(deliver, handler)
+    answered = post(rig.outer, {**LEGAL, "response_format": "url"})
+    assert rig.problems == []
+    assert (answered.status, answered.json) == (200, handler.reply)

@@ -15,7 +15,7 @@ from imagegate.exchange import EVENT, REPLY, ImageReply, StreamEvent
 from imagegate.failures import failure, uncertain
 from imagegate.formats import Facts, inspect
 from imagegate.incoming import HOLD, EventIntake, is_plain, with_pictures
-from imagegate.pictures import HEAD, PictureSink, Reception
+from imagegate.pictures import HEAD, PictureSink, Received, Reception
 from imagegate.replies import read_document, read_object
 from imagegate.streams.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart, ScanError
 
@@ -137,13 +137,9 @@ class AnswerFromBelow:
             return self._typed
         if self._reception is not None:
             received = await self._reception.finish()
-            document = read_object(received.rest)
-            if document is None:
-                raise uncertain("The provider's reply is no valid JSON.")
-            reply = read_document(document, now=int(time.time()))
-            if not isinstance(reply, ImageReply):
-                raise uncertain("The provider's reply carries no image.")
-            return with_pictures(reply, received.pictures), ""
+            if received.pictures:
+                return _with_pictures(received), ""
+            self._held = [received.rest]  # all of it is still there
         document = read_object(b"".join(self._held))
         if document is None or "data" not in document:
             return None
@@ -240,3 +236,14 @@ class Relay:
         if self._last is not None:
             await self._pass(self._last)
         await self._pass(body, more=False)
+
+
+def _with_pictures(received: Received) -> ImageReply:
+    """Raises `UpstreamError` where what is left of a document without its pictures is no reply."""
+    document = read_object(received.rest)
+    if document is None:
+        raise uncertain("The provider's reply is no valid JSON.")
+    reply = read_document(document, now=int(time.time()))
+    if not isinstance(reply, ImageReply):
+        raise uncertain("The provider's reply carries no image.")
+    return with_pictures(reply, received.pictures)
