@@ -30,8 +30,9 @@ def nginx(folder: Path, upstream: str) -> Iterator[Server]:
     if program is None:
         raise NotInstalled("nginx: apt-get install nginx-light")
     port, config = free_port(), folder / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""  # else its worker cannot write bodies into our folder
     config.write_text(
-        f"""daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx-error.log error;
+        f"""daemon off; {user} worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx-error.log error;
 worker_rlimit_nofile 10000;
 events {{ worker_connections 8192; }}
 http {{

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,7 @@ class Form:
 
 FORMS = {
     "smallest": Form(1, 30, (1,), 1, (1,), 1, 1, 1, 1),
-    "short": Form(3, 1, (1, 16, 64, 512), ENDLESS, (500, 2000), 1000, 5, 100, 3),
+    "short": Form(3, 1, (1, 16, 64, 512), ENDLESS, (500, 2000), 1000, 3, 100, 3),
     "long": Form(9, 4, (1, 16, 64, 512), ENDLESS, (500, 2000), 1000, 60, 400, 9),
 }
 
@@ -90,6 +91,7 @@ class Run:
             return measure(asked, server, self._upstream)
         except Failed as error:
             self._table.fail(f"{asked.workload} at {asked.connections} by {server.name}: {error}")
+            servers.settle(self._upstream)
             return None
 
     def all(self, chosen: Callable[[str], bool]) -> None:
@@ -172,6 +174,8 @@ def main() -> int:
     form, only = FORMS[options.form], set(filter(None, options.only.split(",")))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers end with us
 
     def chosen(name: str) -> bool:
         return not only or name in only

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,3 +139,13 @@ def first_answer(server: Server) -> int:
     with contextlib.closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE)) as line:
         line.request("POST", WORKLOADS["W1"].path, body, headers)
         return line.getresponse().status
+
+
+def settle(provider: Server) -> None:
+    """Waits until what a client left behind is through, so that it is not taken for the next one's."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        time.sleep(3)  # longer than the provider takes in W4
+        with urllib.request.urlopen(f"{provider.url}/received", timeout=PATIENCE) as reply:
+            if json.load(reply)["requests"] == 0:
+                return

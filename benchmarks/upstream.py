@@ -101,4 +101,8 @@ async def _answer(send: Send, body: bytes) -> None:
 if __name__ == "__main__":
     import uvicorn
 
-    uvicorn.run(Provider(), port=int(sys.argv[1]), access_log=False, log_level="error", backlog=4096)
+    # Providers' front ends keep connections for a minute and more; with uvicorn's five seconds rounds would begin with
+    # connections that are just being closed, which no proxy can use and no money-safe one asks on again.
+    uvicorn.run(
+        Provider(), port=int(sys.argv[1]), access_log=False, log_level="error", backlog=4096, timeout_keep_alive=600
+    )
