@@ -590,6 +590,9 @@ def test_room_is_shared_by_processes(tmp_path: Path, clock: Clock) -> None:
     clock.ahead = 61
     with contextlib.suppress(StoreFull):
         first.prepare()  # counts beside the request
+    for thread in threading.enumerate():
+        if thread.name == "imagegate-sweep":
+            thread.join()
     with pytest.raises(StoreFull):
         put(first, bytes(1000))
     (tmp_path / key).unlink()
