@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imagegate.background import Background, SharedCall
+from imagegate.background import Background
 from imagegate.spool import Budget, Upload, UploadClosed
 
 NOT_LONG = 0.01
@@ -42,92 +42,6 @@ async def turns() -> None:
 
 def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(test)
-
-
-def test_everybody_who_waits_gets_the_one_result() -> None:
-    """The work is done once."""
-
-    async def test() -> None:
-        work, background = Work(), Background()
-        call = SharedCall(background, work())
-        waiting = [asyncio.create_task(call.result()) for _ in range(3)]
-        await turns()
-        work.may_end.set()
-        assert await asyncio.gather(*waiting) == ["a picture"] * 3
-        assert (work.runs, call.is_over, len(background)) == (1, True, 0)
-
-    run(test())
-
-
-def test_one_of_two_may_leave() -> None:
-    """The call goes on for the other one."""
-
-    async def test() -> None:
-        work = Work()
-        call = SharedCall(Background(), work())
-        first, second = asyncio.create_task(call.result()), asyncio.create_task(call.result())
-        await turns()
-        first.cancel()
-        await turns()
-        assert (first.cancelled(), work.ended) == (True, "")
-        work.may_end.set()
-        assert await second == "a picture"
-
-    run(test())
-
-
-def test_the_last_to_leave_ends_the_call() -> None:
-    """Nobody wants it any more."""
-
-    async def test() -> None:
-        work = Work()
-        call = SharedCall(Background(), work())
-        waiting = [asyncio.create_task(call.result()) for _ in range(2)]
-        await turns()
-        for waiter in waiting:
-            waiter.cancel()
-        await turns()
-        assert (work.ended, call.is_over) == ("cancelled", True)
-
-    run(test())
-
-
-def test_what_is_kept_goes_on_without_anybody() -> None:
-    """A key wants the result later, and gets it."""
-
-    async def test() -> None:
-        work = Work()
-        call = SharedCall(Background(), work())
-        call.keep()
-        waiter = asyncio.create_task(call.result())
-        await turns()
-        waiter.cancel()
-        await turns()
-        assert (work.ended, call.is_over) == ("", False)
-        work.may_end.set()
-        assert await call.result() == "a picture"
-
-    run(test())
-
-
-def test_the_error_is_everybodys() -> None:
-    """Whoever waits gets it, also afterwards; that nobody looked is no complaint of asyncio's."""
-
-    async def fail() -> None:
-        raise LookupError("no picture")
-
-    async def test() -> None:
-        complaints: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
-        call = SharedCall(Background(), fail())
-        for _ in range(2):
-            with pytest.raises(LookupError):
-                await call.result()
-        SharedCall(Background(), fail()).keep()
-        await turns()
-        assert complaints == []
-
-    run(test())
 
 
 def test_the_end_is_waited_for() -> None:

@@ -107,6 +107,12 @@ def replay_chunks(chunks: AsyncIterator[bytes], receive: Receive) -> Receive:
     return replayed
 
 
+async def receive_nothing() -> Message:
+    """A `receive` for work that goes on whoever leaves: nothing more comes, not even that the client is gone."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 def before_shutdown(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
     """A `send` for somebody else's lifespan, which is ours too: closes before the server knows that it has ended."""
 

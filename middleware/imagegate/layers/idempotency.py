@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
+from imagegate.asgi import receive_nothing
 from imagegate.events import PROGRESS_KEY
 from imagegate.idempotency import fingerprint, key_of, slot_of
 from imagegate.layers.base import Layer
@@ -57,7 +56,7 @@ class Idempotency(Layer):
                 await self._calls.mark_sent(call)
 
             watched = {**scope, SENDING: (*scope.get(SENDING, ()), mark_sent)}
-            await self.forward(watched, exchange, _nothing_more, call.recording)
+            await self.forward(watched, exchange, receive_nothing, call.recording)
 
         def leads() -> None:
             for reference in exchange.request.references:  # the call outlives the request that brought the files
@@ -74,9 +73,3 @@ class Idempotency(Layer):
             on_begin=leads,
             on_end=lambda: close_uploads(exchange.request),
         )
-
-
-async def _nothing_more() -> Message:
-    """A client that leaves is nothing to the call."""
-    await asyncio.Event().wait()
-    raise AssertionError

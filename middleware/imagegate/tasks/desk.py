@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import Any, Final
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from imagegate.asgi import send_json
+from imagegate.asgi import receive_nothing, send_json
 from imagegate.background import Background, is_cancelled, stop
 from imagegate.blobs import Blobs
 from imagegate.changes import Change
@@ -210,7 +210,7 @@ class TaskDesk:
     async def _made(self, run: Run, work: Work) -> TaskRecord | None:
         captured = Captured()
         scope = {**work.scope, PROGRESS_KEY: run.progress, SENDING: (run.sending,), TASK: run.accepted}
-        await self.forward(scope, work.exchange, _nothing_more, captured)
+        await self.forward(scope, work.exchange, receive_nothing, captured)
         if run.provider_id is not None:
             return None
         answer = captured.document()
@@ -409,12 +409,6 @@ def _tell_facts(inner: Progress, outer: Progress) -> None:
 def _without_own(changes: Sequence[Change]) -> tuple[Change, ...]:
     """What the gateway itself makes true is no change to the client's request."""
     return tuple(change for change in changes if change.field not in ("async", "response_format"))
-
-
-async def _nothing_more() -> Message:
-    """A client that leaves is nothing to a task."""
-    await asyncio.Event().wait()
-    raise AssertionError
 
 
 async def _nothing_below(scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
