@@ -13,6 +13,7 @@ import subprocess
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegate.fetch import Fetched, FetchedStream, Fetcher, FetchFailed, FetchRefused, Resolver
-from imagegate.http import AiohttpTransport, HTTPClient
+from imagegate.http import ConnectionPool, HTTPClient, Response
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +37,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 async def client() -> AsyncIterator[HTTPClient]:
     # One connection at a time: whoever forgets to close a reply waits for ever.
-    async with AiohttpTransport(limit=1) as transport:
+    async with ConnectionPool(limit=1) as transport:
         yield HTTPClient(transport=transport)
 
 
@@ -105,14 +106,14 @@ def resolving(names: dict[str, list[str]]) -> Resolver:
 
 
 @contextlib.asynccontextmanager
-async def watched() -> AsyncGenerator[tuple[HTTPClient, list[httpx.Request]], None]:
-    """A real client, and the requests that it was given to send."""
-    sent: list[httpx.Request] = []
+async def watched() -> AsyncGenerator[tuple[HTTPClient, list[httpx.URL]], None]:
+    """A real client, and the URLs that it was given to ask."""
+    sent: list[httpx.URL] = []
 
-    class Watched(AiohttpTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            sent.append(request)
-            return await super().handle_async_request(request)
+    class Watched(ConnectionPool):
+        async def send(self, method: str, url: str, *details: Any) -> Response:
+            sent.append(httpx.URL(url))
+            return await super().send(method, url, *details)
 
     async with Watched() as transport:
         yield HTTPClient(transport=transport), sent
@@ -835,7 +836,7 @@ async def test_the_certificate_is_checked_against_the_name(
     server.sni_callback = lambda connection, name, context: asked.append(name)
     async with (
         Site({"/": response()}).running(tls=server) as site,
-        AiohttpTransport(tls=trusting) as transport,
+        ConnectionPool(tls=trusting) as transport,
     ):
         resolve = resolving({"images.test": ["127.0.0.1"], "other.test": ["127.0.0.1"]})
         fetcher = Fetcher(HTTPClient(transport=transport), allow=["127.0.0.1"], resolve=resolve)
@@ -853,7 +854,7 @@ async def test_no_downgrade(authority: tuple[ssl.SSLContext, ssl.SSLContext]) ->
     server, trusting = authority
     async with Site({"/": response()}).running() as plain:
         replies = {"/": redirect(f"http://images.test:{plain.port}/")}
-        async with Site(replies).running(tls=server) as site, AiohttpTransport(tls=trusting) as transport:
+        async with Site(replies).running(tls=server) as site, ConnectionPool(tls=trusting) as transport:
             fetcher = Fetcher(
                 HTTPClient(transport=transport),
                 allow=["127.0.0.1"],

@@ -65,19 +65,19 @@ class FetchedStream:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0
-        async with contextlib.aclosing(iter_body(self._response)) as body:
+        try:
+            body = iter_body(self._response)
             while True:
-                try:
-                    async with self._deadline.running():
-                        piece = await anext(body, None)
-                except Interrupted as exc:
-                    raise FetchFailed(str(exc)) from exc
+                async with self._deadline.running():
+                    piece = await anext(body, None)
                 if piece is None:
                     return
                 size += len(piece)
                 if size > self._max_bytes:
                     raise FetchFailed(f"the file is larger than {self._max_bytes} bytes")
                 yield piece
+        except Interrupted as exc:
+            raise FetchFailed(str(exc)) from exc
 
 
 class Fetcher:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,7 +25,7 @@ from imagegate.errors import ConfigError
 from imagegate.events import Hook, Hooks
 from imagegate.forms import FormLimits
 from imagegate.gate import Gate
-from imagegate.http import HTTPClient, Timeouts, Transport
+from imagegate.http import HTTPClient, Timeouts
 from imagegate.keeping import Keeping
 from imagegate.layers import (
     Admit,
@@ -53,6 +53,9 @@ from imagegate.registry import load_adapter
 from imagegate.retry import RetryPolicy
 from imagegate.spool import Budget
 from imagegate.upstream import Upstream as Account
+
+if TYPE_CHECKING:
+    from imagegate.http import Transport
 
 
 class ImageGateway:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +12,7 @@ from starlette.types import Send
 from imagegate.errors import UpstreamError, UpstreamUncertain
 from imagegate.exchange import EVENT, ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.failures import uncertain
-from imagegate.http import BodyTooLarge, Interrupted, Response, iter_body
+from imagegate.http import Body, BodyTooLarge, Interrupted, Response, iter_body
 from imagegate.pictures import PictureSink, Reception
 from imagegate.replies import UpstreamReply, event_error
 from imagegate.streams.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
@@ -67,34 +66,41 @@ async def take(
         return None
     may_be_large = response.status_code == 200 and taker is not None and "json" in content_type
     held: list[bytes] = []
-    async with contextlib.aclosing(_bounded(response, limit)) as pieces:
-        size = 0
-        async for piece in pieces:
-            held.append(piece)
-            size += len(piece)
-            if size > HOLD and may_be_large and taker is not None:
-                if taker.relay and is_plain(held):
-                    await _relay(response, held, pieces, taker.send)
-                    return None
-                if taker.sink is not None:
-                    return await _received(response, held, pieces, taker.sink, members)
-                may_be_large = False
+    size = 0
+    pieces = _Bounded(iter_body(response), limit)
+    async for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size > HOLD and may_be_large and taker is not None:
+            if taker.relay and is_plain(held):
+                await _relay(response, held, pieces, taker.send)
+                return None
+            if taker.sink is not None:
+                return await _received(response, held, pieces, taker.sink, members)
+            may_be_large = False
     return _reply(response, b"".join(held))
 
 
 def _reply(response: Response, body: bytes, pictures: Mapping[str, Picture] | None = None) -> UpstreamReply:
-    headers = dict(response.headers)
-    return UpstreamReply(status=response.status_code, headers=headers, body=body, pictures=pictures or {})
+    return UpstreamReply(status=response.status_code, headers=response.headers, body=body, pictures=pictures or {})
 
 
-async def _bounded(response: Response, limit: int) -> AsyncGenerator[bytes]:
-    size = 0
-    async with contextlib.aclosing(iter_body(response)) as pieces:
-        async for piece in pieces:
-            size += len(piece)
-            if size > limit:
-                raise BodyTooLarge(limit)
-            yield piece
+class _Bounded:
+    """A body of so many bytes at most, beyond which reading it raises `BodyTooLarge`."""
+
+    def __init__(self, body: Body, limit: int) -> None:
+        self._body = body
+        self._limit = self._left = limit
+
+    def __aiter__(self) -> _Bounded:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._body.__anext__()
+        self._left -= len(piece)
+        if self._left < 0:
+            raise BodyTooLarge(self._limit)
+        return piece
 
 
 def is_plain(held: list[bytes]) -> bool:
@@ -246,11 +252,10 @@ async def _pass_events(response: Response, taker: Taker, *, limit: int, members:
         raise AssertionError("who takes events has a sink")
     intake = EventIntake(taker.sink, emit, members=members)
     try:
-        async with contextlib.aclosing(_bounded(response, limit)) as pieces:
-            async for piece in pieces:
-                await intake.feed(piece)
-                if intake.is_over:
-                    break  # whatever becomes of the connection
+        async for piece in _Bounded(iter_body(response), limit):
+            await intake.feed(piece)
+            if intake.is_over:
+                break  # whatever becomes of the connection
         await intake.finish()
     except UpstreamError as error:
         if passed and error.may_go_elsewhere:

@@ -4,32 +4,40 @@ What the rest of imagegate needs to know about a failed request is a single fact
 seen it? `NotSent` says no, `Interrupted` says perhaps; nothing else is raised for a failing network.
 """
 
-from imagegate.http.client import (
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from imagegate.http.client import HTTPClient, close, iter_body, read_body
+from imagegate.http.messages import (
+    CHUNK,
     DEFAULT_TIMEOUTS,
+    Body,
     BodyTooLarge,
-    HTTPClient,
     Interrupted,
     NotSent,
     Response,
     Timeouts,
-    Transport,
-    close,
-    iter_body,
-    read_body,
 )
-from imagegate.http.transport import CHUNK, AiohttpTransport
+from imagegate.http.pool import ConnectionPool
+
+if TYPE_CHECKING:
+    import httpx
+
+    Transport: TypeAlias = httpx.AsyncBaseTransport
+    """The seam: one method that sends one request. `httpx.AsyncHTTPTransport` and `httpx.MockTransport` fit."""
 
 __all__ = [
     "CHUNK",
     "DEFAULT_TIMEOUTS",
-    "AiohttpTransport",
+    "Body",
     "BodyTooLarge",
+    "ConnectionPool",
     "HTTPClient",
     "Interrupted",
     "NotSent",
     "Response",
     "Timeouts",
-    "Transport",
     "close",
     "iter_body",
     "read_body",

@@ -1,37 +1,40 @@
-"""aiohttp behind httpx's one-method seam."""
+"""Connections to other servers, by aiohttp."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
+import ipaddress
+import os
+import re
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
-import httpx
+import certifi
 from yarl import URL
+
+from imagegate.http.messages import CHUNK, Interrupted, NotSent, Response, Timeouts, joined
+from imagegate.http.why import why_not_connected
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client_proto import ResponseHandler
 
-CHUNK = 256 * 1024
-"""Bytes: no piece of a body handed out or handed to the socket is larger."""
+_SMALL: Final = 64 * 1024
+"""Bytes of a request's body that every socket takes at once, so that nobody waits for it."""
+_PLAIN_URL: Final = re.compile(r"[!-~]+")
 
 
-class AiohttpTransport(httpx.AsyncBaseTransport):
-    """aiohttp's connection pool behind httpx's one-method transport interface.
+class ConnectionPool:
+    """aiohttp's connection pool; a POST is sent once at most.
 
     `limit` bounds the requests in flight (default: none), `keepalive_expiry` is how long an idle connection
-    is kept, in seconds, and `tls` replaces the default trust store. Raises httpx's transport exceptions:
-    ConnectError, ConnectTimeout and PoolTimeout for nothing that happened after the connection was there.
+    is kept, in seconds, and `tls` replaces the default trust store.
     """
 
-    # httpx's own pool costs ten times the CPU under load. The package httpx-aiohttp (0.2.0) would do, but it
-    # maps aiohttp.ServerDisconnectedError to httpx.ConnectTimeout, and so makes a POST that the server took,
-    # and bills, look as if it had never been sent.
+    # httpx's own pool costs ten times the CPU under load.
 
     def __init__(
         self,
@@ -49,54 +52,58 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` and return when the head of the reply is there; a POST is sent once at most."""
-        timeouts: Mapping[str, float | None] = request.extensions.get("timeout", {})
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        content: bytes | AsyncIterable[bytes] | None,
+        timeouts: Timeouts,
+        sni_hostname: str | None,
+    ) -> Response:
+        """As `Sender`: returns when the head of the reply is there."""
         if self._slots is not None:
             try:
-                async with asyncio.timeout(timeouts.get("pool")):
+                async with asyncio.timeout(timeouts.pool):
                     await self._slots.acquire()
             except TimeoutError as exc:
-                raise httpx.PoolTimeout("no free connection") from exc
+                raise NotSent(f"no free connection within {timeouts.pool:g} s", timed_out=True) from exc
         try:
-            reply = await self._send(request, timeouts)
+            reply = await self._send(method, url, headers, content, timeouts, sni_hostname)
         except BaseException:
             self._release_slot()
             raise
-        reason = (reply.reason or "").encode("utf-8", "surrogateescape")
-        return httpx.Response(
-            reply.status,
-            headers=reply.raw_headers,
-            stream=_ReplyBody(reply, self._release_slot),
-            extensions={"http_version": b"HTTP/1.1", "reason_phrase": reason},
-        )
+        return Response(reply.status, joined(reply.raw_headers), _ReplyBody(reply, timeouts, self._release_slot))
 
     async def _send(
         self,
-        request: httpx.Request,
-        timeouts: Mapping[str, float | None],
+        method: str,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        content: bytes | AsyncIterable[bytes] | None,
+        timeouts: Timeouts,
+        sni_hostname: str | None,
     ) -> aiohttp.ClientResponse:
         session = self._session_of_loop()
-        body = _RequestBody.of(request, timeouts.get("write"))
-        # aiohttp would make an Authorization header of them.
-        url = request.url.copy_with(userinfo=b"") if request.url.userinfo else request.url
+        body: _RequestBody | None = None
+        data: bytes | _RequestBody | None = None
+        if isinstance(content, bytes) and len(content) <= _SMALL:
+            data = content or None
+        elif content is not None:
+            data = body = _RequestBody(content, _length(headers, content), timeouts.write)
         try:
+            target = _target(url)
             # When a kept connection turns out to be closed, aiohttp sends again by itself, but only with the
             # idempotent methods (GET, HEAD, PUT, DELETE, OPTIONS, TRACE). An error is then the second one's.
             reply = await session.request(
-                request.method,
-                URL(str(url), encoded=True),
-                headers=[
-                    (name.decode("ascii"), value.decode("latin-1"))
-                    for name, value in request.headers.raw
-                    if name.lower() != b"transfer-encoding"  # aiohttp adds it where there is no length
-                ],
-                data=body,
+                method,
+                target,
+                headers=headers,
+                data=data,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None, connect=timeouts.get("connect"), sock_read=timeouts.get("read")
-                ),
-                server_hostname=request.extensions.get("sni_hostname"),
+                timeout=_client_timeout(timeouts),
+                ssl=True if target.scheme != "https" else self._tls or _default_tls(),
+                server_hostname=sni_hostname,
             )
             if body is None or body.error is None:
                 return reply
@@ -106,7 +113,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             failure = exc
         if body is not None and body.error is not None:
             raise body.error
-        raise _as_httpx(failure) from failure
+        raise _failure(failure, timeouts) from failure
 
     def _session_of_loop(self) -> aiohttp.ClientSession:
         """Connections belong to an event loop; those of one that has ended cannot be used or closed any more."""
@@ -120,9 +127,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def _new_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=self._keepalive_expiry, ssl=self._tls or _default_tls()
-            ),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._keepalive_expiry),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
@@ -140,25 +145,52 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         if session is not None:
             await session.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _length(headers: Sequence[tuple[str, str]], content: bytes | AsyncIterable[bytes]) -> int | None:
+    """Of a body, where it is known."""
+    if isinstance(content, bytes):
+        return len(content)
+    return next((int(value) for name, value in headers if name.lower() == "content-length"), None)
+
+
+@functools.lru_cache(maxsize=256)
+def _target(url: str) -> URL:
+    """A URL that goes out as it is; what HTTP does not allow in it is escaped. Raises `aiohttp.InvalidURL`."""
+    is_plain = _PLAIN_URL.fullmatch(url) is not None
+    try:
+        target = URL(url, encoded=is_plain)
+        host, port = target.raw_host or "", target.port
+        if ":" in host:
+            ipaddress.IPv6Address(host)
+    except ValueError as exc:
+        raise aiohttp.InvalidURL(url) from exc
+    if not host or not port or not (is_plain or url.isprintable()):
+        raise aiohttp.InvalidURL(url)
+    # aiohttp would make an Authorization header of credentials.
+    return target.with_user(None) if "@" in target.raw_authority else target
+
+
+@functools.lru_cache(maxsize=64)
+def _client_timeout(timeouts: Timeouts) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_read=timeouts.read)
+
 
 class _RequestBody(aiohttp.Payload):
     """A request's body, written in bounded pieces, each within the write timeout that aiohttp lacks."""
 
-    def __init__(self, chunks: AsyncIterable[bytes], length: int | None, timeout: float | None) -> None:
-        super().__init__(chunks)
+    def __init__(self, content: bytes | AsyncIterable[bytes], length: int | None, timeout: float) -> None:
+        super().__init__(content)
         self._length = length
+        self._size = length
         self._timeout = timeout
         self.error: Exception | None = None
         """What went wrong on our side of the connection; aiohttp hides it in an error of its own."""
-
-    @classmethod
-    def of(cls, request: httpx.Request, timeout: float | None) -> _RequestBody | None:
-        with contextlib.suppress(httpx.RequestNotRead):
-            if not request.content:
-                return None
-        length = request.headers.get("content-length")
-        stream = cast("httpx.AsyncByteStream", request.stream)
-        return cls(stream, None if length is None else int(length), timeout)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         raise AssertionError("aiohttp never asks for text")
@@ -172,11 +204,15 @@ class _RequestBody(aiohttp.Payload):
             await self._in_time(writer.write(piece))
         if self._length is not None and written != self._length:
             # aiohttp would leave the server waiting for the rest, or for the next request.
-            self.error = httpx.LocalProtocolError("the body is not as long as its content-length")
+            self.error = Interrupted("the request is not as long as announced")
             raise self.error
         await self._in_time(writer.drain())
 
     async def _pieces(self) -> AsyncIterator[bytes | memoryview]:
+        if isinstance(self._value, bytes):
+            for start in range(0, len(self._value), CHUNK):
+                yield memoryview(self._value)[start : start + CHUNK]
+            return
         try:
             async for chunk in self._value:
                 if len(chunk) <= CHUNK:
@@ -193,15 +229,16 @@ class _RequestBody(aiohttp.Payload):
             async with asyncio.timeout(self._timeout):
                 await step
         except TimeoutError:
-            self.error = httpx.WriteTimeout("the server reads no more")
+            self.error = Interrupted(f"the server took no more of the request for {self._timeout:g} s", timed_out=True)
             raise
 
 
-class _ReplyBody(httpx.AsyncByteStream):
+class _ReplyBody:
     """A reply's body, in pieces as they come; closing it early drops the connection."""
 
-    def __init__(self, reply: aiohttp.ClientResponse, on_close: Callable[[], None]) -> None:
+    def __init__(self, reply: aiohttp.ClientResponse, timeouts: Timeouts, on_close: Callable[[], None]) -> None:
         self._reply = reply
+        self._timeouts = timeouts
         self._on_close = on_close
         connection = reply.connection  # None once the whole body is in
         self._protocol: ResponseHandler | None = connection.protocol if connection else None
@@ -225,7 +262,7 @@ class _ReplyBody(httpx.AsyncByteStream):
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("connection lost"))
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> _ReplyBody:
         return self
 
     async def __anext__(self) -> bytes:
@@ -236,11 +273,11 @@ class _ReplyBody(httpx.AsyncByteStream):
             else:
                 piece = await content.read(CHUNK)  # puts small chunks together
         except Exception as exc:
-            raise _as_httpx(exc) from exc
+            raise _failure(exc, self._timeouts, in_body=True) from exc
         if piece:
             return piece
         if self._is_cut_off():
-            raise httpx.ReadError("connection reset")
+            raise Interrupted("connection closed before the reply was complete")
         raise StopAsyncIteration
 
     def _is_cut_off(self) -> bool:
@@ -266,27 +303,31 @@ def _note_exception(lost: asyncio.Future[None]) -> None:
         lost.exception()
 
 
-def _as_httpx(exc: Exception) -> httpx.TransportError:
-    """Map an exception of aiohttp. Only those that its connector raises may say that nothing was sent."""
+def _failure(exc: Exception, timeouts: Timeouts, *, in_body: bool = False) -> NotSent | Interrupted:
+    """Maps an exception of aiohttp. Only those that its connector raises may say that nothing was sent."""
     match exc:
         case aiohttp.ConnectionTimeoutError():
-            return httpx.ConnectTimeout("no connection in time")
+            return NotSent(f"no connection within {timeouts.connect:g} s", timed_out=True)
         case aiohttp.ClientConnectorError() | UnicodeError():  # the latter: a host name that DNS cannot hold
-            return httpx.ConnectError("cannot connect")
+            return NotSent(why_not_connected(exc))
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return httpx.UnsupportedProtocol("not a valid http or https URL")
+            return NotSent("not a valid http or https URL")
+        case TimeoutError() if in_body:
+            return Interrupted(f"the reply stopped for {timeouts.read:g} s", timed_out=True)
         case TimeoutError():
-            return httpx.ReadTimeout("no data in time")
+            return Interrupted(f"no reply within {timeouts.read:g} s", timed_out=True)
         case aiohttp.ClientResponseError():
-            return httpx.RemoteProtocolError("the reply is not valid HTTP")
+            return Interrupted("the reply is not valid HTTP")
+        case _ if in_body:
+            return Interrupted("connection closed before the reply was complete")
         case _:
-            return httpx.ReadError("the connection was closed")
+            return Interrupted("connection closed without a reply")
 
 
 @functools.cache
 def _default_tls() -> ssl.SSLContext:
     """The authorities of certifi or SSL_CERT_FILE, and those of the machine; loaded once, it takes long."""
-    context = httpx.create_ssl_context()
+    context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
     context.load_default_certs()
     context.set_alpn_protocols(["http/1.1"])
     return context

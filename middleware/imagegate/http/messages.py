@@ -1,0 +1,114 @@
+"""What goes out and what comes back, and the two things that can go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Mapping, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+CHUNK: Final = 256 * 1024
+"""Bytes: no piece of a body handed out or handed to the socket is larger."""
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """How long to wait for each part of a request, in seconds.
+
+    `connect` covers name lookup, TCP and TLS; `read` the wait for the reply's head and between two pieces of
+    its body; `write` one piece of the request's body; `pool` the wait for a free connection.
+    """
+
+    connect: float = 10.0
+    read: float = 300.0
+    write: float = 60.0
+    pool: float = 10.0
+
+
+DEFAULT_TIMEOUTS: Final = Timeouts()
+
+
+class NotSent(Exception):
+    """The request certainly never reached the server, so sending it elsewhere costs nothing.
+
+    `timed_out` tells waiting in vain from being turned away. The text names no host and no address.
+    """
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+class Interrupted(Exception):
+    """The request may have reached the server, and the whole reply did not come back.
+
+    `timed_out` tells silence from a broken connection or reply. The text names no host and no address.
+    """
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+class BodyTooLarge(Exception):
+    """The body is larger than the reader allows; `limit` is that size in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the reply is larger than {limit} bytes")
+        self.limit = limit
+
+
+class Body(Protocol):
+    """A reply's body in pieces of at most `CHUNK` bytes, as they come. Reading it raises `Interrupted`."""
+
+    def __aiter__(self) -> Body: ...
+
+    async def __anext__(self) -> bytes: ...
+
+    async def aclose(self) -> None:
+        """Gives the connection back; drops it where something is left unread."""
+        ...
+
+
+class Response:
+    """A streamed reply: status and headers are there, the body is read by the holder, who closes it."""
+
+    __slots__ = ("body", "headers", "is_closed", "status_code")
+
+    def __init__(self, status_code: int, headers: Mapping[str, str], body: Body) -> None:
+        self.status_code = status_code
+        self.headers = headers
+        """Names in lower case; values of the same name are joined by a comma."""
+        self.body = body
+        self.is_closed = False
+
+    async def aclose(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            await self.body.aclose()
+
+
+class Sender(Protocol):
+    """Sends single requests. Raises `NotSent` and `Interrupted`."""
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[tuple[str, str]],
+        content: bytes | AsyncIterable[bytes] | None,
+        timeouts: Timeouts,
+        sni_hostname: str | None,
+    ) -> Response: ...
+
+    async def aclose(self) -> None:
+        """Closes every connection, also those in use."""
+        ...
+
+
+def joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """A reply's header as `Response` has it."""
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        fields[key] = f"{fields[key]}, {text}" if key in fields else text
+    return fields
