@@ -36,20 +36,21 @@ class Rig:
         self.gate = Gate(breaker, changed=self.states.append, clock=lambda: self.now, **limits)
 
     async def ask(self, error: BaseException | None = None, *, patience: float = 0.0) -> None:
-        async with self.gate.passing(self.progress, patience=patience, until=None):
+        async def work() -> None:
             if error is not None:
                 raise error
+
+        await self.gate.run(work, self.progress, patience=patience, until=None)
 
     async def hold(self, patience: float = 0.0) -> asyncio.Event:
         """A request that is in flight until the event is set."""
         event, begun = asyncio.Event(), asyncio.Event()
 
         async def held() -> None:
-            async with self.gate.passing(self.progress, patience=patience, until=None):
-                begun.set()
-                await event.wait()
+            begun.set()
+            await event.wait()
 
-        self.task = asyncio.create_task(held())
+        self.task = asyncio.create_task(self.gate.run(held, self.progress, patience=patience, until=None))
         await begun.wait()
         return event
 
@@ -233,11 +234,10 @@ def test_the_breaker_may_open_while_one_waits() -> None:
         release = asyncio.Event()
 
         async def fail() -> None:
-            async with rig.gate.passing(rig.progress, patience=0, until=None):
-                await release.wait()
-                raise UpstreamUncertain("Cut.")
+            await release.wait()
+            raise UpstreamUncertain("Cut.")
 
-        failing = asyncio.create_task(fail())
+        failing = asyncio.create_task(rig.gate.run(fail, rig.progress, patience=0, until=None))
         await asyncio.sleep(0)
         waiting = asyncio.create_task(rig.ask(patience=LONG))
         await asyncio.sleep(0)
@@ -271,9 +271,12 @@ def test_a_slow_client_is_no_failure_of_the_provider(is_whole: bool) -> None:
     async def test() -> None:
         rig = Rig(failures=1)
         files = Live(is_whole)
+
+        async def fail() -> None:
+            raise UpstreamUncertain("Cut.")
+
         with pytest.raises(UpstreamUncertain):
-            async with rig.gate.passing(rig.progress, patience=0, until=None, live=files):
-                raise UpstreamUncertain("Cut.")
+            await rig.gate.run(fail, rig.progress, patience=0, until=None, live=files)
         assert (["open"] if is_whole else []) == rig.states
 
     run(test())
@@ -296,13 +299,12 @@ def test_the_deadline(was_sent: bool) -> None:
         rig = Rig(failures=1)
 
         async def ask() -> None:
-            async with rig.gate.passing(rig.progress, patience=0, until=asyncio.get_running_loop().time()):
-                rig.progress.attempts += was_sent
-                rig.progress.upstream_task_id = "task-7"
-                await asyncio.sleep(LONG)
+            rig.progress.attempts += was_sent
+            rig.progress.upstream_task_id = "task-7"
+            await asyncio.sleep(LONG)
 
         with pytest.raises(UpstreamUncertain if was_sent else UpstreamUnavailable) as caught:
-            await ask()
+            await rig.gate.run(ask, rig.progress, patience=0, until=asyncio.get_running_loop().time())
         assert caught.value.status == 504
         assert ((b"x-should-retry", b"false") in caught.value.headers) is was_sent
         assert ("upstream_task_id" in caught.value.details) is was_sent

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, Awaitable, Sequence
 
 import msgspec
 from starlette.types import Message, Send
@@ -49,15 +48,14 @@ class ClientAnswer:
         """Whether anything may follow: the answer has not ended, and we did not stop amid an event or a document."""
         return not (self._has_ended or self._is_amid)
 
-    @asynccontextmanager
-    async def alive(self) -> AsyncGenerator[None]:
-        """Sends signs of life while the block runs."""
+    async def keep_alive(self, work: Awaitable[None]) -> None:
+        """Awaits `work`, and sends signs of life meanwhile."""
         if self._heartbeat is None:
-            yield
+            await work
             return
         beating = asyncio.create_task(self._beat(self._heartbeat))
         try:
-            yield
+            await work
         finally:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)

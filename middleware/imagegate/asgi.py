@@ -30,7 +30,10 @@ def route_path(scope: Scope) -> str:
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first header called `name` (lower case)."""
-    return next((value for key, value in scope["headers"] if key == name), None)
+    for key, value in scope["headers"]:
+        if key == name:
+            return value  # type: ignore[no-any-return]
+    return None
 
 
 def without_headers(headers: Headers, *names: bytes) -> list[tuple[bytes, bytes]]:

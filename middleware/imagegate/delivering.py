@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 
 from starlette.types import Scope, Send
 
@@ -26,7 +27,7 @@ class Delivering:
 
     Args:
         form: in which the client wants pictures.
-        public_url: of the store.
+        public_url: gives that of the store.
     """
 
     def __init__(
@@ -37,13 +38,13 @@ class Delivering:
         *,
         form: Form,
         scope: Scope,
-        public_url: str,
+        public_url: Callable[[], str],
     ) -> None:
         self._delivery = delivery
         self._answer = answer
         self._exchange = exchange
         self._form: Form = form
-        self._public_url = public_url
+        self._find_public_url = public_url
         self._progress: Progress = scope[PROGRESS_KEY]
         self._streamed = exchange.request.fields.get("stream") is True
         self._sink = delivery.sink(form)
@@ -66,14 +67,18 @@ class Delivering:
             asked=self._exchange.request.n,
         )
         try:
-            async with self._answer.alive():
-                await self._run(forward, below, relay=relay)
+            await self._answer.keep_alive(self._run(forward, below, relay=relay))
         finally:
             # After a whole answer nothing here waits: a client that hangs up then has not left early.
             try:
                 await below.close()
             finally:
                 await self._sink.close(self._kept)
+
+    @cached_property
+    def _public_url(self) -> str:
+        """Of the store; "" where no picture becomes a link."""
+        return self._find_public_url() if self._form == "url" else ""
 
     async def _run(self, forward: Forward, below: AnswerFromBelow, *, relay: bool) -> None:
         try:
@@ -82,7 +87,7 @@ class Delivering:
         except ImagegateError as error:
             if isinstance(error, UpstreamError) and error.made:
                 self._kept += [image.picture for image in error.made if image.picture is not None]
-                await self._delivery.list_made(error, public_url=self._public_url, sink=self._sink)
+                await self._delivery.list_made(error, public_url=self._find_public_url(), sink=self._sink)
             if isinstance(error, (StorageError, FetchError)) and self._progress.attempts:
                 # The pictures are paid for: the official SDKs must not ask again by themselves.
                 error.headers.append((b"x-should-retry", b"false"))

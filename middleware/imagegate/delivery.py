@@ -232,14 +232,14 @@ class Delivery:
 
 async def _all(convert: _Convert, images: Collection[ReplyImage]) -> list[ReplyImage]:
     """All results, a few at a time; or the first failure, after everything has come to an end."""
+    if len(images) == 1:
+        return [await convert(image) for image in images]
     places = asyncio.Semaphore(_AT_ONCE)
 
     async def in_turn(image: ReplyImage) -> ReplyImage:
         async with places:
             return await convert(image)
 
-    if len(images) == 1:
-        return [await convert(image) for image in images]
     results = await asyncio.gather(*map(in_turn, images), return_exceptions=True)
     if failure := next((result for result in results if isinstance(result, BaseException)), None):
         raise failure

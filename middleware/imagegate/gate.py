@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from math import ceil
 from typing import Final
 
@@ -15,6 +15,8 @@ from imagegate.events import BreakerState, Progress
 from imagegate.exchange import LiveFiles
 from imagegate.failures import uncertain
 from imagegate.rate_limit import RateLimit
+
+Work = Callable[[], Awaitable[None]]
 
 _SOON: Final = 1.0
 """Seconds: when a place may be free that nobody can foresee."""
@@ -48,13 +50,19 @@ class Gate:
         self._changed = changed
         self._clock = clock
 
-    @asynccontextmanager
-    async def passing(
-        self, progress: Progress, *, patience: float, until: float | None, live: LiveFiles | None = None
-    ) -> AsyncGenerator[None]:
-        """Round one request to the upstream.
+    async def run(
+        self,
+        work: Work,
+        progress: Progress,
+        *,
+        patience: float,
+        until: float | None,
+        live: LiveFiles | None = None,
+    ) -> None:
+        """Lets one request to the upstream through.
 
         Args:
+            work: is the request.
             progress: gets the time that was spent waiting.
             patience: seconds to wait for a place and a turn.
             until: by the event loop's clock, when the request must be over; None: never.
@@ -64,16 +72,18 @@ class Gate:
             UpstreamUnavailable: it may not be asked now.
             UpstreamUncertain: it had been asked when the time was over.
         """
-        if self._breaker.is_shut(self._clock()):
+        queued_at = self._clock()
+        if self._breaker.is_shut(queued_at):
             raise self._shut()
-        queued_at, has_passed = self._clock(), False
+        if self._places is None and self._rate is None:
+            await self._permitted(work, progress, until, live)
+            return
+        has_passed = False
         try:
             async with self._place(patience), self._turn(queued_at + patience):
                 progress.queue_seconds += self._clock() - queued_at
                 has_passed = True
-                with self._permit(live):
-                    async with _deadline(progress, until):
-                        yield
+                await self._permitted(work, progress, until, live)
         finally:
             if not has_passed:
                 progress.queue_seconds += self._clock() - queued_at
@@ -100,9 +110,8 @@ class Gate:
                 rate.give_back(turn)
             raise
 
-    @contextmanager
-    def _permit(self, live: LiveFiles | None) -> Generator[None]:
-        """The breaker's, given back with what was learnt."""
+    async def _permitted(self, work: Work, progress: Progress, until: float | None, live: LiveFiles | None) -> None:
+        """With a permit of the breaker's, which is given back with what was learnt."""
         before = self._breaker.state
         permit = self._breaker.enter(self._clock())
         if permit is None:
@@ -110,7 +119,10 @@ class Gate:
         self._tell(before)
         worked: bool | None = None
         try:
-            yield
+            if until is None:
+                await work()
+            else:
+                await _in_time(work, progress, until)
             worked = True
         except UpstreamError as error:
             if (live is None or live.is_whole) and (error.blames_upstream or not error.nothing_sent):
@@ -147,13 +159,12 @@ async def _place(places: asyncio.Semaphore, patience: float) -> AsyncGenerator[N
         places.release()
 
 
-@asynccontextmanager
-async def _deadline(progress: Progress, until: float | None) -> AsyncGenerator[None]:
+async def _in_time(work: Work, progress: Progress, until: float) -> None:
     sent = progress.attempts
     limit = asyncio.timeout_at(until)
     try:
         async with limit:
-            yield
+            await work()
     except TimeoutError:
         if not limit.expired():
             raise

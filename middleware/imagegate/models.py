@@ -27,7 +27,7 @@ class Models(Layer):
         if scope["method"] == "GET":
             await send_json(send, 200, self._body)
         else:
-            await self.app(scope, receive, send)
+            await self.down(scope, receive, send)
 
 
 def model_list(catalog: Catalog) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from time import perf_counter
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +20,8 @@ from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply, ImageRequ
 from imagegate.paid_post import SENDING, TASK, Sending
 from imagegate.reading import read_exchange
 
+Work = Coroutine[Any, Any, None]
+"""What a layer hands on: it must be awaited."""
 Endpoint = Literal["generations", "edits", "variations", "models", "tasks"]
 
 _OURS: Final = (PROGRESS_KEY, SCOPE_KEY, SENDING, TASK)
@@ -66,6 +68,7 @@ class Layer:
     def __init__(self, app: ASGIApp, *, prefix: str = "/v1") -> None:
         self.app = app
         self.prefix = prefix
+        self._layer_below = app.handle if isinstance(app, Layer) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -85,21 +88,26 @@ class Layer:
 
     async def exchange(self, scope: Scope, receive: Receive) -> Exchange:
         """The parsed request; read here where no layer above has done so."""
-        if exchange := scope.get(SCOPE_KEY):
-            return exchange  # type: ignore[no-any-return]
-        return await read_exchange(scope, receive)
+        exchange: Exchange | None = scope.get(SCOPE_KEY)
+        return exchange or await read_exchange(scope, receive)
 
-    async def down(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def down(self, scope: Scope, receive: Receive, send: Send) -> Work:
         """Hands on untouched. An application that is no layer gets no trace of us: it may hold a gateway of its own."""
-        if not isinstance(self.app, Layer):
-            scope = {name: value for name, value in scope.items() if name not in _OURS}
+        if self._layer_below is not None:
+            return self._layer_below(scope, receive, send)
+        return self._down({name: value for name, value in scope.items() if name not in _OURS}, receive, send)
+
+    async def _down(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
 
-    async def forward(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
+    def forward(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
         """Hands on: to a layer as it is, to anybody else's application as the bytes of a request."""
-        if isinstance(self.app, Layer):
-            await self.app({**scope, SCOPE_KEY: exchange}, receive, send)
-        elif exchange.explain:
+        if self._layer_below is not None:
+            return self._layer_below({**scope, SCOPE_KEY: exchange}, receive, send)
+        return self._forward_bytes(scope, exchange, receive, send)
+
+    async def _forward_bytes(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
+        if exchange.explain:
             await send_json(send, 200, _explanation(scope, exchange))
         else:
             for tell in scope.get(SENDING, ()):  # nobody below will say when it is sent

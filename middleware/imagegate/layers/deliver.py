@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from msgspec import structs
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,7 +13,7 @@ from imagegate.asgi import before_shutdown, without_headers
 from imagegate.config import DeliveryConfig
 from imagegate.delivering import Delivering
 from imagegate.delivery import Delivery, Form, wanted_form
-from imagegate.exchange import REPLY
+from imagegate.exchange import REPLY, SCOPE_KEY, Exchange
 from imagegate.http import HTTPClient
 from imagegate.layers.base import Layer
 from imagegate.picture_service import PictureService
@@ -88,7 +89,7 @@ class Deliver(Layer):
             await self._client.aclose()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         if exchange.explain:
             await self.forward(scope, exchange, receive, send)
             return
@@ -103,7 +104,7 @@ class Deliver(Layer):
             exchange,
             form=wanted_form(fields.get("response_format"), exchange.public_model, self._default),
             scope=scope,
-            public_url=self._public_url(scope),
+            public_url=partial(self._public_url, scope),
         )
         await work.run(lambda extension, below: self.forward(_announcing(scope, extension), exchange, receive, below))
 

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.catalog import find_contract
 from imagegate.contract import Contracts, load_contracts
 from imagegate.events import PROGRESS_KEY, Progress
+from imagegate.exchange import SCOPE_KEY, Exchange
 from imagegate.fit import Policy, fit
 from imagegate.layers.base import Layer
 from imagegate.paid_post import TASK
@@ -41,7 +42,7 @@ class Fit(Layer):
         self._tolerance = tolerance
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         progress: Progress = scope[PROGRESS_KEY]
         model = exchange.request.model
         contract = exchange.target.contract if exchange.target else find_contract(self._contracts, model)

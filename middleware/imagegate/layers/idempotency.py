@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi import receive_nothing
 from imagegate.events import PROGRESS_KEY
+from imagegate.exchange import SCOPE_KEY, Exchange
 from imagegate.idempotency import fingerprint, key_of, slot_of
 from imagegate.layers.base import Layer
 from imagegate.paid_post import SENDING, Sending
@@ -42,7 +43,7 @@ class Idempotency(Layer):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = key_of(scope)
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         if exchange.explain or (key is None and not self._derive):
             await self.forward(scope, exchange, receive, send)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,6 +28,8 @@ from imagegate.reading import (
 )
 from imagegate.spool import Budget, UploadClosed, default_budget
 
+_WATCHED_AFTER: Final = 0.05
+"""Seconds that work may take before somebody looks whether its client is still there."""
 SMALLEST_LIVE_FORM = 8 * 1024 * 1024
 """Bytes. A smaller form, or one of unknown length, is read and checked whole before anything is sent."""
 
@@ -137,6 +140,7 @@ async def while_connected(work: Awaitable[None], receive: Receive) -> None:
     """
     task = asyncio.current_task()
     left = False
+    watcher: asyncio.Task[None] | None = None
 
     async def watch() -> None:
         nonlocal left
@@ -146,7 +150,13 @@ async def while_connected(work: Awaitable[None], receive: Receive) -> None:
         if task is not None:
             task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    def start() -> None:
+        nonlocal watcher
+        watcher = asyncio.create_task(watch())
+
+    timer = asyncio.get_running_loop().call_later(
+        _WATCHED_AFTER, start
+    )  # a task costs more than most of a short answer
     try:
         await work
     except asyncio.CancelledError:
@@ -154,4 +164,6 @@ async def while_connected(work: Awaitable[None], receive: Receive) -> None:
             raise ClientDisconnected from None
         raise
     finally:
-        watcher.cancel()
+        timer.cancel()
+        if watcher is not None:
+            watcher.cancel()

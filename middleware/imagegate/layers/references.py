@@ -13,7 +13,7 @@ from imagegate.changes import Change
 from imagegate.contract import ReferenceForm, ReferenceRule
 from imagegate.errors import RequestError
 from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import Exchange, FileID, ImageRequest, Link, Reference
+from imagegate.exchange import SCOPE_KEY, Exchange, FileID, ImageRequest, Link, Reference
 from imagegate.layers.base import Layer
 from imagegate.live import LiveForm
 from imagegate.masks import white_on_black
@@ -37,7 +37,7 @@ class References(Layer):
         self._bridge = bridge
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         opened: list[Upload] = []
         try:
             work = _Converting(self._bridge, scope, exchange, opened)

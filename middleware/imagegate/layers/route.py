@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,7 +14,7 @@ from imagegate.catalog import Catalog, addressed, model_change
 from imagegate.changes import Change
 from imagegate.errors import ImagegateError, RequestError
 from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import REPLY, Exchange, ImageReply, Target
+from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply, Target
 from imagegate.failures import uncertain
 from imagegate.fanout import merge, shares, with_n, without_stream
 from imagegate.gate import Gate
@@ -62,7 +63,7 @@ class Route(Layer):
         self._deadline = deadline
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         progress: Progress = scope[PROGRESS_KEY]
         now = asyncio.get_running_loop().time
         model = exchange.request.model
@@ -72,7 +73,8 @@ class Route(Layer):
         answer = _Answer(send)
         last: int | None = None
         while attempt := attempts.next(now()):
-            await asyncio.sleep(attempt.pause)
+            if attempt.pause > 0:
+                await asyncio.sleep(attempt.pause)
             progress.fallbacks += last not in (None, attempt.place)
             progress.retries += attempt.is_retry
             if attempt.is_retry and exchange.request.live is not None:
@@ -149,8 +151,8 @@ class Route(Layer):
     async def _pass(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
         gate = self._gates.get(exchange.target.upstream, _OPEN) if exchange.target else _OPEN
         live = exchange.request.live
-        async with gate.passing(scope[PROGRESS_KEY], patience=attempt.patience, until=attempt.until, live=live):
-            await self.forward(scope, exchange, receive, send)
+        work = partial(self.forward, scope, exchange, receive, send)
+        await gate.run(work, scope[PROGRESS_KEY], patience=attempt.patience, until=attempt.until, live=live)
 
 
 class _Answer:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.asgi import header, send_json
 from imagegate.errors import RequestError
 from imagegate.events import PROGRESS_KEY, Progress
+from imagegate.exchange import SCOPE_KEY, Exchange
 from imagegate.layers.base import Layer, task_id_of
 from imagegate.tasks.base import TaskNotFound
 from imagegate.tasks.desk import TaskDesk
@@ -31,7 +32,7 @@ class Tasks(Layer):
         desk.forward = self.forward
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         fields = exchange.request.fields
         wants_task = fields.get("async")
         if "callback_url" in fields and not wants_task:
@@ -65,7 +66,7 @@ class TaskEndpoints(Layer):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
         if progress.endpoint != "tasks":
-            await self.app(scope, receive, send)
+            await self.down(scope, receive, send)
             return
         text = task_id_of(scope, self.prefix) or ""
         authorization = (header(scope, b"authorization") or b"").decode("latin-1") or None
