@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -12,88 +12,115 @@ from imagegate.exchange import FileID, ImageRequest, Link, Reference
 
 SMALL_ANSWER: Final = 64 * 1024
 """Bytes: an answer with links, or an error."""
+_SMALL_BODY: Final = 8 * 1024
+"""Bytes of a request that is put by as it is."""
 _LONGEST_TEXT: Final = 4000
 """Characters of one value."""
 _LONGEST_LIST: Final = 64
 
 
 class Capture:
-    """The words of one exchange.
+    """The words of one exchange. What is small is put by as it is, and read where somebody wants to see it.
 
     Args:
         most: bytes of the answer that are kept; a longer one is not kept at all.
     """
 
     def __init__(self, *, most: int = SMALL_ANSWER) -> None:
-        self.prompt = ""
-        self.asked: dict[str, Any] = {}
-        """Members of the request as the client wrote them, without prompt; long values are cut."""
-        self.sent: list[dict[str, Any]] = []
-        """For each POST: ``upstream``, ``path`` and ``body``."""
+        self._fields: Mapping[str, Any] = {}
+        self._files: dict[str, Any] = {}
+        self._sent: list[tuple[str, str, Any]] = []
         self._most = most
-        self._answer: bytearray | None = bytearray()
+        self._answer: list[bytes] = []
+        self.size = 0
+        """Bytes of the answer that are held."""
 
     def ask(self, request: ImageRequest) -> None:
         """Notes the client's request."""
-        fields = {name: value for name, value in request.fields.items() if name != "prompt"}
-        self.prompt = shown(request.fields.get("prompt", ""))
-        self.asked = shown(fields)
+        is_small = request.body is not None and len(request.body) <= _SMALL_BODY
+        self._fields = request.fields if is_small else shown(request.fields)
         if request.images:
             images = [_reference(image) for image in request.images]
-            self.asked["image"] = images if len(images) > 1 else images[0]
+            self._files["image"] = images if len(images) > 1 else images[0]
         if request.mask is not None:
-            self.asked["mask"] = _reference(request.mask)
+            self._files["mask"] = _reference(request.mask)
+
+    @property
+    def prompt(self) -> str:
+        """Of the request; what is long is cut."""
+        prompt: str = shown(self._fields.get("prompt", ""))
+        return prompt
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Members of the request as the client wrote them, without prompt; long values are cut."""
+        return {**{name: shown(value) for name, value in self._fields.items() if name != "prompt"}, **self._files}
 
     def send(self, upstream: str, request: UpstreamRequest) -> None:
         """Notes what a provider is sent, but for headers: those hold keys."""
+        if len(self._sent) >= _LONGEST_LIST:
+            return
         body: Any = {}
         if request.parts:
             body = _members(request.parts)
         elif request.body:
-            body = shown(msgspec.json.decode(request.body))
-        if len(self.sent) < _LONGEST_LIST:
-            self.sent.append({"upstream": upstream, "path": request.path, "body": body})
+            body = request.body if len(request.body) <= _SMALL_BODY else shown(msgspec.json.decode(request.body))
+        self._sent.append((upstream, request.path, body))
+
+    @property
+    def sent(self) -> list[dict[str, Any]]:
+        """For each POST: ``upstream``, ``path`` and ``body``."""
+        return [
+            {
+                "upstream": upstream,
+                "path": path,
+                "body": shown(msgspec.json.decode(body)) if isinstance(body, bytes) else body,
+            }
+            for upstream, path, body in self._sent
+        ]
 
     def answer(self, chunk: bytes) -> None:
         """Notes a piece of the answer's body."""
-        if self._answer is None:
-            return
-        if len(self._answer) + len(chunk) > self._most:
-            self._answer = None
+        if self.size + len(chunk) > self._most:
+            self.forget_answer()
+            self._most = 0
         else:
-            self._answer += chunk
+            self.size += len(chunk)
+            self._answer.append(chunk)
+
+    def answered(self) -> bytes:
+        """The answer's body; empty where it was not kept."""
+        return b"".join(self._answer)
 
     def forget_answer(self) -> None:
         """For those who hold on to a record: its answer may be large."""
-        self._answer = None
-
-    @property
-    def size(self) -> int:
-        """Bytes of the answer that are held."""
-        return len(self._answer or b"")
-
-    def documents(self) -> list[Mapping[str, Any]]:
-        """The JSON objects of the answer: its body, or the data of its events. Empty where it was not kept."""
-        body = bytes(self._answer or b"")
-        if body.lstrip()[:1] == b"{":
-            lines = [body]
-        else:
-            lines = [line[5:] for line in body.splitlines() if line.startswith(b"data:")]
-        return list(_objects(lines))
-
-    def pictures(self) -> list[Mapping[str, Any]]:
-        """Members ``url`` or ``b64_json`` of each picture that was delivered; partial ones of a stream are none."""
-        found: list[Mapping[str, Any]] = []
-        for document in self.documents():
-            data = document.get("data")
-            candidates = data if isinstance(data, list) else [document]
-            if "partial_image_index" not in document:
-                found += [item for item in candidates if isinstance(item, Mapping) and _has_picture(item)]
-        return found
+        self._answer.clear()
+        self.size = 0
 
     def links(self) -> list[str]:
         """Of pictures that were delivered."""
-        return [picture["url"] for picture in self.pictures() if isinstance(picture.get("url"), str)]
+        found = pictures_in(documents_of(self.answered()))
+        return [picture["url"] for picture in found if isinstance(picture.get("url"), str)]
+
+
+def documents_of(answer: bytes) -> list[Mapping[str, Any]]:
+    """The JSON objects of an answer: its body, or the data of its events."""
+    if answer.lstrip()[:1] == b"{":
+        lines = [answer]
+    else:
+        lines = [line[5:] for line in answer.splitlines() if line.startswith(b"data:")]
+    return list(_objects(lines))
+
+
+def pictures_in(documents: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Members ``url`` or ``b64_json`` of each picture that was delivered; partial ones of a stream are none."""
+    found: list[Mapping[str, Any]] = []
+    for document in documents:
+        data = document.get("data")
+        candidates = data if isinstance(data, list) else [document]
+        if "partial_image_index" not in document:
+            found += [item for item in candidates if isinstance(item, Mapping) and _has_picture(item)]
+    return found
 
 
 def _objects(lines: list[bytes]) -> Iterator[Mapping[str, Any]]:

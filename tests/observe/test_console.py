@@ -17,7 +17,7 @@ from tests.asgi_lint import Lint
 from tests.observe.support import BASE64, PICTURE
 
 from imagegate.adapter import FilePart, TextPart, UpstreamRequest
-from imagegate.capture import Capture, shown
+from imagegate.capture import Capture, documents_of, pictures_in, shown
 from imagegate.config import ConsoleConfig
 from imagegate.config_file import parse_config
 from imagegate.console import Console, page, policy
@@ -282,7 +282,7 @@ def test_what_is_taken_down_of_a_stream() -> None:
     capture.answer(b": alive\n\n")
     capture.answer(b'event: a\ndata: {"b64_json": "AAAA", "partial_image_index": 0}\n\n')
     capture.answer(b'data: {"url": "https://x/1.png", "usage": {}}\n\ndata: [DONE]\n\ndata: 5\n\n')
-    assert capture.pictures() == [{"url": "https://x/1.png", "usage": {}}]
+    assert pictures_in(documents_of(capture.answered())) == [{"url": "https://x/1.png", "usage": {}}]
     assert capture.links() == ["https://x/1.png"]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
-from imagegate.capture import Capture
+from imagegate.capture import Capture, documents_of, pictures_in
 from imagegate.console.thumbnails import Thumbnail
 from imagegate.events import ExchangeRecord
 
@@ -31,16 +32,38 @@ class Picture:
 
 
 class Entry:
-    """One exchange, as the page gets it, and its pictures."""
-
-    __slots__ = ("key_name", "number", "pictures", "shown")
+    """One exchange: as it was recorded, until somebody looks at it."""
 
     def __init__(self, number: int, record: ExchangeRecord) -> None:
         capture: Capture = record.capture
         self.number = number
         self.key_name = record.key_name
-        self.pictures = [_picture(item) for item in capture.pictures()] if record.status < 400 else []
-        self.shown = _shown(number, record, capture, self.pictures)
+        self._record = record
+        self._ended = time.time()
+        self._answer = capture.answered()
+
+    @cached_property
+    def pictures(self) -> list[Picture]:
+        """Those of the answer."""
+        return self._read[0]
+
+    @cached_property
+    def shown(self) -> dict[str, Any]:
+        """What the page gets."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[list[Picture], dict[str, Any]]:
+        documents = documents_of(self._answer)
+        self._answer = b""
+        record = self._record
+        pictures = [_picture(item) for item in pictures_in(documents)] if record.status < 400 else []
+        return pictures, _shown(self.number, self._ended, record, documents, pictures)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are held of the answer."""
+        return sum(picture.size for picture in self.pictures) if "_read" in vars(self) else len(self._answer)
 
 
 class Ring:
@@ -56,23 +79,30 @@ class Ring:
         self._most_bytes = most_bytes
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._last = 0
+        self._held_at_most = 0
 
     def add(self, record: ExchangeRecord) -> None:
         self._last += 1
-        self._entries[self._last] = Entry(self._last, record)
-        while len(self._entries) > self._most:
+        entry = self._entries[self._last] = Entry(self._last, record)
+        if len(self._entries) > self._most:
             self._entries.popitem(last=False)
-        self.trim()
+        self._held_at_most += entry.size
+        if self._held_at_most > self._most_bytes:
+            self.trim()
 
     def trim(self) -> None:
         """Holds the bound on bytes, after pictures have come in."""
         held = 0
         for entry in reversed(self._entries.values()):
+            if held + entry.size <= self._most_bytes:
+                held += entry.size
+                continue
             for picture in entry.pictures:
                 held += picture.size
                 if held > self._most_bytes:
                     held -= picture.size
                     picture.base64, picture.small = "", None
+        self._held_at_most = held
 
     def after(self, number: int) -> Iterator[Entry]:
         """Entries later than `number`, in order."""
@@ -87,11 +117,18 @@ def _picture(item: Any) -> Picture:
     return Picture(link=url) if isinstance(url, str) else Picture(base64=base64)
 
 
-def _shown(number: int, record: ExchangeRecord, capture: Capture, pictures: list[Picture]) -> dict[str, Any]:
-    error = next((found for document in capture.documents() if isinstance(found := document.get("error"), dict)), None)
+def _shown(
+    number: int,
+    ended: float,
+    record: ExchangeRecord,
+    documents: Sequence[Mapping[str, Any]],
+    pictures: Sequence[Picture],
+) -> dict[str, Any]:
+    capture: Capture = record.capture
+    error = next((found for document in documents if isinstance(found := document.get("error"), dict)), None)
     return {
         "number": number,
-        "ended": time.time(),
+        "ended": ended,
         "request_id": record.request_id,
         "operation": record.endpoint,
         "status": record.status,
