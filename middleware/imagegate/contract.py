@@ -14,7 +14,7 @@ Contracts are TOML tables, shipped by adapters and written by users in the same 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from typing import Any, Final, Literal
 
@@ -23,6 +23,8 @@ import msgspec
 from imagegate.errors import ConfigError, RequestError, choice_error, type_error
 from imagegate.sizes import SizeRule
 
+SIZE_FIELDS: Final = ("size", "aspect_ratio", "resolution", "metadata.resolution")
+"""Members that say something about the size; dots lead into nested ones."""
 Operation = Literal["generations", "edits", "variations"]
 ReferenceForm = Literal["files", "objects", "links"]
 JSONType = Literal["string", "integer", "number", "boolean", "array", "object", "any"]
@@ -147,7 +149,7 @@ class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return self.mask or self.mask_field is not None
 
 
-class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """What one model of one provider accepts: for generations, and in `edits` and `variations` for those.
 
     `parameters` is the whole list of members beside ``model`` and the fields of `size` and `references`.
@@ -167,13 +169,23 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     edits: Contract | None = None
     variations: Contract | None = None
 
-    @property
+    @cached_property
     def max_images(self) -> int:
         """The most that one request may ask for in ``n``."""
         parameter = self.parameters.get("n")
         return int(parameter.max) if parameter and parameter.max is not None else 1
 
-    @property
+    @cached_property
+    def members_of_rules(self) -> frozenset[str]:
+        """Members that have no parameter of their own, because the rules for sizes and references know them."""
+        members = {"model", *SIZE_FIELDS}
+        if self.size is not None:
+            members |= {path.partition(".")[0] for path in self.size.members} - set(self.parameters)
+        if self.references is not None:
+            members |= {*self.references.fields, self.references.mask_field or ""}
+        return frozenset(members)
+
+    @cached_property
     def streams(self) -> bool:
         """Whether ``stream: true`` is taken."""
         parameter = self.parameters.get("stream")

@@ -78,6 +78,8 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def references(self) -> tuple[Reference, ...]:
         """Everything that is not in `fields`."""
+        if self.mask is None and self.markup is None:
+            return self.images
         return (*self.images, *(extra for extra in (self.mask, self.markup) if extra is not None))
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from imagegate.changes import Change
-from imagegate.contract import Contract, Parameter, ReferenceRule
+from imagegate.contract import SIZE_FIELDS, Contract, Parameter, ReferenceRule
 from imagegate.errors import RequestError, choice_error, type_error
 from imagegate.exchange import ImageRequest, Reference
 from imagegate.openai import from_text
@@ -35,7 +35,6 @@ from imagegate.uploads import check_uploads, size_of_source
 
 Policy = Literal["nearest", "strict", "pass"]
 
-SIZE_FIELDS: Final = ("size", "aspect_ratio", "resolution", "metadata.resolution")
 VARIATION_PROMPT: Final = "Make a variation of this image: the same subject and style, with differences in detail."
 _TOLERANCE_SLACK: Final = 1e-9
 
@@ -70,7 +69,7 @@ def fit(
     work.fit_size()
     work.fit_parameters()
     fitted = work.request()
-    return (request if fitted == request else fitted), tuple(work.changes)
+    return (request if fitted is request or fitted == request else fitted), tuple(work.changes)
 
 
 class _Fitting:
@@ -245,18 +244,13 @@ class _Fitting:
     # Everything else
 
     def fit_parameters(self) -> None:
-        keep = {"model", *SIZE_FIELDS}
-        if self.contract.size is not None:  # its members need no parameter of their own
-            roots = {path.partition(".")[0] for path in self.contract.size.members}
-            keep |= roots - set(self.contract.parameters)
-        if rule := self.contract.references:
-            keep |= {*rule.fields, rule.mask_field or ""}
+        keep, parameters = self.contract.members_of_rules, self.contract.parameters
         deferred: list[str] = []
         self._fit_stream()
         for name in list(self.fields):
             if name in keep:
                 continue
-            parameter = self.contract.parameters.get(name)
+            parameter = parameters.get(name)
             if parameter is None:
                 self._unknown(name)
             elif parameter.only_with:
@@ -264,7 +258,7 @@ class _Fitting:
             else:
                 self._fit_value(name, parameter)
         for name in deferred:
-            parameter = self.contract.parameters[name]
+            parameter = parameters[name]
             accompanied = all(self.fields.get(other) in values for other, values in parameter.only_with.items())
             if accompanied or (parameter.neutral is not None and self.fields[name] == parameter.neutral):
                 self._fit_value(name, parameter)

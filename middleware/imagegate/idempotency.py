@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Scope
 
+from imagegate.asgi import header
 from imagegate.changes import Change
 from imagegate.errors import FetchError, ImagegateError, RequestError, StorageError, UpstreamError
 from imagegate.events import Form, Progress
@@ -26,9 +27,9 @@ _KEY: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 def key_of(scope: Scope) -> str | None:
     """The key that a client sent. Raises `RequestError` where it cannot be used."""
-    values: set[bytes] = {value for name, value in scope["headers"] if name == HEADER}
-    if not values:
+    if header(scope, HEADER) is None:
         return None
+    values: set[bytes] = {value for name, value in scope["headers"] if name == HEADER}
     value = values.pop()
     if values or not _KEY.fullmatch(value):
         raise RequestError(

@@ -116,10 +116,11 @@ def check_fields(fields: Mapping[str, Any], operation: Operation, *, max_prompt:
                 param="prompt",
                 code="empty_string",
             )
-        Parameter(max_length=max_prompt).check("prompt", fields["prompt"])
-    for name, parameter in PARAMETERS.items():
-        if fields.get(name) is not None:
-            parameter.check(name, fields[name])
+        if len(fields["prompt"]) > max_prompt:
+            Parameter(max_length=max_prompt).check("prompt", fields["prompt"])
+    for name, value in fields.items():
+        if value is not None and name in PARAMETERS:
+            PARAMETERS[name].check(name, value)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from imagegate.openai import read_form_fields, read_json
 from imagegate.references import MAX_LINK, Source, check_link, data_url, references_of
 from imagegate.spool import Budget, Upload, default_budget
 
+_EXPLAIN: Final = b"imagegate-explain"
 _FORM: Final = b"multipart/form-data"
 
 
@@ -71,20 +72,22 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
     progress.model = request.model
     progress.images_asked = request.n
     progress.size_asked = str(request.fields.get("size", ""))
-    uploads = [reference for reference in request.references if isinstance(reference, Upload)]
-    progress.upload_count, progress.upload_bytes = len(uploads), sum(upload.size or 0 for upload in uploads)
+    if request.references:
+        uploads = [reference for reference in request.references if isinstance(reference, Upload)]
+        progress.upload_count, progress.upload_bytes = len(uploads), sum(upload.size or 0 for upload in uploads)
     progress.explained = wants_explanation(scope)
     if progress.capture:
         progress.capture.ask(request)
     authorization = header(scope, b"authorization")
-    if authorization and not (authorization.isascii() and authorization.decode("latin-1").isprintable()):
+    key = authorization.decode("latin-1") if authorization else None
+    if key is not None and not (key.isascii() and key.isprintable()):
         raise AuthenticationError("Incorrect API key provided: it has characters that no key has.")
     return Exchange(
         request=request,
         public_model=request.model,
         operation=request.operation,
         explain=progress.explained,
-        authorization=authorization.decode("latin-1") if authorization else None,
+        authorization=key,
     )
 
 
@@ -169,7 +172,9 @@ def _check(request: ImageRequest) -> None:
 
 def wants_explanation(scope: Scope) -> bool:
     """An RFC 9651 boolean. Anything else is refused: somebody who only wants to look must not be charged."""
-    values = {value.strip() for name, value in scope["headers"] if name == b"imagegate-explain"} or {b"?0"}
+    if header(scope, _EXPLAIN) is None:
+        return False
+    values = {value.strip() for name, value in scope["headers"] if name == _EXPLAIN}
     if values not in ({b"?0"}, {b"?1"}):
         raise RequestError("The header Imagegate-Explain must be ?1 or ?0.", param="Imagegate-Explain")
     return values == {b"?1"}

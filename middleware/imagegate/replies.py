@@ -6,6 +6,7 @@ a document carries decides, not who sent it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Any, Final, Literal
@@ -18,6 +19,7 @@ from imagegate.exchange import ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.failures import failure, provider_error, refusal, shorten, uncertain
 from imagegate.retry_after import seconds_asked
 
+_SPACE: Final = re.compile(r"[\n\r \t]")
 Bucket = Literal["pending", "done", "failed", "cancelled", "moderated", "lost"]
 
 _BUCKETS: Final[Mapping[str, Bucket]] = {
@@ -103,13 +105,13 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
         return task  # whatever links it carries are not the picture yet
     if blocked := _blocked_word(document):
         raise ModerationBlocked(f"The provider blocked the request: {blocked[:128]}", request_id=request_id)
-    items = list(_items(document))
-    images = [image for item in items if (image := _image(item))]
+    read = [(item, _image(item)) for item in _items(document)]
+    images = [image for _, image in read if image is not None]
     if not images and bucket == "pending" and (task := _task(node)):
         return task
     if not images and bucket is None and not provider_error(document) and (task := _task(node)) and task.poll_url:
         return task  # BFL and fal answer with no more than where to ask
-    failed = [item for item in items if _image(item) is None and _failed(item)]
+    failed = [item for item, image in read if image is None and _failed(item)]
     if failed:
         raise _incomplete(failed, images, request_id)
     if not images:
@@ -210,9 +212,7 @@ def _task_node(document: Mapping[str, Any]) -> Mapping[str, Any]:
         node = document.get(name)
         if isinstance(node, list) and len(node) == 1:
             node = node[0]
-        if isinstance(node, Mapping) and (
-            isinstance(node.get("status"), str) or isinstance(node.get("task_status"), str)
-        ):
+        if isinstance(node, dict) and (isinstance(node.get("status"), str) or isinstance(node.get("task_status"), str)):
             return node
     return document
 
@@ -225,7 +225,7 @@ def _bucket(word: str) -> Bucket:
 def _task(node: Mapping[str, Any]) -> PendingTask | None:
     id_ = next((node[name] for name in ("task_id", "id", "request_id") if isinstance(node.get(name), str)), None)
     links = [node.get(name) for name in ("poll_url", "polling_url", "status_url")]  # TokenLab, BFL, fal
-    if isinstance(urls := node.get("urls"), Mapping):  # Replicate
+    if isinstance(urls := node.get("urls"), dict):  # Replicate
         links.append(urls.get("get"))
     poll_url = next((link for link in links if isinstance(link, str)), None)
     if not id_:
@@ -268,13 +268,13 @@ def _items(node: Any) -> Iterator[Any]:
     """Everything that may be a picture, in the provider's order."""
     if isinstance(node, list):
         for item in node:
-            if isinstance(item, Mapping) and isinstance(item.get("url"), list):
+            if isinstance(item, dict) and isinstance(item.get("url"), list):
                 yield from item["url"]
-            elif isinstance(item, Mapping) and isinstance(item.get("result"), Mapping):
+            elif isinstance(item, dict) and isinstance(item.get("result"), dict):
                 yield from _items(item["result"])
             else:
                 yield item
-    elif isinstance(node, Mapping):
+    elif isinstance(node, dict):
         for name in ("data", "result", "images", "output", "results"):
             if node.get(name):
                 value = node[name]
@@ -296,7 +296,7 @@ def _items(node: Any) -> Iterator[Any]:
 def _image(item: Any) -> ReplyImage | None:
     if isinstance(item, str):
         item = {"url": item}
-    if not isinstance(item, Mapping) or item.get("respect_moderation") is False or item.get("error"):
+    if not isinstance(item, dict) or item.get("respect_moderation") is False or item.get("error"):
         return None
     url, b64_json = item.get("url"), item.get("b64_json")
     fields = {
@@ -317,11 +317,11 @@ def _plain_base64(text: str) -> str:
     """Without the head of a data URL and without line breaks, which some providers leave in."""
     if text.startswith("data:"):
         text = text.partition(",")[2]
-    return text if text.isascii() and not any(space in text for space in "\n\r \t") else "".join(text.split())
+    return text if text.isascii() and not _SPACE.search(text) else "".join(text.split())
 
 
 def _failed(item: Any) -> bool:
-    return isinstance(item, Mapping) and (
+    return isinstance(item, dict) and (
         bool(item.get("error")) or item.get("is_image_safe") is False or item.get("respect_moderation") is False
     )
 
@@ -359,11 +359,11 @@ def _without_images(document: Mapping[str, Any], request_id: str | None) -> Upst
 def _blocked_word(document: Mapping[str, Any]) -> str | None:
     """Refusals that some providers hide in a 200 without an error."""
     feedback = document.get("promptFeedback")
-    if isinstance(feedback, Mapping) and feedback.get("blockReason"):
+    if isinstance(feedback, dict) and feedback.get("blockReason"):
         return str(feedback["blockReason"])
     candidates = document.get("candidates")
     for candidate in candidates if isinstance(candidates, list) else []:
-        reason = candidate.get("finishReason") if isinstance(candidate, Mapping) else None
+        reason = candidate.get("finishReason") if isinstance(candidate, dict) else None
         if isinstance(reason, str) and reason in _GEMINI_BLOCKS:
             return reason
     return "CONTENT_FILTERED" if document.get("finish_reason") == "CONTENT_FILTERED" else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from math import exp, inf, log, sqrt
 from typing import ClassVar, Final, NamedTuple
 
@@ -83,6 +84,7 @@ class Auto(NamedTuple):
 Size = Pixels | Ratio | Tier | Auto
 
 
+@lru_cache(maxsize=1024)
 def parse_size(text: str) -> Size:
     """Reads ``1024x1024`` (``X``, ``*``, ``×``, spaces), ``16:9``, ``19.5:9``, ``2K``, ``512`` or ``auto``.
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -25,6 +26,7 @@ from imagegate.retry_after import seconds_asked
 from imagegate.spool import Upload
 
 USER_AGENT: Final = f"imagegate/{__version__}"
+_HEADERS: Final = (("accept", "application/json"), ("accept-encoding", "identity"), ("user-agent", USER_AGENT))
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
 _SHORTEST_SECRET: Final = 8
@@ -32,7 +34,7 @@ _KEY_LIKE: Final = r"\bsk-[a-z0-9_-]{6,}"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 
-class Upstream(msgspec.Struct, frozen=True, kw_only=True):
+class Upstream(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A provider account, and how long to wait for it."""
 
     name: str
@@ -48,8 +50,9 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     reply_limit: int = 512 * 1024**2
     """Bytes of a reply."""
 
-    @property
+    @cached_property
     def origin(self) -> str:
+        """Scheme and host of `base_url`."""
         parts = urlsplit(self.base_url)
         return f"{parts.scheme}://{parts.netloc}"
 
@@ -78,11 +81,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
 
     def headers(self, authorization: str | None) -> list[tuple[str, str]]:
         """Only what a provider needs: nothing of the client's goes upstream but its key, where there is no other."""
-        headers = [
-            ("accept", "application/json"),
-            ("accept-encoding", "identity"),
-            ("user-agent", USER_AGENT),
-        ]
+        headers = list(_HEADERS)
         if key := f"Bearer {self.api_key}" if self.api_key else authorization:
             headers.append(("authorization", key))
         return headers
@@ -288,6 +287,8 @@ def _lost(error: UpstreamError) -> UpstreamError:
 
 def _absolute(reply: ImageReply, upstream: Upstream) -> ImageReply:
     """The same reply with full links; a link that is none of http is no picture."""
+    if not any(image.url for image in reply.images):
+        return reply
     images: list[ReplyImage] = []
     for image in reply.images:
         if image.url is not None:

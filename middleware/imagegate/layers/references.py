@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,6 +21,7 @@ from imagegate.references import LIST_MEMBERS, DataURL, check_link, data_url
 from imagegate.spool import Upload
 from imagegate.uploads import check_uploads, size_of_source
 
+_LINKED: Final = frozenset((*LIST_MEMBERS, "mask_url"))
 AS_OPENAI = ReferenceRule(forms=("files", "objects"), mask=True, file_ids=True)
 """For models in no contract: as they came, but for a mixture of files and links, which becomes links."""
 
@@ -65,6 +66,8 @@ class _Converting:
 
     async def links_of_members(self, request: ImageRequest) -> ImageRequest:
         """The links that generations carry in their members; a data URL becomes a link to a file."""
+        if _LINKED.isdisjoint(request.fields):
+            return request
         fields = dict(request.fields)
         for name in (*LIST_MEMBERS, "mask_url"):
             value = fields.get(name)
