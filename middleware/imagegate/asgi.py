@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from starlette.types import Message, Receive, Scope, Send
 
 from imagegate.errors import ImagegateError, PayloadTooLarge, RequestTimeout
+from imagegate.time_limit import TimeOver, before
 
 SECONDS_OF_SILENCE = 30.0
 """How long a client may keep silent in the middle of a body."""
@@ -43,9 +44,8 @@ def without_headers(headers: Headers, *names: bytes) -> list[tuple[bytes, bytes]
 async def receive_in_time(receive: Receive) -> Message:
     """The next piece of a body. Raises `RequestTimeout` where a client keeps silent: it holds a place of others."""
     try:
-        async with asyncio.timeout(SECONDS_OF_SILENCE):
-            return await receive()
-    except TimeoutError:
+        return await before(asyncio.get_running_loop().time() + SECONDS_OF_SILENCE, receive())
+    except TimeOver:
         raise RequestTimeout(
             f"Nothing of the body came for {SECONDS_OF_SILENCE:g} s.", headers=[(b"connection", b"close")]
         ) from None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import groupby
 from math import log
+from typing import Final
 
 import msgspec
 
@@ -14,6 +16,9 @@ from imagegate.changes import Change
 from imagegate.contract import Contract, Contracts
 from imagegate.errors import ModelNotFound
 from imagegate.exchange import Exchange, ImageRequest, Target
+
+_RESOLVED_KEPT: Final = 1024
+"""Models; clients name what they like, so not all can be kept."""
 
 
 def find_contract(contracts: Contracts, model: str) -> Contract | None:
@@ -53,6 +58,7 @@ class Catalog:
             ]
             self._groups[model] = tuple(tuple(group) for group in groups)
             self._routes[model] = tuple(target for group in groups for target, _ in group)
+        self._by_contract = lru_cache(_RESOLVED_KEPT)(self._resolve)
 
     def resolve(self, model: str) -> Sequence[Target]:
         """The candidates for a model as a client names it, best first.
@@ -62,6 +68,10 @@ class Catalog:
         """
         if route := self._routes.get(model):
             return route  # choices as they are written
+        return self._by_contract(model)
+
+    def _resolve(self, model: str) -> Sequence[Target]:
+        """Raises `ModelNotFound`."""
         upstream, slash, rest = model.partition("/")
         if slash and rest and upstream in self._upstreams:
             return (self._target(upstream, rest),)

@@ -15,6 +15,7 @@ from imagegate.events import BreakerState, Progress
 from imagegate.exchange import LiveFiles
 from imagegate.failures import uncertain
 from imagegate.rate_limit import RateLimit
+from imagegate.time_limit import TimeOver, before
 
 Work = Callable[[], Awaitable[None]]
 
@@ -119,10 +120,7 @@ class Gate:
         self._tell(before)
         worked: bool | None = None
         try:
-            if until is None:
-                await work()
-            else:
-                await _in_time(work, progress, until)
+            await _in_time(work, progress, until)
             worked = True
         except UpstreamError as error:
             if (live is None or live.is_whole) and (error.blames_upstream or not error.nothing_sent):
@@ -159,15 +157,11 @@ async def _place(places: asyncio.Semaphore, patience: float) -> AsyncGenerator[N
         places.release()
 
 
-async def _in_time(work: Work, progress: Progress, until: float) -> None:
+async def _in_time(work: Work, progress: Progress, until: float | None) -> None:
     sent = progress.attempts
-    limit = asyncio.timeout_at(until)
     try:
-        async with limit:
-            await work()
-    except TimeoutError:
-        if not limit.expired():
-            raise
+        await before(until, work())
+    except TimeOver:
         if progress.attempts == sent:
             raise UpstreamUnavailable(
                 "There was no time left to ask the provider.", status=504, code="deadline_exceeded"

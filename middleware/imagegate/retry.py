@@ -102,7 +102,9 @@ class Attempts:
         if not left:
             return None
         # Who was never visited is ready at 0 and comes first; sorting keeps the order of preference.
-        place = min(left, key=lambda place: (self._candidates[place].visited, self._due(place, now)))
+        place = left[0]
+        if self._candidates[place].visited:
+            place = min(left, key=lambda place: (self._candidates[place].visited, self._due(place, now)))
         candidate = self._candidates[place]
         pause = self._due(place, now)
         left_over = inf if self._until is None else self._until - now - pause

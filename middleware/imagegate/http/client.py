@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import zlib
 from collections.abc import AsyncIterable, Sequence
@@ -74,8 +73,7 @@ class HTTPClient:
 
 async def close(response: Response) -> None:
     """Give the connection back, also when the calling task is being cancelled."""
-    if not response.is_closed:
-        await asyncio.shield(response.aclose())
+    await response.aclose()
 
 
 def iter_body(response: Response) -> Body:

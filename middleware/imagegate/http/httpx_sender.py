@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterable, Sequence
 from typing import Any, cast
@@ -69,7 +70,7 @@ class _ClassifiedBody:
 
     async def aclose(self) -> None:
         with contextlib.suppress(httpx.HTTPError):
-            await self._body.aclose()
+            await asyncio.shield(self._body.aclose())
 
 
 _NEVER_SENT = (

@@ -65,7 +65,7 @@ class Body(Protocol):
     async def __anext__(self) -> bytes: ...
 
     async def aclose(self) -> None:
-        """Gives the connection back; drops it where something is left unread."""
+        """Gives the connection back, also when the calling task is being cancelled; drops it where bytes are unread."""
         ...
 
 
