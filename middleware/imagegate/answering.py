@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
 
 import msgspec
 from starlette.types import Message, Send
@@ -36,7 +38,8 @@ class ClientAnswer:
         self._send = send
         self._streamed = streamed
         self._heartbeat = heartbeat
-        self._turn = asyncio.Lock()  # signs of life stand between events, never inside one
+        # Signs of life stand between events, never inside one.
+        self._turn: AbstractAsyncContextManager[Any] = nullcontext() if heartbeat is None else asyncio.Lock()
         self.has_begun = False
         self._has_ended = False
         self._is_amid = False

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from imagegate.capture import Capture
     from imagegate.names import Names
 
+_Result = TypeVar("_Result")
 PROGRESS_KEY: Final = "imagegate.progress"
 """Scope key of the `Progress`; the outermost layer puts it there and answers the errors of all others."""
 
@@ -137,18 +137,17 @@ class Progress:
     @property
     def changes(self) -> tuple[Change, ...]:
         all_changes = self.route_changes + self.fit_changes + self.reference_changes + self.reply_changes
-        if len({change.field for change in all_changes}) == len(all_changes):
+        if len(all_changes) < 2 or len({change.field for change in all_changes}) == len(all_changes):
             return all_changes
         # The parts of a split request all change in the same way.
         return tuple(change for place, change in enumerate(all_changes) if change not in all_changes[:place])
 
-    @contextmanager
-    def call(self, upstream: str, model: str) -> Generator[None]:
+    async def call(self, upstream: str, model: str, work: Awaitable[_Result]) -> _Result:
         """Times one POST, and classifies it by the error that it raises."""
         started = perf_counter()
         outcome: CallOutcome = "ok"
         try:
-            yield
+            return await work
         except UpstreamError as error:
             outcome = error.outcome
             raise

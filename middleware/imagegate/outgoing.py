@@ -32,7 +32,7 @@ def reply_parts(reply: ImageReply) -> Sequence[Part]:
     tokens = Tokens()
     data = [_image(image, tokens) for image in reply.images]
     document = msgspec.json.encode({"created": reply.created, **reply.fields, "data": data})
-    return list(_split(document, tokens.pictures))
+    return list(_split(document, tokens.pictures)) if tokens.pictures else [document]
 
 
 def event_parts(event: StreamEvent) -> Sequence[Part]:
@@ -95,10 +95,11 @@ class Tokens:
     """Texts that stand for pictures while a document is made; nobody else's text is one."""
 
     def __init__(self) -> None:
-        self._nonce = secrets.token_hex(8)
+        self._nonce = ""
         self.pictures: dict[str, Picture] = {}
 
     def token(self, picture: Picture) -> str:
+        self._nonce = self._nonce or secrets.token_hex(8)
         token = f"imagegate-{self._nonce}-{len(self.pictures)}"
         self.pictures[token] = picture
         return token

@@ -44,9 +44,10 @@ async def read_exchange(
         Overloaded: no room for uploads.
         ClientDisconnected: before the end of the body.
     """
-    operation: Operation = scope[PROGRESS_KEY].endpoint
+    progress: Progress = scope[PROGRESS_KEY]
+    operation: Operation = progress.endpoint  # type: ignore[assignment]
     # A header that cannot be read is told before the body is.
-    scope[PROGRESS_KEY].explained = wants_explanation(scope)
+    progress.explained = wants_explanation(scope)
     content_type = header(scope, b"content-type") or b"application/json"
     budget = budget or default_budget()
     media_type = content_type.split(b";", 1)[0].strip().lower()
@@ -75,7 +76,6 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
     if request.references:
         uploads = [reference for reference in request.references if isinstance(reference, Upload)]
         progress.upload_count, progress.upload_bytes = len(uploads), sum(upload.size or 0 for upload in uploads)
-    progress.explained = wants_explanation(scope)
     if progress.capture:
         progress.capture.ask(request)
     authorization = header(scope, b"authorization")

@@ -60,8 +60,9 @@ class HTTPClient:
         URL's. The caller closes the response. Raises NotSent or Interrupted, the latter also while the body
         is read; an exception of the iterable itself comes out as it is.
         """
-        names, values = "".join([name for name, _ in headers]), "".join([value for _, value in headers])
-        if not (_FIELD_NAMES.fullmatch(names) and _FIELD_VALUES.fullmatch(values) and all(dict(headers))):
+        names = [name for name, _ in headers]
+        values = [value for _, value in headers]
+        if "" in names or not (_FIELD_NAMES.fullmatch("".join(names)) and _FIELD_VALUES.fullmatch("".join(values))):
             raise NotSent("a request header holds characters that HTTP does not allow")
         return await self._sender.send(method, url, headers, content, timeouts, sni_hostname)
 

@@ -159,15 +159,17 @@ class Answer:
         """Whether nothing is missing: a client that hangs up now has not left early."""
 
     async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            own = self._headers()
-            kept = without_headers(message.get("headers", ()), *(name for name, _ in own))
-            message = {**message, "headers": [*kept, *own]}
-        elif message["type"] == "http.response.body":
+        kind = message["type"]
+        if kind == "http.response.body":
             self.is_whole = not message.get("more_body", False)
             if body := message.get("body"):
                 self._count(body)
+        elif kind == "http.response.start":
+            self.status = message["status"]
+            own = self._headers()
+            names = {name for name, _ in own}
+            kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            message = {**message, "headers": kept + own}
         await self._send(message)
 
     def _count(self, body: bytes) -> None:

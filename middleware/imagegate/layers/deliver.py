@@ -15,7 +15,7 @@ from imagegate.delivering import Delivering
 from imagegate.delivery import Delivery, Form, wanted_form
 from imagegate.exchange import REPLY, SCOPE_KEY, Exchange
 from imagegate.http import HTTPClient
-from imagegate.layers.base import Layer
+from imagegate.layers.base import Layer, Work
 from imagegate.picture_service import PictureService
 
 DEFAULT_STORE = "file://./images"
@@ -106,16 +106,22 @@ class Deliver(Layer):
             scope=scope,
             public_url=partial(self._public_url, scope),
         )
-        await work.run(lambda extension, below: self.forward(_announcing(scope, extension), exchange, receive, below))
+
+        def forward(extension: dict[str, object], below: Send) -> Work:
+            return self.forward(self._announcing(scope, extension), exchange, receive, below)
+
+        await work.run(forward)
+
+    def _announcing(self, scope: Scope, extension: dict[str, object]) -> Scope:
+        """Announces that replies are taken typed; what comes as bytes must come plain, and not past us."""
+        extensions = {**(scope.get("extensions") or {}), REPLY: extension}
+        if isinstance(self.app, Layer):
+            return {**scope, "extensions": extensions}
+        for name in _BYPASSES:
+            extensions.pop(name, None)
+        return {**scope, "headers": without_headers(scope["headers"], b"accept-encoding"), "extensions": extensions}
 
 
 def _config(store: str | DeliveryConfig, public_url: str | Callable[[Scope], str]) -> DeliveryConfig:
     config = DeliveryConfig(store=store) if isinstance(store, str) else store
     return structs.replace(config, public_url=public_url) if isinstance(public_url, str) and public_url else config
-
-
-def _announcing(scope: Scope, extension: dict[str, object]) -> Scope:
-    """Announces that replies are taken typed; what comes as bytes must come plain, and not past us."""
-    extensions = {name: value for name, value in (scope.get("extensions") or {}).items() if name not in _BYPASSES}
-    headers = without_headers(scope["headers"], b"accept-encoding")
-    return {**scope, "headers": headers, "extensions": {**extensions, REPLY: extension}}

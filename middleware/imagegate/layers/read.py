@@ -58,8 +58,7 @@ class Read(Layer):
         self._may_stream = may_stream
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        waits = wants_explanation(scope) or header(scope, HEADER) is not None  # for the whole form
-        if self._may_stream is not None and _is_large_form(scope) and not waits:
+        if self._may_stream is not None and _is_large_form(scope) and not _waits_for_whole_form(scope):
             await self._handle_form(scope, receive, send)
             return
         exchange = await read_exchange(scope, receive, limits=self._limits, budget=self._budget)
@@ -120,6 +119,10 @@ class Read(Layer):
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
         return True
+
+
+def _waits_for_whole_form(scope: Scope) -> bool:
+    return wants_explanation(scope) or header(scope, HEADER) is not None
 
 
 def _is_large_form(scope: Scope) -> bool:

@@ -55,16 +55,16 @@ class Upstream(Layer):
         listener = scope.get(TASK)
         if progress.capture:
             progress.capture.send(account.name, request)
-        with progress.call(account.name, exchange.request.model):
-            reply = await converse(
-                self._client,
-                account,
-                request,
-                authorization=exchange.authorization,
-                progress=progress,
-                taker=taker,
-                on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
-            )
+        asking = converse(
+            self._client,
+            account,
+            request,
+            authorization=exchange.authorization,
+            progress=progress,
+            taker=taker,
+            on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
+        )
+        reply = await progress.call(account.name, exchange.request.model, asking)
         if reply is not None:
             progress.replied(len(reply.images), reply.fields.get("usage"))
             await send_reply(scope, send, reply, origin=account.origin)
