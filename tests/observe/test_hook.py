@@ -231,12 +231,16 @@ def test_classify(progress: Progress, status: int, expected: str) -> None:
 def test_calls_are_classified_by_their_error() -> None:
     """A POST is what its error says; one that somebody broke off is cancelled."""
     progress = told()
-    errors = (None, UpstreamUnreachable("x"), UpstreamRefused("x"), UpstreamUncertain("x"), KeyboardInterrupt())
-    for error in errors:
-        with pytest.raises(type(error)) if error else progress.call("a", "b"):  # type: ignore[arg-type]
-            if error:
-                with progress.call("a", "b"):
-                    raise error
+
+    async def work(error: BaseException | None) -> str:
+        if error is not None:
+            raise error
+        return "made"
+
+    assert asyncio.run(progress.call("a", "b", work(None))) == "made"
+    for error in (UpstreamUnreachable("x"), UpstreamRefused("x"), UpstreamUncertain("x"), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            asyncio.run(progress.call("a", "b", work(error)))
     assert [call.outcome for call in progress.calls] == ["ok", "not_sent", "rejected", "uncertain", "cancelled"]
     assert all(call.seconds >= 0 for call in progress.calls)
 
