@@ -186,6 +186,11 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return frozenset(members)
 
     @cached_property
+    def legal_sizes(self) -> set[tuple[str, bool]]:
+        """Sizes that were seen to be legal as they are, and whether there were references: Fit's memory."""
+        return set()
+
+    @cached_property
     def streams(self) -> bool:
         """Whether ``stream: true`` is taken."""
         parameter = self.parameters.get("stream")

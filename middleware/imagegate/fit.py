@@ -37,6 +37,9 @@ Policy = Literal["nearest", "strict", "pass"]
 
 VARIATION_PROMPT: Final = "Make a variation of this image: the same subject and style, with differences in detail."
 _TOLERANCE_SLACK: Final = 1e-9
+_SIZES_KEPT: Final = 1024
+_REFERENCES: Final = frozenset((*LIST_MEMBERS, *MASK_MEMBERS))
+_OTHER_SIZES: Final = frozenset(name.partition(".")[0] for name in SIZE_FIELDS) - {"size"}
 
 
 def fit(
@@ -105,6 +108,8 @@ class _Fitting:
 
     def rename(self) -> None:
         """Members that the model has under another name; its own name, where it was sent too, wins."""
+        if self.contract.renames.keys().isdisjoint(self.fields):
+            return
         for name, own in self.contract.renames.items():
             if name in self.fields and own not in self.fields:
                 self.changes.append(Change(name, "renamed", name, own))
@@ -124,6 +129,8 @@ class _Fitting:
         return bool(own or (rule and any(self.fields.get(name) for name in rule.fields)))
 
     def fit_references(self) -> None:
+        if not self._request.references and not self._request.live and _REFERENCES.isdisjoint(self.fields):
+            return
         rule = self.contract.references
         self._check_mask(rule)
         sent = [name for name in LIST_MEMBERS if name in self.fields]
@@ -176,6 +183,10 @@ class _Fitting:
     # Size
 
     def fit_size(self) -> None:
+        known, size = self.contract.legal_sizes, self.fields.get("size")
+        is_alone = isinstance(size, str) and _OTHER_SIZES.isdisjoint(self.fields)
+        if is_alone and (size, self.has_references) in known:
+            return
         sent = {name: value for name in SIZE_FIELDS if (value := self._nested(name)) is not None}
         if not sent:
             return
@@ -186,6 +197,8 @@ class _Fitting:
         fitted = rule.fit(wanted, with_references=self.has_references)
         own = {name for name in SIZE_FIELDS if name in fitted.fields}
         if all(sent.get(name) == value for name, value in fitted.fields.items()) and own == set(sent):
+            if is_alone and len(known) < _SIZES_KEPT:
+                known.add((sent["size"], self.has_references))
             return
         self._check_distance(sent, rule, fitted)
         for name in sent:
