@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from imagegate.asgi import send_json
 from imagegate.catalog import Catalog
 from imagegate.exchange import Target
-from imagegate.layers.base import Layer
+from imagegate.layers.base import Layer, Work
 
 
 class Models(Layer):
@@ -23,11 +23,8 @@ class Models(Layer):
         super().__init__(app, prefix=prefix)
         self._body = msgspec.json.encode(model_list(catalog))
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "GET":
-            await send_json(send, 200, self._body)
-        else:
-            await self.down(scope, receive, send)
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
+        return send_json(send, 200, self._body) if scope["method"] == "GET" else self.down(scope, receive, send)
 
 
 def model_list(catalog: Catalog) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import AsyncIterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from imagegate.http.messages import (
     CHUNK,
@@ -43,7 +43,7 @@ class HTTPClient:
 
             self._sender = HttpxSender(transport)
 
-    async def send(
+    def send(
         self,
         method: str,
         url: str,
@@ -52,7 +52,7 @@ class HTTPClient:
         content: bytes | AsyncIterable[bytes] | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         sni_hostname: str | None = None,
-    ) -> Response:
+    ) -> Coroutine[Any, Any, Response]:
         """Send one request and return as soon as the head of the reply is there.
 
         An iterable `content` is read once and not closed; without a `content-length` header it goes out
@@ -64,7 +64,7 @@ class HTTPClient:
         values = [value for _, value in headers]
         if "" in names or not (_FIELD_NAMES.fullmatch("".join(names)) and _FIELD_VALUES.fullmatch("".join(values))):
             raise NotSent("a request header holds characters that HTTP does not allow")
-        return await self._sender.send(method, url, headers, content, timeouts, sni_hostname)
+        return self._sender.send(method, url, headers, content, timeouts, sni_hostname)
 
     async def aclose(self) -> None:
         """Close every connection; what is still being read ends with Interrupted."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import AsyncIterable, Coroutine, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -90,7 +90,7 @@ class Response:
 class Sender(Protocol):
     """Sends single requests. Raises `NotSent` and `Interrupted`."""
 
-    async def send(
+    def send(
         self,
         method: str,
         url: str,
@@ -98,7 +98,7 @@ class Sender(Protocol):
         content: bytes | AsyncIterable[bytes] | None,
         timeouts: Timeouts,
         sni_hostname: str | None,
-    ) -> Response: ...
+    ) -> Coroutine[Any, Any, Response]: ...
 
     async def aclose(self) -> None:
         """Closes every connection, also those in use."""

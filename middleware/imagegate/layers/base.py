@@ -82,8 +82,8 @@ class Layer:
             with suppress(ClientDisconnected):
                 await answer_errors(self, {**scope, PROGRESS_KEY: progress}, receive, Answer(send, progress))
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The layer's own work on a request for one of our endpoints."""
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
+        """The layer's own work on a request for one of our endpoints; what it only hands on it may return as it is."""
         raise NotImplementedError
 
     async def exchange(self, scope: Scope, receive: Receive) -> Exchange:

@@ -17,7 +17,7 @@ from imagegate.asgi import ClientDisconnected, send_error
 from imagegate.capture import Capture
 from imagegate.errors import ImagegateError
 from imagegate.events import PROGRESS_KEY, Hook, Hooks, Progress
-from imagegate.layers.base import Answer, Layer, answer_errors, endpoint_of
+from imagegate.layers.base import Answer, Layer, Work, answer_errors, endpoint_of
 from imagegate.log import LogHook
 from imagegate.logger import get_logger
 from imagegate.trace import read_traceparent, trace_id
@@ -80,8 +80,8 @@ class Observe(Layer):
             if progress.capture:
                 progress.capture.forget_answer()
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.down(scope, receive, send)
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
+        return self.down(scope, receive, send)
 
 
 def _sent_names(scope: Scope) -> tuple[bytes | None, bytes | None]:

@@ -19,7 +19,7 @@ from imagegate.failures import uncertain
 from imagegate.fanout import merge, shares, with_n, without_stream
 from imagegate.gate import Gate
 from imagegate.held import HeldReply
-from imagegate.layers.base import Layer, send_reply
+from imagegate.layers.base import Layer, Work, send_reply
 from imagegate.live import CannotStayLive
 from imagegate.parts import Parts
 from imagegate.retry import Attempt, Attempts, RetryPolicy
@@ -148,11 +148,11 @@ class Route(Layer):
         )
         return merge(await parts.run(attempt)), origins[0]
 
-    async def _pass(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
+    def _pass(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> Work:
         gate = self._gates.get(exchange.target.upstream, _OPEN) if exchange.target else _OPEN
         live = exchange.request.live
         work = partial(self.forward, scope, exchange, receive, send)
-        await gate.run(work, scope[PROGRESS_KEY], patience=attempt.patience, until=attempt.until, live=live)
+        return gate.run(work, scope[PROGRESS_KEY], patience=attempt.patience, until=attempt.until, live=live)
 
 
 class _Answer:

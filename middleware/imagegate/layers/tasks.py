@@ -12,7 +12,7 @@ from imagegate.asgi import header, send_json
 from imagegate.errors import RequestError
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import SCOPE_KEY, Exchange
-from imagegate.layers.base import Layer, task_id_of
+from imagegate.layers.base import Layer, Work, task_id_of
 from imagegate.tasks.base import TaskNotFound
 from imagegate.tasks.desk import TaskDesk
 from imagegate.tasks.queries import TaskQueries
@@ -63,11 +63,12 @@ class TaskEndpoints(Layer):
         self._queries = queries
         self._retry_after = str(max(1, round(retry_after))).encode()
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
+        ours = scope[PROGRESS_KEY].endpoint == "tasks"
+        return self._answer(scope, send) if ours else self.down(scope, receive, send)
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
-        if progress.endpoint != "tasks":
-            await self.down(scope, receive, send)
-            return
         text = task_id_of(scope, self.prefix) or ""
         authorization = (header(scope, b"authorization") or b"").decode("latin-1") or None
         found = self._queries.find(text, authorization, now=time.time())
