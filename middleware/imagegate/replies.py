@@ -6,7 +6,6 @@ a document carries decides, not who sent it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Any, Final, Literal
@@ -19,7 +18,6 @@ from imagegate.exchange import ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.failures import failure, provider_error, refusal, shorten, uncertain
 from imagegate.retry_after import seconds_asked
 
-_SPACE: Final = re.compile(r"[\n\r \t]")
 Bucket = Literal["pending", "done", "failed", "cancelled", "moderated", "lost"]
 
 _BUCKETS: Final[Mapping[str, Bucket]] = {
@@ -317,7 +315,8 @@ def _plain_base64(text: str) -> str:
     """Without the head of a data URL and without line breaks, which some providers leave in."""
     if text.startswith("data:"):
         text = text.partition(",")[2]
-    return text if text.isascii() and not _SPACE.search(text) else "".join(text.split())
+    is_plain = text.isascii() and not ("\n" in text or "\r" in text or " " in text or "\t" in text)
+    return text if is_plain else "".join(text.split())
 
 
 def _failed(item: Any) -> bool:
