@@ -324,6 +324,9 @@ class Base64Scanner:
         return place
 
     def _more_escaped(self, raw: bytes) -> None:
+        if b"\\" not in raw:
+            self._more(memoryview(raw))
+            return
         if self.is_canonical and _ESCAPE_IN_BASE64.search(raw):
             self.is_canonical = False
         if self._left == 0:
@@ -332,20 +335,18 @@ class Base64Scanner:
             raise _broken_base64()
         unescaped = raw.replace(b"\\/", b"/")
         text = _text(raw).encode("utf-8", "replace") if b"\\" in unescaped else unescaped
-        self._more(text, spaces=b" \t\r\n")
+        self._more(memoryview(text), spaces=b" \t\r\n")
 
-    def _more(self, text: bytes | memoryview, *, spaces: bytes = b" ") -> None:
-        if self._left == 0:
-            return
-        if self._left is not None:
-            # Cut once spaces are gone: fewer bytes than are left would be decoded, and what follows be out of step.
-            text = bytes(text).translate(None, spaces)[: self._left // 3 * 4 + 8]
-        decoded = self._decoder.feed(text, spaces=spaces)
-        if self._left is not None:
-            decoded = decoded[: self._left]
-            self._left -= len(decoded)
-        if decoded:
-            self._events.append(PictureData(decoded))
+    def _more(self, text: memoryview, *, spaces: bytes = b" ") -> None:
+        while text and self._left != 0:
+            # No more than is wanted; where there are spaces in it, it is less, and some more is taken.
+            place = len(text) if self._left is None else self._left // 3 * 4 + 8
+            decoded, text = self._decoder.feed(text[:place], spaces=spaces), text[place:]
+            if self._left is not None:
+                decoded = decoded[: self._left]
+                self._left -= len(decoded)
+            if decoded:
+                self._events.append(PictureData(decoded))
 
     def _end_picture(self) -> None:
         if self._left != 0 and (last := self._decoder.finish()):
