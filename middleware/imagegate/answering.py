@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.types import Message, Send
 
-from imagegate.asgi import send_json
+from imagegate.asgi import content_length, send_json
 from imagegate.errors import ImagegateError
 from imagegate.outgoing import Part, chunks_of, length_of
 from imagegate.streams.sse import HEARTBEAT, event
@@ -21,6 +21,7 @@ _STREAM_HEADERS = (
     (b"x-accel-buffering", b"no"),  # nginx would hold events back
 )
 _JSON = (b"content-type", b"application/json")
+_SPACES: Final = b" " * 65536
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -43,6 +44,8 @@ class ClientAnswer:
         self.has_begun = False
         self._has_ended = False
         self._is_amid = False
+        self._announced: int | None = None
+        """Bytes that a relayed head has announced and that have not been sent."""
         self.is_relayed = False
         """Whether somebody else's bytes are passed on, so that an error can only break the answer off."""
 
@@ -120,19 +123,36 @@ class ClientAnswer:
         """Ends a relayed JSON document in the middle, so that no reader of JSON takes it for whole.
 
         To hang up would do that too, but the official SDKs send a request again when its answer breaks off, whatever it
-        has cost; a document that they cannot read they do not.
+        has cost; a document that they cannot read they do not. So where a length was announced, spaces fill it up.
         """
         async with self._turn:
-            await self._body(b"\n" + error.body(), more=False)  # JSON has no line break inside a text
+            body = b"\n" + error.body()  # JSON has no line break inside a text
+            if self._announced is not None:
+                for piece in _filled(body, self._announced):
+                    await self._body(piece)
+                body = b""
+            await self._body(body, more=False)
 
     async def relay(self, message: Message) -> None:
         """Passes on a message that is somebody else's; its head goes nowhere where a sign of life was sooner."""
         async with self._turn:
-            is_late = self.has_begun and message["type"] == "http.response.start"
-            self.has_begun = self.is_relayed = True
-            self._has_ended = message["type"] == "http.response.body" and not message.get("more_body", False)
-            if not is_late:
-                await self._send(message)
+            if message["type"] == "http.response.body":
+                self._has_ended = not message.get("more_body", False)
+                if self._announced is not None:
+                    self._announced -= len(message.get("body", b""))
+            elif message["type"] == "http.response.start":
+                is_late, self.has_begun, self.is_relayed = self.has_begun, True, True
+                if is_late:
+                    return
+                self._announced = content_length(message.get("headers", ()))
+            await self._send(message)
+
+
+def _filled(body: bytes, length: int) -> Iterator[bytes]:
+    """So many bytes: the body, or as much of it as has room, and spaces."""
+    yield body[: max(length, 0)]
+    for start in range(len(body), length, len(_SPACES)):
+        yield _SPACES[: length - start]
 
 
 def _as_event(error: ImagegateError) -> bytes:

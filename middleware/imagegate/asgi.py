@@ -41,6 +41,12 @@ def without_headers(headers: Headers, *names: bytes) -> list[tuple[bytes, bytes]
     return [(key, value) for key, value in headers if key.lower() not in names]
 
 
+def content_length(headers: Headers) -> int | None:
+    """Bytes of a body; None: its headers do not tell, or not in one way."""
+    values = [value for key, value in headers if key.lower() == b"content-length"]
+    return int(values[0]) if len(values) == 1 and values[0].isdigit() and len(values[0]) < 20 else None
+
+
 async def receive_in_time(receive: Receive) -> Message:
     """The next piece of a body. Raises `RequestTimeout` where a client keeps silent: it holds a place of others."""
     try:

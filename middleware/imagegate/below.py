@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from starlette.types import Message
 
 from imagegate.answering import ClientAnswer
-from imagegate.asgi import without_headers
+from imagegate.asgi import content_length, without_headers
 from imagegate.errors import UpstreamError
 from imagegate.exchange import EVENT, REPLY, ImageReply, StreamEvent
 from imagegate.failures import failure, uncertain
@@ -18,6 +19,9 @@ from imagegate.incoming import HOLD, EventIntake, is_plain, with_pictures
 from imagegate.pictures import HEAD, PictureSink, Received, Reception
 from imagegate.replies import read_document, read_object
 from imagegate.streams.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart, ScanError
+
+TAIL: Final = 4096
+"""Bytes of a relayed reply that are held back until the whole is known to be good; an error has room there."""
 
 OnEvent = Callable[[StreamEvent, str], Awaitable[None]]
 OnPictures = Callable[[Sequence[Facts | None]], None]
@@ -184,7 +188,8 @@ class Relay:
         self._on_pictures = on_pictures
         self._asked = asked
         self._scanner = Base64Scanner(decode=HEAD)
-        self._last: bytes | None = None
+        self._held: deque[bytes] = deque()
+        self._held_size = 0
         self._head = bytearray()
         self.facts: list[Facts | None] = []
         """Of each picture whose head has come in."""
@@ -201,9 +206,12 @@ class Relay:
         if not message.get("more_body", False):
             await self._end(body)
             return
-        if self._last is not None:
-            await self._pass(self._last)
-        self._last = body
+        self._held.append(body)
+        self._held_size += len(body)
+        while self._held_size - len(self._held[0]) >= TAIL:
+            piece = self._held.popleft()
+            self._held_size -= len(piece)
+            await self._pass(piece)
 
     def _note(self, event: Any) -> None:
         if isinstance(event, PictureStart):
@@ -218,7 +226,9 @@ class Relay:
         start, self._start = self._start, None
         if start is not None:
             self._on_pictures(self.facts)
-            headers = without_headers(start.get("headers", ()), b"content-length")  # it may have to end before its end
+            headers = start.get("headers", ())
+            if content_length(headers) is None:
+                headers = without_headers(headers, b"content-length")
             await self._answer.relay({**start, "headers": headers})
         await self._answer.relay({"type": "http.response.body", "body": body, "more_body": more})
 
@@ -233,9 +243,10 @@ class Relay:
         if not isinstance(reply, ImageReply) or len(reply.images) < self._asked:
             raise uncertain(f"The provider made {len(self.facts)} of {self._asked} images.")
         self.fields = reply.fields
-        if self._last is not None:
-            await self._pass(self._last)
-        await self._pass(body, more=False)
+        *others, last = (*self._held, body) if body else self._held
+        for piece in others:
+            await self._pass(piece)
+        await self._pass(last, more=False)
 
 
 def _with_pictures(received: Received) -> ImageReply:

@@ -67,7 +67,7 @@ async def take(
     may_be_large = response.status_code == 200 and taker is not None and "json" in content_type
     held: list[bytes] = []
     size = 0
-    pieces = _Bounded(iter_body(response), limit)
+    pieces = _bounded(response, limit)
     async for piece in pieces:
         held.append(piece)
         size += len(piece)
@@ -83,6 +83,20 @@ async def take(
 
 def _reply(response: Response, body: bytes, pictures: Mapping[str, Picture] | None = None) -> UpstreamReply:
     return UpstreamReply(status=response.status_code, headers=response.headers, body=body, pictures=pictures or {})
+
+
+def _bounded(response: Response, limit: int) -> _Bounded:
+    """Raises `BodyTooLarge` at once where the header tells."""
+    if (_length(response) or 0) > limit:
+        raise BodyTooLarge(limit)
+    return _Bounded(iter_body(response), limit)
+
+
+def _length(response: Response) -> int | None:
+    """Bytes of the body, where its header tells."""
+    length = response.headers.get("content-length", "")
+    is_told = length.isdecimal() and length.isascii() and len(length) < 20 and "content-encoding" not in response.headers
+    return int(length) if is_told else None
 
 
 class _Bounded:
@@ -119,9 +133,8 @@ def is_plain(held: list[bytes]) -> bool:
 
 async def _relay(response: Response, held: list[bytes], rest: AsyncIterator[bytes], send: Send) -> None:
     headers = [(b"content-type", b"application/json")]
-    length = response.headers.get("content-length", "")
-    if length.isdecimal() and "content-encoding" not in response.headers:
-        headers.append((b"content-length", length.encode()))
+    if (length := _length(response)) is not None:
+        headers.append((b"content-length", str(length).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for piece in held:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -252,7 +265,7 @@ async def _pass_events(response: Response, taker: Taker, *, limit: int, members:
         raise AssertionError("who takes events has a sink")
     intake = EventIntake(taker.sink, emit, members=members)
     try:
-        async for piece in _Bounded(iter_body(response), limit):
+        async for piece in _bounded(response, limit):
             await intake.feed(piece)
             if intake.is_over:
                 break  # whatever becomes of the connection
