@@ -547,6 +547,108 @@ async def test_slow_body(client: HTTPClient) -> None:
     assert caught.value.timed_out
 
 
+LONG = bytes(range(256)) * (12 * CHUNK // 256)
+HEADS = {
+    "length": b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(LONG),
+    "chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % len(LONG),
+}
+ENDS = {"length": b"", "chunked": b"\r\n0\r\n\r\n"}
+framings = pytest.mark.parametrize("framing", HEADS)
+
+
+@framings
+async def test_long_bodies_keep_their_connection(client: HTTPClient, framing: str) -> None:
+    """Whole, byte for byte, whoever is slower; and the connection serves the next request."""
+    async with (origin := says(HEADS[framing], LONG, ENDS[framing])).running() as url:
+        for pause in (None, 0, 0.005):
+            response = await client.send("POST", url)
+            body = b""
+            async for piece in iter_body(response):
+                body += piece
+                if pause is not None:
+                    await asyncio.sleep(pause)
+            await close(response)
+            assert body == LONG
+
+    assert origin.connections == 1
+
+
+@framings
+async def test_a_long_body_that_stops(client: HTTPClient, framing: str) -> None:
+    """Silence in mid-body is an interruption that timed out also after many pieces."""
+    async with says_then_hangs(HEADS[framing], LONG[:-1]).running() as url:
+        response = await client.send("POST", url, timeouts=Timeouts(read=0.2))
+        with pytest.raises(Interrupted, match=r"^the reply stopped for 0\.2 s$") as caught:
+            await read_body(response, limit=len(LONG))
+
+    assert caught.value.timed_out
+
+
+@framings
+async def test_a_reader_who_takes_his_time(client: HTTPClient, framing: str) -> None:
+    """The silence that counts is the server's."""
+    async with says(HEADS[framing], LONG, ENDS[framing]).running() as url:
+        response = await client.send("POST", url, timeouts=Timeouts(read=0.1))
+        pieces: list[bytes] = []
+        async for piece in iter_body(response):
+            pieces.append(piece)
+            if len(pieces) in (2, 8):
+                await asyncio.sleep(0.3)
+        await close(response)
+
+    assert b"".join(pieces) == LONG
+
+
+@framings
+@pytest.mark.parametrize("ending", [says_then_closes, says_then_resets])
+async def test_a_long_body_that_is_cut(client: HTTPClient, ending: Callable[..., Origin], framing: str) -> None:
+    """One byte before its end."""
+    async with ending(HEADS[framing], LONG[:-1]).running() as url:
+        response = await client.send("POST", url)
+        with pytest.raises(Interrupted, match=r"^connection closed before the reply was complete$"):
+            await read_body(response, limit=len(LONG))
+
+
+@framings
+async def test_a_long_body_after_which_the_server_hangs_up(client: HTTPClient, framing: str) -> None:
+    """What has come in whole stays readable."""
+    async with (origin := says_then_closes(HEADS[framing], LONG, ENDS[framing])).running() as url:
+        response = await client.send("POST", url)
+        body = b""
+        async for piece in iter_body(response):
+            body += piece
+            if len(LONG) - len(body) <= 2 * CHUNK and not origin.disconnected.is_set():
+                await origin.disconnected.wait()
+                await asyncio.sleep(0.05)
+        await close(response)
+
+    assert body == LONG
+
+
+async def test_a_long_body_with_more_after_it(client: HTTPClient) -> None:
+    """What nobody has asked for is nobody's reply."""
+    async with (origin := says(HEADS["length"], LONG + OK)).running() as url:
+        for _ in range(2):
+            response = await client.send("POST", url)
+            assert await read_body(response, limit=len(LONG)) == LONG
+
+    assert origin.connections == 2
+
+
+async def test_leaving_a_long_body_drops_its_connection(client: HTTPClient) -> None:
+    """In its midst; no timer stays behind."""
+    async with (origin := says(HEADS["length"], LONG)).running() as url:
+        response = await client.send("POST", url)
+        size = 0
+        async for piece in iter_body(response):
+            size += len(piece)
+            if size > len(LONG) // 2:
+                break
+        await close(response)
+        await asyncio.wait_for(origin.disconnected.wait(), 5)
+        assert await read_body(await client.send("POST", url), limit=len(LONG)) == LONG
+
+
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_a_server_that_reads_no_more(client: HTTPClient, chunked: bool) -> None:
     """A body that nobody takes stops after `write` seconds."""

@@ -135,17 +135,18 @@ class ClientAnswer:
 
     async def relay(self, message: Message) -> None:
         """Passes on a message that is somebody else's; its head goes nowhere where a sign of life was sooner."""
-        async with self._turn:
-            if message["type"] == "http.response.body":
-                self._has_ended = not message.get("more_body", False)
-                if self._announced is not None:
-                    self._announced -= len(message.get("body", b""))
-            elif message["type"] == "http.response.start":
+        if message["type"] == "http.response.start":
+            async with self._turn:
                 is_late, self.has_begun, self.is_relayed = self.has_begun, True, True
-                if is_late:
-                    return
-                self._announced = content_length(message.get("headers", ()))
-            await self._send(message)
+                if not is_late:
+                    self._announced = content_length(message.get("headers", ()))
+                    await self._send(message)
+            return
+        if message["type"] == "http.response.body":  # signs of life have ended
+            self._has_ended = not message.get("more_body", False)
+            if self._announced is not None:
+                self._announced -= len(message.get("body", b""))
+        await self._send(message)
 
 
 def _filled(body: bytes, length: int) -> Iterator[bytes]:

@@ -85,17 +85,21 @@ def _reply(response: Response, body: bytes, pictures: Mapping[str, Picture] | No
     return UpstreamReply(status=response.status_code, headers=response.headers, body=body, pictures=pictures or {})
 
 
-def _bounded(response: Response, limit: int) -> _Bounded:
-    """Raises `BodyTooLarge` at once where the header tells."""
-    if (_length(response) or 0) > limit:
+def _bounded(response: Response, limit: int) -> Body:
+    """Raises `BodyTooLarge`, at once where the header tells."""
+    length = _length(response)
+    if length is not None and length > limit:
         raise BodyTooLarge(limit)
-    return _Bounded(iter_body(response), limit)
+    body = iter_body(response)
+    return _Bounded(body, limit) if length is None else body
 
 
 def _length(response: Response) -> int | None:
     """Bytes of the body, where its header tells."""
     length = response.headers.get("content-length", "")
-    is_told = length.isdecimal() and length.isascii() and len(length) < 20 and "content-encoding" not in response.headers
+    is_told = (
+        length.isdecimal() and length.isascii() and len(length) < 20 and "content-encoding" not in response.headers
+    )
     return int(length) if is_told else None
 
 
@@ -115,6 +119,9 @@ class _Bounded:
         if self._left < 0:
             raise BodyTooLarge(self._limit)
         return piece
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
 
 
 def is_plain(held: list[bytes]) -> bool:

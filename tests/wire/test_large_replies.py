@@ -299,9 +299,7 @@ def test_a_cut_reply_in_base64(gateway: Process, upstream: LargeUpstream, conten
 
 @pytest.mark.parametrize("content_length", [True, False])
 @pytest.mark.parametrize("tail", [b"]", b'],"x":}', b"]} trailing", b"]}" + 5000 * b"\n" + b"]"])
-def test_a_reply_that_ends_badly(
-    gateway: Process, upstream: LargeUpstream, tail: bytes, content_length: bool
-) -> None:
+def test_a_reply_that_ends_badly(gateway: Process, upstream: LargeUpstream, tail: bytes, content_length: bool) -> None:
     """Links are wanted: the error of a reply that cannot be used. Base64 is: never a whole answer."""
     upstream.tail = tail
     upstream.content_length = content_length

@@ -15,6 +15,7 @@ import aiohttp
 import certifi
 from yarl import URL
 
+from imagegate.http.arriving import RestOfBody, Silence
 from imagegate.http.messages import CHUNK, Interrupted, NotSent, Response, Timeouts, joined
 from imagegate.http.why import why_not_connected
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _SMALL: Final = 64 * 1024
 """Bytes of a request's body that every socket takes at once, so that nobody waits for it."""
+_FEW: Final = 4
+"""Pieces after which a reply is a long one."""
 _PLAIN_URL: Final = re.compile(r"[!-~]+")
 
 
@@ -131,6 +134,7 @@ class ConnectionPool:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
+            read_bufsize=CHUNK,  # so that one piece that waits stops nothing
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             max_field_size=64 * 1024,  # bytes; aiohttp's 8 KiB is less than a signed Location may need
         )
@@ -242,6 +246,9 @@ class _ReplyBody:
         self._on_close = on_close
         connection = reply.connection  # None once the whole body is in
         self._protocol: ResponseHandler | None = connection.protocol if connection else None
+        self._has_length = "content-length" in reply.headers
+        self._silence: Silence | None = None
+        self._pieces = 0
         self._lost: asyncio.Future[None] | None = None
         if self._protocol is not None:
             self._lost = self._protocol.closed
@@ -267,30 +274,47 @@ class _ReplyBody:
 
     async def __anext__(self) -> bytes:
         content = self._reply.content
+        if self._silence is not None:
+            self._silence.begins()
         try:
-            if "content-length" in self._reply.headers:
+            if self._has_length:
                 piece, _ = await content.readchunk()  # what the socket gave, 256 KiB at most; no copying
             else:
                 piece = await content.read(CHUNK)  # puts small chunks together
         except Exception as exc:
             raise _failure(exc, self._timeouts, in_body=True) from exc
+        if self._silence is not None:
+            self._silence.ends()
+        elif self._protocol is not None:
+            self._pieces += 1
+            if self._pieces == _FEW and not content.is_eof():
+                self._is_long(self._protocol, content)
         if piece:
             return piece
         if self._is_cut_off():
             raise Interrupted("connection closed before the reply was complete")
         raise StopAsyncIteration
 
+    def _is_long(self, protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
+        """Reads the rest in ways that pay where there is more of it."""
+        self._silence = Silence(protocol, content, self._timeouts.read)
+        if self._has_length and protocol.connected and content.exception() is None:
+            left = int(self._reply.headers["content-length"]) - content.total_bytes
+            if left > 0:
+                RestOfBody(protocol, content, left)
+
     def _is_cut_off(self) -> bool:
         """Tell a reset from the end of a body that ends with the connection; to aiohttp both are the end."""
-        headers = self._reply.headers
         return (
-            "content-length" not in headers
-            and "chunked" not in headers.get("transfer-encoding", "").lower()
+            not self._has_length
+            and "chunked" not in self._reply.headers.get("transfer-encoding", "").lower()
             and self._protocol is not None
             and isinstance(self._protocol.exception(), OSError)
         )
 
     async def aclose(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
         if self._lost is not None:
             self._lost.remove_done_callback(self._fail_if_unfinished)
         self._reply.close()
