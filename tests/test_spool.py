@@ -300,7 +300,6 @@ def test_a_cancelled_writer_leaves_nothing(budget, open_spools, monkeypatch, mom
     complaints: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda found: complaints.append(str(found.exc_value)))
     at_work, go_on = threading.Event(), threading.Event()
-    real = tempfile.TemporaryFile
 
     def held(function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -311,17 +310,10 @@ def test_a_cancelled_writer_leaves_nothing(budget, open_spools, monkeypatch, mom
 
         return wrapped
 
-    class SlowFile:
-        """A file on a slow disk."""
-
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            self._file = real(*arguments, **options)
-            self.write = held(self._file.write)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._file, name)
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", held(real) if moment == "opening" else SlowFile)
+    if moment == "opening":
+        monkeypatch.setattr(tempfile, "TemporaryFile", held(tempfile.TemporaryFile))
+    else:
+        monkeypatch.setattr(os, "writev", held(os.writev))
 
     async def work() -> None:
         upload = Upload("image", "a.png", "", budget=budget)

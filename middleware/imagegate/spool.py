@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import tempfile
-import threading
+from collections import deque
 from collections.abc import AsyncIterator
-from typing import IO, Final
+from itertools import islice
+from typing import Final
 
 from imagegate.errors import Overloaded
 from imagegate.formats import Facts, inspect
+from imagegate.spool_file import CHUNK, FileClosed, SpoolFile
 
-CHUNK: Final = 256 * 1024
 _HEAD: Final = 64 * 1024
 """Bytes of a file that are looked at for its format and size."""
-_WRITE: Final = 256 * 1024
-"""Bytes that are written to disk at a time."""
+_BATCH: Final = 1024 * 1024
+"""Bytes that go to disk at a time: handing them to a thread costs more than writing a quarter of them."""
+_WINDOW: Final = 1024 * 1024
+"""Bytes that stay in memory although they are on disk, for a reader who keeps pace with the writer."""
 
 
 class Budget:
@@ -58,30 +59,6 @@ def default_budget() -> Budget:
     return Budget(total=1024**3, memory=16 * 1024**2)
 
 
-class _File:
-    """A temporary file without a name, so that nothing stays behind; a closed one is never read as another."""
-
-    def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
-        self._lock = threading.Lock()
-
-    def write(self, data: bytes) -> None:
-        view = memoryview(data)
-        with self._lock:
-            while view:
-                view = view[self._file.write(view) :]
-
-    def read(self, length: int, place: int) -> bytes:
-        with self._lock:  # descriptors are used again as soon as they are closed
-            if self._file.closed:
-                raise UploadClosed
-            return os.pread(self._file.fileno(), length, place)
-
-    def close(self) -> None:
-        with self._lock:
-            self._file.close()
-
-
 class UploadClosed(Exception):
     """The file was given back while somebody read it; what was read so far is not the whole."""
 
@@ -106,10 +83,18 @@ class Upload:
         """Where the file has been published already: upstream -> link."""
         self.publishing = asyncio.Lock()
         self._budget = budget
+        self._taken = 0
         self._in_memory = 0
-        self._tail = bytearray()  # what is not on disk
+        self._window: deque[bytes] = deque()  # the last pieces
+        self._first = 0  # number of the first of them
+        self._start = 0  # bytes before it
+        self._handed = 0  # bytes that were given to the disk, and the pieces that hold them
+        self._handed_pieces = 0
         self._on_disk = 0
-        self._file: _File | None = None
+        self._file: SpoolFile | None = None
+        self._saving: asyncio.Future[None] | None = None
+        self._failure: BaseException | None = None
+        self._readers: list[_Reader] = []
         self._head = b""
         self._facts: Facts | None = None
         self._is_closed = False
@@ -127,37 +112,76 @@ class Upload:
         return self._facts.kind.media_type if self._facts else self.declared_type or "application/octet-stream"
 
     async def write(self, data: bytes) -> None:
-        """Appends. Raises `Overloaded` where the budget is used up."""
+        """Appends. Raises `Overloaded` where the budget is used up, and `OSError` where the disk fails."""
         self._budget.take(len(data))
-        self.size += len(data)
-        if len(self._head) < _HEAD:
-            self._head += data[: _HEAD - len(self._head)]
-        self._tail += data
-        if len(self._tail) >= _WRITE:
-            await self._flush()
-        self._grow()
+        self._taken += len(data)
+        for start in range(0, len(data), CHUNK):
+            piece = data[start : start + CHUNK]  # the same object, where it is all
+            self.size += len(piece)
+            if len(self._head) < _HEAD:
+                self._head += piece[: _HEAD - len(self._head)]
+            self._window.append(piece)
+            self._grow()
+            if self.size - self._handed >= _BATCH:
+                await self._saved()  # no more than two batches wait in memory
+                self._save()
 
-    async def _flush(self) -> None:
-        """The tail leaves memory only when it is on disk, so that readers always find it."""
+    def _save(self) -> None:
+        """Begins to write what is not on disk; it leaves memory only when it is there, so that readers find it."""
+        if self._is_closed:
+            return
         file = self._file
         if file is None:
-            file = self._file = _File()
-        data = bytes(self._tail)
-        await asyncio.to_thread(file.write, data)
-        self._on_disk += len(data)
-        del self._tail[: len(data)]
+            file = self._file = SpoolFile()
+        pieces = list(islice(self._window, self._handed_pieces - self._first, None))
+        self._handed, self._handed_pieces = self.size, self._first + len(self._window)
+        self._saving = asyncio.get_running_loop().run_in_executor(None, file.append, pieces)
+        self._saving.add_done_callback(self._note_saved)
+
+    def _note_saved(self, saving: asyncio.Future[None]) -> None:
+        failure = asyncio.CancelledError() if saving.cancelled() else saving.exception()
+        if self._is_closed:
+            return
+        if failure is not None:
+            self._failure = failure
+            return
+        self._on_disk = self._handed
+        self._trim()
+
+    async def _saved(self) -> None:
+        """Returns when the disk has what it was given."""
+        if self._saving is not None:
+            if not self._saving.done():
+                await asyncio.wait([self._saving])
+            self._saving = None
+        if self._failure is not None:
+            raise self._failure
+
+    def _trim(self) -> None:
+        """Drops what is on disk, but for what readers are about to read."""
+        wanted = min((reader.place for reader in self._readers), default=self.size)
+        while self._window:
+            end = self._start + len(self._window[0])
+            if end > self._on_disk or (end > wanted and self.size - self._start <= _WINDOW):
+                break
+            self._window.popleft()
+            self._first += 1
+            self._start = end
 
     def _grow(self) -> None:
         self._grown.set()
         self._grown = asyncio.Event()
 
     async def complete(self) -> None:
-        """To be called after the last `write`."""
+        """To be called after the last `write`. Raises `OSError` where the disk fails."""
         self._facts = inspect(self._head)
         if self._file is None and self._budget.take_memory(self.size):
             self._in_memory = self.size
         else:
-            await self._flush()
+            await self._saved()
+            if self._handed < self.size:
+                self._save()
+                await self._saved()
         self.is_complete = True
         self._grow()
 
@@ -170,24 +194,54 @@ class Upload:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes, in pieces of at most 256 KiB; waits for those that are still to come. Raises `UploadClosed`."""
-        place = 0
-        while True:
-            grown = self._grown
-            if self._is_closed:
-                raise UploadClosed
-            if place < self._on_disk and self._file is not None:
-                length = min(CHUNK, self._on_disk - place)
-                chunk = await asyncio.to_thread(self._file.read, length, place)
-            else:
-                start = place - self._on_disk
-                chunk = bytes(self._tail[start : start + CHUNK])
-            if chunk:
-                place += len(chunk)
-                yield chunk
-            elif self.is_complete:
-                return
-            else:
-                await grown.wait()
+        reader = _Reader()
+        self._readers.append(reader)
+        try:
+            while True:
+                grown = self._grown
+                if self._is_closed:
+                    raise UploadClosed
+                if reader.place < self._start:
+                    for piece in await self._from_disk(reader.place):
+                        reader.place += len(piece)
+                        yield piece
+                    continue
+                piece = self._from_window(reader)
+                if piece:
+                    yield piece
+                    if self._on_disk > self._start:
+                        self._trim()
+                elif self.is_complete:
+                    return
+                else:
+                    await grown.wait()
+        finally:
+            self._readers.remove(reader)
+
+    async def _from_disk(self, place: int) -> list[bytes]:
+        if self._file is None:
+            raise UploadClosed
+        length = min(_BATCH, self._start - place)
+        try:
+            return await asyncio.to_thread(self._file.read, place, length)
+        except FileClosed:
+            raise UploadClosed from None
+
+    def _from_window(self, reader: _Reader) -> bytes:
+        """The next piece, small ones put together; empty: there is none yet."""
+        if reader.place == self._start:
+            reader.number = self._first
+        pieces: list[bytes] = []
+        size = 0
+        for piece in islice(self._window, reader.number - self._first, None):
+            size += len(piece)
+            if size > CHUNK:
+                break
+            pieces.append(piece)
+        reader.number += len(pieces)
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        reader.place += len(data)
+        return data
 
     async def read(self) -> bytes:
         """All bytes at once."""
@@ -211,9 +265,21 @@ class Upload:
             return
         self._is_closed = True
         self._grow()
-        self._budget.give_back(total=self.size, memory=self._in_memory)
-        self.size = self._in_memory = self._on_disk = 0
-        self._tail = bytearray()
+        self._budget.give_back(total=self._taken, memory=self._in_memory)
+        self.size = self._taken = self._in_memory = 0
+        self._window.clear()
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+class _Reader:
+    """How far somebody has read."""
+
+    __slots__ = ("number", "place")
+
+    def __init__(self) -> None:
+        self.place = 0
+        """Bytes."""
+        self.number = 0
+        """Of the next piece, where it is in memory."""

@@ -24,6 +24,7 @@ import prometheus_client
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from imagegate.allocator import keep_freed_memory
 from imagegate.config import Config
 from imagegate.config_file import default_config, load_config
 from imagegate.errors import ConfigError
@@ -148,6 +149,7 @@ def _told_of_signals(told: Callable[[], None]) -> Generator[None]:
 
 def create_app() -> Standalone:
     """The ASGI application. Raises `ConfigError`."""
+    keep_freed_memory()
     style = os.environ.get(LOG_VARIABLE) or ("console" if sys.stderr.isatty() else "json")
     configure_logs(style)
     app = Standalone(find_config(), grace=grace(), log=None if style == "console" else sys.stderr.buffer)
