@@ -9,7 +9,7 @@ import os
 import re
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, cast
 
 import aiohttp
 import certifi
@@ -22,6 +22,7 @@ from imagegate.http.why import why_not_connected
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.http import StreamWriter
 
 _SMALL: Final = 64 * 1024
 """Bytes of a request's body that every socket takes at once, so that nobody waits for it."""
@@ -200,17 +201,34 @@ class _RequestBody(aiohttp.Payload):
         raise AssertionError("aiohttp never asks for text")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
+        to = cast("StreamWriter", writer)  # the only one that aiohttp has
         written = 0
+        # aiohttp puts a chunk together with what frames it, which copies it; so the framing is our own.
+        is_chunked, to.chunked = to.chunked, False
+        before = ""
         async for piece in self._pieces():
-            written += len(piece)
-            if self._length is not None and written > self._length:
+            size = len(piece)
+            written += size
+            if is_chunked:
+                await to.write(f"{before}{size:x}\r\n".encode(), drain=False)
+                before = "\r\n"
+            elif self._length is not None and written > self._length:
                 break
-            await self._in_time(writer.write(piece))
-        if self._length is not None and written != self._length:
+            await to.write(piece, drain=False)
+            await self._taken(to)
+        if is_chunked:
+            await to.write(f"{before}0\r\n\r\n".encode(), drain=False)
+        elif written != self._length:
             # aiohttp would leave the server waiting for the rest, or for the next request.
             self.error = Interrupted("the request is not as long as announced")
             raise self.error
-        await self._in_time(writer.drain())
+        await self._in_time(to.drain())
+
+    async def _taken(self, writer: StreamWriter) -> None:
+        """Waits where the socket has not taken everything, and only then with a timer."""
+        transport = writer.transport
+        if transport is None or transport.get_write_buffer_size():
+            await self._in_time(writer.drain())
 
     async def _pieces(self) -> AsyncIterator[bytes | memoryview]:
         if isinstance(self._value, bytes):
@@ -220,7 +238,8 @@ class _RequestBody(aiohttp.Payload):
         try:
             async for chunk in self._value:
                 if len(chunk) <= CHUNK:
-                    yield chunk
+                    if chunk:  # an empty one would be the end
+                        yield chunk
                 else:
                     for start in range(0, len(chunk), CHUNK):
                         yield memoryview(chunk)[start : start + CHUNK]
