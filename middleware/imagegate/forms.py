@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 from starlette.types import Receive
 
-from imagegate.asgi import ClientDisconnected, receive_in_time, too_large
+from imagegate.asgi import ClientDisconnected, patiently, too_large
 from imagegate.errors import PayloadTooLarge, RequestError
 from imagegate.spool import Budget, Upload
 from imagegate.streams.multipart import Event, MultipartError, MultipartReader, PartBegin, PartData, boundary_of
@@ -85,19 +85,8 @@ class FormReading:
             ClientDisconnected: before the end.
         """
         try:
-            size = 0
-            more = True
-            while more:
-                message = await receive_in_time(receive)
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnected
-                chunk: bytes = message.get("body", b"")
-                more = message.get("more_body", False)
-                size += len(chunk)
-                if size > self._limits.form:
-                    raise too_large(self._limits.form)
-                for event in self._reader.feed(chunk):
-                    await self.take(event)
+            async with patiently(receive) as receive_in_time:
+                await self._read(receive_in_time)
             self._reader.finish()
             self.is_whole = True
             return self._form()
@@ -110,6 +99,21 @@ class FormReading:
         finally:
             self.is_over = True
             self._progress()
+
+    async def _read(self, receive: Receive) -> None:
+        size = 0
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            chunk: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(chunk)
+            if size > self._limits.form:
+                raise too_large(self._limits.form)
+            for event in self._reader.feed(chunk):
+                await self.take(event)
 
     async def progress(self) -> None:
         """Returns when there is another file, a field after a file, or the end."""

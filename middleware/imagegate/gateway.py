@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -57,6 +57,9 @@ from imagegate.upstream import Upstream as Account
 if TYPE_CHECKING:
     from imagegate.http import Transport
 
+_KEPT_FILES: Final = 64 * 1024 * 1024
+"""Bytes on disk, beside those that uploads hold."""
+
 
 class ImageGateway:
     """Answers the OpenAI Images API through the configured providers; everything else is the application's.
@@ -103,7 +106,7 @@ class ImageGateway:
     def _set_up(self, config: Config, hooks: Sequence[Hook] | None, *, alone: bool) -> None:
         self.config = config
         self.catalog = Catalog(config.contracts(), config.routes)
-        self._budget = Budget(total=config.limits.spool, memory=config.limits.spool_memory)
+        self._budget = Budget(total=config.limits.spool, memory=config.limits.spool_memory, kept=_KEPT_FILES)
         self._pictures = PictureService(
             config.delivery, client=self._client, budget=self._budget, max_image=config.limits.image
         )

@@ -11,7 +11,7 @@ from typing import Final
 
 from imagegate.errors import Overloaded
 from imagegate.formats import Facts, inspect
-from imagegate.spool_file import CHUNK, FileClosed, SpoolFile
+from imagegate.spool_file import CHUNK, FileClosed, KeptFiles, SpoolFile
 
 _HEAD: Final = 64 * 1024
 """Bytes of a file that are looked at for its format and size."""
@@ -27,9 +27,11 @@ class Budget:
     Args:
         total: bytes; beyond them requests are refused until others have ended.
         memory: bytes of them that may stay in memory; the rest goes to disk.
+        kept: bytes of files on disk that are kept for a moment, to be written over.
     """
 
-    def __init__(self, *, total: int, memory: int) -> None:
+    def __init__(self, *, total: int, memory: int, kept: int = 0) -> None:
+        self.kept = KeptFiles(kept)
         self._total = total
         self._memory = memory
 
@@ -132,7 +134,7 @@ class Upload:
             return
         file = self._file
         if file is None:
-            file = self._file = SpoolFile()
+            file = self._file = SpoolFile(self._budget.kept)
         pieces = list(islice(self._window, self._handed_pieces - self._first, None))
         self._handed, self._handed_pieces = self.size, self._first + len(self._window)
         self._saving = asyncio.get_running_loop().run_in_executor(None, file.append, pieces)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 import threading
+import time
+import weakref
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import IO, Final
@@ -13,10 +16,74 @@ CHUNK: Final = 256 * 1024
 """Bytes: no piece of a file that is handed out is larger."""
 _MOST_BUFFERS: Final = 512
 """That are given to the kernel at a time; it takes 1,024 at most."""
+_IDLE: Final = 1.0
+"""Seconds after which files that nobody needs are closed."""
 
 
 class FileClosed(Exception):
     """Somebody was still about to use it."""
+
+
+class KeptFiles:
+    """Files to be written over: giving pages to a new file and taking them back costs four times the writing.
+
+    They are closed when none was given back for a second.
+
+    Args:
+        most: bytes of them that are kept; a file with more than a quarter of that is not.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._files: list[tuple[IO[bytes], int]] = []
+        self._size = 0
+        self._lock = threading.Lock()
+        self._timer: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
+        self._used = 0.0
+        self._finalizer = weakref.finalize(self, _close_all, self._files)
+
+    def take(self) -> IO[bytes] | None:
+        """A file, which holds what others have written."""
+        with self._lock:
+            if not self._files:
+                return None
+            file, size = self._files.pop()
+            self._size -= size
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        return file
+
+    def keep(self, file: IO[bytes], size: int) -> bool:
+        """Keeps a file of `size` bytes; False: it is to be closed."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False  # nobody would close it
+        with self._lock:
+            if size > self._most // 4 or self._size + size > self._most:
+                return False
+            self._files.append((file, size))
+            self._size += size
+        self._used = time.monotonic()
+        if self._timer is None or self._timer[0] is not loop:
+            self._timer = (loop, loop.call_later(_IDLE, self._close_idle))
+        return True
+
+    def _close_idle(self) -> None:
+        if self._timer is None:
+            return
+        loop = self._timer[0]
+        if (left := self._used + _IDLE - time.monotonic()) > 0:
+            self._timer = (loop, loop.call_later(left, self._close_idle))
+            return
+        self._timer = None
+        with self._lock:
+            _close_all(self._files)
+            self._size = 0
+
+
+def _close_all(files: list[tuple[IO[bytes], int]]) -> None:
+    while files:
+        files.pop()[0].close()
 
 
 class SpoolFile:
@@ -25,7 +92,9 @@ class SpoolFile:
     All methods but `close` are for threads: they wait for the disk.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: KeptFiles) -> None:
+        self._kept = kept
+        self._size = 0
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
         self._users = 0
@@ -35,7 +104,8 @@ class SpoolFile:
         """Writes; one thread at a time. Raises `FileClosed` and `OSError`."""
         with self._used():
             if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by close()
+                self._file = self._kept.take() or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - by close()
+            self._size += sum(map(len, pieces))
             for first in range(0, len(pieces), _MOST_BUFFERS):
                 _write(self._file.fileno(), pieces[first : first + _MOST_BUFFERS])
 
@@ -68,7 +138,8 @@ class SpoolFile:
 
     def _end_if_unused(self) -> None:
         if self._is_closed and not self._users and self._file is not None:
-            self._file.close()
+            if not self._kept.keep(self._file, self._size):
+                self._file.close()
             self._file = None
 
 
