@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test lint bench bench-peers clean
+.PHONY: demo test lint bench bench-peers bench-page clean
 
 demo: $(VENV)/.demo
 	$(BIN)/imagegate demo $(ARGS)
@@ -25,10 +25,17 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 bench-peers: $(VENV)/.test
+	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/run.py --peers $(ARGS)
 
+# The page that is published: run it on an idle machine.
+bench-page: $(VENV)/.test $(VENV)/.bench
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/run.py --peers --json benchmarks/figures.json $(ARGS)
+	$(BIN)/python benchmarks/page.py
+
 clean:
-	rm -rf $(VENV) artifacts demo-output .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) benchmarks/.peers artifacts demo-output .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -41,6 +48,10 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml | $(BIN)/python

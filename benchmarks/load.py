@@ -2,24 +2,24 @@
 
     python benchmarks/load.py WORKLOAD URL UPSTREAM CONNECTIONS REQUESTS SECONDS
 
-Makes ready (one request on each of a few connections), says ``ready``, waits for a line, asks until so many requests
-were sent or the seconds are over, and says what it saw: the clock has stopped. At the next line it checks the answers
-and says so. Every answer's status is looked at; bodies are kept whole up to `KEPT` and checked, of the rest the length.
+Makes ready (connections, and one request on each of a few), says ``ready``, waits for a line, asks until so many
+requests were sent or the seconds are over, and says what it saw: the clock has stopped. At the next line it checks the
+answers and says so. Every answer's status is looked at; bodies are kept whole up to `KEPT` and checked, of the rest the
+length.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
-import aiohttp
-from workloads import KEY, WORKLOADS, Workload, WrongAnswer, digest
+import uvloop
+from client import Client, HungUp
+from workloads import WORKLOADS, Workload, WrongAnswer, digest, headers
 
 KEPT = 128 * 1024 * 1024
 TASKS_AT_ONCE = 50
@@ -27,29 +27,29 @@ PATIENCE = 120.0
 
 
 class Load:
-    def __init__(self, work: Workload, url: str, upstream: str, session: aiohttp.ClientSession) -> None:
-        self._work, self._url, self._upstream, self._session = work, url, upstream, session
+    def __init__(self, work: Workload, url: str, upstream: str, client: Client) -> None:
+        self._work, self._url, self._upstream, self._client = work, url, upstream, client
         self._bodies: list[bytes] = []
         self._kept = 0
         self._lengths: set[int] = set()
         self._tasks: list[str] = []
         self._latencies: list[float] = []
         self._posts = 0
-        self._body, self._type = work.body()
-        # The last two are for Portkey's gateway; others do not know them.
-        self._headers = {
-            "authorization": f"Bearer {KEY}",
-            "x-portkey-provider": "openai",
-            "x-portkey-custom-host": f"{upstream}/v1",
-        }
+        self._headers = headers(upstream)
+        self._ask_with(work)
 
     async def make_ready(self, connections: int, tasks: int) -> None:
+        work = self._work
         await self._get(self._upstream + "/received")
-        if self._work.task:
+        if work.task:
             gate = asyncio.Semaphore(TASKS_AT_ONCE)
             await asyncio.gather(*(self._make_task(gate) for _ in range(tasks)))
         else:
+            self._ask_with(WORKLOADS["W1"] if work.crowd else work)
             await asyncio.gather(*(self._ask() for _ in range(min(connections, 4))))
+            self._ask_with(work)
+        if not work.crowd:
+            await self._client.open(self._url, max(0, connections - 4))
         self._latencies.clear()
 
     async def run(self, connections: int, requests: int, seconds: float) -> dict[str, Any]:
@@ -62,7 +62,8 @@ class Load:
                 left -= 1
                 await self._ask()
 
-        await asyncio.gather(*(ask_again() for _ in range(connections)))
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(ask_again() for _ in range(connections)))
         took = time.perf_counter() - started
         return {"requests": len(self._latencies), "seconds": took, "latencies": sorted(self._latencies)}
 
@@ -84,6 +85,9 @@ class Load:
             raise WrongAnswer(f"{work.name}: {self._posts} requests, but the provider got {received['requests']}")
         work.check_files(received["files"])
 
+    def _ask_with(self, work: Workload) -> None:
+        self._body, self._type = work.body()
+
     async def _ask(self) -> None:
         started = time.perf_counter()
         if self._work.task:
@@ -97,21 +101,18 @@ class Load:
 
     async def _post(self) -> bytes:
         self._posts += 1
-        headers = {**self._headers, "content-type": self._type}
-        async with self._session.post(self._url + self._work.path, data=self._body, headers=headers) as reply:
-            body = await reply.read()
-            if reply.status not in {200, 202}:
-                raise WrongAnswer(f"{self._work.name}: {reply.status} {body[:300]!r}")
-            return body
+        url, said = self._url + self._work.path, {**self._headers, "content-type": self._type}
+        status, body = await self._client.ask("POST", url, said, self._body)
+        if status not in {200, 202}:
+            raise WrongAnswer(f"{self._work.name}: {status} {body[:300]!r}")
+        return body
 
     async def _get(self, url: str) -> bytes:
         # Links to pictures need no key, and a bucket refuses requests that bring one beside the link's signature.
-        headers = self._headers if "/v1/tasks/" in url else {}
-        async with self._session.get(url, headers=headers) as reply:
-            body = await reply.read()
-            if reply.status not in {200, 202}:
-                raise WrongAnswer(f"{self._work.name}: {reply.status} {body[:300]!r} of {url}")
-            return body
+        status, body = await self._client.ask("GET", url, self._headers if "/v1/tasks/" in url else {})
+        if status not in {200, 202}:
+            raise WrongAnswer(f"{self._work.name}: {status} {body[:300]!r} of {url}")
+        return body
 
     def _keep(self, body: bytes) -> None:
         self._lengths.add(len(body))
@@ -130,30 +131,24 @@ class Load:
             while b'"completed"' not in (body := await self._get(task)):
                 if time.monotonic() > deadline:
                     raise WrongAnswer(f"{self._work.name}: {body[:300]!r} does not end")
-                await self._session.post(self._upstream + "/release")
+                await self._client.ask("POST", self._upstream + "/release", {}, b"")
                 await asyncio.sleep(0.02)
             self._keep(body)
-
-
-@contextlib.asynccontextmanager
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-    timeout = aiohttp.ClientTimeout(total=PATIENCE)
-    jar = aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar) as made:
-        yield made
 
 
 async def main(name: str, url: str, upstream: str, connections: int, requests: int, seconds: float) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    async with session() as made:
-        load = Load(WORKLOADS[name], url, upstream, made)
+    client = Client()
+    try:
+        load = Load(WORKLOADS[name], url, upstream, client)
         await load.make_ready(connections, tasks=requests)
         await _hear("ready")
         seen = await load.run(connections, requests, seconds)
         await _hear(json.dumps(seen))
         await load.check()
+    finally:
+        client.close()
     print("right", flush=True)
 
 
@@ -165,6 +160,6 @@ async def _hear(said: str) -> None:
 if __name__ == "__main__":
     try:
         name, url, upstream, *numbers = sys.argv[1:]
-        asyncio.run(main(name, url, upstream, int(numbers[0]), int(numbers[1]), float(numbers[2])))
-    except (WrongAnswer, aiohttp.ClientError, TimeoutError) as error:
+        uvloop.run(main(name, url, upstream, int(numbers[0]), int(numbers[1]), float(numbers[2])))
+    except (WrongAnswer, HungUp, OSError, TimeoutError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from measure import ProcessTree, pin
-from workloads import KEY, WORKLOADS
+from workloads import KEY, WORKLOADS, headers
 
 HERE = Path(__file__).parent
 PATIENCE = 60.0
@@ -29,6 +30,15 @@ class Server:
     name: str
     url: str
     tree: ProcessTree
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A server that is started for each comparison."""
+
+    name: str
+    start: Callable[[Path, str], AbstractContextManager[Server]]
+    """With a folder of its own, and the provider's URL."""
 
 
 def free_port() -> int:
@@ -79,15 +89,16 @@ def _wait(process: subprocess.Popen[bytes], name: str, port: int, log: Path) -> 
 
 
 @contextlib.contextmanager
-def upstream(folder: Path) -> Iterator[Server]:
+def upstream(folder: Path, keep_alive: int) -> Iterator[Server]:
+    """The provider; it closes connections on which nothing was asked for ``keep_alive`` seconds."""
     port = free_port()
-    command = [sys.executable, str(HERE / "upstream.py"), str(port)]
+    command = [sys.executable, str(HERE / "upstream.py"), str(port), str(keep_alive)]
     with running("provider", command, port, log=folder / "provider.log", proxy=False) as server:
         yield server
 
 
 @contextlib.contextmanager
-def floor(kind: str, folder: Path, upstream: str) -> Iterator[Server]:
+def floor(folder: Path, upstream: str, *, kind: str) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, str(HERE / "floors.py"), kind, str(port), upstream]
     with running(f"floor {kind}", command, port, log=folder / f"{kind}.log") as server:
@@ -132,13 +143,15 @@ def s3(folder: Path, program: str) -> Iterator[Server]:
         yield server
 
 
-def first_answer(server: Server) -> int:
+def first_answer(server: Server, upstream: str) -> int:
     """The status of a generation that is asked for once."""
     body, kind = WORKLOADS["W1"].body()
-    headers = {"authorization": f"Bearer {KEY}", "content-type": kind}
+    said = {**headers(upstream), "content-type": kind}
     with contextlib.closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE)) as line:
-        line.request("POST", WORKLOADS["W1"].path, body, headers)
-        return line.getresponse().status
+        line.request("POST", WORKLOADS["W1"].path, body, said)
+        reply = line.getresponse()
+        reply.read()
+        return reply.status
 
 
 def settle(provider: Server) -> None:

@@ -1,10 +1,11 @@
 """The provider that all proxies have: OpenAI's Images API with prompts that say how to answer.
 
-    python benchmarks/upstream.py PORT
+    python benchmarks/upstream.py PORT [KEEP_ALIVE]
 
 ``large`` in a prompt: four pictures of 4 MiB, else one of a kilobyte. ``wait=2``: after two seconds. ``hold``: after
 ``POST /release``. ``GET /received``: how many requests came since it was last asked, and of the last form the SHA-256
-of each file; forms are only read, and parsed when somebody asks.
+of each file; forms are only read, and parsed when somebody asks. ``KEEP_ALIVE``: seconds after which idle connections
+are closed.
 """
 
 from __future__ import annotations
@@ -103,6 +104,12 @@ if __name__ == "__main__":
 
     # Providers' front ends keep connections for a minute and more; with uvicorn's five seconds rounds would begin with
     # connections that are just being closed, which no proxy can use and no money-safe one asks on again.
+    _, port, *keep_alive = sys.argv
     uvicorn.run(
-        Provider(), port=int(sys.argv[1]), access_log=False, log_level="error", backlog=4096, timeout_keep_alive=600
+        Provider(),
+        port=int(port),
+        access_log=False,
+        log_level="error",
+        backlog=4096,
+        timeout_keep_alive=int(*keep_alive or [600]),
     )

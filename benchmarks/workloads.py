@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pictures import LARGE, SMALL, png
 
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
-KEY = "benchmark"
+KEY = "sk-benchmark"  # LiteLLM proxy takes only keys that begin so
 MODEL = "gpt-image-2"
 
 
@@ -34,6 +34,8 @@ class Workload:
     """Pictures come as links."""
     task: bool = False
     """Requests make tasks, and what is measured is asking for them."""
+    crowd: bool = False
+    """All come at once: their connections, too, are made when the clock runs, and each asks once."""
 
     def found(self, answer: bytes) -> list[str]:
         """The links in an answer, or hashes of its pictures.
@@ -57,6 +59,15 @@ class Workload:
     def check_files(self, hashes: list[str]) -> None:
         if hashes != [digest(each) for each in self.files()]:
             raise WrongAnswer(f"{self.name}: the provider got other files, or in another order: {len(hashes)}")
+
+
+def headers(upstream: str) -> dict[str, str]:
+    """Of every request. The last two are for Portkey's gateway; others do not know them."""
+    return {
+        "authorization": f"Bearer {KEY}",
+        "x-portkey-provider": "openai",
+        "x-portkey-custom-host": f"{upstream}/v1",
+    }
 
 
 def digest(data: bytes) -> str:
@@ -99,7 +110,7 @@ WORKLOADS = {each.name: each for each in (
     Workload("W2url", "4 x 4 MiB base64 as links", GENERATIONS,
              _generation("large", n=4, response_format="url"), _large, links=True),
     Workload("W3", "edit with 3 x 4 MiB", EDITS, _edit, _small, files=_references),
-    Workload("W4", "at once, provider takes 2 s", GENERATIONS, _generation("wait=2"), _small),
+    Workload("W4", "at once, provider takes 2 s", GENERATIONS, _generation("wait=2"), _small, crowd=True),
     Workload("W5", "asking for tasks", GENERATIONS, _generation("hold", **{"async": True}), _small,
              links=True, task=True),
 )}

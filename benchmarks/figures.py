@@ -1,0 +1,152 @@
+"""What page and plot show of a run's figures; no drawing here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from about import told
+
+NAMES: Final = {
+    "imagegate": "imagegate",
+    "floor aiohttp": "pass-through, aiohttp",
+    "floor httpx": "pass-through, httpx",
+    "nginx": "nginx",
+    "portkey": "Portkey",
+    "litellm": "LiteLLM",
+}
+"""Those that are drawn, as they are called there, in this order."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    server: str
+    value: float
+
+    @property
+    def label(self) -> str:
+        return f"{self.value:,.{0 if self.value >= 10 else 1 if self.value >= 1 else 2}f}"
+
+    @property
+    def kind(self) -> str:
+        """``own``, ``floor`` or ``other``."""
+        return "own" if self.server == NAMES["imagegate"] else "floor" if "pass-through" in self.server else "other"
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    unit: str
+    bars: tuple[Bar, ...]
+
+
+ASKED: Final = (
+    ("Small generation", "CPU ms a request", "W1", 16, "cpu", 1000),
+    ("Reply of 4 × 4 MiB", "CPU ms a request", "W2", 4, "cpu", 1000),
+    ("Edit with 3 × 4 MiB", "CPU ms a request", "W3", 4, "cpu", 1000),
+    ("500 at once to a provider of 2 s", "seconds, median", "W4", 500, "p50", 1000),
+    ("Reply of 4 × 4 MiB", "MiB of memory at the peak", "W2", 4, "peak", 1),
+    ("Edit with 3 × 4 MiB", "MiB of memory at the peak", "W3", 4, "peak", 1),
+)
+
+
+def panels(result: Mapping[str, Any]) -> list[Panel]:
+    """One for each question that somebody answered.
+
+    Args:
+        result: as ``run.py --json`` writes it.
+    """
+    found: list[Panel] = []
+    for title, unit, workload, connections, figure, scale in ASKED:
+        values = {
+            row["server"]: row[figure] / scale
+            for row in result["rows"]
+            if (row["workload"], row["connections"]) == (workload, connections)
+        }
+        bars = tuple(Bar(name, values[server]) for server, name in NAMES.items() if server in values)
+        if bars:
+            found.append(Panel(title, unit, bars))
+    return found
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """One sentence for those who do not read on."""
+    for panel in panels(result)[:1]:
+        told = ", ".join(f"{bar.server} {bar.label}" for bar in panel.bars)
+        return f"{panel.title}, {panel.unit}: {told}"
+    return ""
+
+
+def page(result: Mapping[str, Any], prose: str) -> str:
+    """The page, in Markdown.
+
+    Args:
+        result: as ``run.py --json`` writes it.
+        prose: what people wrote about it, which stays.
+    """
+    text = f"""\
+# Figures
+
+{told(result)}.
+
+[README.md](README.md) tells the method and what the workloads are; `figures.json` has each round.
+
+![{summary(result)}](figures.svg)
+
+## Goals
+
+| every layer on, in one run | measured | goal | |
+|---|---:|---:|---|
+"""
+    for goal in result["goals"]:
+        beside = f" ({goal['beside']})" if goal["beside"] else ""
+        verdict = goal["verdict"] if goal["verdict"] == "reached" else "**not reached**"
+        text += f"| {goal['name']}{beside} | {goal['measured']} | {goal['wanted']} | {verdict} |\n"
+    text += f"""
+{PROSE[0]}
+{prose.strip()}
+{PROSE[1]}
+
+## All figures
+
+CPU is that of a request, of the whole process tree; latencies in ms; memory in MiB at the peak, and above that before.
+
+| workload, connections | server | CPU µs | x floor | req/s | p50 | p99 | peak | above |
+|---|---|---:|---:|---:|---:|---:|---:|---:|
+"""
+    for row in result["rows"]:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        cells = [f"{row['workload']} {row['title']}, {row['connections']}", row["server"], f"{row['cpu']:,.0f}", ratio]
+        cells += [f"{row[name]:,.1f}" for name in ("rate", "p50", "p99")]
+        cells += [f"{row[name]:.0f}" for name in ("peak", "grown")]
+        text += f"| {' | '.join(cells)} |\n"
+    notes = [*result["notes"], *(f"FAILED {each}" for each in result["failures"])]
+    return text + "\n" + "".join(f"- {each}\n" for each in notes)
+
+
+PROSE: Final = ("<!-- what is not reached, and why: kept -->", "<!-- end -->")
+BLOCK: Final = ("<!-- figures -->", "<!-- end of figures -->")
+
+
+def between(text: str, marks: tuple[str, str]) -> str | None:
+    """What is between two marks; None: they are not there."""
+    _, first, rest = text.partition(marks[0])
+    inner, last, _ = rest.partition(marks[1])
+    return inner if first and last else None
+
+
+def put_between(text: str, marks: tuple[str, str], inner: str) -> str:
+    """
+    Raises:
+        ValueError: the marks are not there.
+    """
+    old = between(text, marks)
+    if old is None:
+        raise ValueError(f"there is no {marks[0]} with a {marks[1]} behind it")
+    return text.replace(f"{marks[0]}{old}{marks[1]}", f"{marks[0]}\n{inner}\n{marks[1]}")
+
+
+def untold(result: Mapping[str, Any], prose: str) -> list[str]:
+    """Goals that were not reached, and of which the prose does not speak by name."""
+    return [each["name"] for each in result["goals"] if each["verdict"] != "reached" and each["name"] not in prose]
