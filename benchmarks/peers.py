@@ -69,7 +69,7 @@ def _install_nginx() -> None:
 
 @contextlib.contextmanager
 def nginx(folder: Path, upstream: str) -> Iterator[Server]:
-    """One worker; buffers as it does by default; keeps connections to the provider."""
+    """One worker; buffers in memory only, as is advised for large bodies; keeps connections to the provider."""
     program = _nginx()
     if program is None:
         raise NotInstalled("nginx")
@@ -86,7 +86,10 @@ http {{
   upstream provider {{ server {upstream.removeprefix("http://")}; keepalive 512; keepalive_requests 1000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
-    location / {{ proxy_pass http://provider; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+    location / {{
+      proxy_pass http://provider; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_request_buffering off; client_body_buffer_size 256k; proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_max_temp_file_size 0;
+    }}
   }}
 }}
 """
