@@ -21,18 +21,21 @@ def main() -> None:
 
     source = Path(*sys.argv[1:] or [HERE / "figures.json"])
     result = json.loads(source.read_text("utf-8"))
+    draw(result, HERE / "figures.svg")
     target = HERE / "FIGURES.md"
     prose = (between(target.read_text("utf-8"), PROSE) if target.exists() else None) or ""
     target.write_text(page(result, prose), "utf-8")
     if source.resolve() != (HERE / "figures.json").resolve():
         (HERE / "figures.json").write_text(source.read_text("utf-8"), "utf-8")
-    draw(result, HERE / "figures.svg")
     for readme, folder in ((HERE.parent / "README.md", "benchmarks/"), (HERE / "README.md", "")):
         told = f"![{summary(result)}]({folder}figures.svg)\n\n"
         told += (
             f"Measured on {result['date']}; [all figures]({folder}FIGURES.md), also of the goals that are not reached."
         )
         readme.write_text(put_between(readme.read_text("utf-8"), BLOCK, told), "utf-8")
+    for note in result["notes"]:
+        if note.startswith("OTHERS"):
+            print(note, file=sys.stderr)
     for name in untold(result, prose):
         print(f"not reached, and FIGURES.md does not say why: {name}", file=sys.stderr)
 

@@ -88,7 +88,8 @@ http {{
     listen 127.0.0.1:{port} backlog=4096;
     location / {{
       proxy_pass http://provider; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_request_buffering off; client_body_buffer_size 256k; proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_max_temp_file_size 0;
+      proxy_request_buffering off; client_body_buffer_size 256k;
+      proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_max_temp_file_size 0;
     }}
   }}
 }}

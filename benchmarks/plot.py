@@ -26,12 +26,17 @@ def draw(result: Mapping[str, Any], target: Path) -> None:
     Args:
         result: as ``run.py --json`` writes it.
         target: its suffix says the format.
+
+    Raises:
+        ValueError: nothing was measured that is drawn.
     """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = panels(result)
+    if not shown:
+        raise ValueError("nothing was measured that is drawn: W1 at 16 connections, W2, W3 or W4 with 500")
     rows = -(-len(shown) // COLUMNS)
     # The salt and no date: the same figures make the same file.
     with mpl.rc_context({"svg.hashsalt": "imagegate", "font.size": 9, "text.color": INK, "axes.labelcolor": INK}):

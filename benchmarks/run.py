@@ -66,8 +66,8 @@ FORMS = {
 
 
 class Run:
-    def __init__(self, form: Form, table: Table, upstream: Server, folder: Path) -> None:
-        self._form, self._table, self._upstream, self._folder = form, table, upstream, folder
+    def __init__(self, form: Form, table: Table, upstream: Server, folder: Path, pause: float) -> None:
+        self._form, self._table, self._upstream, self._folder, self._pause = form, table, upstream, folder, pause
         self._fresh: dict[str, int] = {}
         self._warm: dict[str, int] = {}
 
@@ -111,6 +111,7 @@ class Run:
                 # In a crowd each connection asks once; as many questions are asked as there are tasks.
                 requests = connections if work.crowd else form.tasks if work.task else form.requests
                 seconds = 600 if work.crowd or work.task else form.seconds
+                time.sleep(self._pause)
                 figures = self._measure(Measurement(workload, connections, requests, seconds), server)
                 if figures is not None:
                     seen.setdefault((workload, server.name), {})[at] = figures
@@ -241,6 +242,9 @@ def main() -> int:
         metavar="SECONDS",
         help="after which the provider closes idle connections",
     )
+    parser.add_argument(
+        "--pause", type=float, default=0, metavar="SECONDS", help="before each measurement; connections are idle then"
+    )
     options = parser.parse_args()
     form, only = FORMS[options.form], set(filter(None, options.only.split(",")))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -269,7 +273,7 @@ def main() -> int:
             mounted(form.mounts, table)
         if chosen("start"):
             started(form.starts, folder, upstream, table)
-        Run(form, table, upstream, folder).all(proxies, bucket, chosen)
+        Run(form, table, upstream, folder, options.pause).all(proxies, bucket, chosen)
     if options.provider_keep_alive != 600:
         table.note(f"the provider closed connections that were idle for {options.provider_keep_alive} s")
     table.about["seconds"] = round(time.monotonic() - before)

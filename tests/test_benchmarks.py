@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -236,15 +237,31 @@ def test_what_is_drawn(result: Path) -> None:
 
 @pytest.mark.matplotlib
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
-def test_picture(result: Path, tmp_path: Path) -> None:
-    """The same figures make the same file, byte for byte."""
-    targets = [tmp_path / name for name in ("one.svg", "two.svg", "one.png")]
-    for target in targets:
-        command = [sys.executable, str(BENCHMARKS / "plot.py"), str(result), str(target)]
-        subprocess.run(command, check=True, timeout=120)
-    one, two, png = (target.read_bytes() for target in targets)
-    assert one == two and one.startswith(b"<?xml") and len(one) > 10_000
-    assert png.startswith(b"\x89PNG") and len(png) > 10_000
+def test_picture_and_page(result: Path, tmp_path: Path) -> None:
+    """Both READMEs show the picture; the same figures make the same files, byte for byte; prose stays."""
+    folder = tmp_path / "benchmarks"
+    kept = shutil.ignore_patterns(".peers", "__pycache__", "figures.svg", "figures.json", "FIGURES.md")
+    shutil.copytree(BENCHMARKS, folder, ignore=kept)
+    shutil.copy(BENCHMARKS.parent / "README.md", tmp_path)
+    seen: list[dict[str, bytes]] = []
+    for _ in range(2):
+        command = [sys.executable, str(folder / "page.py"), str(result)]
+        done = subprocess.run(command, check=True, timeout=120, capture_output=True, text=True)
+        told = done.stderr.count("does not say why: ")
+        names = ("benchmarks/figures.svg", "benchmarks/FIGURES.md", "benchmarks/README.md", "README.md")
+        seen.append({name: (tmp_path / name).read_bytes() for name in names})
+        assert told == (0 if len(seen) == 2 else 4)
+        page = folder / "FIGURES.md"
+        whole = page.read_text("utf-8")
+        why = "".join(f"{goal['name']}\n" for goal in json.loads(result.read_text("utf-8"))["goals"])
+        page.write_text(whole.replace("kept -->\n", f"kept -->\n{why}", 1), "utf-8")
+    first, second = seen
+    assert first.pop("benchmarks/FIGURES.md") != second.pop("benchmarks/FIGURES.md")
+    assert first == second
+    assert first["benchmarks/figures.svg"].startswith(b"<?xml") and len(first["benchmarks/figures.svg"]) > 10_000
+    alt = b"![Small generation, CPU ms a request: imagegate 0.80, "
+    assert alt in first["README.md"] and b"](benchmarks/figures.svg)" in first["README.md"]
+    assert alt in first["benchmarks/README.md"] and b"](figures.svg)" in first["benchmarks/README.md"]
 
 
 def test_what_seeing_costs_runs() -> None:
