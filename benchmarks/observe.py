@@ -71,8 +71,11 @@ async def measure(requests: int, rounds: int) -> tuple[list[float], list[float]]
             await receive()
             progress.model, progress.upstream, progress.upstream_model = "gpt-image-2", "tokenlab", "gpt-image-2"
             progress.images_asked, progress.size_asked, progress.fit_changes = 1, "1920x1080", changes
-            with progress.call("tokenlab", "gpt-image-2"):
+
+            async def called() -> None:
                 progress.attempts += 1
+
+            await progress.call("tokenlab", "gpt-image-2", called())
             progress.replied(1, usage)
             progress.upstream_seconds, progress.delivery_seconds = 1.2, 0.1
             progress.form, progress.images_delivered, progress.sizes_made = "url", 1, ("1920x1088",)
