@@ -120,11 +120,11 @@ class ImageGateway:
             currency=config.prices.currency,
         )
         self._hooks.configured(Names.of(config))
-        self._stack: ASGIApp = self._compose()
+        self._stack = self._compose()
         for warning in config.warnings():
             get_logger().warning(warning)
 
-    def _compose(self) -> ASGIApp:
+    def _compose(self) -> Observe:
         """The layers, innermost first."""
         config = self.config
         limits, policy, delivery, prefix = config.limits, config.policy, config.delivery, config.prefix
@@ -261,8 +261,8 @@ class ImageGateway:
             await send({"type": "lifespan.startup.failed", "message": f"imagegate: {self._failure}"})
             return
         if scope["type"] == "http":
-            if endpoint_of(scope, self.config.prefix):
-                await self._stack(scope, receive, send)
+            if endpoint := endpoint_of(scope, self.config.prefix):
+                await self._stack.observe(endpoint, scope, receive, send)
                 return
             if self._pictures.serves(scope):
                 await self._pictures.serve(scope, receive, send)

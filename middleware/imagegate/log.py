@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, BinaryIO, Final
@@ -17,6 +19,9 @@ from imagegate.trace import span_id, trace_id
 
 _LONGEST_NAME: Final = 128
 """Characters of what a client wrote."""
+_SOON: Final = 0.02
+"""Seconds that a line may wait for others: one by one they cost twice as much."""
+_MOST_WAITING: Final = 100
 _DIGITS: Final = 4
 """Of seconds, after the point."""
 
@@ -80,10 +85,14 @@ _MEMBERS: Final = ExchangeLine.__struct_fields__
 _taken_over: Final[Any] = attrgetter(*_MEMBERS[_MEMBERS.index("upstream") : _MEMBERS.index("upstream_seconds")])
 
 
-def line_of(record: ExchangeRecord, config: LogConfig) -> ExchangeLine:
-    """What is said of an exchange: facts, and words only where `config` asks for them."""
+def line_of(record: ExchangeRecord, config: LogConfig, ended: float | None = None) -> ExchangeLine:
+    """What is said of an exchange: facts, and words only where `config` asks for them.
+
+    Args:
+        ended: Unix time in seconds; None: now.
+    """
     facts: tuple[Any, ...] = (
-        datetime.now(UTC),
+        datetime.now(UTC) if ended is None else datetime.fromtimestamp(ended, UTC),
         "info" if record.status < 500 else "warning",
         "exchange",
         record.request_id,
@@ -121,21 +130,41 @@ class LogHook:
 
     Args:
         config: whether prompts and delivered links are to be written.
-        output: takes lines of JSON, past both: for a process of our own, at a third of the cost.
+        output: takes lines of JSON, past both: for a process of our own, at a third of the cost. Lines that belong to
+            the same moment are written together.
     """
 
     def __init__(self, config: LogConfig | None = None, *, output: BinaryIO | None = None) -> None:
         self._config = config or LogConfig()
         self._structlog, self._plain = structlog.get_logger(NAME), get_plain_logger()
         self._output = output
+        self._waiting: list[tuple[ExchangeRecord, float]] = []
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
-        line = line_of(record, self._config)
         if self._output is not None:
-            self._output.write(msgspec.json.encode(line) + b"\n")
-            self._output.flush()
+            self._waiting.append((record, time.time()))
+            if record.capture is not None and self._config.links:
+                self.write()  # the words of an answer are not kept for longer
+            elif len(self._waiting) == 1:
+                self._write_soon()
+            elif len(self._waiting) >= _MOST_WAITING:
+                self.write()
             return
-        facts: dict[str, Any] = msgspec.to_builtins(line)
+        facts: dict[str, Any] = msgspec.to_builtins(line_of(record, self._config))
         del facts["timestamp"]  # and level: the host's own affair
         logger = self._structlog if structlog.is_configured() else self._plain
         getattr(logger, facts.pop("level"))(facts.pop("event"), **facts)
+
+    def _write_soon(self) -> None:
+        try:
+            asyncio.get_running_loop().call_later(_SOON, self.write)
+        except RuntimeError:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the lines that wait for others."""
+        waiting, self._waiting = self._waiting, []
+        if waiting and self._output is not None:
+            lines = [msgspec.json.encode(line_of(record, self._config, ended)) for record, ended in waiting]
+            self._output.write(b"\n".join([*lines, b""]))
+            self._output.flush()

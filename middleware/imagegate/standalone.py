@@ -112,7 +112,8 @@ class Standalone:
         _client.disable_created_metrics()  # when a series began is nothing that anybody watches; it doubles the page
         registry = prometheus_client.CollectorRegistry()
         self._metrics = PrometheusHook(registry=registry)
-        hooks: list[Hook] = [LogHook(config.log, output=log), self._metrics]
+        self._log = LogHook(config.log, output=log)
+        hooks: list[Hook] = [self._log, self._metrics]
         self.gateway = ImageGateway(config=config, hooks=hooks, alone=True, grace=grace)
         self._app = ServeMetrics(self.gateway, registry=registry, key=config.metrics.key)
 
@@ -122,6 +123,7 @@ class Standalone:
             return
         with _told_of_signals(self.gateway.drain):
             await self._app(scope, receive, send)
+        self._log.write()
         self._metrics.count()  # for the processes that go on
 
 

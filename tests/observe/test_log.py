@@ -216,3 +216,52 @@ def test_links_only_where_asked_for() -> None:
         LogHook().exchange_ended(record)
     assert lines[0]["links"] == ["https://x/1.png?signature=abc"]
     assert "signature" not in str(lines[1])
+
+
+class Writes(io.BytesIO):
+    """An output that counts how often it was written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def write(self, data: Any) -> int:
+        self.count += 1
+        return super().write(data)
+
+    def names(self) -> list[str]:
+        return [json.loads(line)["request_id"] for line in self.getvalue().splitlines()]
+
+
+def test_lines_of_one_moment_are_written_together() -> None:
+    """In order and soon, at once where there are many, and none is left behind when the process ends."""
+
+    async def test() -> None:
+        output = Writes()
+        hook = LogHook(output=output)
+        for number in range(230):
+            hook.exchange_ended(finish(Progress("generations", request_id=str(number)), status=200, seconds=1))
+        assert len(output.names()) == 200
+        await asyncio.sleep(0.1)
+        assert (output.names(), output.count) == ([str(number) for number in range(230)], 3)
+        hook.exchange_ended(finish(Progress("generations", request_id="last"), status=200, seconds=1))
+        hook.write()
+        assert output.names()[-1] == "last"
+        await asyncio.sleep(0.1)
+        assert output.count == 4
+
+    asyncio.run(test())
+
+
+def test_without_a_loop_or_with_words_of_the_answer_a_line_is_written_at_once() -> None:
+    """There is nobody to write it later, or nothing to write it from: answers are not kept."""
+    output = Writes()
+    LogHook(output=output).exchange_ended(finish(Progress("generations", request_id="1"), status=200, seconds=1))
+    assert output.names() == ["1"]
+
+    async def test() -> None:
+        progress = Progress("generations", request_id="2", capture=Capture())
+        LogHook(LogConfig(links=True), output=output).exchange_ended(finish(progress, status=200, seconds=1))
+        assert output.names() == ["1", "2"]
+
+    asyncio.run(test())

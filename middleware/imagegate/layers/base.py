@@ -103,7 +103,8 @@ class Layer:
     def forward(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
         """Hands on: to a layer as it is, to anybody else's application as the bytes of a request."""
         if self._layer_below is not None:
-            return self._layer_below({**scope, SCOPE_KEY: exchange}, receive, send)
+            scope[SCOPE_KEY] = exchange  # the scope is a copy that the outermost layer made
+            return self._layer_below(scope, receive, send)
         return self._forward_bytes(scope, exchange, receive, send)
 
     async def _forward_bytes(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:

@@ -17,7 +17,7 @@ from imagegate.asgi import ClientDisconnected, send_error
 from imagegate.capture import Capture
 from imagegate.errors import ImagegateError
 from imagegate.events import PROGRESS_KEY, Hook, Hooks, Progress
-from imagegate.layers.base import Answer, Layer, Work, answer_errors, endpoint_of
+from imagegate.layers.base import Answer, Endpoint, Layer, Work, answer_errors, endpoint_of
 from imagegate.log import LogHook
 from imagegate.logger import get_logger
 from imagegate.trace import read_traceparent, trace_id
@@ -49,7 +49,11 @@ class Observe(Layer):
         endpoint = endpoint_of(scope, self.prefix) if scope["type"] == "http" else None
         if endpoint is None or PROGRESS_KEY in scope:
             await super().__call__(scope, receive, send)
-            return
+        else:
+            await self.observe(endpoint, scope, receive, send)
+
+    async def observe(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same for a request that is known to be for `endpoint`."""
         sent_id, traceparent = _sent_names(scope)
         progress = Progress(endpoint, request_id=_request_id(sent_id), traceparent=read_traceparent(traceparent))
         progress.capture = self._capture() if self._capture else None

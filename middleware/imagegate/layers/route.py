@@ -131,7 +131,7 @@ class Route(Layer):
 
         async def ask(n: int, attempt: Attempt) -> ImageReply:
             held = HeldReply()
-            await self._pass(scope, with_n(exchange, n), receive, held, attempt)
+            await self._pass({**scope}, with_n(exchange, n), receive, held, attempt)
             reply, origin = held.typed() or (None, "")
             if reply is None:
                 raise uncertain("The application's reply carries no image.")
