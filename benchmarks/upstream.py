@@ -18,7 +18,7 @@ import re
 import sys
 from typing import Any
 
-from pictures import LARGE, SMALL, png
+from pictures import large, small
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartParser
 from starlette.types import Receive, Scope, Send
@@ -26,15 +26,14 @@ from starlette.types import Receive, Scope, Send
 CHUNK = 256 * 1024
 
 
-def reply(*, large: bool) -> bytes:
-    pictures = [png(LARGE, seed) for seed in range(4)] if large else [png(SMALL)]
+def reply(pictures: list[bytes]) -> bytes:
     data = [{"b64_json": base64.b64encode(each).decode()} for each in pictures]
     return json.dumps({"created": 1, "data": data}).encode()
 
 
 class Provider:
     def __init__(self) -> None:
-        self._small, self._large = reply(large=False), reply(large=True)
+        self._small, self._large = reply([small()]), reply([large(seed) for seed in range(4)])
         self._released = asyncio.Event()
         self._count = 0
         self._form = (Headers(), b"")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pictures import LARGE, SMALL, png
+from pictures import large, small
 
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 KEY = "sk-benchmark"  # LiteLLM proxy takes only keys that begin so
@@ -92,15 +92,15 @@ def _edit() -> tuple[bytes, str]:
 
 
 def _references() -> list[bytes]:
-    return [png(LARGE, 10 + at) for at in range(3)]
+    return [large(10 + at) for at in range(3)]
 
 
 def _small() -> list[bytes]:
-    return [png(SMALL)]
+    return [small()]
 
 
 def _large() -> list[bytes]:
-    return [png(LARGE, at) for at in range(4)]
+    return [large(at) for at in range(4)]
 
 
 # fmt: off

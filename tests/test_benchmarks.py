@@ -49,10 +49,10 @@ def test_wrong_answers_give_no_figures(tmp_path: Path) -> None:
     """Where the provider gave another picture than the client got, the client says so."""
     code = (
         "from workloads import WORKLOADS, WrongAnswer\n"
-        "from pictures import SMALL, png\n"
+        "from pictures import small\n"
         "import base64, json\n"
-        "right = {'data': [{'b64_json': base64.b64encode(png(SMALL)).decode()}]}\n"
-        "wrong = {'data': [{'b64_json': base64.b64encode(png(SMALL, 1)).decode()}]}\n"
+        "right = {'data': [{'b64_json': base64.b64encode(small()).decode()}]}\n"
+        "wrong = {'data': [{'b64_json': base64.b64encode(small(1)).decode()}]}\n"
         "work = WORKLOADS['W1']\n"
         "work.check(work.found(json.dumps(right).encode()))\n"
         "try:\n"
