@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
@@ -54,12 +54,12 @@ class ClientAnswer:
         """Whether anything may follow: the answer has not ended, and we did not stop amid an event or a document."""
         return not (self._has_ended or self._is_amid)
 
-    async def keep_alive(self, work: Awaitable[None]) -> None:
-        """Awaits `work`, and sends signs of life meanwhile."""
-        if self._heartbeat is None:
-            await work
-            return
-        beating = asyncio.create_task(self._beat(self._heartbeat))
+    def keep_alive(self, work: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
+        """Runs `work`, and sends signs of life meanwhile."""
+        return work if self._heartbeat is None else self._keep_alive(work, self._heartbeat)
+
+    async def _keep_alive(self, work: Coroutine[Any, Any, None], seconds: float) -> None:
+        beating = asyncio.create_task(self._beat(seconds))
         try:
             await work
         finally:

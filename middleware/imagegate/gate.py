@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from math import ceil
-from typing import Final
+from typing import Any, Final
 
 from imagegate.breaker import Breaker
 from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnavailable
@@ -17,7 +17,7 @@ from imagegate.failures import uncertain
 from imagegate.rate_limit import RateLimit
 from imagegate.time_limit import TimeOver, before
 
-Work = Callable[[], Awaitable[None]]
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 _SOON: Final = 1.0
 """Seconds: when a place may be free that nobody can foresee."""
@@ -51,7 +51,7 @@ class Gate:
         self._changed = changed
         self._clock = clock
 
-    async def run(
+    def run(
         self,
         work: Work,
         progress: Progress,
@@ -59,7 +59,7 @@ class Gate:
         patience: float,
         until: float | None,
         live: LiveFiles | None = None,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Lets one request to the upstream through.
 
         Args:
@@ -73,13 +73,16 @@ class Gate:
             UpstreamUnavailable: it may not be asked now.
             UpstreamUncertain: it had been asked when the time was over.
         """
-        queued_at = self._clock()
-        if self._breaker.is_shut(queued_at):
+        if self._breaker.is_shut(self._clock()):
             raise self._shut()
         if self._places is None and self._rate is None:
-            await self._permitted(work, progress, until, live)
-            return
-        has_passed = False
+            return self._permitted(work, progress, until, live)
+        return self._queued(work, progress, patience, until, live)
+
+    async def _queued(
+        self, work: Work, progress: Progress, patience: float, until: float | None, live: LiveFiles | None
+    ) -> None:
+        queued_at, has_passed = self._clock(), False
         try:
             async with self._place(patience), self._turn(queued_at + patience):
                 progress.queue_seconds += self._clock() - queued_at
@@ -113,23 +116,26 @@ class Gate:
 
     async def _permitted(self, work: Work, progress: Progress, until: float | None, live: LiveFiles | None) -> None:
         """With a permit of the breaker's, which is given back with what was learnt."""
-        before = self._breaker.state
+        state, sent = self._breaker.state, progress.attempts
         permit = self._breaker.enter(self._clock())
         if permit is None:
             raise self._shut()
-        self._tell(before)
+        self._tell(state)
         worked: bool | None = None
         try:
-            await _in_time(work, progress, until)
+            try:
+                await before(until, work())
+            except TimeOver:
+                raise _late(progress, was_sent=progress.attempts > sent) from None
             worked = True
         except UpstreamError as error:
             if (live is None or live.is_whole) and (error.blames_upstream or not error.nothing_sent):
                 worked = not error.blames_upstream
             raise
         finally:
-            before = self._breaker.state
+            state = self._breaker.state
             self._breaker.leave(permit, worked=worked, now=self._clock())
-            self._tell(before)
+            self._tell(state)
 
     def _tell(self, before: BreakerState) -> None:
         if self._breaker.state != before:
@@ -157,19 +163,14 @@ async def _place(places: asyncio.Semaphore, patience: float) -> AsyncGenerator[N
         places.release()
 
 
-async def _in_time(work: Work, progress: Progress, until: float | None) -> None:
-    sent = progress.attempts
-    try:
-        await before(until, work())
-    except TimeOver:
-        if progress.attempts == sent:
-            raise UpstreamUnavailable(
-                "There was no time left to ask the provider.", status=504, code="deadline_exceeded"
-            ) from None
-        error = uncertain("The provider had not answered when the time for the request was over.", timed_out=True)
-        if progress.upstream_task_id:
-            error.details["upstream_task_id"] = progress.upstream_task_id
-        raise error from None
+def _late(progress: Progress, *, was_sent: bool) -> UpstreamError:
+    """The error where the time for a request is over."""
+    if not was_sent:
+        return UpstreamUnavailable("There was no time left to ask the provider.", status=504, code="deadline_exceeded")
+    error = uncertain("The provider had not answered when the time for the request was over.", timed_out=True)
+    if progress.upstream_task_id:
+        error.details["upstream_task_id"] = progress.upstream_task_id
+    return error
 
 
 def _busy(why: str, seconds: float) -> UpstreamUnavailable:

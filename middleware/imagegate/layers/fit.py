@@ -9,7 +9,7 @@ from imagegate.contract import Contracts, load_contracts
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import SCOPE_KEY, Exchange
 from imagegate.fit import Policy, fit
-from imagegate.layers.base import Layer
+from imagegate.layers.base import Layer, Work
 from imagegate.paid_post import TASK
 from imagegate.registry import load_adapter
 
@@ -41,8 +41,17 @@ class Fit(Layer):
         self._policy: Policy = policy
         self._tolerance = tolerance
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
+        exchange: Exchange | None = scope.get(SCOPE_KEY)
+        if exchange is None:
+            return self._read_first(scope, receive, send)
+        return self.forward(scope, self._fitted(exchange, scope), receive, send)
+
+    async def _read_first(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.forward(scope, self._fitted(await self.exchange(scope, receive), scope), receive, send)
+
+    def _fitted(self, exchange: Exchange, scope: Scope) -> Exchange:
+        """Raises `RequestError` where the candidate cannot be asked."""
         progress: Progress = scope[PROGRESS_KEY]
         model = exchange.request.model
         contract = exchange.target.contract if exchange.target else find_contract(self._contracts, model)
@@ -53,7 +62,7 @@ class Fit(Layer):
                 exchange.request, contract, policy=self._policy, tolerance=self._tolerance
             )
             own = contract.of(exchange.request.operation)
-            exchange = exchange.replace(request=request, reference_rule=own.references if own else None)
-        elif TASK in scope:  # the gateway's own task does not need one of the provider's
-            exchange = exchange.replace(request=exchange.request.without("async"))
-        await self.forward(scope, exchange, receive, send)
+            return exchange.replace(request=request, reference_rule=own.references if own else None)
+        if TASK in scope:  # the gateway's own task does not need one of the provider's
+            return exchange.replace(request=exchange.request.without("async"))
+        return exchange

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import receive_nothing
+from imagegate.asgi import header, receive_nothing
 from imagegate.events import PROGRESS_KEY
 from imagegate.exchange import SCOPE_KEY, Exchange
-from imagegate.idempotency import fingerprint, key_of, slot_of
-from imagegate.layers.base import Layer
+from imagegate.idempotency import HEADER, fingerprint, key_of, slot_of
+from imagegate.layers.base import Layer, Work
 from imagegate.paid_post import SENDING, Sending
 from imagegate.reading import close_uploads
 from imagegate.replays.calls import Call, KeyedCalls, calls_in_memory
@@ -41,9 +41,15 @@ class Idempotency(Layer):
         self._derive = derive
         self._derive_window = derive_window
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
+        exchange: Exchange | None = scope.get(SCOPE_KEY)
+        if exchange is not None and not self._derive and header(scope, HEADER) is None:
+            return self.forward(scope, exchange, receive, send)
+        return self._share(scope, receive, send)
+
+    async def _share(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = key_of(scope)
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+        exchange = await self.exchange(scope, receive)
         if exchange.explain or (key is None and not self._derive):
             await self.forward(scope, exchange, receive, send)
             return

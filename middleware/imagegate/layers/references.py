@@ -14,7 +14,7 @@ from imagegate.contract import ReferenceForm, ReferenceRule
 from imagegate.errors import RequestError
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import SCOPE_KEY, Exchange, FileID, ImageRequest, Link, Reference
-from imagegate.layers.base import Layer
+from imagegate.layers.base import Layer, Work
 from imagegate.live import LiveForm
 from imagegate.masks import white_on_black
 from imagegate.references import LIST_MEMBERS, DataURL, check_link, data_url
@@ -37,8 +37,14 @@ class References(Layer):
         super().__init__(app, prefix=prefix)
         self._bridge = bridge
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
+        exchange: Exchange | None = scope.get(SCOPE_KEY)
+        if exchange is not None and not _has_references(exchange.request):
+            return self.forward(scope, exchange, receive, send)
+        return self._convert(scope, receive, send)
+
+    async def _convert(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = await self.exchange(scope, receive)
         opened: list[Upload] = []
         try:
             work = _Converting(self._bridge, scope, exchange, opened)
@@ -55,6 +61,10 @@ class References(Layer):
                 upload.close()
 
 
+def _has_references(request: ImageRequest) -> bool:
+    return bool(request.images or request.live) or not _LINKED.isdisjoint(request.fields)
+
+
 class _Converting:
     """The references of one exchange on their way into another form."""
 
@@ -66,8 +76,6 @@ class _Converting:
 
     async def links_of_members(self, request: ImageRequest) -> ImageRequest:
         """The links that generations carry in their members; a data URL becomes a link to a file."""
-        if _LINKED.isdisjoint(request.fields):
-            return request
         fields = dict(request.fields)
         for name in (*LIST_MEMBERS, "mask_url"):
             value = fields.get(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +18,8 @@ from imagegate.tasks.desk import TaskDesk
 from imagegate.tasks.queries import TaskQueries
 from imagegate.tasks.records import TaskRecord, document, public_state
 
+_MEMBERS: Final = frozenset(("async", "callback_url"))
+
 
 class Tasks(Layer):
     """Answers requests with ``async: true`` by a task, and runs the layers below behind the answer.
@@ -31,8 +33,14 @@ class Tasks(Layer):
         self._desk = desk
         desk.forward = self.forward
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
+        exchange: Exchange | None = scope.get(SCOPE_KEY)
+        if exchange is not None and _MEMBERS.isdisjoint(exchange.request.fields):
+            return self.forward(scope, exchange, receive, send)
+        return self._handle(scope, receive, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = await self.exchange(scope, receive)
         fields = exchange.request.fields
         wants_task = fields.get("async")
         if "callback_url" in fields and not wants_task:
