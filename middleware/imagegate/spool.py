@@ -90,8 +90,8 @@ class Upload:
         self._window: deque[bytes] = deque()  # the last pieces
         self._first = 0  # number of the first of them
         self._start = 0  # bytes before it
-        self._handed = 0  # bytes that were given to the disk, and the pieces that hold them
-        self._handed_pieces = 0
+        self._handed = 0  # bytes that were given to the disk
+        self._handed_pieces = 0  # that hold them
         self._on_disk = 0
         self._file: SpoolFile | None = None
         self._saving: asyncio.Future[None] | None = None
@@ -141,21 +141,16 @@ class Upload:
         self._saving.add_done_callback(self._note_saved)
 
     def _note_saved(self, saving: asyncio.Future[None]) -> None:
-        failure = asyncio.CancelledError() if saving.cancelled() else saving.exception()
-        if self._is_closed:
-            return
-        if failure is not None:
-            self._failure = failure
-            return
-        self._on_disk = self._handed
-        self._trim()
+        self._saving = None
+        self._failure = asyncio.CancelledError() if saving.cancelled() else saving.exception()
+        if self._failure is None and not self._is_closed:
+            self._on_disk = self._handed
+            self._trim()
 
     async def _saved(self) -> None:
         """Returns when the disk has what it was given."""
-        if self._saving is not None:
-            if not self._saving.done():
-                await asyncio.wait([self._saving])
-            self._saving = None
+        while self._saving is not None:
+            await asyncio.wait([self._saving])  # not the future itself: what has begun is not to be cancelled
         if self._failure is not None:
             raise self._failure
 

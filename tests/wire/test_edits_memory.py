@@ -160,7 +160,7 @@ def test_sixteen_files_of_ten_megabytes(
         assert expected == [sha(httpx.get(link).content) for link in edit.document["image_urls"]]
     else:
         assert expected == [file for request in upstream.received for file in request.files]
-    assert not gateway.spooled()
+    until(lambda: not gateway.spooled(), what="closing the spool files")
     assert gateway.left_behind() == []
     assert grown < MAY_GROW
 
