@@ -229,6 +229,7 @@ async def test_streams_an_iterable_in_chunks(transport: type[httpx.AsyncHTTPTran
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"a"
+        yield b""  # would be the end of the body
         yield b"b" * (2 * CHUNK + 1)
 
     async with (origin := says(OK)).running() as url, own(transport) as client:
@@ -237,6 +238,21 @@ async def test_streams_an_iterable_in_chunks(transport: type[httpx.AsyncHTTPTran
     assert "transfer-encoding: chunked" in origin.heads[0].lower()
     assert "content-length" not in origin.heads[0].lower()
     assert origin.bodies == [b"a" + b"b" * (2 * CHUNK + 1)]
+
+
+async def test_chunked_requests_follow_each_other_on_a_connection(client: HTTPClient) -> None:
+    """The end of a chunked body is where the server looks for it: the next request is read as one."""
+
+    async def pieces(content: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(content), 10):
+            yield content[start : start + 10]
+
+    contents = [b"0\r\n\r\n" * 9, b"", b"x" * 1000]
+    async with (origin := says(OK)).running() as url:
+        for content in contents:
+            await read_body(await client.send("POST", url, content=pieces(content)), limit=9)
+
+    assert origin.bodies == contents
 
 
 @contextlib.asynccontextmanager

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imagegate import spool_file
 from imagegate.errors import Overloaded
 from imagegate.formats import PNG, Facts
 from imagegate.spool import CHUNK, Budget, Upload, UploadClosed
+from imagegate.spool_file import FileClosed, KeptFiles, SpoolFile
 
 MIB = 1024 * 1024
 TOTAL, MEMORY = 64 * MIB, 2 * MIB
@@ -80,6 +82,7 @@ def nameless_files() -> int:
 @pytest.fixture
 def open_spools() -> Callable[[], int]:
     """Counts the temporary files that have been opened since the test began, and are still open."""
+    gc.collect()  # closes what ended loops had kept for a moment
     before = nameless_files()
     return lambda: nameless_files() - before
 
@@ -440,3 +443,170 @@ def test_two_budgets_do_not_mix():
     with pytest.raises(Overloaded):
         first.take(1)
     assert not first.take_memory(1)
+
+
+@given(
+    st.lists(st.sampled_from([1, 100, 10_000, 65_536, 256_000, CHUNK, CHUNK + 1, MIB, 2 * MIB + 5]), max_size=12),
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), max_size=4),
+    st.integers(0, 2),
+)
+def test_readers_at_any_pace_get_every_byte(sizes, readers, pause):
+    """Whoever begins when, and lags however far: from memory or from disk, each reader gets the same bytes."""
+    budget = Budget(total=TOTAL, memory=MEMORY, kept=TOTAL)
+    content = content_of(sum(sizes))
+
+    async def slowly(upload: Upload, rounds: int) -> bytes:
+        pieces: list[bytes] = []
+        async for piece in upload.chunks():
+            assert 0 < len(piece) <= CHUNK
+            pieces.append(piece)
+            for _ in range(rounds * 5):
+                await asyncio.sleep(0)
+        return b"".join(pieces)
+
+    async def work() -> None:
+        upload = Upload("image", "a.png", "", budget=budget)
+        reading: list[asyncio.Task[bytes]] = []
+        place = 0
+        for number, size in enumerate([*sizes, 0]):
+            reading += [asyncio.create_task(slowly(upload, rounds)) for begin, rounds in readers if begin == number]
+            await upload.write(content[place : place + size])
+            place += size
+            for _ in range(pause):
+                await asyncio.sleep(0)
+        await upload.complete()
+        assert [content] * len(reading) == await asyncio.gather(*reading)
+        assert content == await upload.read()
+        upload.close()
+
+    run(work())
+    assert left(budget) == (TOTAL, MEMORY)
+
+
+def test_memory_stays_flat_whoever_reads(budget):
+    """A reader who does not read, and none at all, cost no more memory than one who keeps pace."""
+
+    async def work() -> None:
+        for lazy in (True, False):
+            upload = Upload("image", "a.png", "", budget=budget)
+            reader = upload.chunks()
+            if lazy:
+                await upload.write(PNG_HEAD)
+                await anext(reader)
+            for _ in range(200):
+                await upload.write(bytes(100_000))
+                assert sum(map(len, upload._window)) <= 2 * MIB + 2 * CHUNK
+            await upload.complete()
+            assert sum(map(len, upload._window)) <= MIB
+            await reader.aclose()
+            upload.close()
+
+    run(work())
+
+
+def test_a_reader_who_keeps_pace_never_asks_the_disk(budget, monkeypatch):
+    """What has just been written is read from memory, although it is on disk, too."""
+
+    def never(*_: object) -> bytes:
+        raise AssertionError
+
+    monkeypatch.setattr(os, "pread", never)
+
+    async def work() -> None:
+        upload = Upload("image", "a.png", "", budget=budget)
+        read = 0
+        reader = upload.chunks()
+        for _ in range(100):
+            await upload.write(bytes(100_000))
+            read += len(await anext(reader))
+        await upload.complete()
+        assert read == 100 * 100_000
+        assert [piece async for piece in reader] == []
+        upload.close()
+
+    run(work())
+
+
+def test_files_are_written_over_and_closed_when_nobody_needs_them(open_spools, monkeypatch):
+    """The next upload gets the last one's file and never its bytes; large ones and idle ones are closed."""
+    monkeypatch.setattr(spool_file, "_IDLE", 0.05)
+    budget = Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB)
+
+    async def work() -> None:
+        for size in (3 * MIB, 2 * MIB, 4 * MIB - 100):
+            content = content_of(size)
+            upload = await uploaded(content, budget)
+            assert open_spools() == 1
+            assert PNG_HEAD + content == await upload.read()
+            upload.close()
+            upload.close()
+            assert open_spools() == 1
+        several = [await uploaded(content_of(2 * MIB + place), budget) for place in range(12)]
+        assert open_spools() == 12
+        for upload in several:
+            upload.close()
+        assert open_spools() == 7  # of a little more than 2 MiB each
+        large = await uploaded(content_of(5 * MIB), budget)
+        large.close()
+        assert open_spools() == 6
+        async with asyncio.timeout(10):
+            while open_spools():
+                await asyncio.sleep(0.01)
+        again = await uploaded(content_of(2 * MIB), budget)
+        again.close()
+        assert open_spools() == 1
+
+    run(work())
+    assert open_spools() == 1  # its loop ended before its time was over
+    del budget
+    gc.collect()
+    assert open_spools() == 0
+
+
+def test_the_disk_fails_later(budget, monkeypatch, open_spools):
+    """An error of the disk comes out of the next write, or at the end."""
+    real = os.writev
+
+    def full(*arguments: Any) -> int:
+        if os.lseek(arguments[0], 0, os.SEEK_CUR):
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "writev", full)
+
+    async def work() -> None:
+        upload = Upload("image", "a.png", "", budget=budget)
+        with pytest.raises(OSError, match="No space left"):
+            for _ in range(60):
+                await upload.write(bytes(100_000))
+        upload.close()
+        upload = Upload("image", "a.png", "", budget=budget)
+        await upload.write(bytes(MIB + 10))
+        with pytest.raises(OSError, match="No space left"):
+            await upload.complete()
+        upload.close()
+
+    run(work())
+    assert left(budget) == (TOTAL, MEMORY)
+    assert open_spools() == 0
+
+
+@given(st.lists(st.integers(0, 3000), max_size=1200), st.integers(1, 5000))
+@settings(max_examples=30)
+def test_whatever_the_kernel_takes_at_a_time_all_is_written(sizes, most):
+    """Any number of pieces, and writes that take less than they were given."""
+    pieces = [bytes([place % 251]) * size for place, size in enumerate(sizes)]
+
+    def some(file: int, buffers: Any) -> int:
+        return os.write(file, b"".join(buffers)[:most])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "writev", some)
+        file = SpoolFile(KeptFiles(0))
+        file.append(pieces)
+    expected = b"".join(pieces)
+    if expected:
+        assert expected == b"".join(file.read(0, len(expected)))
+    file.close()
+    with pytest.raises(FileClosed):
+        file.read(0, 1)

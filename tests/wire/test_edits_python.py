@@ -954,7 +954,7 @@ def test_an_upload_that_is_cut_off(
         files = {"image": ("a.png", ONE, "image/png")}
         reply = httpx.post(gateway.url + EDITS, data={"model": model, "prompt": "Blue"}, files=files, timeout=60)
         assert reply.status_code == 200, reply.text
-        assert not gateway.spooled()
+        until(lambda: not gateway.spooled(), what="closing the spool files")
     provider = model.partition("/")[0]
     whole = [post for post in tapped[provider].posts if "model" in post.fields]
     assert len(whole) == 1

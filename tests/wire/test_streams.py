@@ -1015,7 +1015,7 @@ def test_events_of_twenty_megabytes(providers_and_ports: Ports, provider: Provid
         with asking(process.url, form) as events:
             received = sum(map(len, events.reply.iter_raw()))
         grown = process.memory("VmHWM") - before
-        assert not process.spooled()
+        until(lambda: not process.spooled())  # kept for a moment, to be written over
     print(f"{form}: five events of 20 MB grew VmHWM by {grown / MIB:.1f} MiB over {before / MIB:.1f} MiB")
     if form == "b64_json":
         assert received > 5 * len(encoded)
