@@ -530,9 +530,8 @@ def test_a_reader_who_keeps_pace_never_asks_the_disk(budget, monkeypatch):
 def test_files_are_written_over_and_closed_when_nobody_needs_them(open_spools, monkeypatch):
     """The next upload gets the last one's file and never its bytes; large ones and idle ones are closed."""
     monkeypatch.setattr(spool_file, "_IDLE", 0.05)
-    budget = Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB)
 
-    async def work() -> None:
+    async def work(budget: Budget) -> None:
         for size in (3 * MIB, 2 * MIB, 4 * MIB - 100):
             content = content_of(size)
             upload = await uploaded(content, budget)
@@ -556,10 +555,8 @@ def test_files_are_written_over_and_closed_when_nobody_needs_them(open_spools, m
         again.close()
         assert open_spools() == 1
 
-    run(work())
-    assert open_spools() == 1  # its loop ended before its time was over
-    del budget
-    gc.collect()
+    run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB)))
+    gc.collect()  # the last one's loop ended before its time was over
     assert open_spools() == 0
 
 
@@ -577,11 +574,11 @@ def test_the_disk_fails_later(budget, monkeypatch, open_spools):
     async def work() -> None:
         upload = Upload("image", "a.png", "", budget=budget)
         with pytest.raises(OSError, match="No space left"):
-            for _ in range(60):
-                await upload.write(bytes(100_000))
+            await upload.write(bytes(6 * MIB))
         upload.close()
         upload = Upload("image", "a.png", "", budget=budget)
-        await upload.write(bytes(MIB + 10))
+        await upload.write(bytes(MIB))
+        await upload.write(bytes(10))
         with pytest.raises(OSError, match="No space left"):
             await upload.complete()
         upload.close()
