@@ -8,12 +8,13 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import os
 import shutil
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -343,6 +344,33 @@ def test_files_are_whole(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b" / key).read_bytes() == CONTENT
 
 
+def test_a_system_that_takes_little_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte is written once, in order, wherever the system stops, and more pieces than it takes at once."""
+    real, stops = os.writev, itertools.cycle([1, 2, 5, 4096, 3])
+
+    def write_some(descriptor: int, pieces: Sequence[memoryview]) -> int:
+        assert 0 < len(pieces) <= 1024
+        stop = next(stops)
+        some, size = [], 0
+        for piece in pieces:
+            some.append(piece[: stop - size])
+            size += len(some[-1])
+            if size == stop:
+                break
+        return real(descriptor, some)
+
+    monkeypatch.setattr(os, "writev", write_some)
+    pieces = [os.urandom(number % 7) for number in range(3000)]
+
+    async def write() -> str:
+        writer = await FileStore(tmp_path, ttl=60).writer(PNG)
+        for piece in pieces:
+            await writer.write(piece)
+        return await writer.commit()
+
+    assert (tmp_path / asyncio.run(write())).read_bytes() == b"".join(pieces)
+
+
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, StoreFull), (errno.EDQUOT, StoreFull), (errno.EIO, OSError)]
 )
@@ -353,20 +381,21 @@ def test_a_failed_write_leaves_nothing(
     """A picture that cannot be written to its end leaves no file, and the error says why and not where."""
 
     class Broken(io.FileIO):
-        def write(self, data: Any) -> int:
-            written = super().write(data[: len(data) // 2 + 1])
-            if call == "write":
-                raise OSError(number, os.strerror(number), str(tmp_path))
-            return written
-
         def close(self) -> None:
             was_closed = self.closed
             super().close()
             if call == "close" and not was_closed:
                 raise OSError(number, os.strerror(number), str(tmp_path))
 
+    def write_half(descriptor: int, pieces: Sequence[memoryview]) -> int:
+        written = os.write(descriptor, pieces[0][: len(pieces[0]) // 2 + 1])
+        if call == "write":
+            raise OSError(number, os.strerror(number), str(tmp_path))
+        return written
+
     store = FileStore(tmp_path, ttl=60)
     monkeypatch.setattr("imagegate.stores.file.open", lambda path, mode, buffering: Broken(path, mode), raising=False)
+    monkeypatch.setattr(os, "writev", write_half)
     with pytest.raises(OSError, match=os.strerror(number)) as caught:
         put(store)
     assert type(caught.value) is kind

@@ -7,7 +7,8 @@ import contextlib
 import errno
 import io
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
@@ -392,16 +393,6 @@ def test_store_without_a_secret(provider_port: tuple[Provider, int], provider: P
         assert post(url, "b64_json").json()["data"] == [{"b64_json": ENCODED}]
 
 
-class BrokenFile(io.FileIO):
-    """A file that takes half of what it gets and then fails."""
-
-    number = 0
-
-    def write(self, data: Any) -> int:
-        super().write(data[: len(data) // 2])
-        raise OSError(self.number, "No room", "/srv/secret-path/images")
-
-
 @pytest.mark.parametrize(
     ("number", "status", "code"),
     [
@@ -421,10 +412,12 @@ def test_store_that_is_full(
     code: str,
 ) -> None:
     """A full disk is a 507, any other failure a 502, without a path; base64 that is wanted still goes through."""
-    monkeypatch.setattr(BrokenFile, "number", number)
-    monkeypatch.setattr(
-        "imagegate.stores.file.open", lambda path, mode, buffering: BrokenFile(path, mode), raising=False
-    )
+
+    def write_half(descriptor: int, pieces: Sequence[memoryview]) -> int:
+        os.write(descriptor, pieces[0][: len(pieces[0]) // 2])
+        raise OSError(number, "No room", "/srv/secret-path/images")
+
+    monkeypatch.setattr(os, "writev", write_half)
     with gateway(provider_port[1], f'store = "file://{tmp_path}"') as (url, _):
         assert "secret-path" not in refuses_to_store(url, provider, status, code).text
         assert provider.posts == 1

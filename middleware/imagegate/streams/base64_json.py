@@ -66,7 +66,7 @@ class Base64Decoder:
         self._carry = b""
         self._padded = False
 
-    def feed(self, text: bytes | memoryview, *, spaces: bytes = b" ") -> bytes:
+    def feed(self, text: bytes | memoryview, *, spaces: bytes = b" ") -> Sequence[bytes]:
         """What `text` adds, in whole groups of four characters; `spaces` are skipped. Raises `ScanError`."""
         try:
             decoded = self._decode(self._carry, text)
@@ -76,7 +76,8 @@ class Base64Decoder:
                 decoded = self._decode(b"", joined.translate(None, spaces))
             except ValueError:
                 raise _broken_base64() from None
-        self._carry = self._carry.translate(None, spaces)
+        if self._carry:
+            self._carry = self._carry.translate(None, spaces)
         return decoded
 
     def finish(self) -> bytes:
@@ -89,14 +90,14 @@ class Base64Decoder:
         except ValueError:
             raise _broken_base64() from None
 
-    def _decode(self, carry: bytes, text: bytes | memoryview) -> bytes:
+    def _decode(self, carry: bytes, text: bytes | memoryview) -> Sequence[bytes]:
         """Raises `ValueError`, and then has changed nothing."""
         if carry:
             missing = 4 - len(carry)
             carry, text = carry + bytes(text[:missing]), text[missing:]
             if len(carry) < 4:
                 self._carry = carry
-                return b""
+                return ()
         whole = len(text) - len(text) % 4
         groups = [group for group in (carry, text[:whole]) if group]
         rest = bytes(text[whole:])
@@ -107,9 +108,9 @@ class Base64Decoder:
             padded = bytes(group[-1:]) == b"="
         if padded and rest:
             raise ValueError("characters after the padding")
-        decoded = [pybase64.b64decode(group, validate=True) for group in groups]
+        decoded = [pybase64.b64decode(group, validate=True) for group in groups]  # to join them would cost a copy
         self._carry, self._padded = rest, padded
-        return decoded[0] if len(decoded) == 1 else b"".join(decoded)
+        return decoded
 
 
 class Base64Scanner:
@@ -341,12 +342,13 @@ class Base64Scanner:
         while text and self._left != 0:
             # No more than is wanted; where there are spaces in it, it is less, and some more is taken.
             place = len(text) if self._left is None else self._left // 3 * 4 + 8
-            decoded, text = self._decoder.feed(text[:place], spaces=spaces), text[place:]
-            if self._left is not None:
-                decoded = decoded[: self._left]
-                self._left -= len(decoded)
-            if decoded:
-                self._events.append(PictureData(decoded))
+            pieces, text = self._decoder.feed(text[:place], spaces=spaces), text[place:]
+            for decoded in pieces:
+                if self._left is not None:
+                    decoded = decoded[: self._left]
+                    self._left -= len(decoded)
+                if decoded:
+                    self._events.append(PictureData(decoded))
 
     def _end_picture(self) -> None:
         if self._left != 0 and (last := self._decoder.finish()):
