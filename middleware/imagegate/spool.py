@@ -15,10 +15,8 @@ from imagegate.spool_file import CHUNK, FileClosed, KeptFiles, SpoolFile
 
 _HEAD: Final = 64 * 1024
 """Bytes of a file that are looked at for its format and size."""
-_BATCH: Final = 1024 * 1024
-"""Bytes that go to disk at a time: handing them to a thread costs more than writing a quarter of them."""
-_WINDOW: Final = 1024 * 1024
-"""Bytes that stay in memory although they are on disk, for a reader who keeps pace with the writer."""
+_BATCH: Final = 512 * 1024
+"""Bytes that go to disk at a time: two of them wait in memory at most, and a thread is not asked for less."""
 
 
 class Budget:

@@ -26,6 +26,11 @@ class RestOfBody:
         self._left = left
         protocol.set_parser(self, content)
 
+    @staticmethod
+    def fits(protocol: ResponseHandler) -> bool:
+        """Whether this aiohttp has what `_end` sets back."""
+        return hasattr(protocol, "_payload_parser") and hasattr(protocol, "_parser")
+
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """As aiohttp asks for it: whether the connection is of no more use, and what is left over."""
         if self._content.exception() is not None:

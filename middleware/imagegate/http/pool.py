@@ -317,7 +317,7 @@ class _ReplyBody:
     def _is_long(self, protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
         """Reads the rest in ways that pay where there is more of it."""
         self._silence = Silence(protocol, content, self._timeouts.read)
-        if self._has_length and protocol.connected and content.exception() is None:
+        if self._has_length and protocol.connected and content.exception() is None and RestOfBody.fits(protocol):
             left = int(self._reply.headers["content-length"]) - content.total_bytes
             if left > 0:
                 RestOfBody(protocol, content, left)
