@@ -17,6 +17,8 @@ _HEAD: Final = 64 * 1024
 """Bytes of a file that are looked at for its format and size."""
 _BATCH: Final = 512 * 1024
 """Bytes that go to disk at a time: two of them wait in memory at most, and a thread is not asked for less."""
+_WINDOW: Final = 512 * 1024
+"""Bytes that stay in memory although they are on disk, for a reader who keeps pace with the writer."""
 
 
 class Budget:
