@@ -177,6 +177,8 @@ class AnswerFromBelow:
         for intake in (self._reception, self._events):
             if intake is not None:
                 await intake.abort()
+        # What refers to itself keeps all that it has held, megabytes perhaps, until the collector comes by.
+        self._take, self._events = self._answer.relay, None
 
 
 class Relay:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -145,7 +145,8 @@ class Base64Scanner:
         self._containers: list[str | None] = []
         """From the outside in: the last key of an object, None for a list."""
         self._expects_key = False
-        self._state = self._structure
+        # Not bound: what refers to itself keeps what it has read until the collector comes by.
+        self._state: Callable[[Base64Scanner, bytes, int], int] = Base64Scanner._structure
         self._pending = b""
         self._string: list[bytes] = []
         self._string_size = 0
@@ -167,12 +168,12 @@ class Base64Scanner:
             data, self._pending = self._pending + data, b""
         place = 0
         while place < len(data):
-            place = self._state(data, place)
+            place = self._state(self, data, place)
         return self._events
 
     def finish(self) -> bytes:
         """The rest of the document. Raises `ScanError` where it is cut off."""
-        if self._state != self._structure or self._containers or self._pending:
+        if self._state is not Base64Scanner._structure or self._containers or self._pending:
             raise ScanError("The document is cut off.")
         return self.rest
 
@@ -222,11 +223,11 @@ class Base64Scanner:
     def _begin_string(self) -> None:
         self._string, self._string_size = [], 0
         if self._expects_key:
-            self._state = self._key
+            self._state = Base64Scanner._key
         elif self._may_be_picture():
-            self._state = self._head
+            self._state = Base64Scanner._head
         else:
-            self._state = self._plain
+            self._state = Base64Scanner._plain
 
     def _may_be_picture(self) -> bool:
         last = next((key for key in reversed(self._containers) if key is not None), None)
@@ -261,7 +262,7 @@ class Base64Scanner:
             self._keep(b'"')
             self._containers[-1] = _text(b"".join(self._string)) if self._string_size <= _MAX_KEY else ""
             self._expects_key = False
-            self._state = self._structure
+            self._state = Base64Scanner._structure
         return place
 
     def _plain(self, data: bytes, place: int) -> int:
@@ -269,7 +270,7 @@ class Base64Scanner:
         self._keep(raw)
         if ended:
             self._keep(b'"')
-            self._state = self._structure
+            self._state = Base64Scanner._structure
         return place
 
     def _head(self, data: bytes, place: int) -> int:
@@ -284,10 +285,10 @@ class Base64Scanner:
         if encoded is None:
             self._keep(raw)
             self._keep(b'"' if ended else b"")
-            self._state = self._structure if ended else self._plain
+            self._state = Base64Scanner._structure if ended else Base64Scanner._plain
             return place
         self._begin_picture()
-        self._state = self._picture
+        self._state = Base64Scanner._picture
         self._more_escaped(encoded)
         if ended:
             self._end_picture()
@@ -354,7 +355,7 @@ class Base64Scanner:
         if self._left != 0 and (last := self._decoder.finish()):
             self._events.append(PictureData(last))
         self._events.append(PictureEnd())
-        self._state = self._structure
+        self._state = Base64Scanner._structure
 
 
 def _path(containers: Iterable[str | None]) -> str:
