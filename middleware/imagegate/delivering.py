@@ -12,7 +12,7 @@ from imagegate.answering import ClientAnswer
 from imagegate.asgi import ClientDisconnected
 from imagegate.below import AnswerFromBelow
 from imagegate.delivery import Delivery, Form, check_count, fewer, size_changes
-from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError
+from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import Exchange, ImageReply, Picture, StreamEvent
 from imagegate.formats import Facts
@@ -98,6 +98,7 @@ class Delivering:
             if self._progress.upstream:
                 error.details.setdefault("upstream", self._progress.upstream)
             await (self._answer.break_off(error) if has_broken_off else self._answer.fail(error))
+            forget_frames(error)
         except ClientDisconnected:
             raise
         except Exception:

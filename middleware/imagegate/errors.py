@@ -39,6 +39,8 @@ Retries, fallback, circuit breakers, metrics and logs all go by it and by the pr
 _MAY_PASS: Final = frozenset({408, 409, 429})
 """Refusals that are about the moment, not about the request."""
 _WILL_NOT_PASS: Final = frozenset({501, 505})
+_LONGEST_CHAIN: Final = 16
+"""Errors that stand behind one another."""
 _NO_MONEY: Final = frozenset({"insufficient_quota", "project_spend_limit_exceeded", "billing_hard_limit_reached"})
 """OpenAI answers 429 also where an account has nothing left, which no waiting mends."""
 _ABOUT_THE_REQUEST: Final = frozenset(
@@ -335,3 +337,16 @@ def choice_error(field: str, value: str, allowed: Sequence[Any]) -> RequestError
     listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])}, and {words[-1]}"
     shown = value if len(value) <= 64 else value[:61] + "..."
     return RequestError(f"Invalid value: {shown!r}. Supported values are: {listed}.", param=field)
+
+
+def forget_frames(error: BaseException) -> None:
+    """For an error that has been answered.
+
+    Its traceback knows frames, which know the error and all that the request has held: only the collector frees those.
+    """
+    known: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if known is None:
+            return
+        known.__traceback__ = None
+        known = known.__cause__ or known.__context__

@@ -58,6 +58,12 @@ class Parts:
         Raises:
             UpstreamError: that of one part; it lists what was made.
         """
+        try:
+            return await self._run(attempt)
+        finally:
+            self._failures.clear()  # errors know the frames that know us
+
+    async def _run(self, attempt: Attempt) -> Sequence[ImageReply]:
         retries = 0
         while True:
             await self._ask_missing(attempt)

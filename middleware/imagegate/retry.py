@@ -146,6 +146,10 @@ class Attempts:
         if candidate.error is None:
             candidate.error = error
 
+    def forget(self) -> None:
+        """Lets go of the errors: they know the frames that know us, and with them all that the request has held."""
+        self._candidates.clear()
+
     @property
     def error(self) -> tuple[int, ImagegateError]:
         """The candidate whose error tells the client most, and the error.

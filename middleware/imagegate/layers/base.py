@@ -14,7 +14,7 @@ from imagegate.asgi import ClientDisconnected, replay, replay_chunks, route_path
 from imagegate.bodies import FormBody, form_parts, json_body, needs_form
 from imagegate.changes import header_value
 from imagegate.contract import Operation
-from imagegate.errors import ImagegateError
+from imagegate.errors import ImagegateError, forget_frames
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply, ImageRequest
 from imagegate.paid_post import SENDING, TASK, Sending
@@ -208,6 +208,7 @@ async def answer_errors(layer: Layer, scope: Scope, receive: Receive, answer: An
         if answer.status is not None:
             raise
         await send_error(answer, error)
+        forget_frames(error)
 
 
 async def send_reply(scope: Scope, send: Send, reply: ImageReply, *, origin: str = "") -> None:

@@ -71,6 +71,22 @@ class Route(Layer):
         until = now() + self._deadline if self._deadline else None
         attempts = Attempts(len(targets), self._policy, random.random, asked=progress.retries, until=until)
         answer = _Answer(send)
+        try:
+            await self._ask_in_turn(scope, exchange, receive, answer, attempts, targets)
+        finally:
+            attempts.forget()
+
+    async def _ask_in_turn(
+        self,
+        scope: Scope,
+        exchange: Exchange,
+        receive: Receive,
+        answer: _Answer,
+        attempts: Attempts,
+        targets: Sequence[Target],
+    ) -> None:
+        progress: Progress = scope[PROGRESS_KEY]
+        now = asyncio.get_running_loop().time
         last: int | None = None
         while attempt := attempts.next(now()):
             if attempt.pause > 0:
@@ -92,7 +108,10 @@ class Route(Layer):
         if place != last:
             _record_target(progress, exchange, targets[place])
             progress.upstream_request_id = failure.details.get("upstream_request_id", "")
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # it knows this frame
 
     async def _ask(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
         progress: Progress = scope[PROGRESS_KEY]

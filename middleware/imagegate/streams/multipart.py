@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -61,6 +61,51 @@ def boundary_of(content_type: bytes) -> bytes:
     return boundary
 
 
+class _Parts:
+    """What the parser tells. It knows neither parser nor reader, so that nothing here refers to itself."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.has_ended = False
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._field = b""
+        self._value = b""
+
+    def callbacks(self) -> dict[str, Any]:
+        return {
+            "on_part_begin": self._headers.clear,
+            "on_part_data": self._on_data,
+            "on_part_end": self._on_part_end,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_end": self._on_end,
+        }
+
+    def _on_part_end(self) -> None:
+        self.events.append(PartEnd())
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        self.events.append(PartData(data[start:end]))
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        self._headers.append((self._field.strip().lower(), self._value.strip()))
+        self._field = self._value = b""
+
+    def _on_headers_finished(self) -> None:
+        self.events.append(_part_begin(self._headers))
+
+    def _on_end(self) -> None:
+        self.has_ended = True
+
+
 class MultipartReader:
     """Turns pieces of a body into events; where the pieces are cut makes no difference.
 
@@ -68,27 +113,11 @@ class MultipartReader:
     """
 
     def __init__(self, boundary: bytes) -> None:
-        self._events: list[Event] = []
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._field = b""
-        self._value = b""
-        self._ended = False
+        self._parts = _Parts()
         self._opening = b"--" + boundary
         self._held = b""
         try:
-            self._parser = MultipartParser(
-                boundary,
-                {
-                    "on_part_begin": self._headers.clear,
-                    "on_part_data": self._on_data,
-                    "on_part_end": lambda: self._events.append(PartEnd()),
-                    "on_header_field": self._on_header_field,
-                    "on_header_value": self._on_header_value,
-                    "on_header_end": self._on_header_end,
-                    "on_headers_finished": self._on_headers_finished,
-                    "on_end": self._on_end,
-                },
-            )
+            self._parser = MultipartParser(boundary, cast("Any", self._parts.callbacks()))
         except FormParserError as error:
             raise MultipartError("The form's boundary cannot be read.") from error
 
@@ -108,32 +137,13 @@ class MultipartReader:
             self._parser.write(chunk)
         except FormParserError as error:
             raise MultipartError("The form is malformed.") from error
-        events, self._events = self._events, []
+        events, self._parts.events = self._parts.events, []
         return events
 
     def finish(self) -> None:
         """To be called at the end of the body, which must be the end of the form."""
-        if not self._ended:
+        if not self._parts.has_ended:
             raise MultipartError("The form is cut off before its end.")
-
-    def _on_data(self, data: bytes, start: int, end: int) -> None:
-        self._events.append(PartData(data[start:end]))
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        self._headers.append((self._field.strip().lower(), self._value.strip()))
-        self._field = self._value = b""
-
-    def _on_headers_finished(self) -> None:
-        self._events.append(_part_begin(self._headers))
-
-    def _on_end(self) -> None:
-        self._ended = True
 
 
 def _part_begin(headers: list[tuple[bytes, bytes]]) -> PartBegin:

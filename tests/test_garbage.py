@@ -1,0 +1,139 @@
+"""An exchange leaves nothing to the garbage collector, which comes when it likes: megabytes may wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pybase64
+import pytest
+
+from imagegate.config_file import parse_config
+from imagegate.gateway import ImageGateway
+from imagegate.in_process import ask
+
+REQUESTS = 5
+JSON = b"application/json"
+
+
+def png(size: int) -> bytes:
+    """A picture of about so many bytes."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 6, 0, 0, 0)),
+        (b"noTe", random.Random(size).randbytes(size)),
+        (b"IDAT", zlib.compress(bytes(64 * 257))),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+SMALL, LARGE = png(500), png(3_000_000)
+
+
+def generation(**members: object) -> tuple[str, bytes, bytes]:
+    fields = {"model": "gpt-image-1", "prompt": "a cat", "size": "1024x1024", **members}
+    return "generations", JSON, json.dumps(fields).encode()
+
+
+def edit(picture: bytes) -> tuple[str, bytes, bytes]:
+    head = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n'
+    body = (
+        head % (b"model", b"")
+        + b"gpt-image-1\r\n"
+        + head % (b"prompt", b"")
+        + b"a cat\r\n"
+        + b"".join(head % (b"image[]", b'; filename="a.png"') + picture + b"\r\n" for _ in range(3))
+        + b"--x--\r\n"
+    )
+    return "edits", b"multipart/form-data; boundary=x", body
+
+
+@contextmanager
+def collected() -> Iterator[Counter[str]]:
+    """Counts what of ours only the collector could have freed in the meantime."""
+    found: Counter[str] = Counter()
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield found
+        gc.collect()
+        found.update(
+            type(one).__qualname__ for one in gc.garbage if (type(one).__module__ or "").startswith("imagegate")
+        )
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+def reply(picture: bytes, count: int = 1) -> bytes:
+    data = [{"b64_json": pybase64.b64encode(picture).decode()}] * count
+    return json.dumps({"created": 1, "data": data}).encode()
+
+
+def events(picture: bytes) -> bytes:
+    base64 = pybase64.b64encode(picture).decode()
+    return f'event: image_generation.completed\ndata: {{"b64_json": "{base64}"}}\n\n'.encode()
+
+
+REFUSAL = json.dumps({"error": {"message": "No.", "type": "invalid_request_error", "code": "odd"}}).encode()
+CASES: Mapping[str, tuple[tuple[str, bytes, bytes], int, bytes, bytes, int]] = {
+    "small": (generation(), 200, JSON, reply(SMALL), 200),
+    "small as links": (generation(response_format="url"), 200, JSON, reply(SMALL), 200),
+    "split": (generation(n=12, model="dall-e-3"), 200, JSON, reply(SMALL), 400),
+    "large": (generation(), 200, JSON, reply(LARGE), 200),
+    "large as links": (generation(response_format="url"), 200, JSON, reply(LARGE), 200),
+    "too few": (generation(n=2), 200, JSON, reply(LARGE), 502),
+    "stream": (generation(stream=True), 200, b"text/event-stream", events(LARGE), 200),
+    "stream of one that does not": (generation(stream=True), 200, JSON, reply(SMALL), 200),
+    "edit": (edit(SMALL), 200, JSON, reply(SMALL), 200),
+    "edit with large files": (edit(LARGE), 200, JSON, reply(SMALL), 200),
+    "stream that breaks off": (generation(stream=True), 200, b"text/event-stream", events(SMALL) + b"data: {", 200),
+    "refused": (generation(), 400, JSON, REFUSAL, 400),
+    "cut": (generation(), 200, JSON, reply(SMALL)[:-20], 502),
+    "not asked": (generation(n=0), 200, JSON, b"", 400),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_exchange_leaves_no_cycles(case: str, tmp_path: Path) -> None:
+    """Whatever becomes of it: no object of ours refers to itself when it is over."""
+    (operation, content_type, body), status, reply_type, answer, expected = CASES[case]
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, headers={"content-type": reply_type.decode()}, content=answer)
+
+    config = parse_config(
+        '[[upstreams]]\nname = "openai"\nbase_url = "http://127.0.0.1:9/v1"\napi_key = "k"\n'
+        f'[delivery]\nstore = "file://{tmp_path}"\npublic_url = "http://gate.test/images"\n'
+    )
+
+    async def test() -> None:
+        async with ImageGateway(config=config, transport=httpx.MockTransport(provider)) as gateway:
+
+            async def send() -> Any:
+                headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+                return await ask(gateway, "POST", f"/v1/images/{operation}", headers=headers, body=body)
+
+            answered = await send()
+            if case != "split":
+                assert (answered.status, case) == (expected, case), answered.body[:500]
+            with collected() as found:
+                for _ in range(REQUESTS):
+                    await asyncio.create_task(send())
+            assert not found, found
+
+    asyncio.run(test())
