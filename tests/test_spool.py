@@ -527,9 +527,9 @@ def test_a_reader_who_keeps_pace_never_asks_the_disk(budget, monkeypatch):
     run(work())
 
 
-def test_files_are_written_over_and_closed_when_nobody_needs_them(open_spools, monkeypatch):
-    """The next upload gets the last one's file and never its bytes; large ones and idle ones are closed."""
-    monkeypatch.setattr(spool_file, "_IDLE", 0.05)
+def test_files_are_written_over(open_spools, monkeypatch):
+    """The next upload gets the last one's file and never its bytes; large ones and too many are closed."""
+    monkeypatch.setattr(spool_file, "_IDLE", 600.0)
 
     async def work(budget: Budget) -> None:
         for size in (3 * MIB, 2 * MIB, 4 * MIB - 100):
@@ -548,16 +548,26 @@ def test_files_are_written_over_and_closed_when_nobody_needs_them(open_spools, m
         large = await uploaded(content_of(5 * MIB), budget)
         large.close()
         assert open_spools() == 6
-        async with asyncio.timeout(10):
-            while open_spools():
-                await asyncio.sleep(0.01)
-        again = await uploaded(content_of(2 * MIB), budget)
-        again.close()
-        assert open_spools() == 1
 
     run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB)))
-    gc.collect()  # the last one's loop ended before its time was over
+    gc.collect()  # their loop ended before their time was over
     assert open_spools() == 0
+
+
+def test_files_that_nobody_needs_are_closed(open_spools, monkeypatch):
+    """A moment after the last one was given back, and again after the next."""
+    monkeypatch.setattr(spool_file, "_IDLE", 0.05)
+
+    async def work(budget: Budget) -> None:
+        for _ in range(2):
+            for upload in [await uploaded(content_of(2 * MIB + place), budget) for place in range(3)]:
+                upload.close()
+                await asyncio.sleep(0.02)
+            async with asyncio.timeout(10):
+                while open_spools():
+                    await asyncio.sleep(0.01)
+
+    run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB)))
 
 
 def test_the_disk_fails_later(budget, monkeypatch, open_spools):
