@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import hashlib
 import os
@@ -544,10 +545,10 @@ def test_files_are_written_over(open_spools, monkeypatch):
         assert open_spools() == 12
         for upload in several:
             upload.close()
-        assert open_spools() == 7  # of a little more than 2 MiB each
+        assert open_spools() == 6  # one that has held 4 MiB, and those of a little more than 2 MiB that fit beside it
         large = await uploaded(content_of(5 * MIB), budget)
         large.close()
-        assert open_spools() == 6
+        assert open_spools() == 5
 
     run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB)))
     gc.collect()  # their loop ended before their time was over
@@ -568,6 +569,44 @@ def test_files_that_nobody_needs_are_closed(open_spools, monkeypatch):
                     await asyncio.sleep(0.01)
 
     run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB)))
+
+
+def disk_of_nameless_files() -> int:
+    """Bytes on disk of the temporary files without a name that this process has open."""
+    folder = tempfile.gettempdir()
+    used = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = os.readlink(link)
+            if target.startswith(folder) and target.endswith("(deleted)"):
+                used += link.stat().st_blocks * 512
+    return used
+
+
+@pytest.mark.parametrize("stay_open", [False, True], ids=["closed", "open"])
+def test_files_that_are_written_over_count_as_what_they_hold(stay_open, open_spools):
+    """A file stays as large as its largest upload; small ones after it neither hide that nor go beyond the budget."""
+    before, kept = disk_of_nameless_files(), 16 * MIB
+
+    async def work(budget: Budget) -> None:
+        small: list[Upload] = []
+        for _ in range(6):
+            large = [await uploaded(content_of(4 * MIB - 100), budget) for _ in range(4)]
+            for upload in large:
+                upload.close()
+            small += [await uploaded(content_of(MIB), budget) for _ in range(4)]
+            if not stay_open:
+                for upload in small:
+                    upload.close()
+                small.clear()
+        own = sum(upload.size for upload in small)
+        assert disk_of_nameless_files() - before <= kept + own + len(small) * 64 * 1024
+        for upload in small:
+            upload.close()
+
+    run(work(Budget(total=TOTAL, memory=0, kept=kept)))
+    gc.collect()
+    assert open_spools() == 0
 
 
 def test_the_disk_fails_later(budget, monkeypatch, open_spools):

@@ -27,10 +27,11 @@ class FileClosed(Exception):
 class KeptFiles:
     """Files to be written over: giving pages to a new file and taking them back costs four times the writing.
 
-    They are closed when none was given back for a second.
+    They are closed when none was given back for a second. A file stays as large as the largest upload that it has held,
+    which nobody's budget knows of; so it counts here, also while it is written over.
 
     Args:
-        most: bytes of them that are kept; a file with more than a quarter of that is not.
+        most: bytes of them; a file with more than a quarter of that is not kept.
     """
 
     def __init__(self, most: int) -> None:
@@ -42,24 +43,29 @@ class KeptFiles:
         self._used = 0.0
         self._finalizer = weakref.finalize(self, _close_all, self._files)
 
-    def take(self) -> IO[bytes] | None:
-        """A file, which holds what others have written."""
+    def take(self) -> tuple[IO[bytes], int] | None:
+        """A file, which holds what others have written, and how many bytes that is. `keep` must follow."""
         with self._lock:
             if not self._files:
                 return None
             file, size = self._files.pop()
-            self._size -= size
         os.lseek(file.fileno(), 0, os.SEEK_SET)
-        return file
+        return file, size
 
-    def keep(self, file: IO[bytes], size: int) -> bool:
-        """Keeps a file of `size` bytes; False: it is to be closed."""
+    def keep(self, file: IO[bytes], size: int, *, before: int = 0) -> bool:
+        """Keeps a file of `size` bytes; False: it is to be closed.
+
+        Args:
+            before: its size when it was taken.
+        """
+        size = max(size, before)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return False  # nobody would close it
+            loop = None  # nobody would close it
         with self._lock:
-            if size > self._most // 4 or self._size + size > self._most:
+            self._size -= before
+            if loop is None or size > self._most // 4 or self._size + size > self._most:
                 return False
             self._files.append((file, size))
             self._size += size
@@ -77,8 +83,8 @@ class KeptFiles:
             return
         self._timer = None
         with self._lock:
+            self._size -= sum(size for _, size in self._files)
             _close_all(self._files)
-            self._size = 0
 
 
 def _close_all(files: list[tuple[IO[bytes], int]]) -> None:
@@ -95,6 +101,8 @@ class SpoolFile:
     def __init__(self, kept: KeptFiles) -> None:
         self._kept = kept
         self._size = 0
+        self._size_before = 0
+        """Of what others had written into the file."""
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
         self._users = 0
@@ -104,7 +112,7 @@ class SpoolFile:
         """Writes; one thread at a time. Raises `FileClosed` and `OSError`."""
         with self._used():
             if self._file is None:
-                self._file = self._kept.take() or tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - by close()
+                self._file, self._size_before = self._kept.take() or (tempfile.TemporaryFile(buffering=0), 0)  # noqa: SIM115 - by close()
             self._size += sum(map(len, pieces))
             for first in range(0, len(pieces), _MOST_BUFFERS):
                 _write(self._file.fileno(), pieces[first : first + _MOST_BUFFERS])
@@ -138,7 +146,7 @@ class SpoolFile:
 
     def _end_if_unused(self) -> None:
         if self._is_closed and not self._users and self._file is not None:
-            if not self._kept.keep(self._file, self._size):
+            if not self._kept.keep(self._file, self._size, before=self._size_before):
                 self._file.close()
             self._file = None
 
