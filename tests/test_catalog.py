@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from random import Random
 
@@ -123,6 +124,18 @@ def test_a_long_name_is_not_quoted_whole():
         Catalog(UPSTREAMS, {}).resolve("z" * 10_000)
     assert caught.value.message.startswith("The model '" + "z" * 61 + "...' does not exist.")
     assert len(caught.value.message) < 200
+
+
+def test_names_that_clients_make_up_are_not_kept_by_the_megabyte():
+    """A name may be as long as a body; what is remembered of them stays small."""
+    catalog = Catalog(UPSTREAMS, {})
+    tracemalloc.start()
+    try:
+        for number in range(16):
+            catalog.resolve(f"one/{number}{'x' * 1_000_000}")
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_models_lists_every_name_once_with_who_answers():

@@ -19,6 +19,8 @@ from imagegate.exchange import Exchange, ImageRequest, Target
 
 _RESOLVED_KEPT: Final = 1024
 """Models; clients name what they like, so not all can be kept."""
+_LONGEST_KEPT: Final = 256
+"""Characters of one of them: a name that a client makes up may be as long as a body."""
 
 
 def find_contract(contracts: Contracts, model: str) -> Contract | None:
@@ -68,7 +70,7 @@ class Catalog:
         """
         if route := self._routes.get(model):
             return route  # choices as they are written
-        return self._by_contract(model)
+        return self._by_contract(model) if len(model) <= _LONGEST_KEPT else self._resolve(model)
 
     def _resolve(self, model: str) -> Sequence[Target]:
         """Raises `ModelNotFound`."""
