@@ -440,8 +440,13 @@ async def test_pool_timeout() -> None:
             await client.send("POST", url, timeouts=Timeouts(pool=0.1))
         await close(first)
         await close(first)
+        await first.body.aclose()  # each way to close gives back what is held, all together give it back once
 
         assert caught.value.timed_out
+        second = await client.send("POST", url)
+        with pytest.raises(NotSent, match=r"^no free connection within 0\.1 s$"):
+            await client.send("POST", url, timeouts=Timeouts(pool=0.1))
+        await close(second)
         assert await fetch(client, url) == b"ok"
         with pytest.raises(NotSent):
             await client.send("POST", f"http://127.0.0.1:{closed_port()}/")
@@ -647,6 +652,32 @@ async def test_a_long_body_with_more_after_it(client: HTTPClient) -> None:
         for _ in range(2):
             response = await client.send("POST", url)
             assert await read_body(response, limit=len(LONG)) == LONG
+
+    assert origin.connections == 2
+
+
+@pytest.mark.parametrize("size", [2, 12 * CHUNK])
+@pytest.mark.parametrize("late", [OK, b"junk"], ids=["a reply", "junk"])
+async def test_what_comes_on_an_idle_connection_answers_nobody(client: HTTPClient, size: int, late: bytes) -> None:
+    """A server that says more than it was asked, a moment later, is not believed the next time."""
+    sent_late = asyncio.Event()
+
+    async def answer(origin: Origin, writer: asyncio.StreamWriter) -> None:
+        number = b"%d" % len(origin.heads)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + number * size)
+        await writer.drain()
+        if number == b"1":
+            await asyncio.sleep(0.05)
+            writer.write(late)
+            await writer.drain()
+            sent_late.set()
+
+    async with (origin := Origin(answer)).running() as url:
+        for number in (b"1", b"2", b"3"):
+            response = await client.send("POST", url)
+            assert await read_body(response, limit=size) == number * size
+            await sent_late.wait()
+            await asyncio.sleep(0.05)
 
     assert origin.connections == 2
 

@@ -22,7 +22,10 @@ from imagegate.http.why import why_not_connected
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.connector import Connection
     from aiohttp.http import StreamWriter
+    from aiohttp.tracing import Trace
 
 _SMALL: Final = 64 * 1024
 """Bytes of a request's body that every socket takes at once, so that nobody waits for it."""
@@ -131,7 +134,7 @@ class ConnectionPool:
 
     def _new_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=self._keepalive_expiry),
+            connector=_Connector(limit=0, keepalive_timeout=self._keepalive_expiry),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
@@ -256,6 +259,21 @@ class _RequestBody(aiohttp.Payload):
             raise
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Gives no connection again on which something has come since its last reply was read.
+
+    Nobody has asked for it, and aiohttp would take it for the answer to the next request: somebody else's picture.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            protocol = connection.protocol
+            if protocol is not None and not protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+
 class _ReplyBody:
     """A reply's body, in pieces as they come; closing it early drops the connection."""
 
@@ -269,6 +287,7 @@ class _ReplyBody:
         self._silence: Silence | None = None
         self._pieces = 0
         self._lost: asyncio.Future[None] | None = None
+        self._is_closed = False
         if self._protocol is not None:
             self._lost = self._protocol.closed
             if self._lost is None:
@@ -332,6 +351,9 @@ class _ReplyBody:
         )
 
     async def aclose(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._silence is not None:
             self._silence.cancel()
         if self._lost is not None:
