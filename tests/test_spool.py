@@ -505,6 +505,38 @@ def test_memory_stays_flat_whoever_reads(budget):
     run(work())
 
 
+@pytest.mark.parametrize("with_readers", [False, True], ids=["alone", "with readers"])
+def test_many_uploads_that_stop_half_way_hold_little(with_readers):
+    """Hundreds of clients who send half a file and then wait do not hold half a megabyte each."""
+
+    async def work() -> None:
+        budget = Budget(total=1024 * MIB, memory=16 * MIB)
+        uploads = [Upload("image", "a.png", "", budget=budget) for _ in range(400)]
+        readers = [upload.chunks() for upload in uploads] if with_readers else []
+        for upload in uploads:
+            for _ in range(8 if with_readers else 31):  # one batch and a bit would be 500 KiB in memory each
+                await upload.write(bytes(16 * 1024))
+        for reader in readers:  # who read no further
+            assert await anext(reader)
+        for upload in uploads if with_readers else ():
+            for _ in range(23):
+                await upload.write(bytes(16 * 1024))
+        async with asyncio.timeout(10):
+            while any(upload._saving for upload in uploads):
+                await asyncio.sleep(0.01)
+        held = sum(len(piece) for upload in uploads for piece in upload._window)
+        assert held <= 16 * MIB + len(uploads) * 2 * 64 * 1024
+        for upload in uploads[::2]:
+            await upload.complete()
+        for upload in uploads:
+            upload.close()
+        assert (budget.coming_in, left(budget, total=1024 * MIB, memory=16 * MIB)) == (0, (1024 * MIB, 16 * MIB))
+        for reader in readers:
+            await reader.aclose()
+
+    run(work())
+
+
 def test_a_reader_who_keeps_pace_never_asks_the_disk(budget, monkeypatch):
     """What has just been written is read from memory, although it is on disk, too."""
 

@@ -19,6 +19,10 @@ _BATCH: Final = 512 * 1024
 """Bytes that go to disk at a time: two of them wait in memory at most, and a thread is not asked for less."""
 _WINDOW: Final = 512 * 1024
 """Bytes that stay in memory although they are on disk, for a reader who keeps pace with the writer."""
+_SMALL_BATCH: Final = 64 * 1024
+"""Bytes that go to disk at a time where many uploads come in, or are stopped half way, and none has a window then."""
+_COMING_IN: Final = 16 * 1024 * 1024
+"""Bytes of uploads on their way to disk that are in memory, all together, before they are many."""
 
 
 class Budget:
@@ -34,6 +38,13 @@ class Budget:
         self.kept = KeptFiles(kept)
         self._total = total
         self._memory = memory
+        self.coming_in = 0
+        """Bytes in memory of files that are not whole yet, or not on disk."""
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether uploads that come in hold as much memory as they may, so that each has to hold less."""
+        return self.coming_in > _COMING_IN
 
     def take(self, size: int) -> None:
         """Raises `Overloaded`."""
@@ -87,6 +98,7 @@ class Upload:
         self._budget = budget
         self._taken = 0
         self._in_memory = 0
+        self._coming_in = 0
         self._window: deque[bytes] = deque()  # the last pieces
         self._first = 0  # number of the first of them
         self._start = 0  # bytes before it
@@ -118,15 +130,22 @@ class Upload:
         self._budget.take(len(data))
         self._taken += len(data)
         for start in range(0, len(data), CHUNK):
+            if self._is_closed:
+                return  # while the disk was waited for
             piece = data[start : start + CHUNK]  # the same object, where it is all
             self.size += len(piece)
             if len(self._head) < _HEAD:
                 self._head += piece[: _HEAD - len(self._head)]
             self._window.append(piece)
+            self._note_coming_in(len(piece))
             self._grow()
-            if self.size - self._handed >= _BATCH:
+            if self.size - self._handed >= (_SMALL_BATCH if self._budget.is_crowded else _BATCH):
                 await self._saved()  # no more than two batches wait in memory
                 self._save()
+
+    def _note_coming_in(self, size: int) -> None:
+        self._coming_in += size
+        self._budget.coming_in += size
 
     def _save(self) -> None:
         """Begins to write what is not on disk; it leaves memory only when it is there, so that readers find it."""
@@ -157,13 +176,16 @@ class Upload:
     def _trim(self) -> None:
         """Drops what is on disk, but for what readers are about to read."""
         wanted = min((reader.place for reader in self._readers), default=self.size)
+        window = 0 if self._budget.is_crowded else _WINDOW
+        before = self._start
         while self._window:
             end = self._start + len(self._window[0])
-            if end > self._on_disk or (end > wanted and self.size - self._start <= _WINDOW):
+            if end > self._on_disk or (end > wanted and self.size - self._start <= window):
                 break
             self._window.popleft()
             self._first += 1
             self._start = end
+        self._note_coming_in(before - self._start)
 
     def _grow(self) -> None:
         self._grown.set()
@@ -174,6 +196,7 @@ class Upload:
         self._facts = inspect(self._head)
         if self._file is None and self._budget.take_memory(self.size):
             self._in_memory = self.size
+            self._note_coming_in(-self._coming_in)
         else:
             await self._saved()
             if self._handed < self.size:
@@ -263,6 +286,7 @@ class Upload:
         self._is_closed = True
         self._grow()
         self._budget.give_back(total=self._taken, memory=self._in_memory)
+        self._note_coming_in(-self._coming_in)
         self.size = self._taken = self._in_memory = 0
         self._window.clear()
         if self._file is not None:
