@@ -17,6 +17,7 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import certifi
 import httpx
 import pytest
 import respx
@@ -34,6 +35,7 @@ from imagegate.http import (
     iter_body,
     read_body,
 )
+from imagegate.http.pool import _default_tls
 
 pytestmark = pytest.mark.anyio
 
@@ -1089,3 +1091,21 @@ async def test_an_unknown_authority_is_not_trusted(
     async with says(OK).running(authority[0]) as url:
         with pytest.raises(NotSent, match=r"^TLS certificate not accepted$"):
             await client.send("POST", url, content=b"{}", sni_hostname="images.test")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"], ids=["missing", "junk"])
+async def test_a_trust_store_that_cannot_be_loaded(
+    client: HTTPClient, content: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing was sent then, and the next request finds the file where it has come meanwhile."""
+    file = tmp_path / "authorities.pem"
+    if content is not None:
+        file.write_text(content)
+    _default_tls.cache_clear()
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(NotSent, match=r"^the certificates of trusted authorities cannot be loaded"):
+        await client.send("POST", f"https://127.0.0.1:{closed_port()}/", content=b"{}")
+    shutil.copy(certifi.where(), file)
+    with pytest.raises(NotSent, match=r"^connection refused$"):
+        await client.send("POST", f"https://127.0.0.1:{closed_port()}/", content=b"{}")
+    _default_tls.cache_clear()

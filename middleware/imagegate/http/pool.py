@@ -391,8 +391,14 @@ def _failure(exc: Exception, timeouts: Timeouts, *, in_body: bool = False) -> No
 
 @functools.cache
 def _default_tls() -> ssl.SSLContext:
-    """The authorities of certifi or SSL_CERT_FILE, and those of the machine; loaded once, it takes long."""
-    context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
-    context.load_default_certs()
+    """The authorities of certifi or SSL_CERT_FILE, and those of the machine; loaded once, it takes long.
+
+    Raises `NotSent` where they cannot be: an `OSError` from here would pass for one of the connection's.
+    """
+    try:
+        context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
+        context.load_default_certs()
+    except OSError as exc:
+        raise NotSent("the certificates of trusted authorities cannot be loaded; see SSL_CERT_FILE") from exc
     context.set_alpn_protocols(["http/1.1"])
     return context
