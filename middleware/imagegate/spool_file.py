@@ -12,10 +12,10 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import IO, Final
 
+from imagegate.write_all import write_all
+
 CHUNK: Final = 256 * 1024
 """Bytes: no piece of a file that is handed out is larger."""
-_MOST_BUFFERS: Final = 512
-"""That are given to the kernel at a time; it takes 1,024 at most."""
 _IDLE: Final = 1.0
 """Seconds after which files that nobody needs are closed."""
 
@@ -114,8 +114,7 @@ class SpoolFile:
             if self._file is None:
                 self._file, self._size_before = self._kept.take() or (tempfile.TemporaryFile(buffering=0), 0)  # noqa: SIM115 - by close()
             self._size += sum(map(len, pieces))
-            for first in range(0, len(pieces), _MOST_BUFFERS):
-                _write(self._file.fileno(), pieces[first : first + _MOST_BUFFERS])
+            write_all(self._file.fileno(), pieces)
 
     def read(self, place: int, length: int) -> list[bytes]:
         """What was written there, in pieces. Raises `FileClosed` and `OSError`."""
@@ -149,12 +148,3 @@ class SpoolFile:
             if not self._kept.keep(self._file, self._size, before=self._size_before):
                 self._file.close()
             self._file = None
-
-
-def _write(file: int, pieces: Sequence[bytes]) -> None:
-    """All of it, however much the kernel takes at a time."""
-    left = sum(map(len, pieces)) - os.writev(file, pieces)
-    if left:
-        rest = memoryview(b"".join(pieces)[-left:])
-        while rest:
-            rest = rest[os.write(file, rest) :]

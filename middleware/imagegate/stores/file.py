@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -21,11 +19,9 @@ from imagegate.stores.keys import ContentKey, is_key, new_key
 from imagegate.stores.links import Links
 from imagegate.stores.serving import picture_headers
 from imagegate.stores.writing import ThreadWriter
+from imagegate.write_all import write_all
 
 _SECRET_FILE: Final = ".link-secret"  # noqa: S105 - a file name
-
-_PIECES_AT_ONCE: Final = 1024
-"""As many as Linux and macOS take."""
 
 
 class FileStore:
@@ -121,7 +117,7 @@ class FileWriter(ThreadWriter):
         if self._content is not None:
             for piece in data:
                 self._content.update(piece)
-        _write(file.fileno(), data)
+        write_all(file.fileno(), data)
 
     def _open(self) -> IO[bytes]:
         try:
@@ -157,14 +153,3 @@ class FileWriter(ThreadWriter):
 
     def plain(self, error: Exception) -> Exception:
         return plain_error(error) if isinstance(error, OSError) else error
-
-
-def _write(descriptor: int, data: Sequence[bytes]) -> None:
-    """All of it, with as few calls as the system allows: each one gives other threads their turn."""
-    left = deque(memoryview(piece) for piece in data if piece)
-    while left:
-        written = os.writev(descriptor, [left[at] for at in range(min(len(left), _PIECES_AT_ONCE))])
-        while left and written >= len(left[0]):
-            written -= len(left.popleft())
-        if written:
-            left[0] = left[0][written:]
