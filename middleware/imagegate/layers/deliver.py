@@ -13,7 +13,7 @@ from imagegate.asgi import before_shutdown, without_headers
 from imagegate.config import DeliveryConfig
 from imagegate.delivering import Delivering
 from imagegate.delivery import Delivery, Form, wanted_form
-from imagegate.exchange import REPLY, SCOPE_KEY, Exchange
+from imagegate.exchange import REPLY
 from imagegate.http import HTTPClient
 from imagegate.layers.base import Layer, Work
 from imagegate.picture_service import PictureService
@@ -89,7 +89,7 @@ class Deliver(Layer):
             await self._client.aclose()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+        exchange = await self.exchange(scope, receive)
         if exchange.explain:
             await self.forward(scope, exchange, receive, send)
             return

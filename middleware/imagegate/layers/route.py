@@ -14,7 +14,7 @@ from imagegate.catalog import Catalog, addressed, model_change
 from imagegate.changes import Change
 from imagegate.errors import ImagegateError, RequestError
 from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply, Target
+from imagegate.exchange import REPLY, Exchange, ImageReply, Target
 from imagegate.failures import uncertain
 from imagegate.fanout import merge, shares, with_n, without_stream
 from imagegate.gate import Gate
@@ -63,7 +63,7 @@ class Route(Layer):
         self._deadline = deadline
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+        exchange = await self.exchange(scope, receive)
         progress: Progress = scope[PROGRESS_KEY]
         now = asyncio.get_running_loop().time
         model = exchange.request.model

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from imagegate.asgi import send_json
 from imagegate.errors import AuthenticationError, ModelNotFound
 from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import REPLY, SCOPE_KEY, Exchange
+from imagegate.exchange import REPLY
 from imagegate.http import HTTPClient
 from imagegate.incoming import Taker
 from imagegate.layers.base import Layer, send_reply
@@ -34,7 +34,7 @@ class Upstream(Layer):
         self._client = client
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+        exchange = await self.exchange(scope, receive)
         progress: Progress = scope[PROGRESS_KEY]
         account = self._accounts[exchange.target.upstream] if exchange.target else next(iter(self._accounts.values()))
         progress.upstream = account.name
