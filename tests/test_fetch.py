@@ -13,7 +13,6 @@ import subprocess
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 
 from imagegate.fetch import Fetched, FetchedStream, Fetcher, FetchFailed, FetchRefused, Resolver
 from imagegate.http import ConnectionPool, HTTPClient, Response
+from imagegate.http.messages import Request
 
 pytestmark = pytest.mark.anyio
 
@@ -111,9 +111,9 @@ async def watched() -> AsyncGenerator[tuple[HTTPClient, list[httpx.URL]], None]:
     sent: list[httpx.URL] = []
 
     class Watched(ConnectionPool):
-        async def send(self, method: str, url: str, *details: Any) -> Response:
-            sent.append(httpx.URL(url))
-            return await super().send(method, url, *details)
+        async def send(self, request: Request) -> Response:
+            sent.append(httpx.URL(request.url))
+            return await super().send(request)
 
     async with Watched() as transport:
         yield HTTPClient(transport=transport), sent

@@ -15,6 +15,7 @@ from imagegate.http.messages import (
     BodyTooLarge,
     Interrupted,
     NotSent,
+    Request,
     Response,
     Sender,
     Timeouts,
@@ -62,7 +63,7 @@ class HTTPClient:
         """
         if not all([_is_field_name(name) and _is_field_value(value) for name, value in headers]):  # noqa: C419 - quicker
             raise NotSent("a request header holds characters that HTTP does not allow")
-        return self._sender.send(method, url, headers, content, timeouts, sni_hostname)
+        return self._sender.send(Request(method, url, headers, content, timeouts, sni_hostname))
 
     async def aclose(self) -> None:
         """Close every connection; what is still being read ends with Interrupted."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Sequence
 from typing import Any, cast
 
 import httpx
 
-from imagegate.http.messages import Interrupted, NotSent, Response, Timeouts, joined
+from imagegate.http.messages import Interrupted, NotSent, Request, Response, Timeouts, joined
 from imagegate.http.why import why_not_connected
 
 
@@ -19,16 +18,9 @@ class HttpxSender:
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
 
-    async def send(
-        self,
-        method: str,
-        url: str,
-        headers: Sequence[tuple[str, str]],
-        content: bytes | AsyncIterable[bytes] | None,
-        timeouts: Timeouts,
-        sni_hostname: str | None,
-    ) -> Response:
+    async def send(self, request: Request) -> Response:
         """As `Sender`. `httpx.AsyncHTTPTransport` forgets `sni_hostname` when it uses a connection again."""
+        timeouts = request.timeouts
         extensions: dict[str, Any] = {
             "timeout": {
                 "connect": timeouts.connect,
@@ -37,11 +29,18 @@ class HttpxSender:
                 "pool": timeouts.pool,
             }
         }
-        if sni_hostname is not None:
-            extensions["sni_hostname"] = sni_hostname
+        if request.sni_hostname is not None:
+            extensions["sni_hostname"] = request.sni_hostname
         try:
-            request = httpx.Request(method, url, headers=list(headers), content=content, extensions=extensions)
-            response = await self._transport.handle_async_request(request)
+            response = await self._transport.handle_async_request(
+                httpx.Request(
+                    request.method,
+                    request.url,
+                    headers=list(request.headers),
+                    content=request.content,
+                    extensions=extensions,
+                )
+            )
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise _failure(exc, timeouts, in_body=False) from exc
         body = _ClassifiedBody(cast("httpx.AsyncByteStream", response.stream), timeouts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Coroutine, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -25,6 +25,17 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_TIMEOUTS: Final = Timeouts()
+
+
+class Request(NamedTuple):
+    """One request, as `imagegate.http.HTTPClient.send` takes it."""
+
+    method: str
+    url: str
+    headers: Sequence[tuple[str, str]]
+    content: bytes | AsyncIterable[bytes] | None
+    timeouts: Timeouts
+    sni_hostname: str | None
 
 
 class NotSent(Exception):
@@ -90,15 +101,7 @@ class Response:
 class Sender(Protocol):
     """Sends single requests. Raises `NotSent` and `Interrupted`."""
 
-    def send(
-        self,
-        method: str,
-        url: str,
-        headers: Sequence[tuple[str, str]],
-        content: bytes | AsyncIterable[bytes] | None,
-        timeouts: Timeouts,
-        sni_hostname: str | None,
-    ) -> Coroutine[Any, Any, Response]: ...
+    def send(self, request: Request) -> Coroutine[Any, Any, Response]: ...
 
     async def aclose(self) -> None:
         """Closes every connection, also those in use."""

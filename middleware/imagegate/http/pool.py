@@ -16,7 +16,7 @@ import certifi
 from yarl import URL
 
 from imagegate.http.arriving import RestOfBody, Silence
-from imagegate.http.messages import CHUNK, Interrupted, NotSent, Response, Timeouts, joined
+from imagegate.http.messages import CHUNK, Interrupted, NotSent, Request, Response, Timeouts, joined
 from imagegate.http.why import why_not_connected
 
 if TYPE_CHECKING:
@@ -59,16 +59,9 @@ class ConnectionPool:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def send(
-        self,
-        method: str,
-        url: str,
-        headers: Sequence[tuple[str, str]],
-        content: bytes | AsyncIterable[bytes] | None,
-        timeouts: Timeouts,
-        sni_hostname: str | None,
-    ) -> Response:
+    async def send(self, request: Request) -> Response:
         """As `Sender`: returns when the head of the reply is there."""
+        timeouts = request.timeouts
         if self._slots is not None:
             try:
                 async with asyncio.timeout(timeouts.pool):
@@ -76,41 +69,34 @@ class ConnectionPool:
             except TimeoutError as exc:
                 raise NotSent(f"no free connection within {timeouts.pool:g} s", timed_out=True) from exc
         try:
-            reply = await self._send(method, url, headers, content, timeouts, sni_hostname)
+            reply = await self._send(request)
         except BaseException:
             self._release_slot()
             raise
         return Response(reply.status, joined(reply.raw_headers), _ReplyBody(reply, timeouts, self._release_slot))
 
-    async def _send(
-        self,
-        method: str,
-        url: str,
-        headers: Sequence[tuple[str, str]],
-        content: bytes | AsyncIterable[bytes] | None,
-        timeouts: Timeouts,
-        sni_hostname: str | None,
-    ) -> aiohttp.ClientResponse:
+    async def _send(self, request: Request) -> aiohttp.ClientResponse:
+        content, timeouts = request.content, request.timeouts
         session = self._session_of_loop()
         body: _RequestBody | None = None
         data: bytes | _RequestBody | None = None
         if isinstance(content, bytes) and len(content) <= _SMALL:
             data = content or None
         elif content is not None:
-            data = body = _RequestBody(content, _length(headers, content), timeouts.write)
+            data = body = _RequestBody(content, _length(request.headers, content), timeouts.write)
         try:
-            target = _target(url)
+            target = _target(request.url)
             # When a kept connection turns out to be closed, aiohttp sends again by itself, but only with the
             # idempotent methods (GET, HEAD, PUT, DELETE, OPTIONS, TRACE). An error is then the second one's.
             reply = await session.request(
-                method,
+                request.method,
                 target,
-                headers=headers,
+                headers=request.headers,
                 data=data,
                 allow_redirects=False,
                 timeout=_client_timeout(timeouts),
                 ssl=True if target.scheme != "https" else self._tls or _default_tls(),
-                server_hostname=sni_hostname,
+                server_hostname=request.sni_hostname,
             )
             if body is None or body.error is None:
                 return reply
