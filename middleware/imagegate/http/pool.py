@@ -8,29 +8,25 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final, Self, cast
+from collections.abc import AsyncIterable, Sequence
+from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
 import certifi
 from yarl import URL
 
-from imagegate.http.arriving import RestOfBody, Silence
-from imagegate.http.messages import CHUNK, Interrupted, NotSent, Request, Response, Timeouts, joined
-from imagegate.http.why import why_not_connected
+from imagegate.http.messages import CHUNK, NotSent, Request, Response, Timeouts, joined
+from imagegate.http.reply_body import ReplyBody
+from imagegate.http.request_body import RequestBody
+from imagegate.http.why import as_failure
 
 if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
-    from aiohttp.http import StreamWriter
     from aiohttp.tracing import Trace
 
 _SMALL: Final = 64 * 1024
 """Bytes of a request's body that every socket takes at once, so that nobody waits for it."""
-_FEW: Final = 4
-"""Pieces after which a reply is a long one."""
 _PLAIN_URL: Final = re.compile(r"[!-~]+")
 
 
@@ -73,17 +69,17 @@ class ConnectionPool:
         except BaseException:
             self._release_slot()
             raise
-        return Response(reply.status, joined(reply.raw_headers), _ReplyBody(reply, timeouts, self._release_slot))
+        return Response(reply.status, joined(reply.raw_headers), ReplyBody(reply, timeouts, self._release_slot))
 
     async def _send(self, request: Request) -> aiohttp.ClientResponse:
         content, timeouts = request.content, request.timeouts
         session = self._session_of_loop()
-        body: _RequestBody | None = None
-        data: bytes | _RequestBody | None = None
+        body: RequestBody | None = None
+        data: bytes | RequestBody | None = None
         if isinstance(content, bytes) and len(content) <= _SMALL:
             data = content or None
         elif content is not None:
-            data = body = _RequestBody(content, _length(request.headers, content), timeouts.write)
+            data = body = RequestBody(content, _length(request.headers, content), timeouts.write)
         try:
             target = _target(request.url)
             # When a kept connection turns out to be closed, aiohttp sends again by itself, but only with the
@@ -106,7 +102,7 @@ class ConnectionPool:
             failure = exc
         if body is not None and body.error is not None:
             raise body.error
-        raise _failure(failure, timeouts) from failure
+        raise as_failure(failure, timeouts) from failure
 
     def _session_of_loop(self) -> aiohttp.ClientSession:
         """Connections belong to an event loop; those of one that has ended cannot be used or closed any more."""
@@ -175,76 +171,6 @@ def _client_timeout(timeouts: Timeouts) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_read=timeouts.read)
 
 
-class _RequestBody(aiohttp.Payload):
-    """A request's body, written in bounded pieces, each within the write timeout that aiohttp lacks."""
-
-    def __init__(self, content: bytes | AsyncIterable[bytes], length: int | None, timeout: float) -> None:
-        super().__init__(content)
-        self._length = length
-        self._size = length
-        self._timeout = timeout
-        self.error: Exception | None = None
-        """What went wrong on our side of the connection; aiohttp hides it in an error of its own."""
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise AssertionError("aiohttp never asks for text")
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        to = cast("StreamWriter", writer)  # the only one that aiohttp has
-        written = 0
-        # aiohttp puts a chunk together with what frames it, which copies it; so the framing is our own.
-        is_chunked, to.chunked = to.chunked, False
-        before = ""
-        async for piece in self._pieces():
-            size = len(piece)
-            written += size
-            if is_chunked:
-                await to.write(f"{before}{size:x}\r\n".encode(), drain=False)
-                before = "\r\n"
-            elif self._length is not None and written > self._length:
-                break
-            await to.write(piece, drain=False)
-            await self._taken(to)
-        if is_chunked:
-            await to.write(f"{before}0\r\n\r\n".encode(), drain=False)
-        elif written != self._length:
-            # aiohttp would leave the server waiting for the rest, or for the next request.
-            self.error = Interrupted("the request is not as long as announced")
-            raise self.error
-        await self._in_time(to.drain())
-
-    async def _taken(self, writer: StreamWriter) -> None:
-        """Waits where the socket has not taken everything, and only then with a timer."""
-        transport = writer.transport
-        if transport is None or transport.get_write_buffer_size():
-            await self._in_time(writer.drain())
-
-    async def _pieces(self) -> AsyncIterator[bytes | memoryview]:
-        if isinstance(self._value, bytes):
-            for start in range(0, len(self._value), CHUNK):
-                yield memoryview(self._value)[start : start + CHUNK]
-            return
-        try:
-            async for chunk in self._value:
-                if len(chunk) <= CHUNK:
-                    if chunk:  # an empty one would be the end
-                        yield chunk
-                else:
-                    for start in range(0, len(chunk), CHUNK):
-                        yield memoryview(chunk)[start : start + CHUNK]
-        except Exception as exc:
-            self.error = exc
-            raise
-
-    async def _in_time(self, step: Awaitable[None]) -> None:
-        try:
-            async with asyncio.timeout(self._timeout):
-                await step
-        except TimeoutError:
-            self.error = Interrupted(f"the server took no more of the request for {self._timeout:g} s", timed_out=True)
-            raise
-
-
 class _Connector(aiohttp.TCPConnector):
     """Gives no connection again on which something has come since its last reply was read.
 
@@ -258,121 +184,6 @@ class _Connector(aiohttp.TCPConnector):
                 return connection
             connection.close()
         return None
-
-
-class _ReplyBody:
-    """A reply's body, in pieces as they come; closing it early drops the connection."""
-
-    def __init__(self, reply: aiohttp.ClientResponse, timeouts: Timeouts, on_close: Callable[[], None]) -> None:
-        self._reply = reply
-        self._timeouts = timeouts
-        self._on_close = on_close
-        connection = reply.connection  # None once the whole body is in
-        self._protocol: ResponseHandler | None = connection.protocol if connection else None
-        self._has_length = "content-length" in reply.headers
-        self._silence: Silence | None = None
-        self._pieces = 0
-        self._lost: asyncio.Future[None] | None = None
-        self._is_closed = False
-        if self._protocol is not None:
-            self._lost = self._protocol.closed
-            if self._lost is None:
-                self._fail_if_unfinished()
-            else:
-                self._lost.remove_done_callback(_note_exception)  # it may be there from the last reply
-                self._lost.add_done_callback(_note_exception)
-                self._lost.add_done_callback(self._fail_if_unfinished)
-
-    def _fail_if_unfinished(self, lost: object = None) -> None:
-        """Wake the reader when the connection is lost.
-
-        aiohttp forgets him, and the read timeout with him, when a chunk is malformed and when the session is
-        closed.
-        """
-        content = self._reply.content
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("connection lost"))
-
-    def __aiter__(self) -> _ReplyBody:
-        return self
-
-    async def __anext__(self) -> bytes:
-        content = self._reply.content
-        if self._silence is not None:
-            self._silence.begins()
-        try:
-            if self._has_length:
-                piece, _ = await content.readchunk()  # what the socket gave, 256 KiB at most; no copying
-            else:
-                piece = await content.read(CHUNK)  # puts small chunks together
-        except Exception as exc:
-            raise _failure(exc, self._timeouts, in_body=True) from exc
-        if self._silence is not None:
-            self._silence.ends()
-        elif self._protocol is not None:
-            self._pieces += 1
-            if self._pieces == _FEW and not content.is_eof():
-                self._is_long(self._protocol, content)
-        if piece:
-            return piece
-        if self._is_cut_off():
-            raise Interrupted("connection closed before the reply was complete")
-        raise StopAsyncIteration
-
-    def _is_long(self, protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
-        """Reads the rest in ways that pay where there is more of it."""
-        self._silence = Silence(protocol, content, self._timeouts.read)
-        if self._has_length and protocol.connected and content.exception() is None and RestOfBody.fits(protocol):
-            left = int(self._reply.headers["content-length"]) - content.total_bytes
-            if left > 0:
-                RestOfBody(protocol, content, left)
-
-    def _is_cut_off(self) -> bool:
-        """Tell a reset from the end of a body that ends with the connection; to aiohttp both are the end."""
-        return (
-            not self._has_length
-            and "chunked" not in self._reply.headers.get("transfer-encoding", "").lower()
-            and self._protocol is not None
-            and isinstance(self._protocol.exception(), OSError)
-        )
-
-    async def aclose(self) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        if self._silence is not None:
-            self._silence.cancel()
-        if self._lost is not None:
-            self._lost.remove_done_callback(self._fail_if_unfinished)
-        self._reply.close()
-        self._on_close()
-
-
-def _note_exception(lost: asyncio.Future[None]) -> None:
-    """Look at the exception of a lost connection, lest asyncio logs that nobody did."""
-    if not lost.cancelled():
-        lost.exception()
-
-
-def _failure(exc: Exception, timeouts: Timeouts, *, in_body: bool = False) -> NotSent | Interrupted:
-    """Maps an exception of aiohttp. Only those that its connector raises may say that nothing was sent."""
-    match exc:
-        case aiohttp.ConnectionTimeoutError():
-            return NotSent(f"no connection within {timeouts.connect:g} s", timed_out=True)
-        case aiohttp.ClientConnectorError() | UnicodeError():  # the latter: a host name that DNS cannot hold
-            return NotSent(why_not_connected(exc))
-        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return NotSent("not a valid http or https URL")
-        case TimeoutError() if in_body:
-            return Interrupted(f"the reply stopped for {timeouts.read:g} s", timed_out=True)
-        case TimeoutError():
-            return Interrupted(f"no reply within {timeouts.read:g} s", timed_out=True)
-        case aiohttp.ClientResponseError():
-            return Interrupted("the reply is not valid HTTP")
-        case _ if in_body:
-            return Interrupted("connection closed before the reply was complete")
-        case _:
-            return Interrupted("connection closed without a reply")
 
 
 @functools.cache
