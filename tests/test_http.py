@@ -486,6 +486,37 @@ async def test_no_second_post_on_a_kept_connection(client: HTTPClient) -> None:
     assert (origin.connections, len(origin.heads)) == (1, 2)
 
 
+async def test_what_does_nothing_twice_is_sent_again_once(client: HTTPClient) -> None:
+    """A GET that a kept connection did not answer goes out a second time, and not a third."""
+
+    async def answer(origin: Origin, writer: asyncio.StreamWriter) -> None:
+        if len(origin.heads) in (1, 3):
+            writer.write(OK)
+        else:
+            writer.close()
+
+    async with (origin := Origin(answer)).running() as url:
+        for _ in range(2):
+            assert await read_body(await client.send("GET", url), limit=9) == b"ok"
+        with pytest.raises(Interrupted, match="without a reply"):
+            await client.send("GET", url)
+
+    assert len(origin.heads) == 5
+
+
+async def test_a_body_that_is_read_once_is_sent_once(client: HTTPClient) -> None:
+    """A PUT could go out again, but what its iterable gave is gone."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+
+    async with (origin := says_then_closes()).running() as url:
+        with pytest.raises(Interrupted, match="without a reply"):
+            await client.send("PUT", url, content=pieces())
+
+    assert origin.bodies == [b"a"]
+
+
 CUT = {
     "length": b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc",
     "chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
@@ -726,6 +757,107 @@ async def test_a_reply_before_the_body_was_read(client: HTTPClient) -> None:
 
         assert response.status_code == 413
         assert await read_body(response, limit=9) == b"no"
+
+
+async def test_leaving_while_the_body_goes_out(client: HTTPClient) -> None:
+    """A sender who is cancelled asks for no more of his iterable."""
+    asked = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal asked
+        while True:
+            asked += 1
+            yield b"a"
+            await asyncio.sleep(0.01)
+
+    async with (origin := says_then_hangs()).running() as url:
+        sender = asyncio.create_task(client.send("POST", url, content=pieces()))
+        while not asked:
+            await asyncio.sleep(0.01)
+        sender.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sender
+        await asyncio.wait_for(origin.disconnected.wait(), 5)
+        before = asked
+        await asyncio.sleep(0.05)
+
+    assert asked == before
+
+
+async def test_a_refusal_ends_the_upload(client: HTTPClient) -> None:
+    """Once the refusal is read nobody sends the rest, and the connection serves nobody else."""
+    ended = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(1000)
+                await asyncio.sleep(0.01)
+        finally:
+            ended.set()
+
+    async def answer(origin: Origin, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
+        await origin.readers[-1].read()
+
+    origin = Origin(answer)
+    origin.reads_bodies = False
+    async with origin.running() as url:
+        response = await client.send("POST", url, content=pieces())
+        assert (response.status_code, await read_body(response, limit=9)) == (413, b"no")
+        await asyncio.wait_for(origin.disconnected.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 5)
+
+
+# Replies
+
+
+@pytest.mark.parametrize("early", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"])
+async def test_what_comes_before_the_reply_is_none(client: HTTPClient, early: bytes) -> None:
+    """Interim replies are passed over, as many as there are."""
+    async with (origin := says(early, early, OK)).running() as url:
+        for _ in range(2):
+            assert await fetch(client, url) == b"ok"
+
+    assert origin.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("HEAD", b"200 OK"), ("GET", b"304 Not Modified"), ("POST", b"204 No Content")]
+)
+async def test_replies_without_a_body(client: HTTPClient, method: str, status: bytes) -> None:
+    """Whatever length they tell, nothing follows, and the connection goes on."""
+    async with (origin := says(b"HTTP/1.1 %b\r\ncontent-length: 9\r\n\r\n" % status)).running() as url:
+        for _ in range(2):
+            response = await client.send(method, url)
+            assert response.headers["content-length"] == "9"
+            assert await read_body(response, limit=9) == b""
+
+    assert origin.connections == 1
+
+
+async def test_a_small_reply_gives_its_connection_back_at_once(client: HTTPClient) -> None:
+    """Whoever looks at it for long keeps nobody waiting."""
+    async with (origin := says(OK)).running() as url:
+        first = await client.send("POST", url)
+        assert await fetch(client, url) == b"ok"
+        assert await read_body(first, limit=9) == b"ok"
+
+    assert origin.connections == 1
+
+
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")  # of the loop that has ended
+def test_a_pool_outlives_its_event_loop() -> None:
+    """A program may run several loops one after the other; the connections of the last one are not used again."""
+    pool = ConnectionPool()
+
+    async def once() -> None:
+        async with says(OK).running() as url:
+            assert await fetch(HTTPClient(transport=pool), url) == b"ok"
+
+    for _ in range(2):
+        asyncio.run(once())
+    asyncio.run(pool.aclose())
 
 
 # Connections

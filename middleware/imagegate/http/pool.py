@@ -8,25 +8,24 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import AsyncIterable, Sequence
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import aiohttp
 import certifi
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
-from imagegate.http.messages import CHUNK, NotSent, Request, Response, Timeouts, joined
-from imagegate.http.reply_body import ReplyBody
-from imagegate.http.request_body import RequestBody
-from imagegate.http.why import as_failure
+from imagegate.http.messages import NotSent, Request, Response, Timeouts
+from imagegate.http.round_trip import round_trip
+from imagegate.http.why import as_failure, why_not_connected
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-_SMALL: Final = 64 * 1024
-"""Bytes of a request's body that every socket takes at once, so that nobody waits for it."""
+_NO_URL: Final = "not a valid http or https URL"
+_IDEMPOTENT: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})
 _PLAIN_URL: Final = re.compile(r"[!-~]+")
 
 
@@ -52,78 +51,49 @@ class ConnectionPool:
         # nobody can tell whether it was seen; so we let go first.
         self._keepalive_expiry = keepalive_expiry
         self._tls = tls
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: _Connector | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, request: Request) -> Response:
         """As `Sender`: returns when the head of the reply is there."""
-        timeouts = request.timeouts
         if self._slots is not None:
+            seconds = request.timeouts.pool
             try:
-                async with asyncio.timeout(timeouts.pool):
+                async with asyncio.timeout(seconds):
                     await self._slots.acquire()
             except TimeoutError as exc:
-                raise NotSent(f"no free connection within {timeouts.pool:g} s", timed_out=True) from exc
+                raise NotSent(f"no free connection within {seconds:g} s", timed_out=True) from exc
         try:
-            reply = await self._send(request)
+            return await self._send(request)
         except BaseException:
             self._release_slot()
             raise
-        return Response(reply.status, joined(reply.raw_headers), ReplyBody(reply, timeouts, self._release_slot))
 
-    async def _send(self, request: Request) -> aiohttp.ClientResponse:
-        content, timeouts = request.content, request.timeouts
-        session = self._session_of_loop()
-        body: RequestBody | None = None
-        data: bytes | RequestBody | None = None
-        if isinstance(content, bytes) and len(content) <= _SMALL:
-            data = content or None
-        elif content is not None:
-            data = body = RequestBody(content, _length(request.headers, content), timeouts.write)
-        try:
-            target = _target(request.url)
-            # When a kept connection turns out to be closed, aiohttp sends again by itself, but only with the
-            # idempotent methods (GET, HEAD, PUT, DELETE, OPTIONS, TRACE). An error is then the second one's.
-            reply = await session.request(
-                request.method,
-                target,
-                headers=request.headers,
-                data=data,
-                allow_redirects=False,
-                timeout=_client_timeout(timeouts),
-                ssl=True if target.scheme != "https" else self._tls or _default_tls(),
-                server_hostname=request.sni_hostname,
-            )
-            if body is None or body.error is None:
-                return reply
-            reply.close()  # the server's answer to a request that broke off says nothing
-            raise body.error
-        except (aiohttp.ClientError, OSError, UnicodeError) as exc:
-            failure = exc
-        if body is not None and body.error is not None:
-            raise body.error
-        raise as_failure(failure, timeouts) from failure
+    async def _send(self, request: Request) -> Response:
+        target = _target(request.url)
+        connector = self._connector_of_loop()
+        tls = (self._tls or _default_tls()) if target.origin.scheme == "https" else None
+        destination = connector.destination(target.origin, tls, request.sni_hostname)
+        start = target.start(request)
+        # A server may close a kept connection just when it is used again. What does nothing twice is sent twice then.
+        may_repeat = request.method in _IDEMPOTENT and (request.content is None or isinstance(request.content, bytes))
+        while True:
+            connection = await _connect(connector, destination, request.timeouts)
+            try:
+                return await round_trip(connection, start, request, self._release_slot)
+            except (aiohttp.ClientError, HttpProcessingError, OSError) as exc:
+                if not may_repeat or not isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+                    raise as_failure(exc, request.timeouts) from exc
+            may_repeat = False
 
-    def _session_of_loop(self) -> aiohttp.ClientSession:
+    def _connector_of_loop(self) -> _Connector:
         """Connections belong to an event loop; those of one that has ended cannot be used or closed any more."""
         loop = asyncio.get_running_loop()
-        if self._session is None or self._session.closed or self._loop is not loop:
-            if self._session is not None and not self._session.closed and self._session.connector is not None:
-                self._session.connector.close()  # closes what it can at once; awaiting it needs the old loop
-                self._session.detach()
-            self._session, self._loop = self._new_session(), loop
-        return self._session
-
-    def _new_session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=_Connector(limit=0, keepalive_timeout=self._keepalive_expiry),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            read_bufsize=CHUNK,  # so that one piece that waits stops nothing
-            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-            max_field_size=64 * 1024,  # bytes; aiohttp's 8 KiB is less than a signed Location may need
-        )
+        if self._connector is None or self._connector.closed or self._loop is not loop:
+            if self._connector is not None and not self._connector.closed:
+                self._connector.forsake()
+            self._connector, self._loop = _Connector(limit=0, keepalive_timeout=self._keepalive_expiry), loop
+        return self._connector
 
     def _release_slot(self) -> None:
         if self._slots is not None:
@@ -131,9 +101,9 @@ class ConnectionPool:
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        connector, self._connector = self._connector, None
+        if connector is not None:
+            await connector.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -142,16 +112,21 @@ class ConnectionPool:
         await self.aclose()
 
 
-def _length(headers: Sequence[tuple[str, str]], content: bytes | AsyncIterable[bytes]) -> int | None:
-    """Of a body, where it is known."""
-    if isinstance(content, bytes):
-        return len(content)
-    return next((int(value) for name, value in headers if name.lower() == "content-length"), None)
+class Target(NamedTuple):
+    """What a URL says about where a request goes, and how it begins."""
+
+    origin: URL
+    path: str
+    host: str
+
+    def start(self, request: Request) -> str:
+        first = f"{request.method} {self.path} HTTP/1.1\r\n"
+        return first if any(name.lower() == "host" for name, _ in request.headers) else f"{first}Host: {self.host}\r\n"
 
 
 @functools.lru_cache(maxsize=256)
-def _target(url: str) -> URL:
-    """A URL that goes out as it is; what HTTP does not allow in it is escaped. Raises `aiohttp.InvalidURL`."""
+def _target(url: str) -> Target:
+    """The target goes out as it is written; what HTTP does not allow in it is escaped. Raises `NotSent`."""
     is_plain = _PLAIN_URL.fullmatch(url) is not None
     try:
         target = URL(url, encoded=is_plain)
@@ -159,23 +134,42 @@ def _target(url: str) -> URL:
         if ":" in host:
             ipaddress.IPv6Address(host)
     except ValueError as exc:
-        raise aiohttp.InvalidURL(url) from exc
-    if not host or not port or not (is_plain or url.isprintable()):
-        raise aiohttp.InvalidURL(url)
-    # aiohttp would make an Authorization header of credentials.
-    return target.with_user(None) if "@" in target.raw_authority else target
+        raise NotSent(_NO_URL) from exc
+    if not host or not port or target.scheme not in ("http", "https") or not (is_plain or url.isprintable()):
+        raise NotSent(_NO_URL)
+    return Target(target.origin(), target.raw_path_qs, target.host_port_subcomponent or "")
+
+
+async def _connect(connector: _Connector, destination: aiohttp.ClientRequest, timeouts: Timeouts) -> Connection:
+    """A connection of the pool or a new one. Raises `NotSent`."""
+    try:
+        return await connector.connect(destination, [], _client_timeout(timeouts))
+    except TimeoutError as exc:
+        raise NotSent(f"no connection within {timeouts.connect:g} s", timed_out=True) from exc
+    except (aiohttp.ClientError, OSError, UnicodeError) as exc:  # the last: a host name that DNS cannot hold
+        raise NotSent(why_not_connected(exc)) from exc
 
 
 @functools.lru_cache(maxsize=64)
 def _client_timeout(timeouts: Timeouts) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_read=timeouts.read)
+    return aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives no connection again on which something has come since its last reply was read.
+    """aiohttp's connections, without the rest of its client: that takes more time than all that is done here.
+
+    Gives no connection again on which something has come since its last reply was read.
 
     Nobody has asked for it, and aiohttp would take it for the answer to the next request: somebody else's picture.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.destination = functools.lru_cache(maxsize=256)(_destination)
+
+    def forsake(self) -> None:
+        """Closes what can be closed without its event loop."""
+        self._close()
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
@@ -184,6 +178,11 @@ class _Connector(aiohttp.TCPConnector):
                 return connection
             connection.close()
         return None
+
+
+def _destination(origin: URL, tls: ssl.SSLContext | None, sni_hostname: str | None) -> aiohttp.ClientRequest:
+    """What aiohttp connects by."""
+    return aiohttp.ClientRequest("GET", origin, ssl=tls or True, server_hostname=sni_hostname)
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -14,33 +14,69 @@ from imagegate.http.why import as_failure
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+
+    from imagegate.http.request_body import Upload
 
 _FEW: Final = 4
 """Pieces after which a reply is a long one."""
 
 
+class BodyInMemory:
+    """A reply's body that has come in whole; its connection serves others already."""
+
+    def __init__(self, content: aiohttp.StreamReader, on_close: Callable[[], None]) -> None:
+        self._content = content
+        self._on_close = on_close
+        self._is_closed = False
+
+    def __aiter__(self) -> BodyInMemory:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if piece := self._content.read_nowait(CHUNK):
+            return piece
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._on_close()
+
+
 class ReplyBody:
     """A reply's body, in pieces as they come; closing it early drops the connection."""
 
-    def __init__(self, reply: aiohttp.ClientResponse, timeouts: Timeouts, on_close: Callable[[], None]) -> None:
-        self._reply = reply
+    def __init__(
+        self,
+        connection: Connection,
+        protocol: ResponseHandler,
+        content: aiohttp.StreamReader,
+        headers: Mapping[str, str],
+        timeouts: Timeouts,
+        upload: Upload | None,
+        on_close: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._content = content
+        self._length = int(headers["content-length"]) if "content-length" in headers else None
+        self._ends_with_connection = (
+            self._length is None and "chunked" not in headers.get("transfer-encoding", "").lower()
+        )
         self._timeouts = timeouts
+        self._upload = upload
         self._on_close = on_close
-        connection = reply.connection  # None once the whole body is in
-        self._protocol: ResponseHandler | None = connection.protocol if connection else None
-        self._has_length = "content-length" in reply.headers
+        self._protocol = protocol
         self._silence: Silence | None = None
         self._pieces = 0
-        self._lost: asyncio.Future[None] | None = None
         self._is_closed = False
-        if self._protocol is not None:
-            self._lost = self._protocol.closed
-            if self._lost is None:
-                self._fail_if_unfinished()
-            else:
-                self._lost.remove_done_callback(_note_exception)  # it may be there from the last reply
-                self._lost.add_done_callback(_note_exception)
-                self._lost.add_done_callback(self._fail_if_unfinished)
+        self._lost = self._protocol.closed
+        if self._lost is None:
+            self._fail_if_unfinished()
+        else:
+            self._lost.remove_done_callback(_note_exception)  # it may be there from the last reply
+            self._lost.add_done_callback(_note_exception)
+            self._lost.add_done_callback(self._fail_if_unfinished)
 
     def _fail_if_unfinished(self, lost: object = None) -> None:
         """Wake the reader when the connection is lost.
@@ -48,7 +84,7 @@ class ReplyBody:
         aiohttp forgets him, and the read timeout with him, when a chunk is malformed and when the session is
         closed.
         """
-        content = self._reply.content
+        content = self._content
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("connection lost"))
 
@@ -56,11 +92,11 @@ class ReplyBody:
         return self
 
     async def __anext__(self) -> bytes:
-        content = self._reply.content
+        content = self._content
         if self._silence is not None:
             self._silence.begins()
         try:
-            if self._has_length:
+            if self._length is not None:
                 piece, _ = await content.readchunk()  # what the socket gave, 256 KiB at most; no copying
             else:
                 piece = await content.read(CHUNK)  # puts small chunks together
@@ -68,32 +104,27 @@ class ReplyBody:
             raise as_failure(exc, self._timeouts, in_body=True) from exc
         if self._silence is not None:
             self._silence.ends()
-        elif self._protocol is not None:
+        else:
             self._pieces += 1
             if self._pieces == _FEW and not content.is_eof():
-                self._is_long(self._protocol, content)
+                self._is_long()
         if piece:
             return piece
         if self._is_cut_off():
             raise Interrupted("connection closed before the reply was complete")
         raise StopAsyncIteration
 
-    def _is_long(self, protocol: ResponseHandler, content: aiohttp.StreamReader) -> None:
+    def _is_long(self) -> None:
         """Reads the rest in ways that pay where there is more of it."""
+        protocol, content = self._protocol, self._content
         self._silence = Silence(protocol, content, self._timeouts.read)
-        if self._has_length and protocol.connected and content.exception() is None and RestOfBody.fits(protocol):
-            left = int(self._reply.headers["content-length"]) - content.total_bytes
-            if left > 0:
-                RestOfBody(protocol, content, left)
+        left = 0 if self._length is None else self._length - content.total_bytes
+        if left > 0 and protocol.connected and content.exception() is None and RestOfBody.fits(protocol):
+            RestOfBody(protocol, content, left)
 
     def _is_cut_off(self) -> bool:
         """Tell a reset from the end of a body that ends with the connection; to aiohttp both are the end."""
-        return (
-            not self._has_length
-            and "chunked" not in self._reply.headers.get("transfer-encoding", "").lower()
-            and self._protocol is not None
-            and isinstance(self._protocol.exception(), OSError)
-        )
+        return self._ends_with_connection and isinstance(self._protocol.exception(), OSError)
 
     async def aclose(self) -> None:
         if self._is_closed:
@@ -103,7 +134,14 @@ class ReplyBody:
             self._silence.cancel()
         if self._lost is not None:
             self._lost.remove_done_callback(self._fail_if_unfinished)
-        self._reply.close()
+        if self._upload is not None and not self._upload.is_complete:
+            self._upload.cancel()
+            self._connection.close()
+        elif not self._content.is_eof():
+            self._content.set_exception(aiohttp.ClientConnectionError("closed"))
+            self._connection.close()
+        else:
+            self._connection.release()
         self._on_close()
 
 

@@ -4,68 +4,101 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp.http import StreamWriter
 
 from imagegate.http.messages import CHUNK, Interrupted
 
 if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.http import StreamWriter
+    from aiohttp.client_proto import ResponseHandler
 
 
-class RequestBody(aiohttp.Payload):
-    """A request's body, written in bounded pieces, each within the write timeout that aiohttp lacks."""
+class Upload:
+    """Writes a request in bounded pieces, each within `timeout` seconds, while somebody waits for the reply.
 
-    def __init__(self, content: bytes | AsyncIterable[bytes], length: int | None, timeout: float) -> None:
-        super().__init__(content)
+    Args:
+        length: bytes of `content`; None sends it in chunks.
+    """
+
+    def __init__(
+        self,
+        protocol: ResponseHandler,
+        head: bytes,
+        content: bytes | AsyncIterable[bytes],
+        length: int | None,
+        timeout: float,
+    ) -> None:
+        self._protocol = protocol
+        self._writer = StreamWriter(protocol, asyncio.get_running_loop())
+        self._content = content
         self._length = length
-        self._size = length
         self._timeout = timeout
-        self.error: Exception | None = None
-        """What went wrong on our side of the connection; aiohttp hides it in an error of its own."""
+        self._error: Exception | None = None
+        self._task = asyncio.create_task(self._run(head))
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise AssertionError("aiohttp never asks for text")
+    @property
+    def is_complete(self) -> bool:
+        return self._task.done() and not self._protocol.should_close
 
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        to = cast("StreamWriter", writer)  # the only one that aiohttp has
+    def cancel(self) -> None:
+        self._task.cancel()
+
+    def raise_error(self) -> None:
+        """Raises what went wrong on our side of the connection; who waits for the reply gets an error of aiohttp's."""
+        try:
+            if self._error is not None:
+                raise self._error
+        finally:
+            self._error = None  # its traceback leads back here
+
+    async def _run(self, head: bytes) -> None:
+        try:
+            await self._write(head)
+        except Exception as exc:
+            if isinstance(exc, Interrupted):
+                self._error = exc
+            self._protocol.set_exception(aiohttp.ClientConnectionError("the request could not be written"))
+        else:
+            self._protocol.start_timeout()
+
+    async def _write(self, head: bytes) -> None:
+        writer = self._writer
+        await writer.write(head, drain=False)
         written = 0
-        # aiohttp puts a chunk together with what frames it, which copies it; so the framing is our own.
-        is_chunked, to.chunked = to.chunked, False
+        is_chunked = self._length is None
         before = ""
         async for piece in self._pieces():
             size = len(piece)
             written += size
+            # aiohttp puts a chunk together with what frames it, which copies it; so the framing is our own.
             if is_chunked:
-                await to.write(f"{before}{size:x}\r\n".encode(), drain=False)
+                await writer.write(f"{before}{size:x}\r\n".encode(), drain=False)
                 before = "\r\n"
             elif self._length is not None and written > self._length:
                 break
-            await to.write(piece, drain=False)
-            await self._taken(to)
+            await writer.write(piece, drain=False)
+            await self._taken()
         if is_chunked:
-            await to.write(f"{before}0\r\n\r\n".encode(), drain=False)
+            await writer.write(f"{before}0\r\n\r\n".encode(), drain=False)
         elif written != self._length:
-            # aiohttp would leave the server waiting for the rest, or for the next request.
-            self.error = Interrupted("the request is not as long as announced")
-            raise self.error
-        await self._in_time(to.drain())
+            raise Interrupted("the request is not as long as announced")  # the server would wait for the rest
+        await self._in_time(writer.drain())
 
-    async def _taken(self, writer: StreamWriter) -> None:
+    async def _taken(self) -> None:
         """Waits where the socket has not taken everything, and only then with a timer."""
-        transport = writer.transport
+        transport = self._writer.transport
         if transport is None or transport.get_write_buffer_size():
-            await self._in_time(writer.drain())
+            await self._in_time(self._writer.drain())
 
     async def _pieces(self) -> AsyncIterator[bytes | memoryview]:
-        if isinstance(self._value, bytes):
-            for start in range(0, len(self._value), CHUNK):
-                yield memoryview(self._value)[start : start + CHUNK]
+        if isinstance(self._content, bytes):
+            for start in range(0, len(self._content), CHUNK):
+                yield memoryview(self._content)[start : start + CHUNK]
             return
         try:
-            async for chunk in self._value:
+            async for chunk in self._content:
                 if len(chunk) <= CHUNK:
                     if chunk:  # an empty one would be the end
                         yield chunk
@@ -73,7 +106,7 @@ class RequestBody(aiohttp.Payload):
                     for start in range(0, len(chunk), CHUNK):
                         yield memoryview(chunk)[start : start + CHUNK]
         except Exception as exc:
-            self.error = exc
+            self._error = exc
             raise
 
     async def _in_time(self, step: Awaitable[None]) -> None:
@@ -81,5 +114,6 @@ class RequestBody(aiohttp.Payload):
             async with asyncio.timeout(self._timeout):
                 await step
         except TimeoutError:
-            self.error = Interrupted(f"the server took no more of the request for {self._timeout:g} s", timed_out=True)
-            raise
+            raise Interrupted(
+                f"the server took no more of the request for {self._timeout:g} s", timed_out=True
+            ) from None

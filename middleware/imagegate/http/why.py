@@ -8,24 +8,19 @@ import ssl
 from collections.abc import Iterator
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 
-from imagegate.http.messages import Interrupted, NotSent, Timeouts
+from imagegate.http.messages import Interrupted, Timeouts
 
 
-def as_failure(exc: Exception, timeouts: Timeouts, *, in_body: bool = False) -> NotSent | Interrupted:
-    """Maps an exception of aiohttp. Only those that its connector raises may say that nothing was sent."""
+def as_failure(exc: Exception, timeouts: Timeouts, *, in_body: bool = False) -> Interrupted:
+    """Maps what aiohttp raises once there is a connection."""
     match exc:
-        case aiohttp.ConnectionTimeoutError():
-            return NotSent(f"no connection within {timeouts.connect:g} s", timed_out=True)
-        case aiohttp.ClientConnectorError() | UnicodeError():  # the latter: a host name that DNS cannot hold
-            return NotSent(why_not_connected(exc))
-        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return NotSent("not a valid http or https URL")
         case TimeoutError() if in_body:
             return Interrupted(f"the reply stopped for {timeouts.read:g} s", timed_out=True)
         case TimeoutError():
             return Interrupted(f"no reply within {timeouts.read:g} s", timed_out=True)
-        case aiohttp.ClientResponseError():
+        case HttpProcessingError():
             return Interrupted("the reply is not valid HTTP")
         case _ if in_body:
             return Interrupted("connection closed before the reply was complete")

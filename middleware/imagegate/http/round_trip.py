@@ -1,0 +1,98 @@
+"""One request and the head of its reply, on a connection of aiohttp's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+
+from imagegate.http.messages import CHUNK, Request, Response, joined
+from imagegate.http.reply_body import BodyInMemory, ReplyBody
+from imagegate.http.request_body import Upload
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+
+_SMALL: Final = 64 * 1024
+"""Bytes of a request's body that every socket takes at once, so that nobody waits for it."""
+_FIELD: Final = 64 * 1024
+"""Bytes of a reply's header field; aiohttp's 8 KiB is less than a signed Location may need."""
+_BODILESS: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
+"""Methods whose requests say nothing about a body that they do not have."""
+
+
+async def round_trip(connection: Connection, start: str, request: Request, on_close: Callable[[], None]) -> Response:
+    """Sends the request and returns when the head of its reply is there; `on_close` is called when the reply is closed.
+
+    Args:
+        start: the first line, and the Host field unless the request brings its own.
+
+    Raises an exception of aiohttp's when there is no reply, and those of the request's body as they are. The connection
+    is closed then.
+    """
+    upload: Upload | None = None
+    try:
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None:
+            raise aiohttp.ServerDisconnectedError
+        _expect_reply(protocol, request)
+        head, content = _head(start, request), b"" if request.content is None else request.content
+        if isinstance(content, bytes) and len(content) <= _SMALL and not protocol.writing_paused:
+            transport.write(head + content)
+            protocol.start_timeout()
+        else:
+            upload = Upload(protocol, head, content, _length(request), request.timeouts.write)
+        message, payload = await protocol.read()
+        while 100 <= message.code < 200 and message.code != 101:
+            message, payload = await protocol.read()
+        if upload is not None:
+            upload.raise_error()  # the server's answer to a request that broke off says nothing
+    except BaseException as exc:
+        connection.close()
+        if upload is not None:
+            upload.cancel()
+            if isinstance(exc, Exception):
+                upload.raise_error()
+        raise
+    headers = joined(message.raw_headers)
+    is_sent = upload is None or upload.is_complete
+    if is_sent and payload.is_eof() and payload.exception() is None and protocol.connected:
+        connection.release()
+        return Response(message.code, headers, BodyInMemory(payload, on_close))
+    body = ReplyBody(connection, protocol, payload, headers, request.timeouts, upload, on_close)
+    return Response(message.code, headers, body)
+
+
+def _expect_reply(protocol: ResponseHandler, request: Request) -> None:
+    protocol.set_response_params(
+        skip_payload=request.method == "HEAD",
+        read_until_eof=True,
+        auto_decompress=False,
+        read_timeout=request.timeouts.read,
+        read_bufsize=CHUNK,  # so that one piece that waits stops nothing
+        max_field_size=_FIELD,
+    )
+
+
+def _head(start: str, request: Request) -> bytes:
+    """The request up to its body. What frames the body is ours to say."""
+    content = request.content
+    lines = [f"{name}: {value}\r\n" for name, value in request.headers if name.lower() != "content-length"]
+    if isinstance(content, bytes):
+        lines.append(f"Content-Length: {len(content)}\r\n\r\n")
+    elif content is None:
+        lines.append("\r\n" if request.method in _BODILESS else "Content-Length: 0\r\n\r\n")
+    elif (length := _length(request)) is not None:
+        lines.append(f"Content-Length: {length}\r\n\r\n")
+    else:
+        lines.append("Transfer-Encoding: chunked\r\n\r\n")
+    return f"{start}{''.join(lines)}".encode("ascii")
+
+
+def _length(request: Request) -> int | None:
+    """Of the body, where it is known."""
+    if request.content is None or isinstance(request.content, bytes):
+        return len(request.content or b"")
+    return next((int(value) for name, value in request.headers if name.lower() == "content-length"), None)
