@@ -8,7 +8,7 @@ import ipaddress
 import os
 import re
 import ssl
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 import certifi
@@ -16,7 +16,7 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from imagegate.http.messages import NotSent, Request, Response, Timeouts
-from imagegate.http.round_trip import round_trip
+from imagegate.http.round_trip import Target, round_trip
 from imagegate.http.why import as_failure, why_not_connected
 
 if TYPE_CHECKING:
@@ -74,13 +74,12 @@ class ConnectionPool:
         connector = self._connector_of_loop()
         tls = (self._tls or _default_tls()) if target.origin.scheme == "https" else None
         destination = connector.destination(target.origin, tls, request.sni_hostname)
-        start = target.start(request)
         # A server may close a kept connection just when it is used again. What does nothing twice is sent twice then.
         may_repeat = request.method in _IDEMPOTENT and (request.content is None or isinstance(request.content, bytes))
         while True:
             connection = await _connect(connector, destination, request.timeouts)
             try:
-                return await round_trip(connection, start, request, self._release_slot)
+                return await round_trip(connection, target, request, self._release_slot)
             except (aiohttp.ClientError, HttpProcessingError, OSError) as exc:
                 if not may_repeat or not isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
                     raise as_failure(exc, request.timeouts) from exc
@@ -110,18 +109,6 @@ class ConnectionPool:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-class Target(NamedTuple):
-    """What a URL says about where a request goes, and how it begins."""
-
-    origin: URL
-    path: str
-    host: str
-
-    def start(self, request: Request) -> str:
-        first = f"{request.method} {self.path} HTTP/1.1\r\n"
-        return first if any(name.lower() == "host" for name, _ in request.headers) else f"{first}Host: {self.host}\r\n"
 
 
 @functools.lru_cache(maxsize=256)

@@ -25,8 +25,8 @@ _FEW: Final = 4
 class BodyInMemory:
     """A reply's body that has come in whole; its connection serves others already."""
 
-    def __init__(self, content: aiohttp.StreamReader, on_close: Callable[[], None]) -> None:
-        self._content = content
+    def __init__(self, content: bytes, on_close: Callable[[], None]) -> None:
+        self._rest = content
         self._on_close = on_close
         self._is_closed = False
 
@@ -34,7 +34,8 @@ class BodyInMemory:
         return self
 
     async def __anext__(self) -> bytes:
-        if piece := self._content.read_nowait(CHUNK):
+        piece, self._rest = self._rest[:CHUNK], self._rest[CHUNK:]
+        if piece:
             return piece
         raise StopAsyncIteration
 

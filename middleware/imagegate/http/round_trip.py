@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiohttp
+from yarl import URL
 
 from imagegate.http.messages import CHUNK, Request, Response, joined
 from imagegate.http.reply_body import BodyInMemory, ReplyBody
@@ -23,11 +24,20 @@ _BODILESS: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
 """Methods whose requests say nothing about a body that they do not have."""
 
 
-async def round_trip(connection: Connection, start: str, request: Request, on_close: Callable[[], None]) -> Response:
-    """Sends the request and returns when the head of its reply is there; `on_close` is called when the reply is closed.
+class Target(NamedTuple):
+    """Where a request goes, as a URL says it."""
 
-    Args:
-        start: the first line, and the Host field unless the request brings its own.
+    origin: URL
+    path: str
+    """With the query."""
+    host: str
+    """With the port, as the Host field has it."""
+
+
+async def round_trip(
+    connection: Connection, target: Target, request: Request, on_close: Callable[[], None]
+) -> Response:
+    """Sends the request and returns when the head of its reply is there; `on_close` is called when the reply is closed.
 
     Raises an exception of aiohttp's when there is no reply, and those of the request's body as they are. The connection
     is closed then.
@@ -38,7 +48,7 @@ async def round_trip(connection: Connection, start: str, request: Request, on_cl
         if protocol is None or transport is None:
             raise aiohttp.ServerDisconnectedError
         _expect_reply(protocol, request)
-        head, content = _head(start, request), b"" if request.content is None else request.content
+        head, content = _head(target, request), b"" if request.content is None else request.content
         if isinstance(content, bytes) and len(content) <= _SMALL and not protocol.writing_paused:
             transport.write(head + content)
             protocol.start_timeout()
@@ -59,8 +69,9 @@ async def round_trip(connection: Connection, start: str, request: Request, on_cl
     headers = joined(message.raw_headers)
     is_sent = upload is None or upload.is_complete
     if is_sent and payload.is_eof() and payload.exception() is None and protocol.connected:
+        whole = payload.read_nowait()  # before others get the connection: this reads on
         connection.release()
-        return Response(message.code, headers, BodyInMemory(payload, on_close))
+        return Response(message.code, headers, BodyInMemory(whole, on_close))
     body = ReplyBody(connection, protocol, payload, headers, request.timeouts, upload, on_close)
     return Response(message.code, headers, body)
 
@@ -76,19 +87,29 @@ def _expect_reply(protocol: ResponseHandler, request: Request) -> None:
     )
 
 
-def _head(start: str, request: Request) -> bytes:
+def _head(target: Target, request: Request) -> bytes:
     """The request up to its body. What frames the body is ours to say."""
+    lines = [f"{request.method} {target.path} HTTP/1.1\r\n"]
+    host, length = f"Host: {target.host}\r\n", None
+    for name, value in request.headers:
+        match name.lower():
+            case "host":
+                host = f"Host: {value}\r\n"
+            case "content-length":
+                length = value
+            case _:
+                lines.append(f"{name}: {value}\r\n")
+    lines.insert(1, host)
     content = request.content
-    lines = [f"{name}: {value}\r\n" for name, value in request.headers if name.lower() != "content-length"]
     if isinstance(content, bytes):
         lines.append(f"Content-Length: {len(content)}\r\n\r\n")
     elif content is None:
         lines.append("\r\n" if request.method in _BODILESS else "Content-Length: 0\r\n\r\n")
-    elif (length := _length(request)) is not None:
+    elif length is not None:
         lines.append(f"Content-Length: {length}\r\n\r\n")
     else:
         lines.append("Transfer-Encoding: chunked\r\n\r\n")
-    return f"{start}{''.join(lines)}".encode("ascii")
+    return "".join(lines).encode("ascii")
 
 
 def _length(request: Request) -> int | None:
