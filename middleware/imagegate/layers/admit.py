@@ -19,6 +19,7 @@ from imagegate.failures import uncertain
 from imagegate.keys import Keys
 from imagegate.layers.base import Layer
 from imagegate.reading import DEFAULT_LIMITS
+from imagegate.turns import Turns
 
 _DISCARDED: Final = 256 * 1024
 """Bytes of a body that are read only in order to hang up politely."""
@@ -51,6 +52,7 @@ class Admit(Layer):
         self._json_limit = json_limit
         self._form_limit = form_limit
         self._places = in_flight
+        self._turns = Turns()
         self._is_draining = is_draining
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,6 +78,8 @@ class Admit(Layer):
             )
         self._places -= 1
         try:
+            if (turn := self._turns.begin()) is not None:
+                await turn
             await self.down(scope, receive, send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
