@@ -8,6 +8,7 @@ import ipaddress
 import os
 import re
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
@@ -20,6 +21,7 @@ from imagegate.http.round_trip import Target, round_trip
 from imagegate.http.why import as_failure, why_not_connected
 
 if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -157,6 +159,15 @@ class _Connector(aiohttp.TCPConnector):
     def forsake(self) -> None:
         """Closes what can be closed without its event loop."""
         self._close()
+
+    async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> tuple[asyncio.Transport, ResponseHandler]:
+        addresses = kwargs.get("addr_infos", ())
+        if len(addresses) != 1 or addresses[0][4][2:] not in ((), (0, 0)):
+            return await super()._wrap_create_connection(*args, **kwargs)
+        # Nothing to choose between, so the event loop connects by itself; the way round costs more than the connection.
+        host, port, *_ = addresses[0][4]
+        connect: Callable[..., Awaitable[tuple[asyncio.Transport, ResponseHandler]]] = self._loop.create_connection
+        return await connect(*args, host, port, ssl=kwargs["ssl"], server_hostname=kwargs["server_hostname"])
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
