@@ -8,7 +8,6 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
@@ -166,8 +165,8 @@ class _Connector(aiohttp.TCPConnector):
             return await super()._wrap_create_connection(*args, **kwargs)
         # Nothing to choose between, so the event loop connects by itself; the way round costs more than the connection.
         host, port, *_ = addresses[0][4]
-        connect: Callable[..., Awaitable[tuple[asyncio.Transport, ResponseHandler]]] = self._loop.create_connection
-        return await connect(*args, host, port, ssl=kwargs["ssl"], server_hostname=kwargs["server_hostname"])
+        options = {"host": host, "port": port, "ssl": kwargs["ssl"], "server_hostname": kwargs["server_hostname"]}
+        return await self._loop.create_connection(*args, **options)
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:
