@@ -68,7 +68,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The next best value. Refused where the policy is ``strict``."""
     omit: tuple[str, ...] = ()
     """Values that ask for what the provider does when the member is left out."""
-    only_with: Mapping[str, tuple[str, ...]] = {}
+    only_with: Mapping[str, tuple[str | bool, ...]] = {}
     """Another member and the values of it that this one needs; without them it is dropped."""
     neutral: int | None = None
     """The one value that needs no company."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from functools import lru_cache
 from math import exp, inf, log, sqrt
 from typing import ClassVar, Final, NamedTuple
@@ -163,6 +164,18 @@ class Fitted(NamedTuple):
 def _off(asked: float, got: float) -> float:
     """The relative error between two log ratios, symmetric in both."""
     return exp(abs(asked - got)) - 1
+
+
+def _in_whole_numbers(ratio: Ratio, most: float) -> str | None:
+    """The ratio without decimals: ``19.5:9`` is ``13:6``. None: it is beyond `most`, or no such ratio can be read."""
+    sides = [Fraction(_plain(side)) for side in ratio]
+    shape = sides[0] / sides[1]
+    if max(shape, 1 / shape) > most:
+        return None
+    if all(side.denominator == 1 for side in sides):
+        return str(ratio)
+    word = f"{shape.numerator}:{shape.denominator}"
+    return word if _RATIO.fullmatch(word) else None
 
 
 def _same_orientation(asked: float, candidates: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -331,7 +344,9 @@ class RatioRule(msgspec.Struct, frozen=True, kw_only=True, tag="ratio", tag_fiel
     auto: bool = False
     """Whether the vocabulary has the word ``auto``."""
     any_ratio: bool = False
-    """Whether a ratio outside the vocabulary is taken when the client wrote it as one."""
+    """Whether a ratio of whole numbers outside the vocabulary is taken when the client wrote it as one."""
+    max_ratio: float = 100.0
+    """Long side over short side of such a ratio."""
 
     def __post_init__(self) -> None:
         _check_words("ratios", self.ratios, Ratio)
@@ -351,8 +366,8 @@ class RatioRule(msgspec.Struct, frozen=True, kw_only=True, tag="ratio", tag_fiel
             return ({self.field: "auto"} if self.auto else {}), 0.0
         if wanted.ratio is None:
             return {}, 0.0
-        if self.any_ratio and wanted.pixels is None:
-            return {self.field: str(wanted.ratio)}, 0.0
+        if self.any_ratio and wanted.pixels is None and (own := _in_whole_numbers(wanted.ratio, self.max_ratio)):
+            return {self.field: own}, 0.0
         ratio, off = nearest_ratio(wanted.log_ratio, self.ratios)
         return ({self.field: ratio} if ratio else {}), off
 
@@ -373,6 +388,8 @@ class RatioTierRule(
     """Tier -> the ratios that exist in it; a tier that is not named has them all."""
     default_tier: str | None = None
     """What the provider takes where none is sent; named only where not every ratio exists in it."""
+    default_ratio: str | None = None
+    """What the provider takes where no ratio is sent; named only where it does not exist in every tier."""
     tier_with_references: bool = True
     """False: the provider refuses a tier beside reference images."""
 
@@ -381,6 +398,7 @@ class RatioTierRule(
         _check_words("tiers", self.tiers, Tier)
         _check_words("pairs", self.pairs, Tier)
         _check_words("default_tier", [self.default_tier] if self.default_tier else [], Tier)
+        _check_words("default_ratio", [self.default_ratio] if self.default_ratio else [], Ratio)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -393,7 +411,7 @@ class RatioTierRule(
         if with_references and not self.tier_with_references:
             return Fitted(fields, off, exact=exact and asked is None)
         ratio = fields.get(self.field)
-        available = [tier for tier in self.tiers if self._exists(tier, ratio)]
+        available = [tier for tier in self.tiers if self._exists(tier, ratio or self.default_ratio)]
         if asked:
             if tier := nearest_tier(asked, available):
                 fields[self.tier_field] = tier

@@ -93,8 +93,11 @@ def legal_pixels(rule: FlexibleRule, text: str) -> bool:
 
 
 def legal_ratio(rule: RatioRule, text: str) -> bool:
-    known = text in rule.ratios or (rule.auto and text == "auto")
-    return known or (rule.any_ratio and ratio(text) is not None)
+    if text in rule.ratios or (rule.auto and text == "auto"):
+        return True
+    shape = ratio(text)
+    own = rule.any_ratio and shape is not None and "." not in text
+    return bool(own and shape and max(shape, 1 / shape) <= Fraction(rule.max_ratio))
 
 
 def legal_pair(rule: RatioTierRule, sent: Mapping[str, str], *, references: bool) -> bool:
@@ -104,7 +107,7 @@ def legal_pair(rule: RatioTierRule, sent: Mapping[str, str], *, references: bool
         return False
     if tier is not None and (tier not in rule.tiers or (references and not rule.tier_with_references)):
         return False
-    effective = tier or rule.default_tier
+    effective, shape = tier or rule.default_tier, shape or rule.default_ratio
     if shape is None or effective not in rule.pairs:
         return True
     if shape == "auto":
@@ -537,6 +540,11 @@ AT_PROVIDERS = [
     ("toapis/gpt-image-2-official", {"aspect_ratio": "7:4"}, {"size": "7:4"}),
     ("toapis/gpt-image-2-official", {"size": "1:1", "resolution": "4K"}, {"size": "1:1", "resolution": "4k"}),
     ("toapis/gpt-image-2-official", {"size": "16x9"}, {"size": "16:9"}),
+    ("toapis/gpt-image-2-official", {"size": "1:3"}, {"size": "1:3"}),
+    ("toapis/gpt-image-2-official", {"size": "19.5:9"}, {"size": "13:6"}),
+    ("toapis/gpt-image-2-official", {"size": "10:3"}, {"size": "21:9"}),
+    ("toapis/gpt-image-1.5-official", {"resolution": "4k"}, {"resolution": "2k"}),
+    ("toapis/gpt-image-2-official", {"resolution": "4k"}, {"resolution": "4k"}),
     ("toapis/gpt-image-2", {"size": "1024x1024"}, {"size": "1:1", "resolution": "1k"}),
     ("toapis/gpt-image-2", {"size": "1792x1024"}, {"size": "16:9", "resolution": "2k"}),
     ("toapis/gpt-image-2", {"size": "16:9"}, {"size": "16:9", "resolution": "2k"}),
@@ -544,6 +552,8 @@ AT_PROVIDERS = [
     ("toapis/gpt-image-2", {"size": "3:2", "resolution": "4k"}, {"size": "3:2", "resolution": "2k"}),
     ("toapis/gpt-image-2", {"size": "9:21", "resolution": "4k"}, {"size": "9:21", "resolution": "4k"}),
     ("toapis/gpt-image-2", {"aspect_ratio": "2:3"}, {"size": "2:3"}),
+    ("toapis/gpt-image-2", {"resolution": "1k"}, {"resolution": "1k"}),
+    ("toapis/gpt-image-2", {"resolution": "4k"}, {"resolution": "2k"}),
     ("toapis/gpt-image-2-vip", {"size": "auto"}, {}),
     ("toapis/gpt-image-2-vip", {"size": "auto", "resolution": "2K"}, {"resolution": "2k"}),
     ("toapis/gemini-*", {"size": "2048x2048"}, {"size": "1:1", "metadata": {"resolution": "2K"}}),
@@ -624,6 +634,7 @@ def test_resolution_beside_references(address, references, expected):
         ("tokenlab/nano-banana", {"size": "1024x3072"}, "size"),
         ("tokenlab/gpt-image-2", {"aspect_ratio": "8:1"}, "aspect_ratio"),
         ("toapis/gpt-image-1.5-official", {"size": "1000x10"}, "size"),
+        ("toapis/gpt-image-2-official", {"size": "8:1"}, "size"),
         ("openai/dall-e-3", {"size": "1:8"}, "size"),
     ],
 )
@@ -639,6 +650,7 @@ def test_shapes_that_a_provider_comes_nowhere_near_are_refused(address, fields, 
     [
         ("toapis/gpt-image-1.5-official", {"size": "1:1", "resolution": "4k"}, "resolution"),
         ("toapis/gpt-image-2", {"size": "16:9", "resolution": "1k"}, "resolution"),
+        ("toapis/gpt-image-2", {"resolution": "4k"}, "resolution"),
         ("toapis/gpt-image-1.5-official", {"size": "4096x4096"}, "size"),
         ("tokenlab/grok-imagine-image", {"size": "3840x2160"}, "size"),
     ],
@@ -680,6 +692,32 @@ GPT = ["tokenlab/gpt-image-2", "openai/gpt-image-2", "tokenbay/gpt-image-2", "to
 def test_input_fidelity_is_dropped_and_told(address):
     """It belongs to edits; generations leave it out."""
     assert ({}, [Change("input_fidelity", "dropped")]) == ask(address, input_fidelity="high")
+
+
+@pytest.mark.parametrize("address", ["tokenbay/gpt-image-1.5", "tokenbay/gpt-image-1-mini", "onetoken/gpt-image-2"])
+def test_input_fidelity_of_edits_goes_only_where_it_is_documented(address):
+    """OpenAI's models know it; these providers' pages for edits do not."""
+    adapter, _, model = address.partition("/")
+    edits = CONTRACTS[adapter][model].edits
+    assert edits is not None
+    fitted, changes = fit(request({"input_fidelity": "high"}), edits)
+    assert "input_fidelity" not in fitted.fields
+    assert list(changes) == [Change("input_fidelity", "dropped")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept", "changes"),
+    [
+        ({"partial_images": 2}, {}, [Change("partial_images", "dropped")]),
+        ({"partial_images": 2, "stream": False}, {"stream": False}, [Change("partial_images", "dropped")]),
+        ({"partial_images": 0}, {"partial_images": 0}, []),
+        ({"partial_images": 2, "stream": True}, {"partial_images": 2, "stream": True}, []),
+    ],
+)
+@pytest.mark.parametrize("address", ["openai/gpt-image-2", "openai/gpt-image-1", "tokmodel/openai/gpt-image-2"])
+def test_partial_images_go_with_streams_only(address, fields, kept, changes):
+    """OpenAI's reference: "only with stream"; without one nobody would ever see them."""
+    assert (kept, changes) == ask(address, **fields)
 
 
 @pytest.mark.parametrize(
