@@ -25,19 +25,26 @@ from imagegate.stores import Store, StoreOfTenant, put, put_stream
 
 Form = Literal["url", "b64_json"]
 
+_BASE64_MODELS: Final = ("gpt-image-", "chatgpt-image-")
+_AI_SDK: Final = b"ai-sdk/"
 _AT_ONCE: Final = 3
 """Pictures of one reply that are stored or fetched at a time; each needs a megabyte or two."""
 _Convert = Callable[[ReplyImage], Awaitable[ReplyImage]]
 
 
-def wanted_form(asked: Any, model: str, default: Form | None) -> Form:
-    """How a client wants its pictures: as it says, as configured, or as OpenAI would answer for the model."""
+def wanted_form(asked: Any, model: str, default: Form | None, *, streamed: bool, user_agent: bytes | None) -> Form:
+    """How a client wants its pictures: as it says, as configured, or as OpenAI would answer for the model.
+
+    OpenAI's streams have base64 only, and SDKs count on it. The Vercel AI SDK throws a reply with links away; it asks
+    for base64 where it generates with a model that it does not know, but not where it edits.
+    """
     if asked in ("url", "b64_json"):
         return asked  # type: ignore[no-any-return]
     if default is not None:
         return default
-    name = model.rpartition("/")[2]
-    return "b64_json" if name.startswith(("gpt-image-", "chatgpt-image-")) else "url"
+    if streamed or model.rpartition("/")[2].startswith(_BASE64_MODELS):
+        return "b64_json"
+    return "b64_json" if user_agent is not None and _AI_SDK in user_agent else "url"
 
 
 class Delivery:

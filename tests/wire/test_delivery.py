@@ -226,6 +226,16 @@ def test_default_form_is_openais(url: str, provider: Provider, model: str, form:
     assert [{form}] == [set(image) for image in post(url, model=model).json()["data"]]
 
 
+def test_the_ai_sdk_gets_what_it_can_read(url: str, provider: Provider) -> None:
+    """It names no form where it edits, and takes no link for an answer."""
+    provider.reply = {"created": 1, "data": [{"b64_json": ENCODED}]}
+    agent = {"user-agent": "ai/6.0.326 ai-sdk/provider-utils/4.0.66 runtime/node.js/v22"}
+    asked = {"model": "dall-e-3", "prompt": "a hat"}
+    for members, form in (({}, "b64_json"), ({"response_format": "url"}, "url")):
+        reply = httpx.post(url, json=asked | members, headers=agent)
+        assert [{form}] == [set(image) for image in reply.json()["data"]]
+
+
 def test_configured_default_form(provider_port: tuple[Provider, int], provider: Provider) -> None:
     """``delivery.default`` is the form where a request names none."""
     provider.reply = {"created": 1, "data": [{"b64_json": ENCODED}]}

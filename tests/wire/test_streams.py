@@ -561,6 +561,14 @@ def test_models_that_do_not_stream(running: Running, model: str, form: Form) -> 
     assert {name for name in after if after[name] != before[name]} == {provider}
 
 
+@pytest.mark.parametrize("model", ["tokenlab/flux-pro", "toapis/gpt-image-1.5-official", "tokmodel/openai/dall-e-3"])
+def test_streams_have_base64_where_no_form_is_named(running: Running, model: str) -> None:
+    """As OpenAI's do, whatever the model is called: the SDKs' events have no other member for a picture."""
+    (event,) = synthetic(running.url, None, model=model)
+    assert content_of(event, "b64_json").startswith(b"\x89PNG")
+    assert "url" not in event.data
+
+
 @both_forms
 @pytest.mark.parametrize("model", ["onetoken/gpt-image-2", "tokenlab/gpt-image-2", "toapis/gpt-image-1.5-official"])
 def test_three_pictures(running: Running, model: str, form: Form) -> None:

@@ -9,7 +9,7 @@ from msgspec import structs
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.answering import ClientAnswer
-from imagegate.asgi import before_shutdown, without_headers
+from imagegate.asgi import before_shutdown, header, without_headers
 from imagegate.config import DeliveryConfig
 from imagegate.delivering import Delivering
 from imagegate.delivery import Delivery, Form, wanted_form
@@ -98,11 +98,18 @@ class Deliver(Layer):
         answer = ClientAnswer(
             send, streamed=streamed, heartbeat=self._stream_heartbeat if streamed else self._heartbeat
         )
+        form = wanted_form(
+            fields.get("response_format"),
+            exchange.public_model,
+            self._default,
+            streamed=streamed,
+            user_agent=header(scope, b"user-agent"),
+        )
         work = Delivering(
             self._delivery.for_client(exchange.authorization),
             answer,
             exchange,
-            form=wanted_form(fields.get("response_format"), exchange.public_model, self._default),
+            form=form,
             scope=scope,
             public_url=partial(self._public_url, scope),
         )
