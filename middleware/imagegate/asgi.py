@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Message, Receive, Scope, Send
 
+from imagegate.content_length import read_length
 from imagegate.errors import ImagegateError, PayloadTooLarge, RequestTimeout
 from imagegate.time_limit import TimeOver, before
 
@@ -45,7 +46,7 @@ def without_headers(headers: Headers, *names: bytes) -> list[tuple[bytes, bytes]
 def content_length(headers: Headers) -> int | None:
     """Bytes of a body; None: its headers do not tell, or not in one way."""
     values = [value for key, value in headers if key.lower() == b"content-length"]
-    return int(values[0]) if len(values) == 1 and values[0].isdigit() and len(values[0]) < 20 else None
+    return read_length(values[0]) if len(values) == 1 else None
 
 
 async def receive_in_time(receive: Receive) -> Message:

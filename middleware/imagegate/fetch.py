@@ -20,6 +20,7 @@ import idna
 import msgspec
 
 from imagegate.addresses import is_public, literal_address
+from imagegate.content_length import length_of_reply
 from imagegate.http import HTTPClient, Interrupted, NotSent, Response, Timeouts, close, iter_body
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -122,8 +123,8 @@ class Fetcher:
         async with deadline.running():
             response = await self._follow(_parse(url), trusted)
         try:
-            length = response.headers.get("content-length", "")
-            if length.isdecimal() and int(length) > self._max_bytes:
+            length = length_of_reply(response.headers)
+            if length is not None and length > self._max_bytes:
                 raise FetchFailed(f"the file is larger than {self._max_bytes} bytes")
             yield FetchedStream(response, deadline, self._max_bytes)
         finally:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Send
 
+from imagegate.content_length import length_of_reply
 from imagegate.errors import UpstreamError, UpstreamUncertain
 from imagegate.exchange import EVENT, ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.failures import uncertain
@@ -87,20 +88,11 @@ def _reply(response: Response, body: bytes, pictures: Mapping[str, Picture] | No
 
 def _bounded(response: Response, limit: int) -> Body:
     """Raises `BodyTooLarge`, at once where the header tells."""
-    length = _length(response)
+    length = length_of_reply(response.headers)
     if length is not None and length > limit:
         raise BodyTooLarge(limit)
     body = iter_body(response)
     return _Bounded(body, limit) if length is None else body
-
-
-def _length(response: Response) -> int | None:
-    """Bytes of the body, where its header tells."""
-    length = response.headers.get("content-length", "")
-    is_told = (
-        length.isdecimal() and length.isascii() and len(length) < 20 and "content-encoding" not in response.headers
-    )
-    return int(length) if is_told else None
 
 
 class _Bounded:
@@ -140,7 +132,7 @@ def is_plain(held: list[bytes]) -> bool:
 
 async def _relay(response: Response, held: list[bytes], rest: AsyncIterator[bytes], send: Send) -> None:
     headers = [(b"content-type", b"application/json")]
-    if (length := _length(response)) is not None:
+    if (length := length_of_reply(response.headers)) is not None:
         headers.append((b"content-length", str(length).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for piece in held:
