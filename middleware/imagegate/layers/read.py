@@ -163,10 +163,14 @@ async def while_connected(work: Awaitable[None], receive: Receive) -> None:
     try:
         await work
     except asyncio.CancelledError:
-        if left and task is not None and task.uncancel() == 0:  # nobody else wants it cancelled
-            raise ClientDisconnected from None
+        if left and task is not None:
+            left = False
+            if task.uncancel() == 0:  # nobody else wants it cancelled
+                raise ClientDisconnected from None
         raise
     finally:
         timer.cancel()
         if watcher is not None:
             watcher.cancel()
+        if left and task is not None:  # the work took no notice: nor may what the task does next
+            task.uncancel()
