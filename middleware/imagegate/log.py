@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, BinaryIO, Final
@@ -138,17 +140,19 @@ class LogHook:
         self._config = config or LogConfig()
         self._structlog, self._plain = structlog.get_logger(NAME), get_plain_logger()
         self._output = output
-        self._waiting: list[tuple[ExchangeRecord, float]] = []
+        self._waiting: deque[tuple[ExchangeRecord, float]] = deque()
+        self._alarmed: asyncio.AbstractEventLoop | None = None
+        """The event loop that will write what waits; another one does not rely on it."""
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
         if self._output is not None:
             self._waiting.append((record, time.time()))
             if record.capture is not None and self._config.links:
                 self.write()  # the words of an answer are not kept for longer
-            elif len(self._waiting) == 1:
-                self._write_soon()
             elif len(self._waiting) >= _MOST_WAITING:
                 self.write()
+            else:
+                self._write_soon()
             return
         facts: dict[str, Any] = msgspec.to_builtins(line_of(record, self._config))
         del facts["timestamp"]  # and level: the host's own affair
@@ -157,13 +161,21 @@ class LogHook:
 
     def _write_soon(self) -> None:
         try:
-            asyncio.get_running_loop().call_later(_SOON, self.write)
+            loop = asyncio.get_running_loop()
         except RuntimeError:
             self.write()
+            return
+        if self._alarmed is not loop:
+            self._alarmed = loop
+            loop.call_later(_SOON, self.write)
 
     def write(self) -> None:
         """Writes the lines that wait for others."""
-        waiting, self._waiting = self._waiting, []
+        self._alarmed = None
+        waiting: list[tuple[ExchangeRecord, float]] = []
+        with suppress(IndexError):  # another thread's loop may be at it too
+            while True:
+                waiting.append(self._waiting.popleft())
         if waiting and self._output is not None:
             lines = [msgspec.json.encode(line_of(record, self._config, ended)) for record, ended in waiting]
             self._output.write(b"\n".join([*lines, b""]))

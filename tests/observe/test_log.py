@@ -253,6 +253,21 @@ def test_lines_of_one_moment_are_written_together() -> None:
     asyncio.run(test())
 
 
+def test_no_line_waits_for_another_event_loop() -> None:
+    """The loop whose line came first may have ended, and with it the timer that would have written both."""
+    output = Writes()
+    hook = LogHook(output=output)
+
+    async def test(name: str, seconds: float) -> None:
+        hook.exchange_ended(finish(Progress("generations", request_id=name), status=200, seconds=1))
+        await asyncio.sleep(seconds)
+
+    asyncio.run(test("1", 0))
+    assert output.names() == []
+    asyncio.run(test("2", 0.1))
+    assert output.names() == ["1", "2"]
+
+
 def test_without_a_loop_or_with_words_of_the_answer_a_line_is_written_at_once() -> None:
     """There is nobody to write it later, or nothing to write it from: answers are not kept."""
     output = Writes()
