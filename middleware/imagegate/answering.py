@@ -41,6 +41,8 @@ class ClientAnswer:
         self._heartbeat = heartbeat
         # Signs of life stand between events, never inside one.
         self._turn: AbstractAsyncContextManager[Any] = nullcontext() if heartbeat is None else asyncio.Lock()
+        self.headers: Headers = ()
+        """Of the application below, which has its own for the answer."""
         self.has_begun = False
         self._has_ended = False
         self._is_amid = False
@@ -77,28 +79,30 @@ class ClientAnswer:
     async def _begin(self, headers: Headers = ()) -> None:
         if not self.has_begun:
             self.has_begun = True
-            own = [*headers, *(_STREAM_HEADERS if self._streamed else (_JSON,))]
+            named = {name.lower() for name, _ in self.headers}
+            ours = [header for header in (_STREAM_HEADERS if self._streamed else (_JSON,)) if header[0] not in named]
+            own = [*self.headers, *headers, *ours]
             await self._send({"type": "http.response.start", "status": 200, "headers": own})
 
     async def _body(self, data: bytes, *, more: bool = True) -> None:
         self._has_ended = not more
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
-    async def document(self, parts: Sequence[Part], headers: Headers = ()) -> None:
+    async def document(self, parts: Sequence[Part]) -> None:
         """The whole answer as JSON."""
         async with self._turn:
             if not self.has_begun and len(parts) == 1 and isinstance(parts[0], bytes):
                 self.has_begun = self._has_ended = True
-                await send_json(self._send, 200, parts[0], headers)
+                await send_json(self._send, 200, parts[0], self.headers)
                 return
-            await self._begin((*headers, (b"content-length", str(length_of(parts)).encode())))
+            await self._begin(((b"content-length", str(length_of(parts)).encode()),))
             await self._pieces(chunks_of(parts))
             await self._body(b"", more=False)
 
-    async def event(self, parts: Sequence[Part], headers: Headers = ()) -> None:
+    async def event(self, parts: Sequence[Part]) -> None:
         """One event of a stream."""
         async with self._turn:
-            await self._begin(headers)
+            await self._begin()
             await self._pieces(chunks_of(parts))
 
     async def _pieces(self, pieces: AsyncIterable[bytes]) -> None:
@@ -107,10 +111,10 @@ class ClientAnswer:
             await self._body(piece)
         self._is_amid = False
 
-    async def end(self, headers: Headers = ()) -> None:
+    async def end(self) -> None:
         """The end of a stream."""
         async with self._turn:
-            await self._begin(headers)
+            await self._begin()
             await self._body(b"", more=False)
 
     async def fail(self, error: ImagegateError) -> None:

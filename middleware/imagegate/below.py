@@ -26,6 +26,7 @@ TAIL: Final = 4096
 OnEvent = Callable[[StreamEvent, str], Awaitable[None]]
 OnPictures = Callable[[Sequence[Facts | None]], None]
 
+# What the application says of its own bytes, which are not the ones that are sent.
 _OF_THE_BYTES = (
     b"content-length",
     b"content-type",
@@ -93,8 +94,10 @@ class AnswerFromBelow:
         self._start = message
         content_type = b";".join(value for name, value in message.get("headers", ()) if name.lower() == b"content-type")
         if message["status"] == 200 and b"json" in content_type:
+            self._answer.headers = without_headers(message.get("headers", ()), *_OF_THE_BYTES)
             return
         if message["status"] == 200 and b"text/event-stream" in content_type and self._on_event is not None:
+            self._answer.headers = without_headers(message.get("headers", ()), *_OF_THE_BYTES)
             self._events = EventIntake(self._sink, self._event)
             self._take = self._feed_events
         elif not self._answer.has_begun:
@@ -152,10 +155,6 @@ class AnswerFromBelow:
         except UpstreamError:
             return None
         return (reply, "") if isinstance(reply, ImageReply) else None
-
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """The application's own headers, but for those that described its bytes."""
-        return without_headers(self._start.get("headers", ()), *_OF_THE_BYTES)
 
     async def send_unchanged(self) -> None:
         """What was held goes to the client as it is."""

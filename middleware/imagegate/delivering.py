@@ -117,7 +117,7 @@ class Delivering:
             progress.replied(len(below.relayed.facts), below.relayed.fields.get("usage"))
             self._note(below.relayed.facts)
         elif (typed := await below.reply()) is not None:
-            await self._reply(*typed, below)
+            await self._reply(*typed)
         elif below.had_events:
             if progress.images_delivered < self._exchange.request.n:
                 raise fewer(self._exchange.request.n, progress.images_delivered)
@@ -129,7 +129,7 @@ class Delivering:
         else:
             await below.send_unchanged()
 
-    async def _reply(self, reply: ImageReply, origin: str, below: AnswerFromBelow) -> None:
+    async def _reply(self, reply: ImageReply, origin: str) -> None:
         progress = self._progress
         self._kept += [image.picture for image in reply.images if image.picture is not None]
         progress.reply_changes = check_count(self._exchange.request.n, reply)
@@ -148,7 +148,7 @@ class Delivering:
         self._note([image.facts for image in reply.images])
         progress.form, progress.images_delivered = self._form, len(reply.images)
         if not self._streamed:
-            await self._answer.document(reply_parts(reply), below.headers())
+            await self._answer.document(reply_parts(reply))
             return
         for event in completed_events(reply, self._exchange.operation):
             await self._answer.event(event_parts(event))

@@ -949,14 +949,28 @@ def test_a_handler_that_streams(tmp_path: Path) -> None:
         if scope["type"] != "http":
             return
         await receive()
-        head = [(b"content-type", b"text/event-stream")]
+        head = [(b"content-type", kind), (b"x-handler", b"mine"), (b"cache-control", b"no-store"), (b"etag", b"1")]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         for piece in script:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
+    kind = b"text/event-stream"
     with serving(Deliver(handler, store=f"file://{tmp_path}/images")) as port:
         url = f"http://127.0.0.1:{port}"
+        replies = {
+            b"text/event-stream": completed(),
+            b"application/json": b'{"data":[{"b64_json":"%b"}]}' % base64.b64encode(FINAL),
+        }
+        for kind, reply in replies.items():
+            script[:] = [reply]
+            with asking(url, "url") as stream:
+                assert kinds(list(stream)) == ["completed"]
+            headers = stream.reply.headers
+            assert headers["content-type"] == "text/event-stream; charset=utf-8"
+            assert (headers["x-handler"], headers.get_list("cache-control")) == ("mine", ["no-store"])
+            assert "etag" not in headers
+        kind = b"text/event-stream"
         script[:] = [partial(), completed()[:100], completed()[100:], b"data: [DONE]"]
         events = all_of(url, "url")
         assert kinds(events) == ["partial_image", "completed", ""]
