@@ -962,7 +962,7 @@ def test_a_handler_that_streams(tmp_path: Path) -> None:
             b"text/event-stream": completed(),
             b"application/json": b'{"data":[{"b64_json":"%b"}]}' % base64.b64encode(FINAL),
         }
-        for kind, reply in replies.items():
+        for kind, reply in replies.items():  # noqa: B007 - the handler reads it
             script[:] = [reply]
             with asking(url, "url") as stream:
                 assert kinds(list(stream)) == ["completed"]
