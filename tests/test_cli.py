@@ -312,3 +312,21 @@ def test_as_a_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     with pytest.raises(SystemExit) as caught:
         runpy.run_module("imagegate", run_name="__main__")
     assert caught.value.code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--port", "99999"], "'99999' is no port; ports go from 0 to 65535"),
+        (["serve", "--port", "-1"], "'-1' is no port"),
+        (["demo", "--port", "http"], "'http' is no port"),
+        (["serve", "--workers", "0"], "'0' is no number of processes"),
+        (["serve", "--workers", "two"], "'two' is no number of processes"),
+    ],
+)
+def test_numbers_that_cannot_be(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    """99999 would have been served, on the port that is left of it after 65536."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

@@ -44,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="run the gateway alone")
     _add_config(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument("--port", type=int, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
-    serve.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    serve.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port to listen on (default: %(default)s)")
+    serve.add_argument("--workers", type=_count, default=1, help="processes (default: %(default)s)")
     serve.add_argument(
         "--grace",
         type=_seconds,
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="gateway and five local providers; no key, no network")
     demo.add_argument("--once", action="store_true", help="send the requests and stop")
-    demo.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the gateway (default: %(default)s)")
+    demo.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port of the gateway (default: %(default)s)")
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="folder of pictures (default: %(default)s)")
     demo.set_defaults(run=_demo)
 
@@ -101,6 +101,19 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 def _seconds(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    """0 is any that is free. Event loops take larger numbers too, and listen elsewhere."""
+    if not (text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; ports go from 0 to 65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and len(text) <= 4 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes; write 1 or more")
     return int(text)
 
 
