@@ -1047,3 +1047,11 @@ def test_edits_keep_the_rules_of_their_own_contract(contract, sizes):
     assert legal_size(own, with_references(own, fields, wanted=True))
     assert told(changes, asked.fields, fields) == []
     assert fitted.operation == (own.endpoint or "edits")
+
+
+@pytest.mark.parametrize("model", list(CONTRACTS["toapis"]))
+def test_files_are_as_large_as_toapis_upload_api_takes(model):
+    """ "jpeg/png/webp/gif <= 10 MB": a larger one would be sent to be refused."""
+    contract = CONTRACTS["toapis"][model]
+    rules = [found.references for found in (contract, contract.edits) if found is not None and found.references]
+    assert [rule.max_bytes for rule in rules] == [10_000_000] * len(rules) != []
