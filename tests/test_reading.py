@@ -508,7 +508,7 @@ def test_links_stay_links_and_data_urls_become_files(reading):
     request = exchange.request
     assert request.fields == {"model": "m", "prompt": "p", "n": 1}
     link, upload, file_id = request.images
-    assert (Link("https://a.example/a.png"), FileID("file-1")) == (link, file_id)
+    assert (Link("https://a.example/a.png", "images[0]"), FileID("file-1", "images[2]")) == (link, file_id)
     assert isinstance(upload, Upload) and isinstance(request.mask, Upload)
     assert (png(1), png(2)) == (asyncio.run(upload.read()), asyncio.run(request.mask.read()))
     assert not request.from_form

@@ -73,13 +73,15 @@ class Bridge:
         try:
             fetched = await self._fetcher.read(link.url)
         except FetchRefused as error:
-            raise RequestError(f"The link may not be fetched: {error}.", param="images", code="invalid_url") from error
+            raise RequestError(
+                f"The link may not be fetched: {error}.", param=link.member, code="invalid_url"
+            ) from error
         except FetchFailed as error:
             raise RequestError(
-                f"The link could not be fetched: {error}.", param="images", code="invalid_image_url"
+                f"The link could not be fetched: {error}.", param=link.member, code="invalid_image_url"
             ) from error
         name = urlsplit(link.url).path.rpartition("/")[2][:128] or "upload"
-        return await self._hold("images", name, "", fetched.content, opened)
+        return await self._hold(link.member, name, "", fetched.content, opened)
 
     async def hold(self, member: str, inline: DataURL, opened: list[Upload]) -> Upload:
         """The content of a data URL as a file."""

@@ -29,15 +29,24 @@ class Link(msgspec.Struct, frozen=True):
     """An image at a URL of http or https."""
 
     url: str
+    member: str = "images"
+    """Where the client wrote it: ``images[0]``, ``mask_url``."""
 
 
 class FileID(msgspec.Struct, frozen=True):
     """An image that the provider already has."""
 
     id: str
+    member: str = "images"
 
 
 Reference = Upload | Link | FileID
+
+
+def member_of(reference: Reference) -> str:
+    """The member or part of the request that it came in, without its place in a list."""
+    name = reference.part if isinstance(reference, Upload) else reference.member
+    return name.partition("[")[0]
 
 
 class LiveFiles(Protocol):

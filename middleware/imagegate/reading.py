@@ -135,12 +135,12 @@ async def _with_references(request: ImageRequest, budget: Budget) -> ImageReques
 async def reference(source: Source, budget: Budget, opened: list[Upload]) -> Reference:
     """A reference that was written in JSON; a file made for it is added to `opened`. Raises `RequestError`."""
     if source.file_id is not None:
-        return FileID(source.file_id)
+        return FileID(source.file_id, source.member)
     url = source.url or ""
     inline = data_url(source.member, url)
     if inline is None:
         check_link(source.member, url, longest=MAX_LINK)
-        return Link(url)
+        return Link(url, source.member)
     name = f"upload.{inline.media_type.rpartition('/')[2] or 'png'}"
     upload = Upload(source.member, name, inline.media_type, budget=budget)
     opened.append(upload)

@@ -20,7 +20,7 @@ def check_uploads(request: ImageRequest, rule: ReferenceRule) -> list[Change]:
     """
     for image in request.images:
         if isinstance(image, FileID) and not rule.file_ids:
-            raise RequestError("This model takes no file ids here; send the file or a link.", param="images")
+            raise RequestError("This model takes no file ids here; send the file or a link.", param=image.member)
         if isinstance(image, Upload):
             check_image(image, rule)
     if isinstance(request.mask, Upload):

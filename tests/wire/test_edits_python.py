@@ -774,6 +774,30 @@ def test_explain_shows_files(http: httpx.Client, model: Model, size: int) -> Non
         assert {"name": "prompt", "value": "Blue"} in shown["body"]
 
 
+LINK = {"image_url": "https://a.example/1.png"}
+NAMES_IN_JSON = [
+    ("toapis/gpt-image-2", {"image_urls": [LINK["image_url"]], "mask_url": LINK["image_url"]}, {}),
+    ("toapis/gpt-image-2", {"images": [LINK, LINK], "mask": LINK}, {"images": "image_urls", "mask": "mask_url"}),
+    ("toapis/gpt-image-2-vip", LINK, {"image_url": "reference_images"}),
+    ("tokenlab/nano-banana", {"image": {"url": LINK["image_url"]}}, {"image": "image_urls"}),
+    ("tokenlab/gpt-image-2", {"images": [LINK], "mask": LINK}, {}),
+    ("tokenlab/gpt-image-2", {"image_urls": [LINK["image_url"]]}, {"image_urls": "images"}),
+    ("tokenlab/gpt-image-2", {**LINK, "mask_url": LINK["image_url"]}, {"image_url": "images", "mask_url": "mask"}),
+    ("tokenlab/grok-imagine-image", {"image": LINK}, {"image": "images"}),
+]
+
+
+@pytest.mark.parametrize(("model", "members", "renamed"), NAMES_IN_JSON)
+def test_names_of_references_are_told_as_the_client_wrote_them(
+    http: httpx.Client, model: str, members: dict[str, Any], renamed: dict[str, str]
+) -> None:
+    """A provider's own name is no change, another spelling is one."""
+    body = {"model": model, "prompt": "Blue", **members}
+    changes = http.post(EDITS, json=body, headers={"imagegate-explain": "?1"}).json()["changes"]
+    told = {change["field"]: change["to"] for change in changes if change["kind"] == "renamed"}
+    assert told == renamed
+
+
 @pytest.mark.usefixtures("nothing_sent")
 @every_model
 def test_explain_shows_links(fetching: httpx.Client, pictures: str, model: Model) -> None:

@@ -13,7 +13,7 @@ from imagegate.changes import Change
 from imagegate.contract import ReferenceForm, ReferenceRule
 from imagegate.errors import RequestError
 from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import SCOPE_KEY, Exchange, FileID, ImageRequest, Link, Reference
+from imagegate.exchange import SCOPE_KEY, Exchange, FileID, ImageRequest, Link, Reference, member_of
 from imagegate.layers.base import Layer, Work
 from imagegate.live import LiveForm
 from imagegate.masks import white_on_black
@@ -106,20 +106,27 @@ class _Converting:
         links = [await self._link(image) for image in request.images]
         mask_link = await self._link(request.mask) if request.mask is not None else None
         if form == "objects":  # written out with the body
+            self._tell_names(request, "images", "mask")
             images = [_reference(link) for link in links]
             mask = None if mask_link is None else _reference(mask_link)
             return msgspec.structs.replace(request, body=None, images=tuple(images), mask=mask)
         fields = dict(request.fields)
-        progress: Progress = self._scope[PROGRESS_KEY]
         target = rule.fields[0]
         before = fields.get(target, [])
         fields[target] = [*([before] if isinstance(before, str) else before), *links]
-        progress.reference_changes += (Change("image", "renamed", to=target),)
         if mask_link is not None and rule.mask_field:
             fields[rule.mask_field] = mask_link
-            progress.reference_changes += (Change("mask", "renamed", to=rule.mask_field),)
+        self._tell_names(request, target, rule.mask_field)
         fitted = request.with_fields(fields)
         return msgspec.structs.replace(fitted, images=(), mask=None)
+
+    def _tell_names(self, request: ImageRequest, images: str, mask: str | None) -> None:
+        """Which members of the client's have another name at the provider."""
+        progress: Progress = self._scope[PROGRESS_KEY]
+        renamed = dict.fromkeys((member_of(image), images) for image in request.images)
+        if request.mask is not None and mask is not None:
+            renamed[member_of(request.mask), mask] = None
+        progress.reference_changes += tuple(Change(name, "renamed", to=own) for name, own in renamed if name != own)
 
     def _checked(self, request: ImageRequest, fetched: ImageRequest, rule: ReferenceRule) -> ImageRequest:
         """What was behind links is checked like any other file."""
@@ -136,10 +143,10 @@ class _Converting:
 
     async def _file(self, reference: Reference) -> Reference:
         if isinstance(reference, FileID):
-            raise RequestError("This model takes no file ids; send the file or a link.", param="images")
+            raise RequestError("This model takes no file ids; send the file or a link.", param=reference.member)
         if isinstance(reference, Upload) or self._exchange.explain:
             return reference  # explaining fetches nothing
-        return await self._need_bridge("images").to_upload(reference, self._opened)
+        return await self._need_bridge(reference.member).to_upload(reference, self._opened)
 
     async def _white_mask(self, reference: Reference) -> Reference:
         mask = await self._file(reference)
