@@ -170,6 +170,16 @@ def test_every_image_is_checked():
     assert "third.gif" in refusal(edit(good, good, bad)).message
 
 
+@pytest.mark.parametrize("content", [b"no picture at all", b"<!doctype html>", b"%PDF-1.7", bytes(100)])
+def test_what_only_says_that_it_is_a_picture(content):
+    """The type that a client declares is believed of nothing that can be read, and of nothing that cannot."""
+    error = refusal(edit(upload(content, "image/png", name="a.png")))
+    assert (error.param, error.code) == ("image", "invalid_image_file")
+    assert "a.png" in error.message
+    error = refusal(edit(upload(), mask=mask(content)))
+    assert (error.param, error.code) == ("mask", "invalid_image_file")
+
+
 # File ids, links
 
 

@@ -57,7 +57,13 @@ def check_image(upload: Upload, rule: ReferenceRule) -> None:
             code="image_too_large",
         )
     facts = upload.facts
-    if facts is None or not facts.width:
+    if facts is None:
+        raise RequestError(
+            f"'{upload.filename}' says that it is {upload.media_type}, but is no image that can be read.",
+            param=upload.part,
+            code="invalid_image_file",
+        )
+    if not facts.width:
         return
     if rule.square and facts.width != facts.height:
         raise RequestError(
@@ -83,9 +89,11 @@ def check_mask(mask: Upload, first: Upload | None, rule: ReferenceRule) -> None:
         raise refuse(f"is {mask.media_type}; it must be a PNG.")
     if mask.size > rule.max_mask_bytes:
         raise refuse(f"has {mask.size:,} bytes; this model takes at most {rule.max_mask_bytes:,}.")
-    if mask.facts and not mask.facts.alpha:
+    if mask.facts is None:
+        raise refuse("says that it is a PNG, but is no image that can be read.")
+    if not mask.facts.alpha:
         raise refuse("has no alpha channel; transparent pixels mark what is to be changed.")
-    if first is None or first.facts is None or mask.facts is None or not first.facts.width:
+    if first is None or first.facts is None or not first.facts.width:
         return
     own, other = (mask.facts.width, mask.facts.height), (first.facts.width, first.facts.height)
     if own != other:
