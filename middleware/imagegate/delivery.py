@@ -205,8 +205,13 @@ class Delivery:
 
     def _to_base64(self, sink: PictureSink, trusted_origins: Collection[str]) -> _Convert:
         async def to_base64(image: ReplyImage) -> ReplyImage:
+            if image.b64_json is not None:
+                facts = inspect(decode_base64(image.b64_json)[:HEAD])
+                return msgspec.structs.replace(image, b64_json=_padded(image.b64_json), facts=facts)
+            if image.picture is not None:
+                return msgspec.structs.replace(image, facts=image.picture.facts)
             if image.url is None:
-                return msgspec.structs.replace(image, facts=facts_of(image))
+                raise AssertionError("an image is in one of three forms")
             picture = await self._fetched(image.url, sink, trusted_origins)
             return ReplyImage(picture=picture, fields=image.fields, facts=picture.facts)
 
@@ -256,9 +261,14 @@ async def _all(convert: _Convert, images: Collection[ReplyImage]) -> list[ReplyI
 def decode_base64(text: str) -> bytes:
     """The bytes of a provider's base64, whose padding may be missing. Raises `UpstreamUncertain` where it is none."""
     try:
-        return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return pybase64.b64decode(_padded(text), validate=True)
     except (binascii.Error, ValueError):
         raise uncertain("The provider's reply carries broken base64.") from None
+
+
+def _padded(text: str) -> str:
+    """Clients are stricter than providers."""
+    return text + "=" * (-len(text) % 4)
 
 
 def known(facts: Facts | None) -> Facts:
@@ -266,18 +276,6 @@ def known(facts: Facts | None) -> Facts:
     if facts is None:
         raise uncertain("The provider's reply carries something that is no image.")
     return facts
-
-
-def facts_of(image: ReplyImage) -> Facts | None:
-    """What the head of a picture tells; None where it is a link, or no picture that we know."""
-    if image.picture is not None:
-        return image.picture.facts
-    if image.b64_json is None:
-        return None
-    try:
-        return inspect(pybase64.b64decode(image.b64_json[: HEAD // 3 * 4], validate=True))
-    except ValueError:
-        return None
 
 
 def check_count(asked: int, reply: ImageReply) -> tuple[Change, ...]:

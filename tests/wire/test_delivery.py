@@ -158,6 +158,24 @@ def test_base64_stays_base64(url: str, provider: Provider) -> None:
     assert post(url, "b64_json").json()["data"] == [{"b64_json": ENCODED}]
 
 
+@pytest.mark.parametrize("encoded", ["!!!not base64", ENCODED[:8] + "=" + ENCODED[9:], ENCODED.replace("A", "-", 1)])
+@pytest.mark.parametrize("form", ["url", "b64_json"])
+def test_broken_base64_is_never_sent_on(url: str, provider: Provider, form: str, encoded: str) -> None:
+    """In neither form: a client would have paid for a picture that it cannot read, and not know it."""
+    provider.reply = {"created": 1, "data": [{"b64_json": encoded}]}
+    reply = post(url, form)
+    assert "base64" in error_of(reply, 502)["message"]
+    assert reply.headers["x-should-retry"] == "false"
+
+
+def test_missing_padding_is_added(url: str, provider: Provider) -> None:
+    """Some providers leave it out, and most languages' decoders refuse what they leave."""
+    encoded = base64.b64encode(PNG + b"\0" * (2 - len(PNG) % 3)).decode()
+    assert encoded.endswith("=")
+    provider.reply = {"created": 1, "data": [{"b64_json": encoded.rstrip("=")}]}
+    assert post(url, "b64_json").json()["data"] == [{"b64_json": encoded}]
+
+
 def test_link_stays_a_link(url: str, provider: Provider) -> None:
     """A link that is wanted so goes through unchanged, and is not fetched."""
     provider.links("https://images.example.com/a.png?sig=1")
