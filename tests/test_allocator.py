@@ -23,14 +23,41 @@ for _ in range(200):
     bytearray(250_000), bytearray(255_000)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+ARENAS = """
+import ctypes, sys, threading
+from imagegate.allocator import keep_freed_memory
+if len(sys.argv) > 1:
+    assert keep_freed_memory()
+all_run = threading.Barrier(4)
+def allocate():
+    all_run.wait()
+    kept.append(bytearray(250_000))
+kept = []
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+ctypes.CDLL(None).malloc_stats()
+"""
 GLIBC = platform.libc_ver()[0] == "glibc"
+
+
+def outcome(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a process says for which nobody has chosen."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
 
 
 def faults(*arguments: str) -> int:
     """Pages that the kernel had to give to a process that allocates and frees 100 MB in pieces."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    command = [sys.executable, "-c", FAULTS, *arguments]
-    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout)
+    return int(outcome(FAULTS, *arguments).stdout)
+
+
+def arenas(*arguments: str) -> int:
+    """Heaps of a process in which four threads allocate."""
+    return outcome(ARENAS, *arguments).stderr.count("Arena ")
 
 
 @pytest.mark.skipif(not GLIBC, reason="another C library")
@@ -39,7 +66,13 @@ def test_pieces_of_bodies_are_allocated_without_the_kernel() -> None:
     assert faults("keep") * 10 < faults()
 
 
-@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+@pytest.mark.skipif(not GLIBC, reason="another C library")
+def test_threads_share_what_is_kept() -> None:
+    """By default each thread has a heap of its own, which keeps what it has freed for itself."""
+    assert arenas("keep") == 1 < arenas()
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_the_operator_decides(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """What was chosen by the environment stays."""
     monkeypatch.setenv(name, "1")
@@ -48,7 +81,7 @@ def test_the_operator_decides(monkeypatch: pytest.MonkeyPatch, name: str) -> Non
 
 def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nothing to call, and nothing fails."""
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"):
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_"))]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     assert not keep_freed_memory()
