@@ -579,3 +579,19 @@ def test_explain_is_never_guessed(reading, value):
     """Who wants only to look must not be charged because of a spelling."""
     error = refused(reading, form_of(GOOD, [a_file()]), headers=[(b"imagegate-explain", value)])
     assert (error.status, error.param) == (400, "Imagegate-Explain")
+
+
+def test_the_files_of_a_small_form_need_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody reads them before the form is whole, so they wait in memory as long as there is room for them."""
+
+    def no_disk(**_: object) -> object:
+        raise AssertionError
+
+    reading = Reading()
+    reading.budget = Budget(total=TOTAL, memory=4 * MIB)
+    monkeypatch.setattr("tempfile.TemporaryFile", no_disk)
+    files = [png(place) + bytes(MIB) for place in range(3)]
+    body = form_of(GOOD, [a_file("image[]", each) for each in files])
+    assert contents(reading.read(body)) == files
+    close_uploads(reading.exchanges.pop().request)
+    assert reading.budget.take_memory(4 * MIB)

@@ -88,9 +88,11 @@ def open_spools() -> Callable[[], int]:
     return lambda: nameless_files() - before
 
 
-async def uploaded(content: bytes, budget: Budget, *, step: int = 65_536, head: bytes = PNG_HEAD) -> Upload:
+async def uploaded(
+    content: bytes, budget: Budget, *, step: int = 65_536, head: bytes = PNG_HEAD, held: int = 0
+) -> Upload:
     """A whole file, written in pieces."""
-    upload = Upload("image", "a.png", "image/png", budget=budget)
+    upload = Upload("image", "a.png", "image/png", budget=budget, held=held)
     content = head + content
     for start in range(0, len(content), step):
         await upload.write(content[start : start + step])
@@ -407,10 +409,58 @@ def test_media_types_come_from_the_bytes(budget, declared, head, expected):
     run(work())
 
 
+def test_files_that_are_held_go_to_disk_only_where_memory_is_short(open_spools):
+    """A file that nobody reads before it is whole waits for its end in memory, if it is small and there is room."""
+    budget = Budget(total=TOTAL, memory=4 * MIB)
+
+    async def work() -> None:
+        held = [await uploaded(content_of(MIB + MIB // 2), budget, held=2 * MIB) for _ in range(2)]
+        assert open_spools() == 0
+        too_many = await uploaded(content_of(MIB + MIB // 2), budget, held=2 * MIB)
+        assert open_spools() == 1
+        held[0].close()
+        too_large = await uploaded(content_of(2 * MIB + 1), budget, held=2 * MIB)
+        assert open_spools() == 2
+        for upload in (held[1], too_many):
+            assert await upload.read() == PNG_HEAD + content_of(MIB + MIB // 2)
+        assert await too_large.read() == PNG_HEAD + content_of(2 * MIB + 1)
+        for upload in (held[1], too_many, too_large):
+            upload.close()
+        assert budget.coming_in == 0
+
+    run(work())
+    assert open_spools() == 0
+    assert left(budget, memory=4 * MIB) == (TOTAL, 4 * MIB)
+
+
+def test_many_that_are_held_and_stop_half_way_hold_no_more_than_others():
+    """Files that wait in memory for their end are many at the same point as those that do not."""
+
+    async def work() -> None:
+        budget = Budget(total=1024 * MIB, memory=64 * MIB)
+        uploads = [Upload("image", "a.png", "", budget=budget, held=2 * MIB) for _ in range(100)]
+        for upload in uploads:
+            for _ in range(30):
+                await upload.write(bytes(64 * 1024))
+        async with asyncio.timeout(10):
+            while any(upload._saving for upload in uploads):
+                await asyncio.sleep(0.01)
+        held = sum(len(piece) for upload in uploads for piece in upload._window)
+        assert held <= 16 * MIB + len(uploads) * 2 * 64 * 1024
+        for upload in uploads:
+            upload.close()
+        assert (budget.coming_in, left(budget, total=1024 * MIB, memory=64 * MIB)) == (0, (1024 * MIB, 64 * MIB))
+
+    run(work())
+
+
 _SIZES = st.sampled_from([0, 1, 1000, 65_536, 300_000, MIB - 1, MIB, 2 * MIB + 3])
 
 
-@given(st.lists(st.tuples(st.lists(_SIZES, max_size=4), st.booleans(), st.booleans()), max_size=6))
+_HELD = st.sampled_from([0, MIB, 2 * MIB])
+
+
+@given(st.lists(st.tuples(st.lists(_SIZES, max_size=4), _HELD, st.booleans(), st.booleans()), max_size=6))
 def test_whatever_happens_to_files_the_budget_comes_out_even(files):
     """Any files, complete or not, refused or not, closed in any order: at the end all room is there again."""
     total, memory = 6 * MIB, MIB + MIB // 2
@@ -418,8 +468,8 @@ def test_whatever_happens_to_files_the_budget_comes_out_even(files):
 
     async def work() -> None:
         uploads: list[Upload] = []
-        for sizes, completed, last_first in files:
-            upload = Upload("image", "a.png", "", budget=budget)
+        for sizes, held, completed, last_first in files:
+            upload = Upload("image", "a.png", "", budget=budget, held=held)
             uploads.insert(0 if last_first else len(uploads), upload)
             try:
                 for size in sizes:

@@ -20,6 +20,9 @@ _MASK_PARTS: Final = {"mask": "mask", "mask[]": "mask", "markup": "markup"}
 _MAX_FIELDS: Final = 128
 _MAX_TEXT: Final = 1024 * 1024
 """Bytes of all text fields together."""
+_HELD: Final = 2 * 1024 * 1024
+"""Bytes of a file that wait in memory, where there is room, in a form that is read whole: the way over the disk and its
+threads costs as much as all the rest of such a form."""
 
 
 class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,19 +45,23 @@ class Form(NamedTuple):
 
 async def read_form(content_type: bytes, receive: Receive, *, limits: FormLimits, budget: Budget) -> Form:
     """Reads a ``multipart/form-data`` body to its end. Raises as `FormReading.run` does."""
-    reading = FormReading(content_type, limits=limits, budget=budget)
+    reading = FormReading(content_type, limits=limits, budget=budget, held=_HELD)
     return await reading.run(receive)
 
 
 class FormReading:
     """A form while it comes in: its parts so far can be looked at, and its files read, before it is whole.
 
+    Args:
+        held: as `Upload` has it.
+
     Raises:
         RequestError: the header names no boundary.
     """
 
-    def __init__(self, content_type: bytes, *, limits: FormLimits, budget: Budget) -> None:
+    def __init__(self, content_type: bytes, *, limits: FormLimits, budget: Budget, held: int = 0) -> None:
         self._limits = limits
+        self._held = held
         self._budget = budget
         try:
             self._reader = MultipartReader(boundary_of(content_type))
@@ -151,7 +158,8 @@ class FormReading:
         if not image and not extra:
             hint = " Images go into parts called 'image' or 'image[]'." if part.name.startswith("images") else ""
             raise RequestError(f"Unknown file part: '{part.name}'.{hint}", param=part.name, code="unknown_parameter")
-        upload = Upload(part.name, part.filename or "upload", part.content_type, budget=self._budget)
+        name, media_type = part.filename or "upload", part.content_type
+        upload = Upload(part.name, name, media_type, budget=self._budget, held=self._held)
         if image:
             self._add_image(upload, image[1])
         elif extra in self._extras:

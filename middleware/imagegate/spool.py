@@ -62,6 +62,10 @@ class Budget:
         self._memory -= size
         return True
 
+    def may_hold(self, size: int) -> bool:
+        """Whether a file that is coming in, of `size` bytes so far, may wait in memory for its end."""
+        return size <= self._memory and not self.is_crowded
+
     def give_back(self, *, total: int, memory: int) -> None:
         self._total += total
         self._memory += memory
@@ -83,9 +87,11 @@ class Upload:
         part: name of the form's part, or of the member that held it.
         filename: as the client named it.
         declared_type: media type that the client declared; empty: none.
+        held: bytes that wait in memory for the end, while the budget has room, before any goes to disk: for a file that
+            nobody reads before it is whole.
     """
 
-    def __init__(self, part: str, filename: str, declared_type: str, *, budget: Budget) -> None:
+    def __init__(self, part: str, filename: str, declared_type: str, *, budget: Budget, held: int = 0) -> None:
         self.part = part
         self.filename = filename
         self.declared_type = declared_type
@@ -96,6 +102,7 @@ class Upload:
         """Where the file has been published already: upstream -> link."""
         self.publishing = asyncio.Lock()
         self._budget = budget
+        self._held = held
         self._taken = 0
         self._in_memory = 0
         self._coming_in = 0
@@ -139,9 +146,18 @@ class Upload:
             self._window.append(piece)
             self._note_coming_in(len(piece))
             self._grow()
-            if self.size - self._handed >= (_SMALL_BATCH if self._budget.is_crowded else _BATCH):
+            if self.size - self._handed >= self._batch:
                 await self._saved()  # no more than two batches wait in memory
                 self._save()
+
+    @property
+    def _batch(self) -> int:
+        """Bytes in memory at which they go to disk."""
+        if self._budget.is_crowded:
+            return _SMALL_BATCH
+        # Not one byte is on disk yet, and perhaps none has to be.
+        may_wait = self._file is None and self._held > _BATCH and self._budget.may_hold(self.size)
+        return self._held + 1 if may_wait else _BATCH
 
     def _note_coming_in(self, size: int) -> None:
         self._coming_in += size
