@@ -587,6 +587,24 @@ def test_many_uploads_that_stop_half_way_hold_little(with_readers):
     run(work())
 
 
+@pytest.mark.parametrize("held", [0, 2 * MIB])
+def test_short_pieces_do_not_pile_up(budget, held):
+    """A client may send byte by byte; each takes fifty of memory, so a few thousand of them are enough."""
+
+    async def main() -> None:
+        upload = Upload("image", "a.png", "", budget=budget, held=held)
+        most = 0
+        for number in range(10_000):
+            await upload.write(b"%c" % (number % 256))
+            most = max(most, len(upload._window))
+        await upload.complete()
+        assert most <= 3 * 2048
+        assert await upload.read() == bytes(number % 256 for number in range(10_000))
+        upload.close()
+
+    run(main())
+
+
 def test_a_reader_who_keeps_pace_never_asks_the_disk(budget, monkeypatch):
     """What has just been written is read from memory, although it is on disk, too."""
 

@@ -21,6 +21,8 @@ _WINDOW: Final = 512 * 1024
 """Bytes that stay in memory although they are on disk, for a reader who keeps pace with the writer."""
 _SMALL_BATCH: Final = 64 * 1024
 """Bytes that go to disk at a time where many uploads come in, or are stopped half way, and none has a window then."""
+_PIECES: Final = 2048
+"""Pieces at which a batch or a window is full, however short they are: each takes memory beside its bytes."""
 _COMING_IN: Final = 16 * 1024 * 1024
 """Bytes of uploads on their way to disk that are in memory, all together, before they are many."""
 
@@ -146,7 +148,8 @@ class Upload:
             self._window.append(piece)
             self._note_coming_in(len(piece))
             self._grow()
-            if self.size - self._handed >= self._batch:
+            unsaved = self._first + len(self._window) - self._handed_pieces
+            if self.size - self._handed >= self._batch or unsaved >= _PIECES:
                 await self._saved()  # no more than two batches wait in memory
                 self._save()
 
@@ -196,7 +199,8 @@ class Upload:
         before = self._start
         while self._window:
             end = self._start + len(self._window[0])
-            if end > self._on_disk or (end > wanted and self.size - self._start <= window):
+            is_near = self.size - self._start <= window and len(self._window) <= _PIECES
+            if end > self._on_disk or (end > wanted and is_near):
                 break
             self._window.popleft()
             self._first += 1
