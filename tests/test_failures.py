@@ -52,7 +52,7 @@ EXPECTED: dict[str, tuple[type[UpstreamError], int, str | None, str | None]] = {
     "openrouter-number-code": (UpstreamRefused, 400, "400", None),
     "toapis-task-not-found": (UpstreamRefused, 404, "404", None),
     "toapis-failed": (UpstreamRefused, 502, "generation_failed", None),
-    "tokenlab-task-not-found": (UpstreamRefused, 404, "not_found", None),
+    "tokenlab-task-not-found": (UpstreamRefused, 404, "task_not_found", None),
     "tokenlab-cancelled": (UpstreamRefused, 502, "task_cancelled", None),
     "newapi-task-not-exist": (UpstreamRefused, 404, "task_not_exist", None),
     "newapi-failure": (UpstreamRefused, 502, "generation_failed", None),
@@ -522,3 +522,16 @@ def test_any_error_body_becomes_an_upstream_error(status, body):
     with pytest.raises(UpstreamError) as caught:
         read_reply(UpstreamReply(status=status, headers={}, body=body), now=1)
     check_envelope(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ({"type": "model_not_found"}, "model_not_found"),
+        ({"type": "not_found_error"}, "not_found"),
+        ({"type": "model_not_found", "code": "gone"}, "gone"),
+    ],
+)
+def test_a_type_that_is_openais_code(error: dict[str, str], code: str) -> None:
+    """TokenLab has no code for a model that it does not know; clients look for one."""
+    assert raised_by(404, {"error": {"message": "No.", **error}}).code == code

@@ -129,7 +129,7 @@ def refusal(found: ProviderError, *, status: int | None = None, request_id: str 
         status=status,
         type=found.type or _TYPE_OF_STATUS.get(status, "upstream_error"),
         param=found.param,
-        code=found.code or _CODE_OF_STATUS.get(status, "upstream_error"),
+        code=found.code or _CODE_OF_TYPE.get(found.type or "") or _CODE_OF_STATUS.get(status, "upstream_error"),
         retry_after=found.retry_after,
         request_id=request_id,
     )
@@ -159,6 +159,11 @@ _CODE_OF_STATUS: Final[Mapping[int, str]] = {
     404: "not_found",
     413: "payload_too_large",
     429: "rate_limit_exceeded",
+}
+# TokenLab says in `type` what OpenAI says in `code`, by which clients tell these from a wrong address.
+_CODE_OF_TYPE: Final[Mapping[str, str]] = {
+    "model_not_found": "model_not_found",
+    "async_task_not_found": "task_not_found",
 }
 _TYPE_OF_STATUS: Final[Mapping[int, str]] = {
     **dict.fromkeys((400, 404, 409, 413, 415, 422), "invalid_request_error"),
