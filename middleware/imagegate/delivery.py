@@ -307,6 +307,8 @@ def size_changes(asked: Any, sizes: Collection[str], told: Collection[Change]) -
     """
     told_sizes = [str(change.to) for change in told if change.field == "size"]
     expected = [asked, *told_sizes][-1]
+    if all(size == expected for size in sizes):
+        return ()
     pixels = _pixels(expected)
     if pixels is None:
         return ()
