@@ -52,7 +52,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "output_format": "jpeg",
         "output_compression": 0,
         "moderation": "auto",
-        "partial_images": 3,
+        "partial_images": 0,
         "stream": False,
         "user": "u-1",
         "safety_identifier": "s-1",
