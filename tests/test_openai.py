@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from imagegate import openai
 from imagegate.contract import Parameter
 from imagegate.errors import RequestError
-from imagegate.openai import MAX_NESTING, from_text, parse_object, read_form_fields, read_json
+from imagegate.openai import _DECODER, MAX_NESTING, _plain_object, from_text, parse_object, read_form_fields, read_json
 
 STRINGS = (
     "aspect_ratio",
@@ -559,3 +559,25 @@ def test_any_form_is_read_or_refused(pairs):
         assert (found["model"], found["prompt"]) == ("m", "p")
         return
     assert refused.status == 400
+
+
+_NAMES = st.sampled_from(["model", "n", "a/b", r"a\/b", r"\u006e", r"x\":", ""])
+_NUMBERS = ["1", "-0", "65536", "1.0", "1e2", "01", "NaN", str(2**63 - 1), str(2**63), str(-(2**63)), "9" * 30]
+_VALUES = st.sampled_from([*_NUMBERS, '"p"', r'"\":"', r'"\ud800"', "true", "null", "{}", "[1]"])
+
+
+@given(st.lists(st.tuples(_NAMES, st.sampled_from(["", " ", "\n\t"]), _VALUES), max_size=5))
+def test_plain_bodies_read_as_careful_ones(members):
+    """The short way gives what the long one gives, or leaves it to it: types, duplicates, escapes, odd numbers."""
+    body = "{" + ",".join(f'"{name}"{space}:{space}{value}' for name, space, value in members) + "}"
+    plain = _plain_object(body.encode())
+    if plain is not None:
+        careful = _DECODER.decode(body)
+        assert plain == careful
+        assert [*map(type, plain.values())] == [*map(type, careful.values())]
+
+
+def test_what_most_clients_send_is_plain():
+    """Else the short way would be no use."""
+    body = rb'{"model": "m", "prompt": "a\nb", "n": 1, "size": "1024x1024", "stream": false, "user": null}'
+    assert _plain_object(body) == json.loads(body)

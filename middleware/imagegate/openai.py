@@ -21,6 +21,9 @@ from imagegate.sizes import MAX_SIZE_LENGTH
 
 MAX_NESTING: Final = 64
 _FORM_NAME: Final = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
+_COLON: Final = re.compile(rb'"[ \t\n\r]*:')
+_PLAIN: Final = 64 * 1024
+"""Bytes of a body that may be read the short way."""
 _MAX_CONTAINERS: Final = 100_000
 _MAX_MEMBERS: Final = 200_000
 _SAFE_INTEGER: Final = 2**63
@@ -129,6 +132,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     Raises:
         RequestError: the body is something else.
     """
+    if (plain := _plain_object(body)) is not None:
+        return plain
     if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS or body.count(b",") > _MAX_MEMBERS:
         raise RequestError("The body has more members than any request needs.", code="invalid_json")
     try:
@@ -142,6 +147,25 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise RequestError("The body must be a JSON object.", code="invalid_json")
     _check_nesting(document)
     return document
+
+
+def _plain_object(body: bytes) -> dict[str, Any] | None:
+    """What most bodies are, text and small integers side by side, at a tenth of the cost; None: look more carefully."""
+    if len(body) > _PLAIN or b"\\u" in body:
+        return None
+    try:
+        document = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    if type(document) is not dict:
+        return None
+    for value in document.values():
+        kind = type(value)
+        is_small = kind is int and abs(value) < _SAFE_INTEGER
+        if kind is not str and kind is not bool and value is not None and not is_small:
+            return None
+    # A colon follows the name of every member: where there are no more of them than members, none came twice.
+    return document if len(_COLON.findall(body)) == len(document) else None
 
 
 def _check_text(fields: Mapping[str, Any], name: str) -> None:
