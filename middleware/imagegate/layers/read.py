@@ -141,7 +141,8 @@ async def while_connected(work: Awaitable[None], receive: Receive) -> None:
     Raises:
         ClientDisconnected: it left first.
     """
-    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task(loop)
     left = False
     watcher: asyncio.Task[None] | None = None
 
@@ -157,9 +158,7 @@ async def while_connected(work: Awaitable[None], receive: Receive) -> None:
         nonlocal watcher
         watcher = asyncio.create_task(watch())
 
-    timer = asyncio.get_running_loop().call_later(
-        _WATCHED_AFTER, start
-    )  # a task costs more than most of a short answer
+    timer = loop.call_later(_WATCHED_AFTER, start)  # a task costs more than most of a short answer
     try:
         await work
     except asyncio.CancelledError:
