@@ -436,6 +436,47 @@ async def test_connect_timeout(client: HTTPClient) -> None:
 async def test_pool_timeout() -> None:
     """With the one connection in use the next request waits for `pool` seconds; its slot comes back."""
     async with says(OK).running() as url, ConnectionPool(limit=1) as transport:
+@pytest.mark.parametrize("method", ["", "G T", "GÉT", "GET / HTTP/1.1\r\nx: y\r\n\r\nGET"])
+async def test_methods_that_http_does_not_allow(client: HTTPClient, method: str) -> None:
+    """A method that could be read as more is not sent."""
+    async with (origin := says(OK)).running() as url:
+        with pytest.raises(NotSent, match="not a valid HTTP method"):
+            await client.send(method, url)
+
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("length", [None, "1"])
+async def test_what_frames_the_body_is_said_once(client: HTTPClient, length: str | None) -> None:
+    """A caller's transfer-encoding would tell another end of the body than ours."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+
+    headers = [("Transfer-Encoding", "chunked"), *([] if length is None else [("Content-Length", length)] * 2)]
+    async with (origin := says(OK)).running() as url:
+        for content in (pieces(), b"a"):
+            await read_body(await client.send("POST", url, headers=headers, content=content), limit=9)
+
+    assert [head.lower().count("\r\ntransfer-encoding:") for head in origin.heads] == [int(length is None), 0]
+    assert [head.lower().count("\r\ncontent-length:") for head in origin.heads] == [int(length is not None), 1]
+    assert origin.bodies == [b"a", b"a"]
+
+
+@pytest.mark.parametrize("lengths", [["1", "2"], ["x"], ["-1"], ["1_0"], [""]])
+async def test_a_length_that_is_none(client: HTTPClient, lengths: list[str]) -> None:
+    """Nothing is sent where client and server could take the announced length for two."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+
+    async with (origin := says(OK)).running() as url:
+        with pytest.raises(NotSent, match="not one number"):
+            await client.send("POST", url, headers=[("content-length", each) for each in lengths], content=pieces())
+
+    assert origin.heads == []
+
+
         client = HTTPClient(transport=transport)
         first = await client.send("POST", url)
         with pytest.raises(NotSent, match=r"^no free connection within 0\.1 s$") as caught:

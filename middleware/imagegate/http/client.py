@@ -25,7 +25,7 @@ from imagegate.http.pool import ConnectionPool
 if TYPE_CHECKING:
     from imagegate.http import Transport
 
-_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\t -~]*").fullmatch
 
 
@@ -62,7 +62,9 @@ class HTTPClient:
         URL's. The caller closes the response. Raises NotSent or Interrupted, the latter also while the body
         is read; an exception of the iterable itself comes out as it is.
         """
-        if not all([_is_field_name(name) and _FIELD_VALUE(value) for name, value in headers]):  # noqa: C419 - quicker
+        if not _is_token(method):
+            raise NotSent("not a valid HTTP method")
+        if not all([_is_token(name) and _FIELD_VALUE(value) for name, value in headers]):  # noqa: C419 - quicker
             raise NotSent("a request header holds characters that HTTP does not allow")
         return self._sender.send(Request(method, url, headers, content, timeouts, sni_hostname))
 
@@ -73,8 +75,8 @@ class HTTPClient:
 
 
 @lru_cache(maxsize=256)
-def _is_field_name(name: str) -> bool:
-    return _FIELD_NAME.fullmatch(name) is not None
+def _is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
 
 
 async def close(response: Response) -> None:

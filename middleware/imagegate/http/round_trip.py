@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import aiohttp
 from yarl import URL
 
-from imagegate.http.messages import CHUNK, Request, Response, joined
+from imagegate.http.messages import CHUNK, NotSent, Request, Response, joined
 from imagegate.http.reply_body import BodyInMemory, ReplyBody
 from imagegate.http.request_body import Upload
 
@@ -48,7 +48,8 @@ async def round_trip(
         if protocol is None or transport is None:
             raise aiohttp.ServerDisconnectedError
         _expect_reply(protocol, request)
-        head, content = _head(target, request), b"" if request.content is None else request.content
+        length = _length(request)
+        head, content = _head(target, request, length), b"" if request.content is None else request.content
         if isinstance(content, bytes) and len(content) <= _SMALL and not protocol.writing_paused:
             transport.write(head + content)
             protocol.start_timeout()
@@ -87,24 +88,21 @@ def _expect_reply(protocol: ResponseHandler, request: Request) -> None:
     )
 
 
-def _head(target: Target, request: Request) -> bytes:
+def _head(target: Target, request: Request, length: int | None) -> bytes:
     """The request up to its body. What frames the body is ours to say."""
     lines = [f"{request.method} {target.path} HTTP/1.1\r\n"]
-    host, length = f"Host: {target.host}\r\n", None
+    host = f"Host: {target.host}\r\n"
     for name, value in request.headers:
         match name.lower():
             case "host":
                 host = f"Host: {value}\r\n"
-            case "content-length":
-                length = value
+            case "content-length" | "transfer-encoding":
+                pass
             case _:
                 lines.append(f"{name}: {value}\r\n")
     lines.insert(1, host)
-    content = request.content
-    if isinstance(content, bytes):
-        lines.append(f"Content-Length: {len(content)}\r\n\r\n")
-    elif content is None:
-        lines.append("\r\n" if request.method in _BODILESS else "Content-Length: 0\r\n\r\n")
+    if request.content is None and request.method in _BODILESS:
+        lines.append("\r\n")
     elif length is not None:
         lines.append(f"Content-Length: {length}\r\n\r\n")
     else:
@@ -116,4 +114,10 @@ def _length(request: Request) -> int | None:
     """Of the body, where it is known."""
     if request.content is None or isinstance(request.content, bytes):
         return len(request.content or b"")
-    return next((int(value) for name, value in request.headers if name.lower() == "content-length"), None)
+    said = {value for name, value in request.headers if name.lower() == "content-length"}
+    if not said:
+        return None
+    length = said.pop()
+    if said or not length.isdecimal():
+        raise NotSent("the content-length header of the request is not one number")
+    return int(length)
