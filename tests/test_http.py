@@ -12,11 +12,13 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 import tracemalloc
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import aiohttp
 import certifi
 import httpx
 import pytest
@@ -316,6 +318,102 @@ async def test_an_error_of_the_iterable_comes_out_as_it_is(
     assert origin.bodies == []
 
 
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError, TimeoutError, ConnectionResetError, aiohttp.ServerDisconnectedError]
+)
+async def test_an_error_of_the_iterable_is_not_the_networks(client: HTTPClient, error: type[Exception]) -> None:
+    """Also where it looks like one: a file that is gone says nothing about the server."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+        raise error("mine") from KeyError("why")
+
+    async with says(OK).running() as url:
+        with pytest.raises(error, match="mine") as caught:
+            await client.send("POST", url, content=pieces())
+
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+async def test_an_iterable_that_is_cancelled(client: HTTPClient) -> None:
+    """What the body waits for may be cancelled without us; the server gets half a request then."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+        raise asyncio.CancelledError
+
+    async with (origin := says(OK)).running() as url, asyncio.timeout(5):
+        with pytest.raises(Interrupted):
+            await client.send("POST", url, content=pieces())
+        await origin.disconnected.wait()
+
+    assert origin.bodies == []
+
+
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError])
+async def test_half_a_request_is_followed_by_no_other(client: HTTPClient, error: type[BaseException]) -> None:
+    """A body that breaks off after the reply: the server would take the next request for the rest of it."""
+    is_answered = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+        await is_answered.wait()
+        raise error
+
+    async with (origin := says(OK)).running() as url, asyncio.timeout(5):
+        origin.reads_bodies = False
+        response = await client.send("POST", url, content=pieces())
+        is_answered.set()
+        await asyncio.sleep(0.05)
+        assert await read_body(response, limit=9) == b"ok"
+        assert await fetch(client, url) == b"ok"
+
+    assert origin.connections == 2
+
+
+async def test_a_body_that_breaks_off_while_the_reply_stops(client: HTTPClient) -> None:
+    """The reply's reader is told of its silence nevertheless."""
+    is_answered = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+        await is_answered.wait()
+        raise LookupError
+
+    origin = says_then_hangs(CUT["length"])
+    origin.reads_bodies = False
+    async with origin.running() as url, asyncio.timeout(5):
+        response = await client.send("POST", url, content=pieces(), timeouts=Timeouts(read=0.1))
+        is_answered.set()
+        with pytest.raises(Interrupted, match=r"^the reply stopped for 0\.1 s$"):
+            await read_body(response, limit=9)
+
+
+async def test_a_reply_before_the_end_of_the_body_leaves_no_timer(client: HTTPClient) -> None:
+    """Once both are whole nothing is waited for, and the connection serves the next request."""
+    is_answered = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+        await is_answered.wait()
+
+    async def answer(origin: Origin, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        await read_request_body(origin.readers[-1], origin.heads[-1])
+
+    origin = Origin(answer)
+    origin.reads_bodies = False
+    async with origin.running() as url:
+        response = await client.send("POST", url, content=pieces(), timeouts=Timeouts(read=0.1))
+        is_answered.set()
+        await asyncio.sleep(0.05)
+        assert await read_body(response, limit=9) == b"ok"
+        await asyncio.sleep(0.2)
+        assert await fetch(client, url) == b"ok"
+
+    assert origin.connections == 1
+
+
 async def test_a_large_body_arrives_whole(client: HTTPClient) -> None:
     """Bytes beyond one piece are written piece by piece."""
     content = bytes(range(256)) * 40_000
@@ -336,6 +434,47 @@ async def test_headers_that_http_does_not_allow(client: HTTPClient, header: tupl
             await client.send("GET", url, headers=[header])
 
     assert origin.connections == 0
+
+
+@pytest.mark.parametrize("method", ["", "G T", "GÉT", "GET / HTTP/1.1\r\nx: y\r\n\r\nGET"])
+async def test_methods_that_http_does_not_allow(client: HTTPClient, method: str) -> None:
+    """A method that could be read as more is not sent."""
+    async with (origin := says(OK)).running() as url:
+        with pytest.raises(NotSent, match="not a valid HTTP method"):
+            await client.send(method, url)
+
+    assert origin.connections == 0
+
+
+@pytest.mark.parametrize("length", [None, "1"])
+async def test_what_frames_the_body_is_said_once(client: HTTPClient, length: str | None) -> None:
+    """A caller's transfer-encoding would tell another end of the body than ours."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+
+    headers = [("Transfer-Encoding", "chunked"), *([] if length is None else [("Content-Length", length)] * 2)]
+    async with (origin := says(OK)).running() as url, asyncio.timeout(5):
+        for content in (pieces(), b"a"):
+            await read_body(await client.send("POST", url, headers=headers, content=content), limit=9)
+
+    assert [head.lower().count("\r\ntransfer-encoding:") for head in origin.heads] == [int(length is None), 0]
+    assert [head.lower().count("\r\ncontent-length:") for head in origin.heads] == [int(length is not None), 1]
+    assert origin.bodies == [b"a", b"a"]
+
+
+@pytest.mark.parametrize("lengths", [["1", "2"], ["x"], ["-1"], ["1_0"], [""]])
+async def test_a_length_that_is_none(client: HTTPClient, lengths: list[str]) -> None:
+    """Nothing is sent where client and server could take the announced length for two."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"a"
+
+    async with (origin := says(OK)).running() as url, asyncio.timeout(5):
+        with pytest.raises(NotSent, match="not one number"):
+            await client.send("POST", url, headers=[("content-length", each) for each in lengths], content=pieces())
+
+    assert origin.heads == []
 
 
 @pytest.mark.parametrize("url", ["ftp://example.test/", "/images", "http://", "http://a:b/", "http://[::z]/"])
@@ -410,6 +549,41 @@ async def test_name_not_resolved(client: HTTPClient, monkeypatch: pytest.MonkeyP
         await client.send("POST", f"http://{host}/", content=b"{}")
 
 
+async def test_closing_the_client_during_a_lookup(client: HTTPClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for it was not cancelled and is not told so."""
+    goes_on = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[object]:
+        goes_on.wait(5)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    sending = [asyncio.create_task(client.send("POST", "http://nowhere.test/")) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    await client.aclose()
+    goes_on.set()
+    for failure in await asyncio.gather(*sending, return_exceptions=True):
+        assert isinstance(failure, NotSent)
+
+
+async def test_cancelling_a_sender_during_a_lookup(client: HTTPClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was cancelled is told so."""
+    goes_on = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[object]:
+        goes_on.wait(5)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    sending = asyncio.create_task(client.send("POST", "http://nowhere.test/"))
+    await asyncio.sleep(0.05)
+    sending.cancel()
+    await client.aclose()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+
+
 async def test_tls_with_a_server_that_does_not_speak_it(client: HTTPClient) -> None:
     """A failed handshake means that nothing was sent."""
 
@@ -436,47 +610,6 @@ async def test_connect_timeout(client: HTTPClient) -> None:
 async def test_pool_timeout() -> None:
     """With the one connection in use the next request waits for `pool` seconds; its slot comes back."""
     async with says(OK).running() as url, ConnectionPool(limit=1) as transport:
-@pytest.mark.parametrize("method", ["", "G T", "GÉT", "GET / HTTP/1.1\r\nx: y\r\n\r\nGET"])
-async def test_methods_that_http_does_not_allow(client: HTTPClient, method: str) -> None:
-    """A method that could be read as more is not sent."""
-    async with (origin := says(OK)).running() as url:
-        with pytest.raises(NotSent, match="not a valid HTTP method"):
-            await client.send(method, url)
-
-    assert origin.connections == 0
-
-
-@pytest.mark.parametrize("length", [None, "1"])
-async def test_what_frames_the_body_is_said_once(client: HTTPClient, length: str | None) -> None:
-    """A caller's transfer-encoding would tell another end of the body than ours."""
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield b"a"
-
-    headers = [("Transfer-Encoding", "chunked"), *([] if length is None else [("Content-Length", length)] * 2)]
-    async with (origin := says(OK)).running() as url:
-        for content in (pieces(), b"a"):
-            await read_body(await client.send("POST", url, headers=headers, content=content), limit=9)
-
-    assert [head.lower().count("\r\ntransfer-encoding:") for head in origin.heads] == [int(length is None), 0]
-    assert [head.lower().count("\r\ncontent-length:") for head in origin.heads] == [int(length is not None), 1]
-    assert origin.bodies == [b"a", b"a"]
-
-
-@pytest.mark.parametrize("lengths", [["1", "2"], ["x"], ["-1"], ["1_0"], [""]])
-async def test_a_length_that_is_none(client: HTTPClient, lengths: list[str]) -> None:
-    """Nothing is sent where client and server could take the announced length for two."""
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield b"a"
-
-    async with (origin := says(OK)).running() as url:
-        with pytest.raises(NotSent, match="not one number"):
-            await client.send("POST", url, headers=[("content-length", each) for each in lengths], content=pieces())
-
-    assert origin.heads == []
-
-
         client = HTTPClient(transport=transport)
         first = await client.send("POST", url)
         with pytest.raises(NotSent, match=r"^no free connection within 0\.1 s$") as caught:
@@ -545,6 +678,20 @@ async def test_what_does_nothing_twice_is_sent_again_once(client: HTTPClient) ->
     assert len(origin.heads) == 5
 
 
+async def test_what_was_perhaps_sent_once_is_never_not_sent(client: HTTPClient) -> None:
+    """A server that takes a PUT and goes away has perhaps done it, though the second attempt reaches nobody."""
+
+    async def take_and_go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        server.close()
+        writer.close()
+
+    async with await asyncio.start_server(take_and_go, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Interrupted, match="without a reply"):
+            await client.send("PUT", f"http://127.0.0.1:{port}/")
+
+
 async def test_a_body_that_is_read_once_is_sent_once(client: HTTPClient) -> None:
     """A PUT could go out again, but what its iterable gave is gone."""
 
@@ -600,9 +747,10 @@ async def test_a_body_that_ends_with_the_connection(client: HTTPClient) -> None:
         assert await fetch(client, url) == b"abc"
 
 
-async def test_a_body_that_ends_with_a_reset(client: HTTPClient) -> None:
-    """A reset is not the end of such a body."""
-    async with says_then_resets(b"HTTP/1.1 200 OK\r\n\r\nabc").running() as url:
+@pytest.mark.parametrize("coding", [b"", b"transfer-encoding: chunked, gzip\r\n"])
+async def test_a_body_that_ends_with_a_reset(client: HTTPClient, coding: bytes) -> None:
+    """A reset is not the end of such a body, though a coding that is not the last one cuts it in chunks."""
+    async with says_then_resets(b"HTTP/1.1 200 OK\r\n%b\r\nabc" % coding).running() as url:
         with pytest.raises(Interrupted, match="before the reply was complete"):
             await fetch(client, url)
 
@@ -630,6 +778,14 @@ async def test_slow_head(client: HTTPClient) -> None:
 
     assert caught.value.timed_out
     assert len(origin.heads) == 1
+
+
+@pytest.mark.parametrize("size", [2, 1 << 20])
+async def test_silence_after_an_interim_reply(client: HTTPClient, size: int) -> None:
+    """A server that says to go on, and no more, has not answered."""
+    async with says_then_hangs(b"HTTP/1.1 100 Continue\r\n\r\n").running() as url, asyncio.timeout(5):
+        with pytest.raises(Interrupted, match=r"^no reply within 0\.1 s$"):
+            await client.send("POST", url, content=bytes(size), timeouts=Timeouts(read=0.1))
 
 
 async def test_slow_body(client: HTTPClient) -> None:
@@ -788,6 +944,51 @@ async def test_a_server_that_reads_no_more(client: HTTPClient, chunked: bool) ->
     assert caught.value.timed_out
 
 
+@pytest.mark.parametrize("leaving", ["late", "cancelled", "refused"])
+async def test_a_server_that_reads_no_more_keeps_no_connection(client: HTTPClient, leaving: str) -> None:
+    """What it did not take is dropped, and the socket with it."""
+    has_left = asyncio.Event()
+
+    async def answer(origin: Origin, writer: asyncio.StreamWriter) -> None:
+        if leaving == "refused":
+            writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
+        await has_left.wait()
+        while True:  # to somebody who is gone
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    origin = Origin(answer)
+    origin.reads_bodies = False
+    async with origin.running() as url:
+        write = 0.1 if leaving == "late" else 60
+        sending = asyncio.create_task(
+            client.send("POST", url, content=bytes(64 * CHUNK), timeouts=Timeouts(write=write))
+        )
+        if leaving == "refused":
+            assert await read_body(await sending, limit=9) == b"no"
+        else:
+            await asyncio.sleep(0.05)
+            if leaving == "cancelled":
+                sending.cancel()
+            with pytest.raises((Interrupted, asyncio.CancelledError)):
+                await sending
+        has_left.set()
+        await asyncio.wait_for(origin.disconnected.wait(), 5)
+
+
+async def test_closing_the_client_waits_for_no_server(client: HTTPClient) -> None:
+    """A server that reads no more would never let a connection end as usual."""
+    origin = says_then_hangs()
+    origin.reads_bodies = False
+    async with origin.running() as url:
+        sending = asyncio.create_task(client.send("POST", url, content=bytes(64 * CHUNK)))
+        await asyncio.sleep(0.05)
+        await asyncio.wait_for(client.aclose(), 5)
+        with pytest.raises(Interrupted):
+            await sending
+
+
 async def test_a_reply_before_the_body_was_read(client: HTTPClient) -> None:
     """A server may refuse a body that it did not read; the refusal comes through."""
     refusal = b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno"
@@ -855,10 +1056,11 @@ async def test_a_refusal_ends_the_upload(client: HTTPClient) -> None:
 
 @pytest.mark.parametrize("early", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"])
 async def test_what_comes_before_the_reply_is_none(client: HTTPClient, early: bytes) -> None:
-    """Interim replies are passed over, as many as there are."""
-    async with (origin := says(early, early, OK)).running() as url:
+    """Interim replies are passed over, as many as there are, and leave no timer."""
+    async with (origin := says(early + early + OK)).running() as url:
         for _ in range(2):
-            assert await fetch(client, url) == b"ok"
+            assert await fetch(client, url, Timeouts(read=0.1)) == b"ok"
+            await asyncio.sleep(0.2)
 
     assert origin.connections == 1
 
@@ -887,6 +1089,16 @@ async def test_a_small_reply_gives_its_connection_back_at_once(client: HTTPClien
     assert origin.connections == 1
 
 
+async def test_a_server_that_changes_the_protocol(client: HTTPClient) -> None:
+    """Nobody has asked for another one, so its connection is no use."""
+    async with (origin := says(b"HTTP/1.1 101 Switching\r\n\r\n")).running() as url:
+        for _ in range(2):
+            response = await client.send("POST", url)
+            assert (response.status_code, await read_body(response, limit=9)) == (101, b"")
+
+    assert origin.connections == 2
+
+
 @pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")  # of the loop that has ended
 def test_a_pool_outlives_its_event_loop() -> None:
     """A program may run several loops one after the other; the connections of the last one are not used again."""
@@ -899,6 +1111,22 @@ def test_a_pool_outlives_its_event_loop() -> None:
     for _ in range(2):
         asyncio.run(once())
     asyncio.run(pool.aclose())
+
+
+def test_the_limit_is_one_of_each_event_loop() -> None:
+    """Who waited in a loop that has ended holds up nobody in the next, and what was in use there is free."""
+    pool = ConnectionPool(limit=1)
+
+    async def once() -> None:
+        async with says(OK).running() as url:
+            client = HTTPClient(transport=pool)
+            await client.send("POST", url)
+            with pytest.raises(NotSent, match="no free connection"):
+                await client.send("POST", url, timeouts=Timeouts(pool=0.05))
+        await pool.aclose()
+
+    for _ in range(2):
+        asyncio.run(once())
 
 
 # Connections

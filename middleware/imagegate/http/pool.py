@@ -8,16 +8,16 @@ import ipaddress
 import os
 import re
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 import certifi
-from aiohttp.http import HttpProcessingError
 from yarl import URL
 
-from imagegate.http.messages import NotSent, Request, Response, Timeouts
+from imagegate.http.messages import Interrupted, NotSent, Request, Response, Timeouts
 from imagegate.http.round_trip import Target, round_trip
-from imagegate.http.why import as_failure, why_not_connected
+from imagegate.http.why import why_not_connected
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
@@ -46,8 +46,7 @@ class ConnectionPool:
         keepalive_expiry: float = 4.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        # Our own, because aiohttp has one timeout for waiting in its queue and for connecting.
-        self._slots = asyncio.Semaphore(limit) if limit else None
+        self._limit = limit
         # Many servers close an idle connection after 5 s. A request that is written just then fails, and
         # nobody can tell whether it was seen; so we let go first.
         self._keepalive_expiry = keepalive_expiry
@@ -57,34 +56,39 @@ class ConnectionPool:
 
     async def send(self, request: Request) -> Response:
         """As `Sender`: returns when the head of the reply is there."""
-        if self._slots is not None:
-            seconds = request.timeouts.pool
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._slots.acquire()
-            except TimeoutError as exc:
-                raise NotSent(f"no free connection within {seconds:g} s", timed_out=True) from exc
+        connector = self._connector_of_loop()
+        slots = connector.slots
+        if slots is None:
+            return await self._send(connector, request, _nothing)
+        seconds = request.timeouts.pool
         try:
-            return await self._send(request)
+            async with asyncio.timeout(seconds):
+                await slots.acquire()
+        except TimeoutError as exc:
+            raise NotSent(f"no free connection within {seconds:g} s", timed_out=True) from exc
+        try:
+            return await self._send(connector, request, slots.release)
         except BaseException:
-            self._release_slot()
+            slots.release()
             raise
 
-    async def _send(self, request: Request) -> Response:
+    async def _send(self, connector: _Connector, request: Request, on_close: Callable[[], None]) -> Response:
         target = _target(request.url)
-        connector = self._connector_of_loop()
         tls = (self._tls or _default_tls()) if target.origin.scheme == "https" else None
         destination = connector.destination(target.origin, tls, request.sni_hostname)
         # A server may close a kept connection just when it is used again. What does nothing twice is sent twice then.
         may_repeat = request.method in _IDEMPOTENT and (request.content is None or isinstance(request.content, bytes))
-        while True:
-            connection = await _connect(connector, destination, request.timeouts)
+        connection = await _connect(connector, destination, request.timeouts)
+        try:
+            return await round_trip(connection, target, request, on_close)
+        except Interrupted as exc:
+            if not may_repeat or not isinstance(exc.__cause__, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+                raise
             try:
-                return await round_trip(connection, target, request, self._release_slot)
-            except (aiohttp.ClientError, HttpProcessingError, OSError) as exc:
-                if not may_repeat or not isinstance(exc, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
-                    raise as_failure(exc, request.timeouts) from exc
-            may_repeat = False
+                connection = await _connect(connector, destination, request.timeouts)
+            except NotSent:
+                raise exc from exc.__cause__  # the server may have seen the first
+        return await round_trip(connection, target, request, on_close)
 
     def _connector_of_loop(self) -> _Connector:
         """Connections belong to an event loop; those of one that has ended cannot be used or closed any more."""
@@ -92,12 +96,8 @@ class ConnectionPool:
         if self._connector is None or self._connector.closed or self._loop is not loop:
             if self._connector is not None and not self._connector.closed:
                 self._connector.forsake()
-            self._connector, self._loop = _Connector(limit=0, keepalive_timeout=self._keepalive_expiry), loop
+            self._connector, self._loop = _Connector(self._limit, self._keepalive_expiry), loop
         return self._connector
-
-    def _release_slot(self) -> None:
-        if self._slots is not None:
-            self._slots.release()
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
@@ -110,6 +110,10 @@ class ConnectionPool:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _nothing() -> None:
+    """What is given back with a reply where any number may be in flight."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -132,6 +136,11 @@ async def _connect(connector: _Connector, destination: aiohttp.ClientRequest, ti
     """A connection of the pool or a new one. Raises `NotSent`."""
     try:
         return await connector.connect(destination, [], _client_timeout(timeouts))
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if not connector.closed or (task is not None and task.cancelling()):
+            raise
+        raise NotSent("the client was closed") from exc  # aiohttp cancels who waits for a lookup then
     except TimeoutError as exc:
         raise NotSent(f"no connection within {timeouts.connect:g} s", timed_out=True) from exc
     except (aiohttp.ClientError, OSError, UnicodeError) as exc:  # the last: a host name that DNS cannot hold
@@ -151,9 +160,16 @@ class _Connector(aiohttp.TCPConnector):
     Nobody has asked for it, and aiohttp would take it for the answer to the next request: somebody else's picture.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, limit: int | None, keepalive_expiry: float) -> None:
+        super().__init__(limit=0, keepalive_timeout=keepalive_expiry)
+        self.slots = asyncio.Semaphore(limit) if limit else None
+        """Our own, because aiohttp has one timeout for waiting in its queue and for connecting."""
         self.destination = functools.lru_cache(maxsize=256)(_destination)
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        for protocol in self._acquired:
+            protocol.abort()  # as `Upload.cancel`
+        await super().close(abort_ssl=abort_ssl)
 
     def forsake(self) -> None:
         """Closes what can be closed without its event loop."""

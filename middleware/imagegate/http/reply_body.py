@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -15,6 +15,7 @@ from imagegate.http.why import as_failure
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
 
     from imagegate.http.request_body import Upload
 
@@ -52,18 +53,17 @@ class ReplyBody:
         self,
         connection: Connection,
         protocol: ResponseHandler,
+        message: RawResponseMessage,
         content: aiohttp.StreamReader,
-        headers: Mapping[str, str],
         timeouts: Timeouts,
         upload: Upload | None,
         on_close: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._content = content
-        self._length = int(headers["content-length"]) if "content-length" in headers else None
-        self._ends_with_connection = (
-            self._length is None and "chunked" not in headers.get("transfer-encoding", "").lower()
-        )
+        length = message.headers.get("Content-Length")
+        self._length = None if length is None else int(length)
+        self._ends_with_connection = length is None and not message.chunked
         self._timeouts = timeouts
         self._upload = upload
         self._on_close = on_close
@@ -135,14 +135,13 @@ class ReplyBody:
             self._silence.cancel()
         if self._lost is not None:
             self._lost.remove_done_callback(self._fail_if_unfinished)
-        if self._upload is not None and not self._upload.is_complete:
-            self._upload.cancel()
-            self._connection.close()
-        elif not self._content.is_eof():
-            self._content.set_exception(aiohttp.ClientConnectionError("closed"))
-            self._connection.close()
-        else:
+        if self._content.is_eof() and (self._upload is None or self._upload.is_complete):
             self._connection.release()
+        else:
+            self._content.set_exception(aiohttp.ClientConnectionError("closed"))
+            if self._upload is not None:
+                self._upload.cancel()
+            self._connection.close()
         self._on_close()
 
 

@@ -36,14 +36,28 @@ class Upload:
         self._length = length
         self._timeout = timeout
         self._error: Exception | None = None
+        self._is_answered = False
         self._task = asyncio.create_task(self._run(head))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is written, be it that the rest cannot be."""
+        return self._task.done()
 
     @property
     def is_complete(self) -> bool:
         return self._task.done() and not self._protocol.should_close
 
     def cancel(self) -> None:
+        """Ends the connection too: closed as usual it would wait for a server that does not take what was written."""
         self._task.cancel()
+        self._protocol.abort()
+
+    def answered(self) -> None:
+        """Leaves the connection to who reads the reply, whose head is there; to half a request it says nothing."""
+        self._is_answered = True
+        if self._error is not None:
+            raise aiohttp.ClientConnectionError("the request broke off")
 
     def raise_error(self) -> None:
         """Raises what went wrong on our side of the connection; who waits for the reply gets an error of aiohttp's."""
@@ -54,14 +68,20 @@ class Upload:
             self._error = None  # its traceback leads back here
 
     async def _run(self, head: bytes) -> None:
+        protocol = self._protocol
         try:
             await self._write(head)
-        except Exception as exc:
+        except BaseException as exc:  # also a CancelledError of the content's
+            protocol.force_close()  # half a request is on it
             if isinstance(exc, Interrupted):
                 self._error = exc
-            self._protocol.set_exception(aiohttp.ClientConnectionError("the request could not be written"))
+            if not self._is_answered:
+                protocol.set_exception(aiohttp.ClientConnectionError("the request could not be written"))
+            if not isinstance(exc, Exception):
+                raise
         else:
-            self._protocol.start_timeout()
+            if not self._is_answered:
+                protocol.start_timeout()
 
     async def _write(self, head: bytes) -> None:
         writer = self._writer

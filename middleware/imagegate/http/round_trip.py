@@ -6,15 +6,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from imagegate.http.messages import CHUNK, NotSent, Request, Response, joined
 from imagegate.http.reply_body import BodyInMemory, ReplyBody
 from imagegate.http.request_body import Upload
+from imagegate.http.why import as_failure
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
 
 _SMALL: Final = 64 * 1024
 """Bytes of a request's body that every socket takes at once, so that nobody waits for it."""
@@ -39,8 +42,8 @@ async def round_trip(
 ) -> Response:
     """Sends the request and returns when the head of its reply is there; `on_close` is called when the reply is closed.
 
-    Raises an exception of aiohttp's when there is no reply, and those of the request's body as they are. The connection
-    is closed then.
+    Raises `Interrupted`, from aiohttp's error, when there is no reply, and exceptions of the request's body as
+    they are; the connection is closed then.
     """
     upload: Upload | None = None
     try:
@@ -54,26 +57,30 @@ async def round_trip(
             transport.write(head + content)
             protocol.start_timeout()
         else:
-            upload = Upload(protocol, head, content, _length(request), request.timeouts.write)
+            upload = Upload(protocol, head, content, length, request.timeouts.write)
         message, payload = await protocol.read()
-        while 100 <= message.code < 200 and message.code != 101:
-            message, payload = await protocol.read()
+        if 100 <= message.code < 200:
+            message, payload = await _after_interim(protocol, upload, message, payload)
         if upload is not None:
-            upload.raise_error()  # the server's answer to a request that broke off says nothing
+            upload.answered()
     except BaseException as exc:
-        connection.close()
         if upload is not None:
             upload.cancel()
-            if isinstance(exc, Exception):
-                upload.raise_error()
-        raise
+        connection.close()
+        if not isinstance(exc, aiohttp.ClientError | HttpProcessingError | OSError):
+            raise
+        if upload is not None:
+            upload.raise_error()
+        raise as_failure(exc, request.timeouts) from exc
     headers = joined(message.raw_headers)
     is_sent = upload is None or upload.is_complete
     if is_sent and payload.is_eof() and payload.exception() is None and protocol.connected:
+        if upload is not None:
+            _stop_timeout(protocol)  # it is started when the upload ends, perhaps with the reply there already
         whole = payload.read_nowait()  # before others get the connection: this reads on
         connection.release()
         return Response(message.code, headers, BodyInMemory(whole, on_close))
-    body = ReplyBody(connection, protocol, payload, headers, request.timeouts, upload, on_close)
+    body = ReplyBody(connection, protocol, message, payload, request.timeouts, upload, on_close)
     return Response(message.code, headers, body)
 
 
@@ -86,6 +93,27 @@ def _expect_reply(protocol: ResponseHandler, request: Request) -> None:
         read_bufsize=CHUNK,  # so that one piece that waits stops nothing
         max_field_size=_FIELD,
     )
+
+
+async def _after_interim(
+    protocol: ResponseHandler, upload: Upload | None, message: RawResponseMessage, payload: aiohttp.StreamReader
+) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
+    """The reply that follows those which only say that it will."""
+    while 100 <= message.code < 200:
+        if message.code == 101:
+            protocol.force_close()  # what it speaks now nobody has asked for
+            break
+        if upload is None or upload.has_ended:
+            protocol.start_timeout()  # aiohttp has stopped it, as after any reply without a body
+        message, payload = await protocol.read()
+    if payload.is_eof():
+        _stop_timeout(protocol)
+    return message, payload
+
+
+def _stop_timeout(protocol: ResponseHandler) -> None:
+    protocol.read_timeout = None  # until the next request
+    protocol.start_timeout()
 
 
 def _head(target: Target, request: Request, length: int | None) -> bytes:
@@ -111,7 +139,7 @@ def _head(target: Target, request: Request, length: int | None) -> bytes:
 
 
 def _length(request: Request) -> int | None:
-    """Of the body, where it is known."""
+    """Of the body, where it is known. Raises `NotSent` where the header says what is no length, or several."""
     if request.content is None or isinstance(request.content, bytes):
         return len(request.content or b"")
     said = {value for name, value in request.headers if name.lower() == "content-length"}
