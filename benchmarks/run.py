@@ -32,6 +32,8 @@ ENDLESS = 1_000_000
 FLOOR = "floor aiohttp"
 AT_MOST = {"floor httpx": 64, "litellm": 512}
 """Connections; beyond, they take so much CPU for a request that the run would be about them."""
+GOALS_AT = 16
+"""Connections of W1 that goals are set for."""
 WARM = 200
 """Generations before the first round: interpreters and compilers do better after the first ones."""
 
@@ -136,7 +138,9 @@ class Run:
         if chosen("W1"):
             with self.started(proxies) as up:
                 for connections in form.connections:
-                    self.compare([("W1", each) for each in _able(up, connections)], connections)
+                    # Most goals are about one of them, and a machine that others share has its moods.
+                    rounds = form.rounds * 3 if connections == GOALS_AT else form.rounds
+                    self.compare([("W1", each) for each in _able(up, connections)], connections, rounds)
             self._table.retention("W1", form.connections)
         if chosen("W2"):
             # Links are made by gateways of their own: what they leave in memory is not the other form's.
