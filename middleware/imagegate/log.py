@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
-from contextlib import suppress
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, BinaryIO, Final
@@ -13,6 +11,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 import structlog
 
+from imagegate.batching import Soon, taken
 from imagegate.changes import header_value
 from imagegate.config import LogConfig
 from imagegate.events import ExchangeRecord
@@ -141,8 +140,7 @@ class LogHook:
         self._structlog, self._plain = structlog.get_logger(NAME), get_plain_logger()
         self._output = output
         self._waiting: deque[tuple[ExchangeRecord, float]] = deque()
-        self._alarmed: asyncio.AbstractEventLoop | None = None
-        """The event loop that will write what waits; another one does not rely on it."""
+        self._soon = Soon(_SOON)
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
         if self._output is not None:
@@ -152,31 +150,17 @@ class LogHook:
             elif len(self._waiting) >= _MOST_WAITING:
                 self.write()
             else:
-                self._write_soon()
+                self._soon.run(self.write)
             return
         facts: dict[str, Any] = msgspec.to_builtins(line_of(record, self._config))
         del facts["timestamp"]  # and level: the host's own affair
         logger = self._structlog if structlog.is_configured() else self._plain
         getattr(logger, facts.pop("level"))(facts.pop("event"), **facts)
 
-    def _write_soon(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.write()
-            return
-        if self._alarmed is not loop:
-            self._alarmed = loop
-            loop.call_later(_SOON, self.write)
-
     def write(self) -> None:
         """Writes the lines that wait for others."""
-        self._alarmed = None
-        waiting: list[tuple[ExchangeRecord, float]] = []
-        with suppress(IndexError):  # another thread's loop may be at it too
-            while True:
-                waiting.append(self._waiting.popleft())
-        if waiting and self._output is not None:
-            lines = [msgspec.json.encode(line_of(record, self._config, ended)) for record, ended in waiting]
+        waiting = taken(self._waiting)
+        lines = [msgspec.json.encode(line_of(record, self._config, ended)) for record, ended in waiting]
+        if lines and self._output is not None:
             self._output.write(b"\n".join([*lines, b""]))
             self._output.flush()

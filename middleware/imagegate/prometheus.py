@@ -6,18 +6,17 @@ names of the configuration and words of this package, so their number is bounded
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import Metric as PrometheusMetric
 from prometheus_client.registry import Collector
 
 from imagegate import __version__
+from imagegate.batching import Soon, taken
 from imagegate.events import BreakerState, ExchangeRecord, Progress
 from imagegate.metrics import METRICS
 from imagegate.names import FIELDS, OTHER, Names
@@ -36,18 +35,10 @@ _SOON: Final = 0.5
 """Seconds until they are, where several processes count together."""
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder of prometheus-client's files where several processes count together."""
-_Item = TypeVar("_Item")
 _Sums = defaultdict[tuple[str, ...], float]
 """Metric and labels -> by how much it is to be raised."""
 _WAITED: Final = 0.001
 """Seconds in a queue; less is the queue's own work."""
-
-
-def _taken(waiting: deque[_Item]) -> Iterator[_Item]:
-    """All that waits, each once, also where another thread takes from it at the same time."""
-    with suppress(IndexError):
-        while True:
-            yield waiting.popleft()
 
 
 class _Family:
@@ -136,7 +127,8 @@ class PrometheusHook:
 
     def __init__(self, *, registry: CollectorRegistry = REGISTRY) -> None:
         self._is_shared = FOLDER_VARIABLE in os.environ
-        self._is_due = False
+        """Whether others read the files in which we count, who cannot ask us to count first."""
+        self._soon = Soon(_SOON)
         self._begun: deque[str] = deque()
         self._waiting: deque[ExchangeRecord] = deque()
         registry.register(_CountFirst(self))
@@ -162,7 +154,7 @@ class PrometheusHook:
     def exchange_started(self, progress: Progress) -> None:
         self._begun.append(progress.endpoint)
         if self._is_shared:
-            self._count_soon()
+            self._soon.run(self.count)
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
         """Puts the record by: many at a time are counted at half the cost."""
@@ -170,27 +162,14 @@ class PrometheusHook:
         if len(self._waiting) >= _MOST_WAITING:
             self.count()
         elif self._is_shared:
-            self._count_soon()
-
-    def _count_soon(self) -> None:
-        """Files that processes share are read by others, who cannot ask us to count first."""
-        if self._is_due:
-            return
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.count()
-            return
-        self._is_due = True
-        loop.call_later(_SOON, self.count)
+            self._soon.run(self.count)
 
     def count(self) -> None:
         """Counts what has been put by. The registry has it done before it is read."""
-        self._is_due = False
-        for operation in _taken(self._begun):
+        for operation in taken(self._begun):
             self._in_flight(operation).inc()
         alike: dict[tuple[str, ...], list[ExchangeRecord]] = {}
-        for record in _taken(self._waiting):
+        for record in taken(self._waiting):
             model = self._model(record.upstream, record.upstream_model)
             key = (record.endpoint, record.route, record.upstream, model, record.outcome_class, record.form or "")
             alike.setdefault(key, []).append(record)

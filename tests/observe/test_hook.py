@@ -144,6 +144,24 @@ def test_shared_files_are_written_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted == [3, 1]
 
 
+def test_no_record_waits_for_another_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop whose record came first may have ended, and with it the timer that would have had both counted."""
+    monkeypatch.setenv(FOLDER_VARIABLE, "/nowhere")
+    monkeypatch.setattr("imagegate.prometheus._SOON", 0.01)
+    hook = PrometheusHook(registry=CollectorRegistry())
+    counted: list[int] = []
+    monkeypatch.setattr(hook, "_count_alike", lambda usual, records: counted.append(len(records)))
+
+    async def run(seconds: float) -> None:
+        hook.exchange_ended(finish(told(), status=200, seconds=1))
+        await asyncio.sleep(seconds)
+
+    asyncio.run(run(0))
+    assert counted == []
+    asyncio.run(run(0.1))
+    assert counted == [2]
+
+
 def test_many_records_are_counted_at_a_time(hook: PrometheusHook, registry: CollectorRegistry) -> None:
     """However many exchanges end between two scrapes, all are counted, and few of them wait."""
     for _ in range(1000):
