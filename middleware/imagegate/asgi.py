@@ -39,6 +39,17 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
+def is_form(scope: Scope) -> bool:
+    """Whether the body is ``multipart/form-data``, as announced."""
+    return (header(scope, b"content-type") or b"").lower().startswith(b"multipart/form-data")
+
+
+def announced_length(scope: Scope) -> int | None:
+    """Bytes of the body, as announced; a number that no body has is a large one. None: it is not."""
+    length = header(scope, b"content-length")
+    return int(length[:20]) if length is not None and length.isdigit() else None
+
+
 def without_headers(headers: Headers, *names: bytes) -> list[tuple[bytes, bytes]]:
     return [(key, value) for key, value in headers if key.lower() not in names]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import header, read_body, too_large
+from imagegate.asgi import announced_length, header, is_form, read_body, too_large
 from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.failures import uncertain
@@ -58,12 +58,11 @@ class Admit(Layer):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
         progress.key_name = self._keys.name_of(header(scope, b"authorization"))
-        is_form = (header(scope, b"content-type") or b"").lower().startswith(b"multipart/form-data")
-        limit = self._form_limit if is_form else self._json_limit
+        limit = self._form_limit if is_form(scope) else self._json_limit
         if scope["method"] == "GET":  # has no body and sends nothing upstream
             await self.down(scope, receive, send)
             return
-        length = _length(scope)
+        length = announced_length(scope)
         if self._is_draining():
             if length is not None and length <= _DISCARDED:
                 await read_body(receive, limit=_DISCARDED)
@@ -95,9 +94,3 @@ def _cut_short(progress: Progress) -> ImagegateError:
     if progress.attempts:
         return uncertain("The gateway ended before the provider had answered.")
     return ShuttingDown()
-
-
-def _length(scope: Scope) -> int | None:
-    """Of the body, as announced."""
-    length = header(scope, b"content-length")
-    return int(length[:20]) if length is not None and length.isdigit() else None

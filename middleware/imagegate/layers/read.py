@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import ClientDisconnected, header
+from imagegate.asgi import ClientDisconnected, announced_length, header, is_form
 from imagegate.errors import RequestError
 from imagegate.events import PROGRESS_KEY
 from imagegate.exchange import Exchange, ImageRequest
@@ -126,11 +126,7 @@ def _waits_for_whole_form(scope: Scope) -> bool:
 
 
 def _is_large_form(scope: Scope) -> bool:
-    content_type = header(scope, b"content-type") or b""
-    if not content_type.lower().startswith(b"multipart/form-data"):
-        return False
-    length = header(scope, b"content-length")
-    return length is not None and length.isdigit() and int(length[:20]) >= SMALLEST_LIVE_FORM
+    return is_form(scope) and (announced_length(scope) or 0) >= SMALLEST_LIVE_FORM
 
 
 async def while_connected(work: Awaitable[None], receive: Receive) -> None:
