@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 GATEWAY: Final = "imagegate"
+GOALS_AT: Final = 16
+"""Connections of W1 that most goals are about."""
 WAIT_MS: Final = 2000.0
 """The provider takes it in W4."""
 
@@ -70,9 +72,9 @@ def goals_of(seen: Seen) -> list[Goal]:
     def own(workload: str, connections: int, figure: str) -> float | None:
         return seen.figure(GATEWAY, workload, connections, figure)
 
-    goal("W1 at 16: CPU to the aiohttp floor's", own("W1", 16, "ratio"), 2, " x")
+    goal("W1 at 16: CPU to the aiohttp floor's", own("W1", GOALS_AT, "ratio"), 2, " x")
     for server, name, limit in (("portkey", "Portkey", 1 / 2), ("litellm", "LiteLLM", 1 / 20)):
-        mine, other = own("W1", 16, "cpu"), seen.figure(server, "W1", 16, "cpu")
+        mine, other = own("W1", GOALS_AT, "cpu"), seen.figure(server, "W1", GOALS_AT, "cpu")
         goal(f"W1 at 16: CPU to {name}'s", mine / other if mine and other else None, limit, " x")
     goal("W1: retention from 16 to 512 connections", seen.facts.get(f"retention of {GATEWAY}"), 0.7, at_least=True)
     goal("W2 as base64: CPU to the aiohttp floor's", own("W2", 4, "ratio"), 1.3, " x")

@@ -23,6 +23,7 @@ import peers
 import servers
 from about import about
 from driver import Failed, Measurement, measure
+from goals import GOALS_AT
 from measure import MIB, Figures
 from servers import Proxy, Server
 from table import Row, Table
@@ -32,8 +33,6 @@ ENDLESS = 1_000_000
 FLOOR = "floor aiohttp"
 AT_MOST = {"floor httpx": 64, "litellm": 512}
 """Connections; beyond, they take so much CPU for a request that the run would be about them."""
-GOALS_AT = 16
-"""Connections of W1 that goals are set for."""
 WARM = 200
 """Generations before the first round: interpreters and compilers do better after the first ones."""
 
