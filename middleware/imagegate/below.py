@@ -92,12 +92,15 @@ class AnswerFromBelow:
 
     async def _begin(self, message: Message) -> None:
         self._start = message
-        content_type = b";".join(value for name, value in message.get("headers", ()) if name.lower() == b"content-type")
-        if message["status"] == 200 and b"json" in content_type:
-            self._answer.headers = without_headers(message.get("headers", ()), *_OF_THE_BYTES)
+        headers = message.get("headers", ())
+        content_type = b";".join(value for name, value in headers if name.lower() == b"content-type")
+        is_document = message["status"] == 200 and b"json" in content_type
+        is_stream = message["status"] == 200 and b"text/event-stream" in content_type and self._on_event is not None
+        if is_document or is_stream:
+            self._answer.headers = without_headers(headers, *_OF_THE_BYTES)
+        if is_document:
             return
-        if message["status"] == 200 and b"text/event-stream" in content_type and self._on_event is not None:
-            self._answer.headers = without_headers(message.get("headers", ()), *_OF_THE_BYTES)
+        if is_stream:
             self._events = EventIntake(self._sink, self._event)
             self._take = self._feed_events
         elif not self._answer.has_begun:

@@ -9,6 +9,7 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from imagegate.content_length import read_length
 from imagegate.http.messages import CHUNK, NotSent, Request, Response, joined
 from imagegate.http.reply_body import BodyInMemory, ReplyBody
 from imagegate.http.request_body import Upload
@@ -145,7 +146,7 @@ def _length(request: Request) -> int | None:
     said = {value for name, value in request.headers if name.lower() == "content-length"}
     if not said:
         return None
-    length = said.pop()
-    if said or not length.isdecimal():
+    length = read_length(said.pop())
+    if said or length is None:
         raise NotSent("the content-length header of the request is not one number")
-    return int(length)
+    return length
