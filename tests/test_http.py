@@ -549,8 +549,9 @@ async def test_name_not_resolved(client: HTTPClient, monkeypatch: pytest.MonkeyP
         await client.send("POST", f"http://{host}/", content=b"{}")
 
 
-async def test_closing_the_client_during_a_lookup(client: HTTPClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for it was not cancelled and is not told so."""
+@pytest.fixture
+def lookup_ends(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Looking up a name takes until this is set, and finds nothing."""
     goes_on = threading.Event()
 
     def getaddrinfo(*_: object, **__: object) -> list[object]:
@@ -558,28 +559,26 @@ async def test_closing_the_client_during_a_lookup(client: HTTPClient, monkeypatc
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return goes_on
+
+
+async def test_closing_the_client_during_a_lookup(client: HTTPClient, lookup_ends: threading.Event) -> None:
+    """Who waits for it was not cancelled and is not told so."""
     sending = [asyncio.create_task(client.send("POST", "http://nowhere.test/")) for _ in range(2)]
     await asyncio.sleep(0.05)
     await client.aclose()
-    goes_on.set()
+    lookup_ends.set()
     for failure in await asyncio.gather(*sending, return_exceptions=True):
         assert isinstance(failure, NotSent)
 
 
-async def test_cancelling_a_sender_during_a_lookup(client: HTTPClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelling_a_sender_during_a_lookup(client: HTTPClient, lookup_ends: threading.Event) -> None:
     """Who was cancelled is told so."""
-    goes_on = threading.Event()
-
-    def getaddrinfo(*_: object, **__: object) -> list[object]:
-        goes_on.wait(5)
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     sending = asyncio.create_task(client.send("POST", "http://nowhere.test/"))
     await asyncio.sleep(0.05)
     sending.cancel()
     await client.aclose()
-    goes_on.set()
+    lookup_ends.set()
     with pytest.raises(asyncio.CancelledError):
         await sending
 

@@ -433,6 +433,14 @@ def test_files_that_are_held_go_to_disk_only_where_memory_is_short(open_spools):
     assert left(budget, memory=4 * MIB) == (TOTAL, 4 * MIB)
 
 
+async def held_in_memory(uploads: list[Upload]) -> int:
+    """Bytes of files that are still coming in, once the disk has what it was given."""
+    async with asyncio.timeout(10):
+        while any(upload._saving for upload in uploads):
+            await asyncio.sleep(0.01)
+    return sum(len(piece) for upload in uploads for piece in upload._window)
+
+
 def test_many_that_are_held_and_stop_half_way_hold_no_more_than_others():
     """Files that wait in memory for their end are many at the same point as those that do not."""
 
@@ -442,11 +450,7 @@ def test_many_that_are_held_and_stop_half_way_hold_no_more_than_others():
         for upload in uploads:
             for _ in range(30):
                 await upload.write(bytes(64 * 1024))
-        async with asyncio.timeout(10):
-            while any(upload._saving for upload in uploads):
-                await asyncio.sleep(0.01)
-        held = sum(len(piece) for upload in uploads for piece in upload._window)
-        assert held <= 16 * MIB + len(uploads) * 2 * 64 * 1024
+        assert await held_in_memory(uploads) <= 16 * MIB + len(uploads) * 2 * 64 * 1024
         for upload in uploads:
             upload.close()
         assert (budget.coming_in, left(budget, total=1024 * MIB, memory=64 * MIB)) == (0, (1024 * MIB, 64 * MIB))
@@ -571,11 +575,7 @@ def test_many_uploads_that_stop_half_way_hold_little(with_readers):
         for upload in uploads if with_readers else ():
             for _ in range(23):
                 await upload.write(bytes(16 * 1024))
-        async with asyncio.timeout(10):
-            while any(upload._saving for upload in uploads):
-                await asyncio.sleep(0.01)
-        held = sum(len(piece) for upload in uploads for piece in upload._window)
-        assert held <= 16 * MIB + len(uploads) * 2 * 64 * 1024
+        assert await held_in_memory(uploads) <= 16 * MIB + len(uploads) * 2 * 64 * 1024
         for upload in uploads[::2]:
             await upload.complete()
         for upload in uploads:
