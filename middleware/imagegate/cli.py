@@ -126,7 +126,7 @@ def _use_config(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from imagegate.standalone import GRACE_VARIABLE, find_config, grace
+    from imagegate.standalone import GRACE_VARIABLE, find_config, grace, http_protocol
 
     _use_config(options)
     if options.grace is not None:
@@ -149,6 +149,7 @@ def _serve(options: argparse.Namespace) -> int:
             host=options.host,
             port=options.port,
             workers=options.workers,
+            http=http_protocol(),
             access_log=False,  # the gateway writes a line of its own
             server_header=False,
             timeout_graceful_shutdown=grace(),

@@ -169,6 +169,15 @@ def _spare_the_collector() -> None:
     gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
 
 
+def http_protocol() -> Any:
+    """What uvicorn takes as ``http``: its own protocol, whose small writes go out together where it has httptools."""
+    try:
+        from imagegate.server_protocol import ServerProtocol
+    except ImportError:
+        return "auto"
+    return ServerProtocol
+
+
 def grace() -> int:
     """Seconds, as the environment says. Raises `ConfigError`."""
     text = os.environ.get(GRACE_VARIABLE) or str(DEFAULT_GRACE)

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from imagegate.config_file import load_config
 from imagegate.demo.providers import onetoken, toapis, tokenbay, tokenlab, tokmodel
-from imagegate.standalone import Standalone
+from imagegate.standalone import Standalone, http_protocol
 
 _SECONDS_TO_START: Final = 20.0
 
@@ -29,11 +29,12 @@ PROVIDERS: Final = {
 
 
 @contextlib.contextmanager
-def serving(app: Any, *, port: int = 0) -> Generator[int]:
+def serving(app: Any, *, port: int = 0, http: Any = "auto") -> Generator[int]:
     """Runs an ASGI application in a thread of its own and gives its port.
 
     Args:
         port: to listen on; 0, or one that is taken: any that is free.
+        http: uvicorn's protocol.
     """
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,7 +42,7 @@ def serving(app: Any, *, port: int = 0) -> Generator[int]:
             listener.bind(("127.0.0.1", port))
         except OSError:
             listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(app, http=http, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -81,5 +82,5 @@ def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
 @contextlib.contextmanager
 def gateway(config: Path, *, port: int) -> Generator[int]:
     """The gateway with a configuration file, as it stands alone: its port."""
-    with serving(Standalone(load_config(config)), port=port) as bound:
+    with serving(Standalone(load_config(config)), port=port, http=http_protocol()) as bound:
         yield bound

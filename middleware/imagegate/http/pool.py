@@ -18,6 +18,7 @@ from yarl import URL
 from imagegate.http.messages import Interrupted, NotSent, Request, Response, Timeouts
 from imagegate.http.round_trip import Target, round_trip
 from imagegate.http.why import why_not_connected
+from imagegate.outbox import outbox_of
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
@@ -80,7 +81,7 @@ class ConnectionPool:
         may_repeat = request.method in _IDEMPOTENT and (request.content is None or isinstance(request.content, bytes))
         connection = await _connect(connector, destination, request.timeouts)
         try:
-            return await round_trip(connection, target, request, on_close)
+            return await round_trip(connection, target, request, on_close, connector.outbox)
         except Interrupted as exc:
             if not may_repeat or not isinstance(exc.__cause__, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
                 raise
@@ -88,7 +89,7 @@ class ConnectionPool:
                 connection = await _connect(connector, destination, request.timeouts)
             except NotSent:
                 raise exc from exc.__cause__  # the server may have seen the first
-        return await round_trip(connection, target, request, on_close)
+        return await round_trip(connection, target, request, on_close, connector.outbox)
 
     def _connector_of_loop(self) -> _Connector:
         """Connections belong to an event loop; those of one that has ended cannot be used or closed any more."""
@@ -164,6 +165,7 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(limit=0, keepalive_timeout=keepalive_expiry)
         self.slots = asyncio.Semaphore(limit) if limit else None
         """Our own, because aiohttp has one timeout for waiting in its queue and for connecting."""
+        self.outbox = outbox_of(self._loop)
         self.destination = functools.lru_cache(maxsize=256)(_destination)
 
     async def close(self, *, abort_ssl: bool = False) -> None:

@@ -14,14 +14,13 @@ from imagegate.http.messages import CHUNK, NotSent, Request, Response, joined
 from imagegate.http.reply_body import BodyInMemory, ReplyBody
 from imagegate.http.request_body import Upload
 from imagegate.http.why import as_failure
+from imagegate.outbox import SMALL, Outbox
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.http import RawResponseMessage
 
-_SMALL: Final = 64 * 1024
-"""Bytes of a request's body that every socket takes at once, so that nobody waits for it."""
 _FIELD: Final = 64 * 1024
 """Bytes of a reply's header field; aiohttp's 8 KiB is less than a signed Location may need."""
 _BODILESS: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
@@ -39,9 +38,11 @@ class Target(NamedTuple):
 
 
 async def round_trip(
-    connection: Connection, target: Target, request: Request, on_close: Callable[[], None]
+    connection: Connection, target: Target, request: Request, on_close: Callable[[], None], outbox: Outbox
 ) -> Response:
     """Sends the request and returns when the head of its reply is there; `on_close` is called when the reply is closed.
+
+    What is small is sent by `outbox`.
 
     Raises `Interrupted`, from aiohttp's error, when there is no reply, and exceptions of the request's body as
     they are; the connection is closed then.
@@ -54,8 +55,8 @@ async def round_trip(
         _expect_reply(protocol, request)
         length = _length(request)
         head, content = _head(target, request, length), b"" if request.content is None else request.content
-        if isinstance(content, bytes) and len(content) <= _SMALL and not protocol.writing_paused:
-            transport.write(head + content)
+        if isinstance(content, bytes) and len(content) <= SMALL and not protocol.writing_paused:
+            outbox.write(transport, head + content)
             protocol.start_timeout()
         else:
             upload = Upload(protocol, head, content, length, request.timeouts.write)
