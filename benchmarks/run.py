@@ -130,6 +130,8 @@ class Run:
             self._table.fail(f"{asked.workload} at {asked.connections} by {server.name}: {error}")
             servers.settle(self._upstream)
             return None
+        finally:
+            server.forget_pictures()
 
     def all(self, proxies: Sequence[Proxy], bucket: Proxy | None, chosen: Callable[[str], bool]) -> None:
         form, gateway = self._form, [each for each in proxies if each.name == "imagegate"]

@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from measure import ProcessTree, pin
@@ -30,6 +30,13 @@ class Server:
     name: str
     url: str
     tree: ProcessTree
+    stored: Path | None = None
+    """Where the pictures are that it stores."""
+
+    def forget_pictures(self) -> None:
+        """So that the machine writes the next ones into the same memory."""
+        for file in self.stored.glob("*") if self.stored is not None else ():
+            file.unlink()
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,9 @@ def gateway(folder: Path, upstream: str, *, s3: str = "") -> Iterator[Server]:
         f'[access]\nkeys = ["{KEY}"]\n[delivery]\nstore = "{store}"\n' + (cloud if s3 else "")
     )
     command = [sys.executable, "-m", "imagegate", "serve", "--config", str(config), "--port", str(port), "--grace", "2"]
+    stored = folder.parent / "buckets" / BUCKET if s3 else folder / "images"
     with running(name, command, port, log=folder / f"{config.stem}.log") as server:
-        yield server
+        yield replace(server, stored=stored)
 
 
 def rclone() -> str | None:
