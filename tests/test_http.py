@@ -23,6 +23,7 @@ import certifi
 import httpx
 import pytest
 import respx
+import uvloop
 
 from imagegate.http import (
     CHUNK,
@@ -1154,6 +1155,38 @@ async def test_lets_idle_connections_go() -> None:
 async def test_the_default_expiry_is_shorter_than_the_servers() -> None:
     """Many servers close after five seconds; we must be first."""
     assert inspect.signature(ConnectionPool).parameters["keepalive_expiry"].default < 5
+
+
+def test_what_has_not_gone_out_goes_out_on_another_connection() -> None:
+    """The server closes a kept connection while our event loop is busy, which then uses it for a POST."""
+    got: list[bytes] = []
+    closed = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        for place in range(2):
+            line, _ = listener.accept()
+            with line:
+                got.append(line.recv(1000))
+                line.sendall(OK)
+                if place == 0:
+                    line.shutdown(socket.SHUT_WR)
+                    closed.set()
+                got.append(line.recv(1000))
+
+    async def main(url: str) -> None:
+        client = HTTPClient()
+        for _ in range(2):
+            response = await client.send("POST", url, content=b"{}")
+            assert await read_body(response, limit=10) == b"ok"
+            closed.wait()
+        await client.aclose()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        uvloop.run(main(f"http://127.0.0.1:{listener.getsockname()[1]}/"))  # reads before it writes
+        thread.join()
+    assert [data[:4] for data in got] == [b"POST", b"", b"POST", b""]
 
 
 async def test_a_server_that_closes_idle_connections(client: HTTPClient) -> None:

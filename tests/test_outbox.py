@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from imagegate.demo.servers import serving
 from imagegate.outbox import SMALL, Outbox, outbox_of
-from imagegate.server_protocol import PatientTransport, ServerProtocol
+from imagegate.server_protocol import OutboxTransport, ServerProtocol
 
 
 class Wire:
@@ -45,6 +45,9 @@ class Wire:
     def get_extra_info(self, name: str) -> str:
         return name
 
+    def write_eof(self) -> None:
+        self.writes.append(b"EOF")
+
 
 def test_the_writes_of_a_turn_go_out_together_in_their_order() -> None:
     async def main() -> None:
@@ -64,13 +67,17 @@ def test_the_writes_of_a_turn_go_out_together_in_their_order() -> None:
 
 def test_a_connection_that_is_closing_or_fails_harms_no_other() -> None:
     async def main() -> None:
-        outbox, gone, broken, well = outbox_of(asyncio.get_running_loop()), Wire(), Wire(fails=True), Wire()
-        for wire in (gone, broken, well):
-            outbox.write(wire, b"x")
+        loop = asyncio.get_running_loop()
+        told: list[str] = []
+        loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+        outbox, gone, broken, well = outbox_of(loop), Wire(), Wire(fails=True), Wire()
+        unsent = [outbox.write(wire, b"x") for wire in (gone, broken, well)]
         gone.close()
         await asyncio.sleep(0)
         assert (gone.writes, well.writes) == ([], [b"x"])
+        assert unsent == [[b"x"], [], []]
         assert not broken.is_open
+        assert told == ["the handler is closed"]
 
     asyncio.run(main())
 
@@ -81,7 +88,7 @@ def test_a_transport_sends_what_is_written_to_it(steps: list[bytes | None]) -> N
 
     async def main() -> None:
         wire = Wire()
-        transport = PatientTransport(wire, Outbox(asyncio.get_running_loop()))  # type: ignore[arg-type]
+        transport = OutboxTransport(wire, Outbox(asyncio.get_running_loop()))  # type: ignore[arg-type]
         for step in steps:
             if step is None:
                 await asyncio.sleep(0)
@@ -96,6 +103,35 @@ def test_a_transport_sends_what_is_written_to_it(steps: list[bytes | None]) -> N
     asyncio.run(main())
 
 
+def test_what_is_written_may_be_changed_afterwards_and_the_end_comes_last() -> None:
+    async def main() -> None:
+        wire, data = Wire(), bytearray(b"one ")
+        transport = OutboxTransport(wire, Outbox(asyncio.get_running_loop()))  # type: ignore[arg-type]
+        transport.write(memoryview(data))
+        data[:] = b"two "
+        transport.writelines([data, b"three"])
+        data[:] = b"lost"
+        transport.write_eof()
+        assert wire.writes == [b"one two three", b"EOF"]
+
+    asyncio.run(main())
+
+
+def test_many_writes_are_scheduled_once() -> None:
+    async def main() -> None:
+        loop, wire = asyncio.get_running_loop(), Wire()
+        scheduled: list[object] = []
+        soon = loop.call_soon
+        loop.call_soon = lambda *call, **options: scheduled.append(call) or soon(*call, **options)  # type: ignore[assignment,func-returns-value]
+        outbox = Outbox(loop)
+        for _ in range(10):
+            outbox.write(wire, b"x" * 10)
+            outbox.flush(wire)
+        assert len(scheduled) == 1
+
+    asyncio.run(main())
+
+
 def test_an_event_loop_is_not_held_by_its_outbox() -> None:
     loop = asyncio.new_event_loop()
     outbox = outbox_of(loop)
@@ -106,9 +142,9 @@ def test_an_event_loop_is_not_held_by_its_outbox() -> None:
     gc.collect()
     assert kept() is None
     wire = Wire()
-    outbox.write(wire, b"nobody is there to send it")
-    outbox.send(wire)
-    assert wire.writes == [b"nobody is there to send it"]
+    outbox.write(wire, b"said without a loop")
+    outbox.flush(wire)
+    assert wire.writes == [b"said without a loop"]
 
 
 async def _request(receive: Receive) -> None:
@@ -150,6 +186,21 @@ def test_under_a_server_answers_are_whole_whether_or_not_the_connection_is_kept(
         seen = b"".join(iter(lambda: line.recv(65536), b""))
     answers = seen.split(b"HTTP/1.1 200 OK\r\n")[1:]
     assert [each.partition(b"\r\n\r\n")[2] for each in answers] == [b"".join(PIECES)] * 3
+
+
+def test_a_client_that_has_said_all_gets_its_answer() -> None:
+    """The event loop closes the connection where the client writes no more; what waits must be written before."""
+
+    async def answer(send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send(_body(b"ok", more=False))
+
+    with serving(_app(answer), http=ServerProtocol) as port:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port)) as line:
+                line.sendall(GET)
+                line.shutdown(socket.SHUT_WR)
+                assert b"".join(iter(lambda line=line: line.recv(65536), b"")).endswith(b"\r\n\r\nok")  # type: ignore[misc]
 
 
 def test_a_client_that_reads_nothing_still_stops_the_application() -> None:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Generator, MutableMapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, Final
@@ -171,10 +172,10 @@ def _spare_the_collector() -> None:
 
 def http_protocol() -> Any:
     """What uvicorn takes as ``http``: its own protocol, whose small writes go out together where it has httptools."""
-    try:
-        from imagegate.server_protocol import ServerProtocol
-    except ImportError:
+    if find_spec("httptools") is None:
         return "auto"
+    from imagegate.server_protocol import ServerProtocol
+
     return ServerProtocol
 
 

@@ -16,7 +16,7 @@ import certifi
 from yarl import URL
 
 from imagegate.http.messages import Interrupted, NotSent, Request, Response, Timeouts
-from imagegate.http.round_trip import Target, round_trip
+from imagegate.http.round_trip import ClosedBeforehand, Target, round_trip
 from imagegate.http.why import why_not_connected
 from imagegate.outbox import outbox_of
 
@@ -77,11 +77,14 @@ class ConnectionPool:
         target = _target(request.url)
         tls = (self._tls or _default_tls()) if target.origin.scheme == "https" else None
         destination = connector.destination(target.origin, tls, request.sni_hostname)
-        # A server may close a kept connection just when it is used again. What does nothing twice is sent twice then.
+        # A server may close a kept connection just when it is used again. What has not gone out then goes out on another,
+        # and what does nothing twice is sent twice.
         may_repeat = request.method in _IDEMPOTENT and (request.content is None or isinstance(request.content, bytes))
         connection = await _connect(connector, destination, request.timeouts)
         try:
             return await round_trip(connection, target, request, on_close, connector.outbox)
+        except ClosedBeforehand:
+            connection = await _connect(connector, destination, request.timeouts)
         except Interrupted as exc:
             if not may_repeat or not isinstance(exc.__cause__, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
                 raise

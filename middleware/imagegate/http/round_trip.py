@@ -14,7 +14,7 @@ from imagegate.http.messages import CHUNK, NotSent, Request, Response, joined
 from imagegate.http.reply_body import BodyInMemory, ReplyBody
 from imagegate.http.request_body import Upload
 from imagegate.http.why import as_failure
-from imagegate.outbox import SMALL, Outbox
+from imagegate.outbox import SMALL, Outbox, Pieces
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
@@ -25,6 +25,10 @@ _FIELD: Final = 64 * 1024
 """Bytes of a reply's header field; aiohttp's 8 KiB is less than a signed Location may need."""
 _BODILESS: Final = ("GET", "HEAD", "OPTIONS", "TRACE")
 """Methods whose requests say nothing about a body that they do not have."""
+
+
+class ClosedBeforehand(NotSent):
+    """The server had closed the connection before the request was sent; another connection may do."""
 
 
 class Target(NamedTuple):
@@ -44,10 +48,11 @@ async def round_trip(
 
     What is small is sent by `outbox`.
 
-    Raises `Interrupted`, from aiohttp's error, when there is no reply, and exceptions of the request's body as
-    they are; the connection is closed then.
+    Raises `Interrupted`, from aiohttp's error, when there is no reply, `ClosedBeforehand` where there can be none, and
+    exceptions of the request's body as they are; the connection is closed then.
     """
     upload: Upload | None = None
+    unsent: Pieces = []
     try:
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None:
@@ -56,7 +61,7 @@ async def round_trip(
         length = _length(request)
         head, content = _head(target, request, length), b"" if request.content is None else request.content
         if isinstance(content, bytes) and len(content) <= SMALL and not protocol.writing_paused:
-            outbox.write(transport, head + content)
+            unsent = outbox.write(transport, head + content)
             protocol.start_timeout()
         else:
             upload = Upload(protocol, head, content, length, request.timeouts.write)
@@ -73,6 +78,8 @@ async def round_trip(
             raise
         if upload is not None:
             upload.raise_error()
+        if unsent:
+            raise ClosedBeforehand("the connection was closed before the request was sent") from exc
         raise as_failure(exc, request.timeouts) from exc
     headers = joined(message.raw_headers)
     is_sent = upload is None or upload.is_complete
