@@ -26,6 +26,8 @@ class ServerProtocol(HttpToolsProtocol):
 class OutboxTransport:
     """A transport whose small writes go through an outbox, the head of an answer and its body as one."""
 
+    __slots__ = ("_outbox", "_transport", "is_closing", "pause_reading", "resume_reading")
+
     def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
         self._transport = transport
         self._outbox = outbox

@@ -77,7 +77,7 @@ class ConnectionPool:
         target = _target(request.url)
         tls = (self._tls or _default_tls()) if target.origin.scheme == "https" else None
         destination = connector.destination(target.origin, tls, request.sni_hostname)
-        # A server may close a kept connection just when it is used again. What has not gone out then goes out on another,
+        # A server may close a kept connection just when it is used again. Then another one takes what has not gone out,
         # and what does nothing twice is sent twice.
         may_repeat = request.method in _IDEMPOTENT and (request.content is None or isinstance(request.content, bytes))
         connection = await _connect(connector, destination, request.timeouts)
