@@ -1,22 +1,20 @@
-"""What every layer is: an ASGI middleware that knows its paths, shares the parsed request and answers errors once."""
+"""What every layer is: an ASGI middleware that knows its paths and shares the parsed request."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from time import perf_counter
 from typing import Any, Final, Literal
 
 import msgspec
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import ClientDisconnected, replay, replay_chunks, route_path, send_error, send_json, without_headers
+from imagegate.asgi import ClientDisconnected, replay, replay_chunks, route_path, send_json, without_headers
 from imagegate.bodies import FormBody, form_parts, json_body, needs_form
-from imagegate.changes import header_value
 from imagegate.contract import Operation
-from imagegate.errors import ImagegateError, forget_frames
 from imagegate.events import PROGRESS_KEY, Progress
 from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply, ImageRequest
+from imagegate.layers.outermost import Answer, answer_errors
 from imagegate.paid_post import SENDING, TASK, Sending
 from imagegate.reading import read_exchange
 
@@ -80,7 +78,7 @@ class Layer:
         else:
             progress = Progress(endpoint)
             with suppress(ClientDisconnected):
-                await answer_errors(self, {**scope, PROGRESS_KEY: progress}, receive, Answer(send, progress))
+                await answer_errors(self.handle, {**scope, PROGRESS_KEY: progress}, receive, Answer(send, progress))
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         """The layer's own work on a request for one of our endpoints; what it only hands on it may return as it is."""
@@ -145,70 +143,6 @@ def _as_bytes(scope: Scope, request: ImageRequest, receive: Receive) -> tuple[Sc
     if length is not None:
         headers.append((b"content-length", str(length).encode()))
     return {**scope, "headers": headers}, receive
-
-
-class Answer:
-    """The outermost `send`: adds what the gateway says about the exchange, and knows whether and when it has begun."""
-
-    def __init__(self, send: Send, progress: Progress) -> None:
-        self._send = send
-        self._progress = progress
-        self._started = perf_counter()
-        self.status: int | None = None
-        """Of the answer, once it has begun."""
-        self.is_whole = False
-        """Whether nothing is missing: a client that hangs up now has not left early."""
-
-    async def __call__(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "http.response.body":
-            self.is_whole = not message.get("more_body", False)
-            if body := message.get("body"):
-                self._count(body)
-        elif kind == "http.response.start":
-            self.status = message["status"]
-            own = self._headers()
-            names = {name for name, _ in own}
-            kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
-            message = {**message, "headers": kept + own}
-        await self._send(message)
-
-    def _count(self, body: bytes) -> None:
-        progress = self._progress
-        progress.bytes_out += len(body)
-        if progress.first_byte_seconds is None:
-            progress.first_byte_seconds = perf_counter() - self._started
-        if progress.capture:
-            progress.capture.answer(body)
-
-    def _headers(self) -> list[tuple[bytes, bytes]]:
-        progress = self._progress
-        headers: list[tuple[bytes, bytes]] = []
-        if progress.request_id:
-            headers.append((b"x-request-id", progress.request_id.encode()))
-        if progress.upstream:
-            headers.append((b"imagegate-upstream", progress.upstream.encode()))
-        if not progress.contract:
-            headers.append((b"imagegate-contract", b"none"))
-        if changes := progress.changes:
-            progress.changes_header = header_value(changes)
-            headers.append((b"imagegate-changes", progress.changes_header.encode()))
-        return headers
-
-
-async def answer_errors(layer: Layer, scope: Scope, receive: Receive, answer: Answer) -> None:
-    """Runs `layer`; its error becomes the answer. Once an answer has begun, errors go to the server, which hangs up."""
-    progress: Progress = scope[PROGRESS_KEY]
-    try:
-        await layer.handle(scope, receive, answer)
-    except ImagegateError as error:
-        progress.failed(error)
-        if progress.upstream:
-            error.details.setdefault("upstream", progress.upstream)
-        if answer.status is not None:
-            raise
-        await send_error(answer, error)
-        forget_frames(error)
 
 
 async def send_reply(scope: Scope, send: Send, reply: ImageReply, *, origin: str = "") -> None:

@@ -17,7 +17,8 @@ from imagegate.asgi import ClientDisconnected, send_error
 from imagegate.capture import Capture
 from imagegate.errors import ImagegateError
 from imagegate.events import PROGRESS_KEY, Hook, Hooks, Progress
-from imagegate.layers.base import Answer, Endpoint, Layer, Work, answer_errors, endpoint_of
+from imagegate.layers.base import Endpoint, Layer, Work, endpoint_of
+from imagegate.layers.outermost import Answer, answer_errors
 from imagegate.log import LogHook
 from imagegate.logger import get_logger
 from imagegate.trace import read_traceparent, trace_id
@@ -62,7 +63,7 @@ class Observe(Layer):
         self.hooks.exchange_started(progress)
         bound = _bind(progress)
         try:
-            await answer_errors(self, {**scope, PROGRESS_KEY: progress}, _counted(receive, progress), answer)
+            await answer_errors(self.handle, {**scope, PROGRESS_KEY: progress}, _counted(receive, progress), answer)
         except ClientDisconnected:
             if not answer.is_whole:
                 progress.error_code = "client_disconnected"
