@@ -132,7 +132,7 @@ def test_the_first_candidate_has_another_turn(retrying: Rig) -> None:
     assert (reply.status_code, reply.headers["imagegate-upstream"]) == (200, "flaky")
     posts = retrying.upstream.posts - before
     assert posts["flaky"] == 2
-    assert posts["flaky-too"] in (1, 2)  # whose jitter is up first
+    assert 1 <= posts["flaky-too"] <= 1 + RETRIES  # whose jitter is up first
     record = retrying.record_of(reply)
     assert record.retries == posts.total() - 2
     assert record.fallbacks >= 1
