@@ -35,8 +35,9 @@ class Server:
 
     def forget_pictures(self) -> None:
         """So that the machine writes the next ones into the same memory."""
-        for file in self.stored.glob("*") if self.stored is not None else ():
-            file.unlink()
+        if self.stored is not None:
+            for file in self.stored.glob("*"):
+                file.unlink()
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def gateway(folder: Path, upstream: str, *, s3: str = "") -> Iterator[Server]:
     port = free_port()
     name = "imagegate S3" if s3 else "imagegate"
     config = folder / f"{name.replace(' ', '-')}.toml"
-    store = f"s3://{BUCKET}" if s3 else f"file://{folder / 'images'}"
+    stored = _bucket(folder.parent) if s3 else folder / "images"
+    store = f"s3://{BUCKET}" if s3 else f"file://{stored}"
     cloud = (
         f'[delivery.cloud]\nendpoint = "{s3}"\nregion = "us-east-1"\n'
         f'access_key_id = "{S3_KEY}"\nsecret_access_key = "{S3_SECRET}"\n'
@@ -128,9 +130,13 @@ def gateway(folder: Path, upstream: str, *, s3: str = "") -> Iterator[Server]:
         f'[access]\nkeys = ["{KEY}"]\n[delivery]\nstore = "{store}"\n' + (cloud if s3 else "")
     )
     command = [sys.executable, "-m", "imagegate", "serve", "--config", str(config), "--port", str(port), "--grace", "2"]
-    stored = folder.parent / "buckets" / BUCKET if s3 else folder / "images"
     with running(name, command, port, log=folder / f"{config.stem}.log") as server:
         yield replace(server, stored=stored)
+
+
+def _bucket(folder: Path) -> Path:
+    """Where `s3` keeps the pictures."""
+    return folder / "buckets" / BUCKET
 
 
 def rclone() -> str | None:
@@ -139,12 +145,13 @@ def rclone() -> str | None:
 
 @contextlib.contextmanager
 def s3(folder: Path, program: str) -> Iterator[Server]:
-    (folder / "buckets" / BUCKET).mkdir(parents=True)
+    bucket = _bucket(folder)
+    bucket.mkdir(parents=True)
     port = free_port()
     # fmt: off
     command = [
         program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{S3_KEY},{S3_SECRET}",
-        "--config", os.devnull, "--vfs-cache-mode", "off", str(folder / "buckets"),
+        "--config", os.devnull, "--vfs-cache-mode", "off", str(bucket.parent),
     ]
     # fmt: on
     with running("rclone", command, port, log=folder / "rclone.log", proxy=False) as server:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagegate.demo.servers import serving
 from imagegate.outbox import SMALL, Outbox, outbox_of
@@ -152,7 +152,7 @@ async def _request(receive: Receive) -> None:
         pass
 
 
-def _app(answer: Callable[[Send], Awaitable[None]]) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+def _app(answer: Callable[[Send], Awaitable[None]]) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await _request(receive)
@@ -180,9 +180,7 @@ def test_under_a_server_answers_are_whole_whether_or_not_the_connection_is_kept(
             await send(_body(piece, more=place < len(PIECES) - 1))
 
     with serving(_app(answer), http=ServerProtocol) as port, socket.create_connection(("127.0.0.1", port)) as line:
-        line.sendall(
-            b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 2 + b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        )
+        line.sendall(2 * GET + GET.removesuffix(b"\r\n") + b"connection: close\r\n\r\n")
         seen = b"".join(iter(lambda: line.recv(65536), b""))
     answers = seen.split(b"HTTP/1.1 200 OK\r\n")[1:]
     assert [each.partition(b"\r\n\r\n")[2] for each in answers] == [b"".join(PIECES)] * 3

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from time import perf_counter
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagegate.asgi import send_error
 from imagegate.changes import header_value
 from imagegate.errors import ImagegateError, forget_frames
 from imagegate.events import PROGRESS_KEY, Progress
-
-Handle = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Answer:
@@ -64,7 +61,7 @@ class Answer:
         return headers
 
 
-async def answer_errors(handle: Handle, scope: Scope, receive: Receive, answer: Answer) -> None:
+async def answer_errors(handle: ASGIApp, scope: Scope, receive: Receive, answer: Answer) -> None:
     """A layer's work, whose error becomes the answer. Once that has begun, errors go to the server, which hangs up."""
     progress: Progress = scope[PROGRESS_KEY]
     try:
