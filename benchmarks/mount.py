@@ -28,7 +28,7 @@ async def home(request: Request) -> PlainTextResponse:
 async def measure(requests: int, rounds: int) -> tuple[list[float], list[float]]:
     """CPU microseconds per request of each round, without and with."""
     from imagegate import ImageGateway
-    from imagegate.config_file import parse_config
+    from imagegate.config.loader import parse_config
 
     config = parse_config('[[upstreams]]\nname = "openai"\napi_key = "key"\n[delivery]\nstore = "memory://"\n')
     bare = Starlette(routes=[Route("/", home)])

@@ -52,13 +52,13 @@ async def measure(requests: int, rounds: int) -> tuple[list[float], list[float]]
     """CPU microseconds per request of each round, without and with."""
     from prometheus_client import CollectorRegistry
 
-    from imagegate.changes import Change
-    from imagegate.config import ModelPrice, PricesConfig
-    from imagegate.events import PROGRESS_KEY, Hook, Hooks, Progress
+    from imagegate.config.schema import ModelPrice, PricesConfig
+    from imagegate.contracts.changes import Change
     from imagegate.layers import Layer, Observe
-    from imagegate.log import LogHook
-    from imagegate.prices import cost_of
-    from imagegate.prometheus import PrometheusHook
+    from imagegate.telemetry.cost import cost_of
+    from imagegate.telemetry.events import PROGRESS_KEY, Hook, Hooks, Progress
+    from imagegate.telemetry.log import LogHook
+    from imagegate.telemetry.prometheus import PrometheusHook
 
     changes = (Change("size", "mapped", "1920x1080", "1920x1088"), Change("style", "dropped"))
     usage = {"input_tokens": 12, "output_tokens": 2000, "input_tokens_details": {"text_tokens": 12, "image_tokens": 0}}

@@ -14,10 +14,10 @@ import pytest
 from tests.conftest import Running
 
 from imagegate import load_config
-from imagegate.catalog import Catalog
-from imagegate.config import Duration
+from imagegate.config.schema import Duration
 from imagegate.demo.servers import serving
 from imagegate.registry import installed
+from imagegate.routing.catalog import Catalog
 from imagegate_adapters.tokenlab import TokenLab
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

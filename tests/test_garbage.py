@@ -18,9 +18,9 @@ import httpx
 import pybase64
 import pytest
 
-from imagegate.config_file import parse_config
+from imagegate.asgi.in_process import ask
+from imagegate.config.loader import parse_config
 from imagegate.gateway import ImageGateway
-from imagegate.in_process import ask
 
 REQUESTS = 5
 JSON = b"application/json"

@@ -8,12 +8,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from imagegate.adapter import Adapter, OpenAIAdapter
-    from imagegate.config import Config
-    from imagegate.config_file import load_config
-    from imagegate.contract import Contract, load_contracts
+    from imagegate.config.loader import load_config
+    from imagegate.config.schema import Config
+    from imagegate.contracts.contract import Contract, load_contracts
     from imagegate.errors import ConfigError, ImagegateError
-    from imagegate.events import ExchangeRecord, Hook
     from imagegate.gateway import ImageGateway
+    from imagegate.telemetry.events import ExchangeRecord, Hook
 
 __all__ = [
     "Adapter",
@@ -31,16 +31,16 @@ __all__ = [
 
 _HOMES = {
     "Adapter": "imagegate.adapter",
-    "Config": "imagegate.config",
+    "Config": "imagegate.config.schema",
     "ConfigError": "imagegate.errors",
-    "Contract": "imagegate.contract",
-    "ExchangeRecord": "imagegate.events",
-    "Hook": "imagegate.events",
+    "Contract": "imagegate.contracts.contract",
+    "ExchangeRecord": "imagegate.telemetry.events",
+    "Hook": "imagegate.telemetry.events",
     "ImageGateway": "imagegate.gateway",
     "ImagegateError": "imagegate.errors",
     "OpenAIAdapter": "imagegate.adapter",
-    "load_config": "imagegate.config_file",
-    "load_contracts": "imagegate.contract",
+    "load_config": "imagegate.config.loader",
+    "load_contracts": "imagegate.contracts.contract",
 }
 
 

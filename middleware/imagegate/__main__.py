@@ -1,5 +1,5 @@
 """``python -m imagegate``."""
 
-from imagegate.cli import main
+from imagegate.cli.commands import main
 
 raise SystemExit(main())

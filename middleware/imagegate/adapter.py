@@ -1,4 +1,4 @@
-"""What a provider's adapter is: all that a third party needs to import, with `imagegate.contract`.
+"""What a provider's adapter is: all that a third party needs to import, with `imagegate.contracts.contract`.
 
 An adapter is a class with a name, an address and contracts. `OpenAIAdapter` speaks the OpenAI Images API, which most
 providers do up to a few differences; a subclass says what differs::
@@ -20,12 +20,12 @@ from urllib.parse import quote
 
 import msgspec
 
-from imagegate.bodies import FilePart, TextPart, form_parts, json_body, needs_form
-from imagegate.contract import ContractDocument, Operation, read_document
-from imagegate.exchange import ImageReply, ImageRequest, LiveFiles
-from imagegate.replies import PendingTask, UpstreamReply, read_reply, read_upload
-from imagegate.spool import Upload
-from imagegate.streams.base64_json import OPENAI_MEMBERS
+from imagegate.contracts.contract import ContractDocument, Operation, read_document
+from imagegate.protocol.messages import ImageReply, ImageRequest, LiveFiles
+from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS
+from imagegate.protocol.replies import PendingTask, UpstreamReply, read_reply, read_upload
+from imagegate.protocol.request_encoding import FilePart, TextPart, form_parts, json_body, needs_form
+from imagegate.spool.upload import Upload
 
 __all__ = [
     "Adapter",

@@ -225,7 +225,7 @@ class UpstreamError(ImagegateError):
     ) -> None:
         super().__init__(message, **kwargs)
         self.made: tuple[Any, ...] = ()
-        """Pictures (`imagegate.exchange.ReplyImage`) that were made all the same; Deliver lists their links."""
+        """The `protocol.messages.ReplyImage` that were made all the same; Deliver lists their links."""
         self.ends_task = False
         """Whether the provider said in so many words that its task ended without a picture."""
         self.retry_after = retry_after

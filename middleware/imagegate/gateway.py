@@ -12,21 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import before_shutdown
-from imagegate.background import Background
-from imagegate.breaker import Breaker
-from imagegate.bridge import Bridge
-from imagegate.capture import Capture
-from imagegate.catalog import Catalog
-from imagegate.config import Config, UpstreamConfig
-from imagegate.config_file import default_config, load_config
-from imagegate.console import Console, is_console_path
+from imagegate.asgi.background import Background
+from imagegate.asgi.helpers import before_shutdown
+from imagegate.asgi.not_found import NotFound
+from imagegate.config.loader import default_config, load_config
+from imagegate.config.schema import Config, UpstreamConfig
+from imagegate.delivery.images_endpoint import PictureService
+from imagegate.delivery.reference_publisher import Bridge
 from imagegate.errors import ConfigError
-from imagegate.events import Hook, Hooks
-from imagegate.forms import FormLimits
-from imagegate.gate import Gate
 from imagegate.http import HTTPClient, Timeouts
-from imagegate.keeping import Keeping
+from imagegate.ingest.form_reader import FormLimits
+from imagegate.ingest.request_reader import ReadLimits
 from imagegate.layers import (
     Admit,
     Deliver,
@@ -41,18 +37,22 @@ from imagegate.layers import (
     Upstream,
 )
 from imagegate.layers.base import endpoint_of
-from imagegate.log import LogHook
-from imagegate.logger import get_logger
-from imagegate.models import Models
-from imagegate.names import Names
-from imagegate.not_found import NotFound
-from imagegate.picture_service import PictureService
-from imagegate.prices import cost_of
-from imagegate.reading import ReadLimits
+from imagegate.layers.models import Models
 from imagegate.registry import load_adapter
-from imagegate.retry import RetryPolicy
-from imagegate.spool import Budget
-from imagegate.upstream import Upstream as Account
+from imagegate.routing.catalog import Catalog
+from imagegate.routing.circuit_breaker import Breaker
+from imagegate.routing.limiter import Gate
+from imagegate.routing.retry import RetryPolicy
+from imagegate.spool.upload import Budget
+from imagegate.telemetry.capture import Capture
+from imagegate.telemetry.console import Console, is_console_path
+from imagegate.telemetry.cost import cost_of
+from imagegate.telemetry.events import Hook, Hooks
+from imagegate.telemetry.log import LogHook
+from imagegate.telemetry.logger import get_logger
+from imagegate.telemetry.metric_labels import Names
+from imagegate.upstream.account import Upstream as Account
+from imagegate.wiring import Keeping
 
 if TYPE_CHECKING:
     from imagegate.http import Transport

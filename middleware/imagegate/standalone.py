@@ -25,15 +25,15 @@ import prometheus_client
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from imagegate.allocator import keep_freed_memory
-from imagegate.config import Config
-from imagegate.config_file import default_config, load_config
+from imagegate.config.loader import default_config, load_config
+from imagegate.config.schema import Config
 from imagegate.errors import ConfigError
-from imagegate.events import Hook
 from imagegate.gateway import ImageGateway
-from imagegate.log import LogHook
-from imagegate.prometheus import PrometheusHook
-from imagegate.scraping import ServeMetrics
+from imagegate.server.allocator import keep_freed_memory
+from imagegate.telemetry.events import Hook
+from imagegate.telemetry.log import LogHook
+from imagegate.telemetry.metrics_endpoint import ServeMetrics
+from imagegate.telemetry.prometheus import PrometheusHook
 
 _client: Any = prometheus_client  # has one function without types
 CONFIG_VARIABLE = "IMAGEGATE_CONFIG"
@@ -174,7 +174,7 @@ def http_protocol() -> Any:
     """What uvicorn takes as ``http``: its own protocol, whose small writes go out together where it has httptools."""
     if find_spec("httptools") is None:
         return "auto"
-    from imagegate.server_protocol import ServerProtocol
+    from imagegate.server.protocol import ServerProtocol
 
     return ServerProtocol
 

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagegate.adapter import PendingTask
-from imagegate.changes import Change
-from imagegate.contract import Contract, load_contracts
+from imagegate.contracts.changes import Change
+from imagegate.contracts.contract import Contract, load_contracts
+from imagegate.contracts.sizes import FlexibleRule, ListRule, NoSizeRule, RatioRule, RatioTierRule
 from imagegate.errors import RequestError
-from imagegate.exchange import ImageRequest, Link
-from imagegate.fit import SIZE_FIELDS, fit
-from imagegate.openai import read_json
+from imagegate.fitting.fit import SIZE_FIELDS, fit
+from imagegate.protocol.messages import ImageRequest, Link
+from imagegate.protocol.requests import read_json
 from imagegate.registry import load_adapter
-from imagegate.sizes import FlexibleRule, ListRule, NoSizeRule, RatioRule, RatioTierRule
 
 ADAPTERS = ("onetoken", "openai", "toapis", "tokenbay", "tokenlab", "tokmodel")
 CONTRACTS = {name: load_contracts(load_adapter(name).contracts()) for name in ADAPTERS}

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from imagegate import ExchangeRecord, ImageGateway
-from imagegate.config_file import parse_config
+from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
 
 KEY = "sk-live-0123456789abcdef"

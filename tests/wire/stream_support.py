@@ -17,9 +17,9 @@ from starlette.types import Receive, Scope, Send
 from tests.wire.edit_support import picture, until
 
 from imagegate import ImageGateway
-from imagegate.config_file import parse_config
+from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
-from imagegate.events import ExchangeRecord
+from imagegate.telemetry.events import ExchangeRecord
 
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 KEY = "sk-key-of-the-gateway"

@@ -20,7 +20,7 @@ from PIL import Image
 from starlette.types import Receive, Scope, Send
 
 from imagegate import ImageGateway
-from imagegate.config_file import parse_config
+from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
 
 

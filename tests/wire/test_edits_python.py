@@ -39,7 +39,7 @@ from tests.wire.edit_support import (
 )
 
 from imagegate import Config, ImageGateway
-from imagegate.config import (
+from imagegate.config.schema import (
     AccessConfig,
     DeliveryConfig,
     Duration,

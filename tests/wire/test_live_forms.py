@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from imagegate import ImageGateway
-from imagegate.config_file import parse_config
+from imagegate.config.loader import parse_config
 from imagegate.demo.pictures import draw_picture
 
 MEGABYTE = 1024 * 1024

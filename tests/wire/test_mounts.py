@@ -36,7 +36,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from imagegate import Config, ImageGateway, load_config
-from imagegate.config_file import parse_config
+from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving, write_config
 
 GENERATIONS = "/v1/images/generations"

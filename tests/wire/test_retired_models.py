@@ -16,8 +16,8 @@ from tests.conftest import Running
 from tests.wire.edit_support import Tap, mask_for, picture, taps
 
 from imagegate import Config, ImageGateway
-from imagegate.config import DeliveryConfig, Duration, TasksConfig, UpstreamConfig
-from imagegate.config_file import load_config
+from imagegate.config.loader import load_config
+from imagegate.config.schema import DeliveryConfig, Duration, TasksConfig, UpstreamConfig
 from imagegate.demo.servers import serving
 
 ROOT = Path(__file__).parent.parent.parent

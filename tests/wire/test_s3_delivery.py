@@ -14,11 +14,11 @@ import httpx
 import pytest
 import structlog
 from starlette.types import Receive, Scope, Send
-from tests.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_server
+from tests.stores.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_server
 from tests.wire.edit_support import gateway_process, large_picture, picture, sha
 
 from imagegate import ImageGateway
-from imagegate.config_file import parse_config
+from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
 
 pytestmark = pytest.mark.rclone

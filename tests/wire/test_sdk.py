@@ -15,7 +15,7 @@ from PIL import Image
 from tests.conftest import Running
 
 from imagegate import Config, ImageGateway
-from imagegate.config import DeliveryConfig, Duration, TasksConfig, UpstreamConfig
+from imagegate.config.schema import DeliveryConfig, Duration, TasksConfig, UpstreamConfig
 from imagegate.demo.servers import serving
 
 MODELS = (

@@ -18,7 +18,7 @@ from tests.wire.edit_support import Process, gateway_process
 from tests.wire.faults import GOOD, KEY, PATIENCE, Connection, Request, Upstream, until
 
 from imagegate import ImageGateway
-from imagegate.config_file import parse_config
+from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
 
 

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from tests.conftest import Running
 
 from imagegate import ImageGateway
-from imagegate.config_file import parse_config
+from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
 
 PROMPT = 'A "quoted" kite,\n\tcafé \u2028 and 🪁'

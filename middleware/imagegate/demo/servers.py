@@ -13,7 +13,7 @@ from typing import Any, Final
 import uvicorn
 from starlette.applications import Starlette
 
-from imagegate.config_file import load_config
+from imagegate.config.loader import load_config
 from imagegate.demo.providers import onetoken, toapis, tokenbay, tokenlab, tokmodel
 from imagegate.standalone import Standalone, http_protocol
 

@@ -16,9 +16,9 @@ import certifi
 from yarl import URL
 
 from imagegate.http.messages import Interrupted, NotSent, Request, Response, Timeouts
+from imagegate.http.outbox import outbox_of
 from imagegate.http.round_trip import ClosedBeforehand, Target, round_trip
 from imagegate.http.why import why_not_connected
-from imagegate.outbox import outbox_of
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler

@@ -9,12 +9,12 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
-from imagegate.content_length import read_length
 from imagegate.http.messages import CHUNK, NotSent, Request, Response, joined
+from imagegate.http.outbox import SMALL, Outbox, Pieces
 from imagegate.http.reply_body import BodyInMemory, ReplyBody
 from imagegate.http.request_body import Upload
 from imagegate.http.why import as_failure
-from imagegate.outbox import SMALL, Outbox, Pieces
+from imagegate.protocol.content_length import read_length
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler

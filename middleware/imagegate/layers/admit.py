@@ -12,14 +12,14 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import announced_length, header, is_form, read_body, too_large
+from imagegate.asgi.api_keys import Keys
+from imagegate.asgi.helpers import announced_length, header, is_form, read_body, too_large
+from imagegate.asgi.turns import Turns
 from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
-from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.failures import uncertain
-from imagegate.keys import Keys
+from imagegate.ingest.request_reader import DEFAULT_LIMITS
 from imagegate.layers.base import Layer
-from imagegate.reading import DEFAULT_LIMITS
-from imagegate.turns import Turns
+from imagegate.protocol.provider_errors import uncertain
+from imagegate.telemetry.events import PROGRESS_KEY, Progress
 
 _DISCARDED: Final = 256 * 1024
 """Bytes of a body that are read only in order to hang up politely."""

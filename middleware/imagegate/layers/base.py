@@ -9,14 +9,14 @@ from typing import Any, Final, Literal
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import ClientDisconnected, replay, replay_chunks, route_path, send_json, without_headers
-from imagegate.bodies import FormBody, form_parts, json_body, needs_form
-from imagegate.contract import Operation
-from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import REPLY, SCOPE_KEY, Exchange, ImageReply, ImageRequest
-from imagegate.layers.outermost import Answer, answer_errors
-from imagegate.paid_post import SENDING, TASK, Sending
-from imagegate.reading import read_exchange
+from imagegate.asgi.helpers import ClientDisconnected, replay, replay_chunks, route_path, send_json, without_headers
+from imagegate.contracts.contract import Operation
+from imagegate.ingest.request_reader import read_exchange
+from imagegate.layers.error_boundary import Answer, answer_errors
+from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange, ImageReply, ImageRequest
+from imagegate.protocol.request_encoding import FormBody, form_parts, json_body, needs_form
+from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 
 Work = Coroutine[Any, Any, None]
 """What a layer hands on: it must be awaited."""

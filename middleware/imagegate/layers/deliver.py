@@ -8,15 +8,15 @@ from functools import partial
 from msgspec import structs
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.answering import ClientAnswer
-from imagegate.asgi import before_shutdown, header, without_headers
-from imagegate.config import DeliveryConfig
-from imagegate.delivering import Delivering
-from imagegate.delivery import Delivery, Form, wanted_form
-from imagegate.exchange import REPLY
+from imagegate.asgi.helpers import before_shutdown, header, without_headers
+from imagegate.config.schema import DeliveryConfig
+from imagegate.delivery.converter import Delivery, Form, wanted_form
+from imagegate.delivery.images_endpoint import PictureService
+from imagegate.delivery.response_writer import ClientAnswer
+from imagegate.delivery.session import Delivering
 from imagegate.http import HTTPClient
 from imagegate.layers.base import Layer, Work
-from imagegate.picture_service import PictureService
+from imagegate.protocol.messages import REPLY
 
 DEFAULT_STORE = "file://./images"
 STREAM_HEARTBEAT = 15.0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.catalog import find_contract
-from imagegate.contract import Contracts, load_contracts
-from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import SCOPE_KEY, Exchange
-from imagegate.fit import Policy, fit
+from imagegate.contracts.contract import Contracts, load_contracts
+from imagegate.fitting.fit import Policy, fit
 from imagegate.layers.base import Layer, Work
-from imagegate.paid_post import TASK
+from imagegate.protocol.messages import SCOPE_KEY, Exchange
 from imagegate.registry import load_adapter
+from imagegate.routing.catalog import find_contract
+from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.upstream.dispatch_hooks import TASK
 
 
 class Fit(Layer):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import header, receive_nothing
-from imagegate.events import PROGRESS_KEY
-from imagegate.exchange import SCOPE_KEY, Exchange
-from imagegate.idempotency import HEADER, fingerprint, key_of, slot_of
+from imagegate.asgi.helpers import header, receive_nothing
+from imagegate.idempotency.coalescing import Call, KeyedCalls, calls_in_memory
+from imagegate.idempotency.keys import HEADER, fingerprint, key_of, slot_of
+from imagegate.ingest.request_reader import close_uploads
 from imagegate.layers.base import Layer, Work
-from imagegate.paid_post import SENDING, Sending
-from imagegate.reading import close_uploads
-from imagegate.replays.calls import Call, KeyedCalls, calls_in_memory
-from imagegate.spool import Upload
+from imagegate.protocol.messages import SCOPE_KEY, Exchange
+from imagegate.spool.upload import Upload
+from imagegate.telemetry.events import PROGRESS_KEY
+from imagegate.upstream.dispatch_hooks import SENDING, Sending
 
 
 class Idempotency(Layer):

@@ -13,15 +13,15 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
-from imagegate.asgi import ClientDisconnected, send_error
-from imagegate.capture import Capture
+from imagegate.asgi.helpers import ClientDisconnected, send_error
 from imagegate.errors import ImagegateError
-from imagegate.events import PROGRESS_KEY, Hook, Hooks, Progress
 from imagegate.layers.base import Endpoint, Layer, Work, endpoint_of
-from imagegate.layers.outermost import Answer, answer_errors
-from imagegate.log import LogHook
-from imagegate.logger import get_logger
-from imagegate.trace import read_traceparent, trace_id
+from imagegate.layers.error_boundary import Answer, answer_errors
+from imagegate.telemetry.capture import Capture
+from imagegate.telemetry.events import PROGRESS_KEY, Hook, Hooks, Progress
+from imagegate.telemetry.log import LogHook
+from imagegate.telemetry.logger import get_logger
+from imagegate.telemetry.trace_context import read_traceparent, trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 

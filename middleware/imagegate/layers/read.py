@@ -8,16 +8,11 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import ClientDisconnected, announced_length, header, is_form
+from imagegate.asgi.helpers import ClientDisconnected, announced_length, header, is_form
 from imagegate.errors import RequestError
-from imagegate.events import PROGRESS_KEY
-from imagegate.exchange import Exchange, ImageRequest
-from imagegate.forms import FormReading
-from imagegate.idempotency import HEADER
-from imagegate.layers.base import Layer
-from imagegate.live import CannotStayLive, LiveForm
-from imagegate.openai import read_form_fields
-from imagegate.reading import (
+from imagegate.idempotency.keys import HEADER
+from imagegate.ingest.form_reader import FormReading
+from imagegate.ingest.request_reader import (
     DEFAULT_LIMITS,
     ReadLimits,
     close_uploads,
@@ -26,7 +21,12 @@ from imagegate.reading import (
     request_of_form,
     wants_explanation,
 )
-from imagegate.spool import Budget, UploadClosed, default_budget
+from imagegate.ingest.streaming_form import CannotStayLive, LiveForm
+from imagegate.layers.base import Layer
+from imagegate.protocol.messages import Exchange, ImageRequest
+from imagegate.protocol.requests import read_form_fields
+from imagegate.spool.upload import Budget, UploadClosed, default_budget
+from imagegate.telemetry.events import PROGRESS_KEY
 
 _WATCHED_AFTER: Final = 0.05
 """Seconds that work may take before somebody looks whether its client is still there."""

@@ -8,18 +8,18 @@ from typing import Any, Final
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.bridge import Bridge
-from imagegate.changes import Change
-from imagegate.contract import ReferenceForm, ReferenceRule
+from imagegate.contracts.changes import Change
+from imagegate.contracts.contract import ReferenceForm, ReferenceRule
+from imagegate.delivery.reference_publisher import Bridge
 from imagegate.errors import RequestError
-from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import SCOPE_KEY, Exchange, FileID, ImageRequest, Link, Reference, member_of
+from imagegate.fitting.masks import white_on_black
+from imagegate.fitting.reference_rules import check_uploads, size_of_source
+from imagegate.ingest.streaming_form import LiveForm
 from imagegate.layers.base import Layer, Work
-from imagegate.live import LiveForm
-from imagegate.masks import white_on_black
-from imagegate.references import LIST_MEMBERS, DataURL, check_link, data_url
-from imagegate.spool import Upload
-from imagegate.uploads import check_uploads, size_of_source
+from imagegate.protocol.messages import SCOPE_KEY, Exchange, FileID, ImageRequest, Link, Reference, member_of
+from imagegate.protocol.references import LIST_MEMBERS, DataURL, check_link, data_url
+from imagegate.spool.upload import Upload
+from imagegate.telemetry.events import PROGRESS_KEY, Progress
 
 _LINKED: Final = frozenset((*LIST_MEMBERS, "mask_url"))
 AS_OPENAI = ReferenceRule(forms=("files", "objects"), mask=True, file_ids=True)

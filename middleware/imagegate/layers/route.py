@@ -9,20 +9,20 @@ from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imagegate.breaker import Breaker
-from imagegate.catalog import Catalog, addressed, model_change
-from imagegate.changes import Change
+from imagegate.asgi.held import HeldReply
+from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError, RequestError
-from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import REPLY, Exchange, ImageReply, Target
-from imagegate.failures import uncertain
-from imagegate.fanout import merge, shares, with_n, without_stream
-from imagegate.gate import Gate
-from imagegate.held import HeldReply
+from imagegate.ingest.streaming_form import CannotStayLive
 from imagegate.layers.base import Layer, Work, send_reply
-from imagegate.live import CannotStayLive
-from imagegate.parts import Parts
-from imagegate.retry import Attempt, Attempts, RetryPolicy
+from imagegate.protocol.messages import REPLY, Exchange, ImageReply, Target
+from imagegate.protocol.provider_errors import uncertain
+from imagegate.routing.catalog import Catalog, addressed, model_change
+from imagegate.routing.circuit_breaker import Breaker
+from imagegate.routing.fan_out import merge, shares, with_n, without_stream
+from imagegate.routing.limiter import Gate
+from imagegate.routing.parts import Parts
+from imagegate.routing.retry import Attempt, Attempts, RetryPolicy
+from imagegate.telemetry.events import PROGRESS_KEY, Progress
 
 _OPEN = Gate(Breaker(failures=0, pause=0.0))
 """For upstreams without limits."""

@@ -8,15 +8,15 @@ from typing import Any, Final
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import header, send_json
+from imagegate.asgi.helpers import header, send_json
 from imagegate.errors import RequestError
-from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import SCOPE_KEY, Exchange
 from imagegate.layers.base import Layer, Work, task_id_of
+from imagegate.protocol.messages import SCOPE_KEY, Exchange
 from imagegate.tasks.base import TaskNotFound
-from imagegate.tasks.desk import TaskDesk
 from imagegate.tasks.queries import TaskQueries
 from imagegate.tasks.records import TaskRecord, document, public_state
+from imagegate.tasks.runner import TaskDesk
+from imagegate.telemetry.events import PROGRESS_KEY, Progress
 
 _MEMBERS: Final = frozenset(("async", "callback_url"))
 

@@ -8,16 +8,16 @@ from functools import partial
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from imagegate.asgi import send_json
+from imagegate.asgi.helpers import send_json
 from imagegate.errors import AuthenticationError, ModelNotFound
-from imagegate.events import PROGRESS_KEY, Progress
-from imagegate.exchange import REPLY
 from imagegate.http import HTTPClient
-from imagegate.incoming import Taker
 from imagegate.layers.base import Layer, send_reply
-from imagegate.paid_post import SENDING, TASK, Sending
-from imagegate.upstream import Upstream as Account
-from imagegate.upstream import converse, explanation
+from imagegate.protocol.messages import REPLY
+from imagegate.streaming.reply_reader import Taker
+from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.upstream.account import Upstream as Account
+from imagegate.upstream.account import converse, explanation
+from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 
 
 class Upstream(Layer):

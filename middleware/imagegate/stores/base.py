@@ -9,9 +9,9 @@ from typing import Final, Protocol, runtime_checkable
 
 from starlette.types import ASGIApp
 
-from imagegate.config import DeliveryConfig
+from imagegate.config.schema import DeliveryConfig
 from imagegate.errors import ConfigError
-from imagegate.formats import ImageFormat
+from imagegate.protocol.image_format import ImageFormat
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 

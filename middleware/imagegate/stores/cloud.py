@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import obstore
 
-from imagegate.formats import ImageFormat
+from imagegate.protocol.image_format import ImageFormat
 from imagegate.stores.cloud_errors import plain_cloud_error
 from imagegate.stores.keys import ContentKey, new_key, tenant_name
 from imagegate.stores.writing import UNIT, ThreadWriter

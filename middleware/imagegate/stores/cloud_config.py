@@ -7,7 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from imagegate.config import CloudConfig, DeliveryConfig
+from imagegate.config.schema import CloudConfig, DeliveryConfig
 from imagegate.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ from typing import IO, Final
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp
 
-from imagegate.formats import BY_EXTENSION, ImageFormat
-from imagegate.secret_file import kept_secret
+from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
+from imagegate.spool.write_all import write_all
 from imagegate.stores.base import plain_error
 from imagegate.stores.directory import PARTIAL, PictureDirectory
 from imagegate.stores.keys import ContentKey, is_key, new_key
 from imagegate.stores.links import Links
+from imagegate.stores.secret_file import kept_secret
 from imagegate.stores.serving import picture_headers
 from imagegate.stores.writing import ThreadWriter
-from imagegate.write_all import write_all
 
 _SECRET_FILE: Final = ".link-secret"  # noqa: S105 - a file name
 

@@ -9,7 +9,7 @@ import re
 import secrets
 from typing import Final
 
-from imagegate.formats import ImageFormat
+from imagegate.protocol.image_format import ImageFormat
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{32}\.[a-z0-9]{2,5}")
 _BYTES: Final = 24

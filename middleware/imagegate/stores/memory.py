@@ -10,7 +10,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from imagegate.formats import BY_EXTENSION, ImageFormat
+from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
 from imagegate.stores.base import StoreFull
 from imagegate.stores.keys import ContentKey, new_key
 from imagegate.stores.links import Links

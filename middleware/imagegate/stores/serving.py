@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi import route_path, send_error
+from imagegate.asgi.helpers import route_path, send_error
 from imagegate.errors import ImagegateError, StorageError
 from imagegate.stores.base import ServedStore
 from imagegate.stores.keys import is_key

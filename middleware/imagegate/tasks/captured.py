@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Message
 
-from imagegate.failures import uncertain
+from imagegate.protocol.provider_errors import uncertain
 
 _LONGEST: Final = 4 * 1024**2
 """Bytes: the answer holds links, no pictures."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imagegate.errors import ImagegateError, UpstreamUnreachable
-from imagegate.failures import uncertain
+from imagegate.protocol.provider_errors import uncertain
 
 
 def interrupted() -> ImagegateError:

@@ -9,16 +9,16 @@ from typing import Final
 
 import msgspec
 
-from imagegate.delivery import Delivery, check_count
+from imagegate.delivery.converter import Delivery, check_count
 from imagegate.errors import UpstreamError
-from imagegate.events import Progress
-from imagegate.exchange import ImageReply
-from imagegate.failures import uncertain
 from imagegate.http import HTTPClient
-from imagegate.replies import PendingTask
+from imagegate.protocol.messages import ImageReply
+from imagegate.protocol.provider_errors import uncertain
+from imagegate.protocol.replies import PendingTask
 from imagegate.tasks.ids import ProviderTicket, TaskIds
 from imagegate.tasks.records import ProviderTask, TaskRecord
-from imagegate.upstream import Upstream, ask_task, cancel_task
+from imagegate.telemetry.events import Progress
+from imagegate.upstream.account import Upstream, ask_task, cancel_task
 
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5

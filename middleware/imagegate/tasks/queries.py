@@ -13,14 +13,14 @@ import msgspec
 from starlette.types import Scope
 
 from imagegate.errors import UpstreamError
-from imagegate.events import PROGRESS_KEY
-from imagegate.exchange import ImageReply
+from imagegate.protocol.messages import ImageReply
 from imagegate.tasks.base import StoreUnavailable, TaskNotCancellable, TaskNotFound
-from imagegate.tasks.desk import TaskDesk
 from imagegate.tasks.ids import OwnTicket, ProviderTicket, Ticket
 from imagegate.tasks.outcomes import cancelled
 from imagegate.tasks.providers import lost, may_be_asked_again, provider_task, with_progress
 from imagegate.tasks.records import TaskRecord
+from imagegate.tasks.runner import TaskDesk
+from imagegate.telemetry.events import PROGRESS_KEY
 
 _MAX_REMEMBERED: Final = 10_000
 

@@ -7,9 +7,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from imagegate.contract import Operation
+from imagegate.contracts.contract import Operation
 from imagegate.errors import ImagegateError, UpstreamError
-from imagegate.exchange import ReplyImage
+from imagegate.protocol.messages import ReplyImage
 
 State = Literal["queued", "sent", "completed", "failed"]
 """``queued``: nothing was sent, so another process may do it. ``sent``: the POST may be out, so none may."""
@@ -41,7 +41,7 @@ class KeptReference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     url: str = ""
     file_id: str = ""
     blob: str = ""
-    """Key of the file (`imagegate.blobs`)."""
+    """Key of the file (`imagegate.stores.blobs`)."""
     part: str = ""
     filename: str = ""
     declared_type: str = ""

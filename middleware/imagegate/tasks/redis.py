@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from imagegate.redis_client import RedisClient, RedisFailed, Script
+from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
 from imagegate.tasks.base import StoreUnavailable
 from imagegate.tasks.records import TaskRecord
 

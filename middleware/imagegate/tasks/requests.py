@@ -9,10 +9,10 @@ import msgspec
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from imagegate.asgi import header
-from imagegate.blobs import Blobs, pieces_of, whole
-from imagegate.exchange import Exchange, FileID, ImageRequest, Link, Reference
-from imagegate.spool import Budget, Upload
+from imagegate.asgi.helpers import header
+from imagegate.protocol.messages import Exchange, FileID, ImageRequest, Link, Reference
+from imagegate.spool.upload import Budget, Upload
+from imagegate.stores.blobs import Blobs, pieces_of, whole
 from imagegate.tasks.records import KeptReference, KeptRequest
 
 _INLINE: Final = 16 * 1024

@@ -12,12 +12,12 @@ import msgspec
 from starlette.types import Scope
 
 from imagegate.errors import ImagegateError
-from imagegate.events import Progress
-from imagegate.exchange import Exchange
-from imagegate.paid_post import Sending
-from imagegate.replies import PendingTask
+from imagegate.protocol.messages import Exchange
+from imagegate.protocol.replies import PendingTask
 from imagegate.tasks.base import StoreUnavailable, TaskStore
 from imagegate.tasks.records import ProviderTask, TaskRecord
+from imagegate.telemetry.events import Progress
+from imagegate.upstream.dispatch_hooks import Sending
 
 
 class Run:

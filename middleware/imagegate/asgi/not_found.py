@@ -1,0 +1,53 @@
+"""What stands below a gateway that has no application: a clear answer to everything else."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope, Send
+
+from imagegate.asgi.helpers import route_path, send_error, send_json
+from imagegate.errors import ImagegateError
+
+
+class NotFound:
+    """404 in OpenAI's envelope, 405 for another method on the Images API, ``/healthz``, and an empty lifespan."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        elif scope["type"] == "http":
+            await _answer(scope, send)
+
+
+async def _answer(scope: Scope, send: Send) -> None:
+    method, path = scope["method"], route_path(scope)
+    if method in ("GET", "HEAD") and path == "/healthz":
+        await send_json(send, 200, b'{"status":"ok"}')
+    elif path.rstrip("/").endswith("/images/generations") and method != "POST":
+        error = ImagegateError(
+            f"Not allowed: {method} {path[:128]}. Use POST.",
+            status=405,
+            type="invalid_request_error",
+            code="method_not_allowed",
+            headers=[(b"allow", b"POST")],
+        )
+        await send_error(send, error)
+    else:
+        error = ImagegateError(
+            f"Unknown request URL: {method} {path[:128]}.",
+            status=404,
+            type="invalid_request_error",
+            code="unknown_url",
+        )
+        await send_error(send, error)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,196 @@
+"""What the types of a configuration cannot say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from imagegate.config.schema import Config, DeliveryConfig, PolicyConfig, UpstreamConfig, contracts_of
+from imagegate.errors import ConfigError
+from imagegate.registry import load_adapter
+from imagegate.routing.catalog import address_of
+from imagegate.stores.redis_client import is_redis_url
+
+_SHORTEST_SECRET: Final = 16
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class KeyedError(ConfigError):
+    """Knows which key it is about, so that its line can be told."""
+
+    def __init__(self, message: str, path: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def keyed(text: str, above: Sequence[str | int] = ()) -> KeyedError:
+    """msgspec's message, its ``$.upstreams[0].name`` turned into a path below `above` and into the words of TOML."""
+    message, _, where = text.partition(" - at `$")
+    path = [*above]
+    for name, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where):
+        path.append(name if name else int(index) if index.isdecimal() else "*")
+    if found := re.search(r"unknown field `([^`]+)`", message):
+        path.append(found[1])
+        message = f"unknown key '{found[1]}'"
+    place = shown(path)
+    return KeyedError(f"{place}: {message}" if place else message, tuple(path))
+
+
+def shown(path: Sequence[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def check(config: Config) -> None:
+    """What types cannot say."""
+    if not config.upstreams:
+        raise ConfigError("There must be at least one [[upstreams]].")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", config.prefix):
+        raise KeyedError(f"prefix: {config.prefix!r} is no path such as '/v1'", ("prefix",))
+    _check_delivery(config.delivery)
+    if not config.policy.tolerance >= 0:
+        raise KeyedError("policy.tolerance: must not be negative", ("policy", "tolerance"))
+    _check_policy(config.policy)
+    for name, value in msgspec.structs.asdict(config.limits).items():
+        if value < 1:
+            raise KeyedError(f"limits.{name}: must be at least 1", ("limits", name))
+    _check_visibility(config)
+    _check_tasks(config)
+    names: set[str] = set()
+    for index, upstream in enumerate(config.upstreams):
+        _check_upstream(config, upstream, index, names)
+    keyless = {upstream.name: upstream.origin() for upstream in config.upstreams if upstream.api_key is None}
+    for model, entries in config.routes.items():
+        addresses = [address_of(entry) for entry in entries]
+        for address in addresses:
+            name, slash, rest = address.partition("/")
+            if not slash or not rest or name not in names:
+                raise KeyedError(
+                    f"routes.{model}: '{address}' must be 'upstream/model' with one of: {', '.join(sorted(names))}",
+                    ("routes", model),
+                )
+        origins = {keyless[name] for address in addresses if (name := address.partition("/")[0]) in keyless}
+        if len(origins) > 1:
+            raise KeyedError(
+                f"routes.{model}: at most one of its upstreams can be without an api_key, "
+                "or the client's key would go to several providers",
+                ("routes", model),
+            )
+        if not addresses:
+            raise KeyedError(f"routes.{model}: names no upstream", ("routes", model))
+
+
+def _check_visibility(config: Config) -> None:
+    access, console, prices = config.access, config.console, config.prices
+    if access.names and len(access.names) != len(access.keys):
+        raise KeyedError(f"access.names: must name all {len(access.keys)} keys", ("access", "names"))
+    for place, name in enumerate(access.names):
+        if not _NAME.fullmatch(name) or name in access.names[:place] or name in access.keys:
+            raise KeyedError(
+                f"access.names[{place}]: must be letters, digits, '.', '_' and '-', no other's name and no key",
+                ("access", "names", place),
+            )
+    for place, operator in enumerate(console.operators):
+        if operator not in access.named_keys():
+            raise KeyedError(f"console.operators[{place}]: access.names has no such name", ("console", "operators"))
+    if not 1 <= console.exchanges <= 10_000:
+        raise KeyedError("console.exchanges: must be from 1 to 10000", ("console", "exchanges"))
+    if config.metrics.key and not re.fullmatch(r"[!-~]+", config.metrics.key):
+        raise KeyedError("metrics.key: has characters that no key has", ("metrics", "key"))
+    if not re.fullmatch(r"[A-Z]{3}", prices.currency):
+        raise KeyedError(f"prices.currency: {prices.currency!r} is no code such as 'USD'", ("prices", "currency"))
+    for model, price in prices.models.items():
+        for amount in (price.image, *price.tokens.values()):
+            if not 0 <= amount < 10**9:
+                raise KeyedError(f"prices.models.{model}: must not be negative", ("prices", "models", model))
+
+
+def _check_policy(policy: PolicyConfig) -> None:
+    for name in ("retries", "breaker_failures"):
+        if not 0 <= getattr(policy, name) <= 100:
+            raise KeyedError(f"policy.{name}: must be from 0 to 100", ("policy", name))
+    wrong = [status for status in policy.fall_back_on if not 401 <= status <= 499]
+    if wrong:
+        raise KeyedError(f"policy.fall_back_on: {wrong[0]} is not from 401 to 499", ("policy", "fall_back_on"))
+
+
+def _check_delivery(delivery: DeliveryConfig) -> None:
+    if delivery.max_bytes is not None and delivery.max_bytes < 1:
+        raise KeyedError("delivery.max_bytes: must be at least 1", ("delivery", "max_bytes"))
+    from imagegate.stores.base import open_store  # which reads this module's structs
+
+    try:
+        open_store(delivery)  # writes nothing and connects to nothing
+    except ConfigError as error:
+        raise KeyedError(str(error), tuple(str(error).partition(":")[0].split("."))) from error
+
+
+def _check_tasks(config: Config) -> None:
+    for section, store in (("tasks", config.tasks.store), ("idempotency", config.idempotency.store or "memory://")):
+        path = (section, "store")
+        if store != "memory://" and not is_redis_url(store):
+            raise KeyedError(f"{section}.store: must be memory:// or redis://[:password@]host:port/db", path)
+        if store != "memory://" and config.delivery.store.startswith("memory:"):
+            raise KeyedError(f"{section}.store: redis:// needs a delivery.store that all processes share", path)
+    for section, name, value in (
+        ("tasks", "in_flight", config.tasks.in_flight),
+        ("tasks", "callback_attempts", config.tasks.callback_attempts),
+        ("idempotency", "max_bytes", config.idempotency.max_bytes),
+    ):
+        if value < 1:
+            raise KeyedError(f"{section}.{name}: must be at least 1", (section, name))
+    for name, secret in (("secret", config.tasks.secret), ("callback_secret", config.tasks.callback_secret)):
+        if secret and len(secret) < _SHORTEST_SECRET:
+            raise KeyedError(f"tasks.{name}: must have at least {_SHORTEST_SECRET} characters", ("tasks", name))
+    kept = config.tasks.secret or config.delivery.link_secret or config.delivery.store.startswith("file:")
+    if config.tasks.store != "memory://" and not kept:
+        raise KeyedError("tasks.store: redis:// needs a tasks.secret, the same in all processes", ("tasks", "store"))
+
+
+def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names: set[str]) -> None:
+    def fail(key: str, message: str) -> KeyedError:
+        return KeyedError(f"upstreams[{index}].{key}: {message}", ("upstreams", index, key))
+
+    if not _NAME.fullmatch(upstream.name):
+        raise fail("name", f"{upstream.name!r} must be letters, digits, '.', '_' and '-'")
+    if upstream.name in names:
+        raise fail("name", f"there are two upstreams called '{upstream.name}'")
+    names.add(upstream.name)
+    try:
+        load_adapter(upstream.adapter_name)
+    except ConfigError as error:
+        raise fail("adapter" if upstream.adapter else "name", str(error)) from error
+    if upstream.base_url and not _is_base_url(upstream.base_url):
+        raise fail("base_url", "must be http:// or https://, a host, and perhaps a port and a path")
+    if upstream.api_key is not None and not re.fullmatch(r"[!-~]+", upstream.api_key):
+        if not upstream.api_key:
+            raise fail("api_key", "is empty; leave it out to send the client's own key upstream")
+        raise fail("api_key", "has characters that no key has")
+    for key in ("max_in_flight", "requests_per_minute"):
+        value = getattr(upstream, key)
+        if value is not None and value < 1:
+            raise fail(key, "must be at least 1")
+    if config.access.keys and upstream.api_key is None:
+        raise fail("name", "access.keys is set, so this upstream needs an api_key of its own")
+    try:
+        contracts_of(upstream)
+    except ConfigError as error:
+        raise fail("contracts" if upstream.contracts else "models", str(error)) from error
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises where it is no number
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    return (
+        plain
+        and parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and not (parts.query or parts.fragment or "@" in parts.netloc or url.endswith(("?", "#")))
+    )

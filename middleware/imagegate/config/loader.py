@@ -1,0 +1,152 @@
+"""Reading a configuration: TOML and the environment, checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from imagegate.config.checks import KeyedError, check, keyed, shown
+from imagegate.config.schema import Config, Duration, UpstreamConfig
+from imagegate.config.toml_lines import line_of
+from imagegate.errors import ConfigError
+from imagegate.registry import installed
+from imagegate.routing.catalog import Choice
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def load_config(path: str | Path, *, environment: Mapping[str, str] | None = None) -> Config:
+    """Reads and checks a TOML file.
+
+    Raises:
+        ConfigError: naming the file, the line and the key.
+    """
+    path = Path(path)
+    try:
+        source = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text") from error
+    try:
+        return parse_config(source, environment=environment, directory=path.parent)
+    except KeyedError as error:
+        line = line_of(source, error.path)
+        raise ConfigError(f"{path}{f':{line}' if line else ''}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_config(source: str, *, environment: Mapping[str, str] | None = None, directory: Path | None = None) -> Config:
+    """The same for the text of a file; relative paths are taken from `directory`. Raises `ConfigError`."""
+    try:
+        document = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(error)) from error
+    expanded = _expand(document, os.environ if environment is None else environment, ())
+    _check_routes(expanded.get("routes"))
+    _check_models(expanded.get("upstreams"))
+    try:
+        config = msgspec.convert(expanded, Config, dec_hook=_decode_duration)
+    except msgspec.ValidationError as error:
+        raise keyed(str(error)) from error
+    config = _with_directory(config, directory)
+    check(config)
+    return config
+
+
+def _check_routes(routes: Any) -> None:
+    """Keys of a table are no part of the messages of the general check, so routes are looked at here."""
+    if not isinstance(routes, dict):
+        return
+    for model, addresses in routes.items():
+        if isinstance(addresses, str):
+            routes[model] = addresses = [addresses]
+        if not isinstance(addresses, list):
+            found = type(addresses).__name__
+            raise KeyedError(f"routes.{model}: Expected `array`, got `{found}`", ("routes", model))
+        for place, entry in enumerate(addresses):
+            here = ("routes", model, place)
+            if isinstance(entry, dict):
+                try:
+                    choice = msgspec.convert(entry, Choice)
+                except msgspec.ValidationError as error:
+                    raise keyed(str(error), here) from error
+                if not 0 < choice.weight < 10**9:
+                    raise KeyedError(f"{shown(here)}.weight: must be more than 0", here)
+            elif not isinstance(entry, str):
+                raise KeyedError(f"{shown(here)}: Expected `str`, got `{type(entry).__name__}`", here)
+
+
+def _check_models(upstreams: Any) -> None:
+    """The same for models in place."""
+    for index, upstream in enumerate(upstreams if isinstance(upstreams, list) else []):
+        models = upstream.get("models") if isinstance(upstream, dict) else None
+        for name, table in (models if isinstance(models, dict) else {}).items():
+            if not isinstance(table, dict):
+                path = ("upstreams", index, "models", name)
+                raise KeyedError(f"{shown(path)}: Expected `object`, got `{type(table).__name__}`", path)
+
+
+def default_config(environment: Mapping[str, str] | None = None) -> Config:
+    """Every installed adapter whose ``<NAME>_API_KEY`` is set. Raises `ConfigError` where there is none."""
+    environment = os.environ if environment is None else environment
+    upstreams = tuple(
+        UpstreamConfig(name=name, api_key=key)
+        for name in installed()
+        if (key := environment.get(_key_variable(name), "").strip())
+    )
+    if not upstreams:
+        variables = ", ".join(_key_variable(name) for name in installed())
+        raise ConfigError(f"No configuration file, and none of these is set: {variables}.")
+    return Config(upstreams=upstreams)
+
+
+def _key_variable(name: str) -> str:
+    return f"{re.sub('[^A-Za-z0-9]', '_', name).upper()}_API_KEY"
+
+
+def _expand(value: Any, environment: Mapping[str, str], path: tuple[str | int, ...]) -> Any:
+    """Every ``${NAME}`` replaced by the environment's value."""
+    if isinstance(value, str):
+
+        def replacement(found: re.Match[str]) -> str:
+            if found[1] not in environment:
+                raise KeyedError(f"{shown(path)}: the environment variable {found[1]} is not set", path)
+            return environment[found[1]].strip()
+
+        return _VARIABLE.sub(replacement, value)
+    if isinstance(value, dict):
+        return {key: _expand(item, environment, (*path, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, environment, (*path, index)) for index, item in enumerate(value)]
+    return value
+
+
+def _decode_duration(kind: type, value: Any) -> Any:
+    if kind is not Duration:
+        raise NotImplementedError(kind)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 10**9:
+        return Duration(value)
+    if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())) and float(found[1]) > 0:
+        return Duration(float(found[1]) * _UNITS[found[2]])
+    raise ValueError(f"{value!r} is no duration; write for example '2s', '5m' or '24h'")
+
+
+def _with_directory(config: Config, directory: Path | None) -> Config:
+    """Contract files are looked for beside the configuration file."""
+    if directory is None:
+        return config
+    upstreams = tuple(
+        msgspec.structs.replace(upstream, contracts=str(directory / upstream.contracts) if upstream.contracts else "")
+        for upstream in config.upstreams
+    )
+    return msgspec.structs.replace(config, upstreams=upstreams)

@@ -1,0 +1,300 @@
+"""The configuration, as frozen structs: what each key means, and its default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from imagegate.contracts.contract import ContractDocument, Contracts, load_contracts, read_document
+from imagegate.errors import ConfigError
+from imagegate.protocol.usage import TokenKind
+from imagegate.registry import load_adapter
+from imagegate.routing.catalog import Choice
+
+
+class Duration(float):
+    """Seconds; in TOML a number, or text such as ``"300s"``, ``"24h"``, ``"50ms"``."""
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every part of the file: keyword-only, and a key that nobody knows is an error."""
+
+
+class UpstreamConfig(_Section, frozen=True, kw_only=True):
+    """A provider account (``[[upstreams]]``)."""
+
+    name: str
+    """Unique; ``name/model`` always addresses this upstream."""
+    adapter: str = ""
+    """An installed adapter; default: `name`."""
+    base_url: str = ""
+    """Default: the adapter's; with or without a trailing ``/v1``."""
+    api_key: str | None = None
+    """None: the client's own Authorization goes upstream."""
+    connect_timeout: Duration = Duration(10)
+    read_timeout: Duration = Duration(300)
+    max_in_flight: int | None = None
+    """Requests at a time; None: any number."""
+    requests_per_minute: int | None = None
+    """In any 60 seconds; None: any number."""
+    contracts: str = ""
+    """Path of a TOML file that adds or overrides models."""
+    models: Mapping[str, Mapping[str, Any]] = {}
+    """The same, in place."""
+
+    @property
+    def adapter_name(self) -> str:
+        return self.adapter or self.name
+
+    def origin(self) -> str:
+        """``base_url`` without a trailing slash or ``/v1``, which adapters' paths begin with."""
+        url = self.base_url or load_adapter(self.adapter_name).base_url
+        return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+class CloudConfig(_Section, frozen=True, kw_only=True):
+    """How a cloud store is reached (``[delivery.cloud]``); what is left out, obstore takes from the environment."""
+
+    endpoint: str = ""
+    """Of a service that speaks S3 (or a private Azure or Google endpoint); default: the cloud's own."""
+    region: str = ""
+    access_key_id: str = ""
+    """Of ``az://``: the account's name."""
+    secret_access_key: str = ""
+    """Of ``az://``: the account's key."""
+    path_style: bool = True
+    """Whether the bucket stands in the path; false: in the host name."""
+    key_prefix: str = ""
+    """Of every name, after the prefix in the store's address; ``{tenant}`` becomes a hash of the client's key."""
+    cache_control: str = ""
+    """Default: a year for public links, ``link_ttl`` or a day for presigned ones."""
+    timeout: Duration = Duration(15)
+    """For one request to the store."""
+
+
+class DeliveryConfig(_Section, frozen=True, kw_only=True):
+    """Where pictures go (``[delivery]``)."""
+
+    store: str = "file://./images"
+    """``file://directory``, ``memory://``, ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``az://container/prefix``."""
+    public_url: str = ""
+    """Where clients find the store; default: the address that the request came to, or presigned links to a bucket."""
+    cloud: CloudConfig = CloudConfig()
+    link_ttl: Duration = Duration(86400)
+    link_secret: str = ""
+    """Signs links; default: made once and kept with the store."""
+    max_bytes: int | None = None
+    """Of all pictures in a file store, which refuses more; or in a memory store (256 MiB), which drops the oldest."""
+    content_addressed: bool = False
+    """Whether the same bytes are stored once, under the same name."""
+    default: Literal["url", "b64_json"] | None = None
+    """The form where a request names none; default: what OpenAI would do for the model."""
+    heartbeat: Duration | None = None
+    """After which a waiting client is sent white space before its JSON, at the price of the status; default: never."""
+    stream_heartbeat: Duration = Duration(15)
+    """The same for streams, where it is a comment and costs nothing."""
+    fetch_allow: tuple[str, ...] = ()
+    """Hosts, addresses or networks that may be fetched from although they are not public."""
+
+
+class TasksConfig(_Section, frozen=True, kw_only=True):
+    """Providers' tasks, and those of the gateway's own (``[tasks]``)."""
+
+    store: str = "memory://"
+    """Where tasks of the gateway's own are kept: ``memory://``, or ``redis://[:password@]host:port/db``."""
+    secret: str = ""
+    """Signs task ids; default: made from `DeliveryConfig.link_secret`, or once and kept with a ``file://`` store."""
+    ttl: Duration = Duration(86400)
+    """How long a task can be asked for."""
+    in_flight: int = 2000
+    """Tasks at work in one process; more are answered 503."""
+    lease: Duration = Duration(15)
+    """With Redis: a process that was silent for so long is taken for dead."""
+    callback_secret: str = ""
+    """Signs webhooks; default: ``callback_url`` is refused."""
+    callback_attempts: int = 8
+    poll_interval: Duration = Duration(2)
+    """Before the first question to a provider; later ones come less often."""
+    deadline: Duration = Duration(300)
+
+
+class IdempotencyConfig(_Section, frozen=True, kw_only=True):
+    """Requests with an ``Idempotency-Key`` (``[idempotency]``)."""
+
+    store: str = ""
+    """``memory://`` or ``redis://...``; default: that of ``[tasks]``."""
+    ttl: Duration = Duration(86400)
+    """How long an answer is replayed."""
+    max_bytes: int = 1024**3
+    """Answers that ``memory://`` keeps, large ones on disk; of older ones only the fact is known."""
+    derive: bool = False
+    """Whether requests without a key are the same where the client's key and the body are."""
+    derive_window: Duration = Duration(60)
+    """How long the answer to such a request is replayed."""
+
+
+class PolicyConfig(_Section, frozen=True, kw_only=True):
+    """How far a request may be changed, and what becomes of it where a provider fails (``[policy]``)."""
+
+    fit: Literal["nearest", "strict", "pass"] = "nearest"
+    tolerance: float = 0.5
+    """How far a ratio may be moved; beyond it the request is refused. 0.5 is half as wide again."""
+    retries: int = 1
+    """How often the same candidate is asked again where that costs nothing and no other is left."""
+    backoff: Duration = Duration(0.5)
+    """At most before the first retry; twice as long before each further one."""
+    longest_wait: Duration = Duration(10)
+    """Before one retry. A longer Retry-After is passed on to the client instead."""
+    queue_timeout: Duration = Duration(10)
+    """How long a request waits for an upstream that is at its limits, where no other candidate is left."""
+    fall_back_on: tuple[int, ...] = ()
+    """Statuses from 401 to 499 with which a refused request goes to the next candidate as well."""
+    breaker_failures: int = 5
+    """In a row, with which an upstream is left alone; 0: never."""
+    breaker_pause: Duration = Duration(30)
+    """Until one request may try it again."""
+    deadline: Duration = Duration(600)
+    """For all attempts at a request together. The official SDKs wait as long."""
+
+
+class AccessConfig(_Section, frozen=True, kw_only=True):
+    """Who may use the gateway (``[access]``)."""
+
+    keys: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """What logs and the console call the keys, in the same order; default: ``key-1``, ``key-2``."""
+
+    def named_keys(self) -> dict[str, str]:
+        """Name -> key."""
+        names = self.names or tuple(f"key-{place}" for place in range(1, len(self.keys) + 1))
+        return dict(zip(names, self.keys, strict=True))
+
+
+class LogConfig(_Section, frozen=True, kw_only=True):
+    """What log lines may say beyond facts (``[log]``)."""
+
+    prompts: bool = False
+    links: bool = False
+    """Of delivered pictures; whoever has one can load the picture."""
+
+
+class MetricsConfig(_Section, frozen=True, kw_only=True):
+    """``/metrics`` of a gateway that stands alone (``[metrics]``)."""
+
+    key: str = ""
+    """That a scraper must send as ``Authorization: Bearer``; default: anybody may read."""
+
+
+class ConsoleConfig(_Section, frozen=True, kw_only=True):
+    """The page at ``/console`` (``[console]``)."""
+
+    enabled: bool | None = None
+    """Default: only where the gateway stands alone."""
+    exchanges: int = 50
+    """How many of the last ones are kept, in memory."""
+    operators: tuple[str, ...] = ()
+    """Names of keys that see everybody's exchanges; others see their own."""
+
+
+class ModelPrice(_Section, frozen=True, kw_only=True):
+    """What a model costs."""
+
+    image: float = 0.0
+    """Each image."""
+    tokens: Mapping[TokenKind, float] = {}
+    """A million tokens, by kind."""
+
+
+class PricesConfig(_Section, frozen=True, kw_only=True):
+    """What providers charge (``[prices]``)."""
+
+    currency: str = "USD"
+    models: Mapping[str, ModelPrice] = {}
+    """``upstream/model``, or a model wherever it is."""
+
+
+class LimitsConfig(_Section, frozen=True, kw_only=True):
+    """Sizes in bytes unless said otherwise (``[limits]``)."""
+
+    json_body: int = 32 * 1024**2
+    form: int = 512 * 1024**2
+    file: int = 50_000_000
+    files: int = 16
+    """Images in one form."""
+    spool: int = 4 * 1024**3
+    """Uploads of all requests together, in memory and on disk; more are answered 503."""
+    spool_memory: int = 16 * 1024**2
+    """How much of that may be in memory."""
+    reply_body: int = 512 * 1024**2
+    image: int = 64 * 1024**2
+    """One picture fetched from a provider's link."""
+    prompt: int = 32_000
+    """Characters."""
+    images: int = 10
+    """Most images in one request, whatever the provider's own maximum."""
+    in_flight: int = 2000
+    """Requests; more are answered 503."""
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """The whole configuration. `load_config` reads it from a file, `default_config` from the environment."""
+
+    prefix: str = "/v1"
+    upstreams: tuple[UpstreamConfig, ...] = ()
+    routes: Mapping[str, tuple[str | Choice, ...]] = {}
+    delivery: DeliveryConfig = DeliveryConfig()
+    tasks: TasksConfig = TasksConfig()
+    idempotency: IdempotencyConfig = IdempotencyConfig()
+    policy: PolicyConfig = PolicyConfig()
+    access: AccessConfig = AccessConfig()
+    limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    console: ConsoleConfig = ConsoleConfig()
+    prices: PricesConfig = PricesConfig()
+
+    def contracts(self) -> dict[str, Contracts]:
+        """Upstream -> model -> contract: the adapters' own, with what the configuration adds. Raises `ConfigError`."""
+        return {upstream.name: contracts_of(upstream) for upstream in self.upstreams}
+
+    def warnings(self) -> list[str]:
+        """What works, but perhaps not as the operator thinks."""
+        found: list[str] = []
+        if not self.access.keys and any(upstream.api_key for upstream in self.upstreams):
+            found.append("access.keys is not set: whoever reaches the gateway spends the upstreams' keys")
+        scheme = self.delivery.store.partition(":")[0]
+        if self.delivery.cloud != CloudConfig() and scheme in ("file", "memory"):
+            found.append(f"delivery.cloud: does nothing with a {scheme}:// store")
+        if scheme == "memory":
+            found.append("delivery.store: memory:// loses its pictures when the process ends")
+        if self.tasks.ttl > self.delivery.link_ttl:
+            found.append("tasks.ttl: tasks can be asked for longer than delivery.link_ttl keeps their pictures")
+        host = urlsplit(self.delivery.public_url).hostname or ""
+        if host == "localhost" or host.startswith("127.") or host == "::1":
+            needing = sorted(name for name, contracts in self.contracts().items() if _needs_links(contracts))
+            found.append(
+                "delivery.public_url is on loopback: only programs on this machine can load links"
+                + (f", and these upstreams must load the references of edits: {', '.join(needing)}" if needing else "")
+            )
+        return found
+
+
+def _needs_links(contracts: Contracts) -> bool:
+    """Whether a model takes references only as links that the gateway must publish."""
+    rules = [edits.references for contract in contracts.values() if (edits := contract.edits)]
+    return any(rule is not None and "files" not in rule.forms and not rule.upload for rule in rules)
+
+
+def contracts_of(upstream: UpstreamConfig) -> Contracts:
+    documents = [load_adapter(upstream.adapter_name).contracts()]
+    if upstream.contracts:
+        try:
+            documents.append(read_document(Path(upstream.contracts).read_text("utf-8")))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{upstream.contracts} cannot be read") from error
+    documents.append(ContractDocument(models=upstream.models))
+    return load_contracts(*documents)

@@ -1,0 +1,368 @@
+"""Turning pictures from one form into the other: base64 -> store -> link, link -> bytes -> base64."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+import pybase64
+
+from imagegate.contracts.changes import Change
+from imagegate.contracts.sizes import Pixels, SizeSyntaxError, parse_size
+from imagegate.errors import FetchError, RequestError, StorageError, UpstreamError
+from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
+from imagegate.protocol.image_format import Facts, inspect
+from imagegate.protocol.messages import ImageReply, Picture, ReplyImage, StoredPicture, StreamEvent
+from imagegate.protocol.provider_errors import uncertain
+from imagegate.protocol.replies import absolute_link, event_images, read_object
+from imagegate.protocol.reply_encoding import Tokens
+from imagegate.spool.upload import Budget, Upload, default_budget
+from imagegate.stores import Store, StoreOfTenant, put, put_stream
+from imagegate.streaming.image_sinks import HEAD, PictureSink, SpoolSink, StoreSink, storage_error
+
+Form = Literal["url", "b64_json"]
+
+_BASE64_MODELS: Final = ("gpt-image-", "chatgpt-image-")
+_AI_SDK: Final = b"ai-sdk/"
+_AT_ONCE: Final = 3
+"""Pictures of one reply that are stored or fetched at a time; each needs a megabyte or two."""
+_Convert = Callable[[ReplyImage], Awaitable[ReplyImage]]
+
+
+def wanted_form(asked: Any, model: str, default: Form | None, *, streamed: bool, user_agent: bytes | None) -> Form:
+    """How a client wants its pictures: as it says, as configured, or as OpenAI would answer for the model.
+
+    OpenAI's streams have base64 only, and SDKs count on it. The Vercel AI SDK throws a reply with links away; it asks
+    for base64 where it generates with a model that it does not know, but not where it edits.
+    """
+    if asked in ("url", "b64_json"):
+        return asked  # type: ignore[no-any-return]
+    if default is not None:
+        return default
+    if streamed or model.rpartition("/")[2].startswith(_BASE64_MODELS):
+        return "b64_json"
+    return "b64_json" if user_agent is not None and _AI_SDK in user_agent else "url"
+
+
+class Delivery:
+    """Stores and fetches pictures.
+
+    Args:
+        store: takes what must become a link.
+        fetcher: reads what must become base64.
+        budget: room for pictures on their way.
+    """
+
+    def __init__(self, store: Store, fetcher: Fetcher, budget: Budget | None = None) -> None:
+        self._store = store
+        self._fetcher = fetcher
+        self._budget = budget or default_budget()
+
+    def for_client(self, authorization: str | None) -> Delivery:
+        """The same for a client, whose pictures the store may keep apart from others'."""
+        return Delivery(StoreOfTenant(self._store, authorization or ""), self._fetcher, self._budget)
+
+    def sink(self, form: Form) -> PictureSink:
+        """Where the pictures of a reply go while it comes in."""
+        return StoreSink(self._store) if form == "url" else SpoolSink(self._budget)
+
+    def prepare(self, form: Form) -> None:
+        """What can fail before anything is paid for does so here. Raises `StorageError`."""
+        if form == "url":
+            try:
+                self._store.prepare()
+            except OSError as error:
+                raise storage_error(error, "The store cannot be used; nothing was sent.") from error
+
+    async def deliver(
+        self,
+        reply: ImageReply,
+        form: Form,
+        *,
+        public_url: str,
+        sink: PictureSink,
+        trusted_origins: Collection[str] = (),
+        copies_links: bool = False,
+    ) -> ImageReply:
+        """The reply with every picture in `form`; all or none.
+
+        Args:
+            sink: holds what has to be fetched; closing it is the caller's.
+            copies_links: whether a provider's links become links to copies in the store.
+
+        Raises:
+            StorageError: a picture could not be stored.
+            FetchError: a link could not be read.
+        """
+        copied_from = trusted_origins if copies_links else None
+        to_link = self._to_link(public_url, copied_from)
+        convert = to_link if form == "url" else self._to_base64(sink, trusted_origins)
+        try:
+            images = await _all(convert, reply.images)
+        except (StorageError, FetchError) as error:
+            if links := [{"url": image.url} for image in reply.images if image.url is not None]:
+                error.details["data"] = links
+            raise
+        return msgspec.structs.replace(reply, images=tuple(images))
+
+    async def deliver_event(
+        self, event: StreamEvent, form: Form, *, public_url: str, sink: PictureSink, origin: str
+    ) -> StreamEvent:
+        """The event with its pictures in `form`; what need not change stays as it came. Raises as `deliver`.
+
+        Args:
+            origin: of the provider: links to it are trusted, and links without a host are its own.
+        """
+        document = read_object(event.data)
+        if document is None:
+            if event.pictures and form == "url":
+                raise uncertain("The provider's stream carries something that is no valid JSON.")
+            return event
+        linked = [node for node in event_images(document) if _is_link(node.get("url"))]
+        completed = [node for node in linked if origin and _complete_link(node, origin)]
+        if form == "url":
+            links = {token: await self._link_of_made(picture, public_url) for token, picture in event.pictures.items()}
+            return _changed(event, _with_links(document, links), {}) if links or completed else event
+        moved = _move_base64(document, event.pictures)
+        linked = [node for node in linked if not node.get("b64_json")]
+        reply = ImageReply(images=tuple(ReplyImage(url=node["url"]) for node in linked), created=0)
+        made = await self.deliver(reply, form, public_url="", sink=sink, trusted_origins=(origin,) if origin else ())
+        tokens = Tokens()
+        for node, image in zip(linked, made.images, strict=True):
+            if image.picture is None:
+                raise AssertionError("a link becomes a picture")
+            del node["url"]
+            node["b64_json"] = tokens.token(image.picture)
+        changed = bool(linked or completed or moved)
+        return _changed(event, document, {**event.pictures, **tokens.pictures}) if changed else event
+
+    async def _link_of_made(self, picture: Picture, public_url: str) -> str:
+        """Raises `StorageError`."""
+        try:
+            return await self._link(picture, public_url)
+        except OSError as error:
+            raise storage_error(error) from error
+
+    async def list_made(self, error: UpstreamError, *, public_url: str, sink: PictureSink) -> None:
+        """Adds links to the pictures that were made before `error`; what cannot be stored is only counted."""
+        error.details["images_made"] = len(error.made)
+        reply = ImageReply(images=error.made, created=0)
+        try:
+            made = await self.deliver(reply, "url", public_url=public_url, sink=sink)
+        except (StorageError, UpstreamError):
+            return
+        error.details["data"] = [{"url": image.url} for image in made.images]
+
+    async def publish(self, upload: Upload, public_url: str) -> str:
+        """A link to a reference file, so that a provider can load it.
+
+        Raises:
+            StorageError: the store did not take it.
+        """
+        if upload.facts is None:
+            raise RequestError("The file is no image that can be read.", param=upload.part, code="invalid_image_file")
+        try:
+            return await self._link(await self._stored(upload, upload.facts), public_url)
+        except OSError as error:
+            raise storage_error(error, "The reference image could not be stored; nothing was sent.") from error
+
+    def _to_link(self, public_url: str, copied_from: Collection[str] | None) -> _Convert:
+        async def to_link(image: ReplyImage) -> ReplyImage:
+            if image.url is not None and copied_from is None:
+                return image
+            try:
+                if image.url is not None:
+                    picture: Picture = await self._copied(image.url, copied_from or ())
+                elif image.b64_json is not None:
+                    content = decode_base64(image.b64_json)
+                    facts = known(inspect(content[:HEAD]))
+                    picture = StoredPicture(key=await put(self._store, content, facts.kind), facts=facts)
+                elif isinstance(image.picture, Upload):
+                    picture = await self._stored(image.picture, known(image.picture.facts))
+                elif image.picture is not None:
+                    picture = image.picture
+                else:
+                    raise AssertionError("an image is in one of three forms")
+                url = await self._link(picture, public_url)
+            except OSError as error:
+                raise storage_error(error) from error
+            return ReplyImage(url=url, fields=image.fields, facts=picture.facts)
+
+        return to_link
+
+    async def _stored(self, upload: Upload, facts: Facts) -> StoredPicture:
+        """Raises `OSError`."""
+        return StoredPicture(key=await put_stream(self._store, upload.chunks(), facts.kind), facts=facts)
+
+    async def _link(self, picture: Picture, public_url: str) -> str:
+        """Raises `OSError`."""
+        if isinstance(picture, Upload):
+            picture = await self._stored(picture, known(picture.facts))
+        return await self._store.link(picture.key, public_url)
+
+    def _to_base64(self, sink: PictureSink, trusted_origins: Collection[str]) -> _Convert:
+        async def to_base64(image: ReplyImage) -> ReplyImage:
+            if image.b64_json is not None:
+                facts = inspect(decode_base64(image.b64_json)[:HEAD])
+                return msgspec.structs.replace(image, b64_json=_padded(image.b64_json), facts=facts)
+            if image.picture is not None:
+                return msgspec.structs.replace(image, facts=image.picture.facts)
+            if image.url is None:
+                raise AssertionError("an image is in one of three forms")
+            picture = await self._fetched(image.url, sink, trusted_origins)
+            return ReplyImage(picture=picture, fields=image.fields, facts=picture.facts)
+
+        return to_base64
+
+    async def _copied(self, url: str, trusted_origins: Collection[str]) -> Picture:
+        """Into the store, piece by piece."""
+        sink = StoreSink(self._store)
+        try:
+            return await self._fetched(url, sink, trusted_origins)
+        except BaseException:
+            await sink.close()
+            raise
+
+    async def _fetched(self, url: str, sink: PictureSink, trusted_origins: Collection[str]) -> Picture:
+        """Into the spool, so that what cannot be had is known before the answer begins."""
+        receiver = sink.receiver()
+        try:
+            async with self._fetcher.open(url, trusted_origins=trusted_origins) as stream:
+                async for piece in stream:
+                    await receiver.write(piece)
+        except FetchRefused as error:
+            raise FetchError(f"The provider's link may not be fetched: {error}.") from error
+        except FetchFailed as error:
+            raise FetchError(f"The provider's link could not be read: {error}.") from error
+        picture = await receiver.finish()
+        known(picture.facts)
+        return picture
+
+
+async def _all(convert: _Convert, images: Collection[ReplyImage]) -> list[ReplyImage]:
+    """All results, a few at a time; or the first failure, after everything has come to an end."""
+    if len(images) == 1:
+        return [await convert(image) for image in images]
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def in_turn(image: ReplyImage) -> ReplyImage:
+        async with places:
+            return await convert(image)
+
+    results = await asyncio.gather(*map(in_turn, images), return_exceptions=True)
+    if failure := next((result for result in results if isinstance(result, BaseException)), None):
+        raise failure
+    return [result for result in results if isinstance(result, ReplyImage)]
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of a provider's base64, whose padding may be missing. Raises `UpstreamUncertain` where it is none."""
+    try:
+        return pybase64.b64decode(_padded(text), validate=True)
+    except (binascii.Error, ValueError):
+        raise uncertain("The provider's reply carries broken base64.") from None
+
+
+def _padded(text: str) -> str:
+    """Clients are stricter than providers."""
+    return text + "=" * (-len(text) % 4)
+
+
+def known(facts: Facts | None) -> Facts:
+    """The facts of a provider's picture. Raises `UpstreamUncertain` where it is none that we know."""
+    if facts is None:
+        raise uncertain("The provider's reply carries something that is no image.")
+    return facts
+
+
+def check_count(asked: int, reply: ImageReply) -> tuple[Change, ...]:
+    """More images than asked for are disclosed.
+
+    Raises:
+        UpstreamUncertain: fewer came; it names ``n``, and knows those that were made.
+    """
+    made = len(reply.images)
+    if made < asked:
+        raise fewer(asked, made, reply.images)
+    return () if made == asked else (Change("n", "mapped", asked, made),)
+
+
+def fewer(asked: int, made: int, images: tuple[ReplyImage, ...] = ()) -> UpstreamError:
+    """The error where not all images were made that were asked for."""
+    error = uncertain(f"The provider made {made} of {asked} images.")
+    error.code, error.param, error.made = "fewer_images", "n", images
+    return error
+
+
+def size_changes(asked: Any, sizes: Collection[str], told: Collection[Change]) -> tuple[Change, ...]:
+    """Pictures of another size than the client has been led to expect are disclosed.
+
+    Args:
+        asked: the client's ``size``.
+        sizes: ``WIDTHxHEIGHT`` of the pictures.
+        told: what is disclosed already; only a size in pixels can be compared, a ratio says that none was promised.
+    """
+    told_sizes = [str(change.to) for change in told if change.field == "size"]
+    expected = [asked, *told_sizes][-1]
+    if all(size == expected for size in sizes):
+        return ()
+    pixels = _pixels(expected)
+    if pixels is None:
+        return ()
+    return tuple(Change("size", "made", asked, size) for size in dict.fromkeys(sizes) if size != str(pixels))
+
+
+def _pixels(size: Any) -> Pixels | None:
+    try:
+        parsed = parse_size(size) if isinstance(size, str) else None
+    except SizeSyntaxError:
+        return None
+    return parsed if isinstance(parsed, Pixels) else None
+
+
+def _changed(event: StreamEvent, document: Any, pictures: Mapping[str, Picture]) -> StreamEvent:
+    return msgspec.structs.replace(event, data=msgspec.json.encode(document), pictures=pictures)
+
+
+def _is_link(url: Any) -> bool:
+    return isinstance(url, str) and url != "" and not url.startswith("data:")
+
+
+def _complete_link(node: dict[str, Any], origin: str) -> bool:
+    """Puts the link in full. Whether it was not."""
+    link = node["url"]
+    node["url"] = absolute_link(link, origin)
+    return bool(node["url"] != link)
+
+
+def _move_base64(document: dict[str, Any], pictures: Mapping[str, Picture]) -> bool:
+    """Pictures that came as data URLs move to ``b64_json``. Whether there were any."""
+    moved = False
+    for node in event_images(document):
+        url = node.get("url")
+        token = url.rpartition(",")[2] if isinstance(url, str) else ""
+        if token in pictures:
+            del node["url"]
+            node["b64_json"] = token
+            moved = True
+    return moved
+
+
+def _with_links(node: Any, links: Mapping[str, str]) -> Any:
+    """The document with links in the places of pictures, in members called ``url``."""
+    if isinstance(node, list):
+        return [_with_links(item, links) for item in node]
+    if not isinstance(node, dict):
+        return node
+    found: dict[str, Any] = {}
+    own: dict[str, str] = {}
+    for name, value in node.items():
+        token = value.rpartition(",")[2] if isinstance(value, str) else ""
+        if token in links:
+            own["url"] = links[token]
+        else:
+            found[name] = _with_links(value, links)
+    return found | own  # ours is the one link that is known to hold the picture

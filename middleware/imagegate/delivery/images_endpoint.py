@@ -1,0 +1,77 @@
+"""A store and what belongs to it: the endpoint behind its links, its public address, and what reads foreign links."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
+
+from imagegate.asgi.in_process import ask
+from imagegate.config.schema import DeliveryConfig
+from imagegate.delivery.converter import Delivery
+from imagegate.http import HTTPClient
+from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
+from imagegate.spool.upload import Budget
+from imagegate.stores import ServedStore, open_store
+from imagegate.stores.serving import IMAGES_PATH, ServeImages, is_signed_link
+
+
+class PictureService:
+    """What `Deliver` works with, made from a configuration.
+
+    Args:
+        client: reads foreign links; not closed here.
+        budget: room for pictures on their way; None: as much as a layer that stands alone may have.
+        max_image: bytes of one picture that is read from a link.
+
+    Raises:
+        ConfigError: there is no such store.
+    """
+
+    def __init__(
+        self,
+        delivery: DeliveryConfig,
+        *,
+        client: HTTPClient,
+        budget: Budget | None = None,
+        max_image: int = 64 * 1024**2,
+    ) -> None:
+        self._public_url = delivery.public_url
+        self.store = open_store(delivery)
+        self._endpoint = ServeImages(self.store) if isinstance(self.store, ServedStore) else None
+        self.fetcher = Fetcher(client, allow=delivery.fetch_allow, max_bytes=max_image)
+        self.delivery = Delivery(self.store, self.fetcher, budget)
+
+    def serves(self, scope: Scope) -> bool:
+        """Whether an HTTP request is for one of the store's pictures, and the store has nobody else to serve them."""
+        return self._endpoint is not None and is_signed_link(scope)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers such a request."""
+        if self._endpoint is not None:
+            await self._endpoint(scope, receive, send)
+
+    def public_url(self, scope: Scope) -> str:
+        """Of the store: as configured, else where this request came to."""
+        if self._public_url:
+            return self._public_url
+        connection = HTTPConnection(scope)
+        root = scope.get("root_path", "").rstrip("/")
+        return f"{connection.url.scheme}://{connection.url.netloc}{root}{IMAGES_PATH}"
+
+    async def read(self, link: str, scope: Scope, *, trusted_origins: Collection[str] = ()) -> bytes | None:
+        """The picture behind a link: from our own store, or through the guard; None: it cannot be had."""
+        if self._endpoint is not None and link.startswith(f"{self.public_url(scope).rstrip('/')}/"):
+            parts = urlsplit(link)
+            path = IMAGES_PATH + parts.path.rpartition("/")[2]
+            answered = await ask(self._endpoint, "GET", path, query=parts.query.encode())
+            return answered.body if answered.status == 200 else None
+        try:
+            return (await self.fetcher.read(link, trusted_origins=trusted_origins)).content
+        except (FetchRefused, FetchFailed):
+            return None
+
+    async def aclose(self) -> None:
+        await self.store.aclose()

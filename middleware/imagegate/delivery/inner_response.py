@@ -1,0 +1,264 @@
+"""What the application below answers: typed, as events, or as bytes that are read while they come."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from starlette.types import Message
+
+from imagegate.asgi.helpers import content_length, without_headers
+from imagegate.delivery.response_writer import ClientAnswer
+from imagegate.errors import UpstreamError
+from imagegate.protocol.image_format import Facts, inspect
+from imagegate.protocol.messages import EVENT, REPLY, ImageReply, StreamEvent
+from imagegate.protocol.parsers.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart, ScanError
+from imagegate.protocol.provider_errors import failure, uncertain
+from imagegate.protocol.replies import read_document, read_object
+from imagegate.streaming.image_sinks import HEAD, PictureSink, Received, Reception
+from imagegate.streaming.reply_reader import HOLD, EventIntake, is_plain, with_pictures
+
+TAIL: Final = 4096
+"""Bytes of a relayed reply that are held back until the whole is known to be good; an error has room there."""
+
+OnEvent = Callable[[StreamEvent, str], Awaitable[None]]
+OnPictures = Callable[[Sequence[Facts | None]], None]
+
+# What the application says of its own bytes, which are not the ones that are sent.
+_OF_THE_BYTES = (
+    b"content-length",
+    b"content-type",
+    b"content-encoding",
+    b"etag",
+    b"digest",
+    b"content-md5",
+    b"transfer-encoding",
+)
+
+
+class AnswerFromBelow:
+    """Takes messages as `send` does. What is no reply with pictures goes to the client as it is.
+
+    Args:
+        sink: for pictures of large replies.
+        relay: whether a large reply in OpenAI's shape goes to the client as it comes.
+        on_event: takes the events of a stream; None: a stream was not asked for.
+        on_pictures: is told what is known of the pictures before a relayed reply begins.
+        asked: images.
+    """
+
+    def __init__(
+        self,
+        answer: ClientAnswer,
+        sink: PictureSink,
+        *,
+        relay: bool,
+        on_event: OnEvent | None,
+        on_pictures: OnPictures,
+        asked: int,
+    ) -> None:
+        self._answer = answer
+        self._sink = sink
+        self._may_relay = relay
+        self._on_event = on_event
+        self._on_pictures = on_pictures
+        self._asked = asked
+        self._typed: tuple[ImageReply, str] | None = None
+        self._start: Message = {}
+        self._take: Callable[[Message], Awaitable[None]] = self._hold
+        self._held: list[bytes] = []
+        self._held_size = 0
+        self._reception: Reception | None = None
+        self._events: EventIntake | None = None
+        self.relayed: Relay | None = None
+        self.had_events = False
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == REPLY:
+            self._typed = message["reply"], message.get("origin", "")
+        elif kind == EVENT:
+            self.had_events = True
+            if self._on_event is not None:
+                await self._on_event(message["event"], message.get("origin", ""))
+        elif kind == "http.response.start":
+            await self._begin(message)
+        elif kind == "http.response.body":
+            await self._take(message)
+        elif self._answer.is_relayed:
+            await self._answer.relay(message)
+
+    async def _begin(self, message: Message) -> None:
+        self._start = message
+        headers = message.get("headers", ())
+        content_type = b";".join(value for name, value in headers if name.lower() == b"content-type")
+        is_document = message["status"] == 200 and b"json" in content_type
+        is_stream = message["status"] == 200 and b"text/event-stream" in content_type and self._on_event is not None
+        if is_document or is_stream:
+            self._answer.headers = without_headers(headers, *_OF_THE_BYTES)
+        if is_document:
+            return
+        if is_stream:
+            self._events = EventIntake(self._sink, self._event)
+            self._take = self._feed_events
+        elif not self._answer.has_begun:
+            await self._answer.relay(message)
+            self._take = self._answer.relay
+
+    async def _event(self, event: StreamEvent) -> None:
+        self.had_events = True
+        if self._on_event is not None:
+            await self._on_event(event, "")
+
+    async def _feed_events(self, message: Message) -> None:
+        if self._events is None:
+            raise AssertionError("set where the stream began")
+        await self._events.feed(message.get("body", b""))
+        if not message.get("more_body", False):
+            await self._events.finish()
+
+    async def _hold(self, message: Message) -> None:
+        body = message.get("body", b"")
+        self._held.append(body)
+        self._held_size += len(body)
+        if self._held_size <= HOLD:
+            return
+        if self._may_relay and is_plain(self._held):
+            self.relayed = Relay(self._answer, self._start, self._on_pictures, self._asked)
+            self._take = self.relayed.take
+        else:
+            self._reception = Reception(self._sink, Base64Scanner())
+            self._take = self._receive
+        held, self._held = self._held, []
+        for piece in held[:-1]:
+            await self._take({**message, "body": piece, "more_body": True})
+        await self._take({**message, "body": held[-1]})
+
+    async def _receive(self, message: Message) -> None:
+        if self._reception is None:
+            raise AssertionError("set where the holding ended")
+        await self._reception.feed(message.get("body", b""))
+
+    async def reply(self) -> tuple[ImageReply, str] | None:
+        """The reply and where its links are trusted to lead, once the application has returned; None: there is none."""
+        if self._typed is not None:
+            return self._typed
+        if self._reception is not None:
+            received = await self._reception.finish()
+            if received.pictures:
+                return _with_pictures(received), ""
+            self._held = [received.rest]  # all of it is still there
+        document = read_object(b"".join(self._held))
+        if document is None or "data" not in document:
+            return None
+        try:
+            reply = read_document(document, now=int(time.time()))
+        except UpstreamError:
+            return None
+        return (reply, "") if isinstance(reply, ImageReply) else None
+
+    async def send_unchanged(self) -> None:
+        """What was held goes to the client as it is."""
+        if not self._start or self._answer.is_relayed:
+            return
+        await self._answer.relay(self._start)
+        for body in self._held[:-1]:
+            await self._answer.relay({"type": "http.response.body", "body": body, "more_body": True})
+        await self._answer.relay({"type": "http.response.body", "body": b"".join(self._held[-1:])})
+
+    def error(self) -> UpstreamError:
+        """What was held, as an error, where the answer has begun and it can no longer be sent as it is."""
+        status = self._start.get("status", 200)
+        if status >= 400:
+            return failure(status, read_object(b"".join(self._held)))
+        return uncertain("The provider's reply carries no image.")
+
+    async def close(self) -> None:
+        for intake in (self._reception, self._events):
+            if intake is not None:
+                await intake.abort()
+        # What refers to itself keeps all that it has held, megabytes perhaps, until the collector comes by.
+        self._take, self._events = self._answer.relay, None
+
+
+class Relay:
+    """A reply that goes to the client as it comes. Its end is held back until the whole is known to be good."""
+
+    def __init__(self, answer: ClientAnswer, start: Message, on_pictures: OnPictures, asked: int) -> None:
+        self._answer = answer
+        self._start: Message | None = start
+        self._on_pictures = on_pictures
+        self._asked = asked
+        self._scanner = Base64Scanner(decode=HEAD)
+        self._held: deque[bytes] = deque()
+        self._held_size = 0
+        self._head = bytearray()
+        self.facts: list[Facts | None] = []
+        """Of each picture whose head has come in."""
+        self.fields: Mapping[str, Any] = {}
+        """Members of the reply beside its pictures, once it is complete."""
+
+    async def take(self, message: Message) -> None:
+        body = message.get("body", b"")
+        try:
+            for event in self._scanner.feed(body):
+                self._note(event)
+        except ScanError as error:
+            raise uncertain(f"The provider's reply cannot be used. {error}") from error
+        if not message.get("more_body", False):
+            await self._end(body)
+            return
+        self._held.append(body)
+        self._held_size += len(body)
+        while self._held_size - len(self._held[0]) >= TAIL:
+            piece = self._held.popleft()
+            self._held_size -= len(piece)
+            await self._pass(piece)
+
+    def _note(self, event: Any) -> None:
+        if isinstance(event, PictureStart):
+            self._head.clear()
+        elif isinstance(event, PictureData):
+            self._head += event.data
+        is_known = len(self.facts) == self._scanner.pictures
+        if not is_known and (len(self._head) >= HEAD or isinstance(event, PictureEnd)):
+            self.facts.append(inspect(bytes(self._head)))
+
+    async def _pass(self, body: bytes, *, more: bool = True) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            self._on_pictures(self.facts)
+            headers = start.get("headers", ())
+            if content_length(headers) is None:
+                headers = without_headers(headers, b"content-length")
+            await self._answer.relay({**start, "headers": headers})
+        await self._answer.relay({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _end(self, body: bytes) -> None:
+        try:
+            document = read_object(self._scanner.finish())
+        except ScanError as error:
+            raise uncertain(f"The provider's reply cannot be used. {error}") from error
+        if document is None:
+            raise uncertain("The provider's reply is no valid JSON.")
+        reply = read_document(document, now=0)  # raises what the reply says beside its pictures
+        if not isinstance(reply, ImageReply) or len(reply.images) < self._asked:
+            raise uncertain(f"The provider made {len(self.facts)} of {self._asked} images.")
+        self.fields = reply.fields
+        *others, last = (*self._held, body) if body else self._held
+        for piece in others:
+            await self._pass(piece)
+        await self._pass(last, more=False)
+
+
+def _with_pictures(received: Received) -> ImageReply:
+    """Raises `UpstreamError` where what is left of a document without its pictures is no reply."""
+    document = read_object(received.rest)
+    if document is None:
+        raise uncertain("The provider's reply is no valid JSON.")
+    reply = read_document(document, now=int(time.time()))
+    if not isinstance(reply, ImageReply):
+        raise uncertain("The provider's reply carries no image.")
+    return with_pictures(reply, received.pictures)

@@ -1,0 +1,99 @@
+"""References from one form into another: a file becomes a link, a link becomes a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from starlette.types import Scope
+
+from imagegate.delivery.converter import Delivery
+from imagegate.errors import RequestError
+from imagegate.http import HTTPClient
+from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
+from imagegate.protocol.messages import Exchange, Link
+from imagegate.protocol.references import DataURL
+from imagegate.spool.upload import Budget, Upload
+from imagegate.upstream.account import Upstream, upload_file
+
+
+class Bridge:
+    """Converts references. Files that it opens are added to the caller's list, which closes them.
+
+    Args:
+        accounts: of the providers, some of which have an upload API.
+        client: sends to it.
+        delivery: the store, for providers that have none.
+        fetcher: reads links.
+        budget: room for what is read.
+        public_url: of the store, from the scope of a request.
+    """
+
+    def __init__(
+        self,
+        *,
+        accounts: Mapping[str, Upstream],
+        client: HTTPClient,
+        delivery: Delivery,
+        fetcher: Fetcher,
+        budget: Budget,
+        public_url: Callable[[Scope], str],
+    ) -> None:
+        self._accounts = accounts
+        self._client = client
+        self._delivery = delivery
+        self._fetcher = fetcher
+        self._budget = budget
+        self._public_url = public_url
+
+    async def to_link(self, upload: Upload, exchange: Exchange, scope: Scope) -> str:
+        """A link to a file that the candidate can load: through its upload API, else through the store.
+
+        Raises:
+            UpstreamError: the upload API refused it.
+            StorageError: the store did not take it.
+        """
+        account = self._accounts[exchange.target.upstream] if exchange.target else None
+        rule = exchange.reference_rule
+        through = account if account is not None and rule is not None and rule.upload else None
+        name = through.name if through else ""
+        async with upload.publishing:  # the parts of a split request want the same link
+            if name not in upload.links:
+                upload.links[name] = (
+                    await upload_file(self._client, through, upload, authorization=exchange.authorization)
+                    if through
+                    else await self._delivery.for_client(exchange.authorization).publish(
+                        upload, self._public_url(scope)
+                    )
+                )
+        return upload.links[name]
+
+    async def to_upload(self, link: Link, opened: list[Upload]) -> Upload:
+        """The file behind a link. Raises `RequestError` where it cannot be had."""
+        try:
+            fetched = await self._fetcher.read(link.url)
+        except FetchRefused as error:
+            raise RequestError(
+                f"The link may not be fetched: {error}.", param=link.member, code="invalid_url"
+            ) from error
+        except FetchFailed as error:
+            raise RequestError(
+                f"The link could not be fetched: {error}.", param=link.member, code="invalid_image_url"
+            ) from error
+        name = urlsplit(link.url).path.rpartition("/")[2][:128] or "upload"
+        return await self._hold(link.member, name, "", fetched.content, opened)
+
+    async def hold(self, member: str, inline: DataURL, opened: list[Upload]) -> Upload:
+        """The content of a data URL as a file."""
+        return await self._hold(member, "upload", inline.media_type, inline.data, opened)
+
+    async def _hold(self, part: str, name: str, declared: str, data: bytes, opened: list[Upload]) -> Upload:
+        upload = Upload(part, name, declared, budget=self._budget)
+        opened.append(upload)
+        await upload.write(data)
+        await upload.complete()
+        if upload.facts is None:
+            raise RequestError(
+                "What the link leads to is no image that can be read.", param=part, code="invalid_image_file"
+            )
+        return upload

@@ -1,0 +1,188 @@
+"""One answer on its way to one client: what the application below says, in the form that the client wants."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
+
+from starlette.types import Scope, Send
+
+from imagegate.asgi.helpers import ClientDisconnected
+from imagegate.delivery.converter import Delivery, Form, check_count, fewer, size_changes
+from imagegate.delivery.inner_response import AnswerFromBelow
+from imagegate.delivery.response_writer import ClientAnswer
+from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
+from imagegate.protocol.image_format import Facts
+from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent
+from imagegate.protocol.replies import finished_images, usage_of
+from imagegate.protocol.reply_encoding import completed_events, event_parts, reply_parts
+from imagegate.telemetry.events import PROGRESS_KEY, Progress
+
+Forward = Callable[[dict[str, object], Send], Awaitable[None]]
+
+
+class Delivering:
+    """Runs the application below and sends what it answers.
+
+    Args:
+        form: in which the client wants pictures.
+        public_url: gives that of the store.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        answer: ClientAnswer,
+        exchange: Exchange,
+        *,
+        form: Form,
+        scope: Scope,
+        public_url: Callable[[], str],
+    ) -> None:
+        self._delivery = delivery
+        self._answer = answer
+        self._exchange = exchange
+        self._form: Form = form
+        self._find_public_url = public_url
+        self._progress: Progress = scope[PROGRESS_KEY]
+        self._streamed = exchange.request.fields.get("stream") is True
+        self._sink = delivery.sink(form)
+        self._kept: list[Picture] = []
+        self._facts: list[Facts | None] = []
+        """Of the finished pictures of a stream."""
+        self._end_mark: StreamEvent | None = None
+
+    async def run(self, forward: Forward) -> None:
+        """Raises what the answer cannot say any more, or does not say yet."""
+        self._delivery.prepare(self._form)
+        self._progress.streamed = self._streamed
+        relay = self._form == "b64_json" and not self._streamed
+        below = AnswerFromBelow(
+            self._answer,
+            self._sink,
+            relay=relay,
+            on_event=self._event if self._streamed else None,
+            on_pictures=self._note,
+            asked=self._exchange.request.n,
+        )
+        try:
+            await self._answer.keep_alive(self._run(forward, below, relay=relay))
+        finally:
+            # After a whole answer nothing here waits: a client that hangs up then has not left early.
+            try:
+                await below.close()
+            finally:
+                await self._sink.close(self._kept)
+
+    @cached_property
+    def _public_url(self) -> str:
+        """Of the store; "" where no picture becomes a link."""
+        return self._find_public_url() if self._form == "url" else ""
+
+    async def _run(self, forward: Forward, below: AnswerFromBelow, *, relay: bool) -> None:
+        try:
+            await forward({"sink": self._sink, "relay": relay, "events": self._streamed}, below)
+            await self._finish(below)
+        except ImagegateError as error:
+            if isinstance(error, UpstreamError) and error.made:
+                self._kept += [image.picture for image in error.made if image.picture is not None]
+                await self._delivery.list_made(error, public_url=self._find_public_url(), sink=self._sink)
+            if isinstance(error, (StorageError, FetchError)) and self._progress.attempts:
+                # The pictures are paid for: the official SDKs must not ask again by themselves.
+                error.headers.append((b"x-should-retry", b"false"))
+            has_broken_off = self._answer.is_relayed and below.relayed is not None
+            if not self._answer.has_begun or (self._answer.is_relayed and not has_broken_off):
+                raise
+            self._progress.failed(error)
+            if self._progress.upstream:
+                error.details.setdefault("upstream", self._progress.upstream)
+            await (self._answer.break_off(error) if has_broken_off else self._answer.fail(error))
+            forget_frames(error)
+        except ClientDisconnected:
+            raise
+        except Exception:
+            # An application of somebody else's has failed. Its server would hang up, and the official SDKs ask again.
+            if self._answer.can_go_on:
+                if below.relayed is not None and self._answer.is_relayed:
+                    await self._answer.break_off(_failed())
+                elif self._answer.has_begun and not self._answer.is_relayed:
+                    await self._answer.fail(_failed())
+            raise
+
+    async def _finish(self, below: AnswerFromBelow) -> None:
+        progress = self._progress
+        if below.relayed is not None:
+            progress.form, progress.images_delivered = "b64_json", len(below.relayed.facts)
+            progress.replied(len(below.relayed.facts), below.relayed.fields.get("usage"))
+            self._note(below.relayed.facts)
+        elif (typed := await below.reply()) is not None:
+            await self._reply(*typed)
+        elif below.had_events:
+            if progress.images_delivered < self._exchange.request.n:
+                raise fewer(self._exchange.request.n, progress.images_delivered)
+            if self._end_mark is not None:
+                await self._answer.event(event_parts(self._end_mark))
+            await self._answer.end()
+        elif self._answer.has_begun and not self._answer.is_relayed:
+            raise below.error()
+        else:
+            await below.send_unchanged()
+
+    async def _reply(self, reply: ImageReply, origin: str) -> None:
+        progress = self._progress
+        self._kept += [image.picture for image in reply.images if image.picture is not None]
+        progress.reply_changes = check_count(self._exchange.request.n, reply)
+        started = time.perf_counter()
+        try:
+            reply = await self._delivery.deliver(
+                reply,
+                self._form,
+                public_url=self._public_url,
+                sink=self._sink,
+                trusted_origins=(origin,) if origin else (),
+                copies_links=self._exchange.copies_links,
+            )
+        finally:
+            progress.delivery_seconds = time.perf_counter() - started
+        self._note([image.facts for image in reply.images])
+        progress.form, progress.images_delivered = self._form, len(reply.images)
+        if not self._streamed:
+            await self._answer.document(reply_parts(reply))
+            return
+        for event in completed_events(reply, self._exchange.operation):
+            await self._answer.event(event_parts(event))
+        await self._answer.end()
+
+    async def _event(self, event: StreamEvent, origin: str) -> None:
+        if event.is_end_mark:  # SDKs read no further, so it waits until the whole is known to be good
+            self._end_mark = event
+            return
+        delivered = await self._delivery.deliver_event(
+            event, self._form, public_url=self._public_url, sink=self._sink, origin=origin
+        )
+        self._kept += event.pictures.values()
+        progress = self._progress
+        images = finished_images(event)
+        if images:
+            progress.form = self._form
+            self._facts += [picture.facts for picture in (event.pictures or delivered.pictures).values()]
+            self._note(self._facts)
+        progress.replied(images, usage_of(event))
+        await self._answer.event(event_parts(delivered))
+        progress.images_delivered += images
+        await self._sink.release(delivered.pictures.values())
+
+    def _note(self, facts: Sequence[Facts | None]) -> None:
+        """Writes down the size that the pictures have, and whether it is the one that was asked for."""
+        progress = self._progress
+        sizes = [f"{known.width}x{known.height}" for known in facts if known is not None and known.width]
+        progress.sizes_made = tuple(sizes)
+        others = tuple(change for change in progress.reply_changes if change.kind != "made")
+        told = (*progress.route_changes, *progress.fit_changes, *progress.reference_changes)
+        asked = self._exchange.request.fields.get("size")
+        progress.reply_changes = (*others, *size_changes(asked, sizes, told))
+
+
+def _failed() -> ImagegateError:
+    return ImagegateError("The application failed.", code="internal_error")

@@ -1,0 +1,408 @@
+"""Fit: a request rewritten into one that a contract accepts, and what had to change. Pure.
+
+Nothing that is legal as it stands is touched. What has a twin is translated, what the model does not have is
+dropped, what would change the meaning is refused with an error that names the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from imagegate.contracts.changes import Change
+from imagegate.contracts.contract import SIZE_FIELDS, Contract, Parameter, ReferenceRule
+from imagegate.contracts.sizes import (
+    PUBLISHED_RATIO_ERROR,
+    Auto,
+    Fitted,
+    Pixels,
+    Ratio,
+    SizeRule,
+    SizeSyntaxError,
+    Tier,
+    Wanted,
+    parse_size,
+    tier_of_area,
+)
+from imagegate.errors import RequestError, choice_error, type_error
+from imagegate.fitting.reference_rules import check_uploads, size_of_source
+from imagegate.protocol.messages import ImageRequest, Reference
+from imagegate.protocol.references import LIST_MEMBERS, MASK_MEMBERS, references_of
+from imagegate.protocol.requests import from_text
+from imagegate.spool.upload import Upload
+
+Policy = Literal["nearest", "strict", "pass"]
+
+VARIATION_PROMPT: Final = "Make a variation of this image: the same subject and style, with differences in detail."
+_TOLERANCE_SLACK: Final = 1e-9
+_SIZES_KEPT: Final = 1024
+_REFERENCES: Final = frozenset((*LIST_MEMBERS, *MASK_MEMBERS))
+_OTHER_SIZES: Final = frozenset(name.partition(".")[0] for name in SIZE_FIELDS) - {"size"}
+
+
+def fit(
+    request: ImageRequest, contract: Contract, *, policy: Policy = "nearest", tolerance: float = 0.5
+) -> tuple[ImageRequest, tuple[Change, ...]]:
+    """Rewrites `request` for `contract`.
+
+    Args:
+        policy: ``nearest`` takes the nearest legal value, ``strict`` refuses what would not mean the same,
+            ``pass`` changes nothing.
+        tolerance: how far a ratio may be moved before that is refused too; 0.5 is half as wide again.
+
+    Raises:
+        RequestError: naming the field and what is allowed.
+    """
+    if policy == "pass":
+        return request, ()
+    own = contract.of(request.operation)
+    if own is None:
+        raise RequestError(
+            f"The model '{request.model}' has no {request.operation} at this provider.",
+            param="model",
+            code="unsupported_operation",
+        )
+    work = _Fitting(request, own, strict=policy == "strict", tolerance=tolerance)
+    if request.operation == "variations" and contract.variations is None:
+        work.vary_by_edit()
+    work.rename()
+    work.fit_references()
+    work.fit_size()
+    work.fit_parameters()
+    fitted = work.request()
+    return (request if fitted is request or fitted == request else fitted), tuple(work.changes)
+
+
+class _Fitting:
+    """One request on its way through the rules of one contract."""
+
+    def __init__(self, request: ImageRequest, contract: Contract, *, strict: bool, tolerance: float) -> None:
+        self._request = request
+        self._operation = contract.endpoint or request.operation
+        self.fields = dict(request.fields)
+        self.contract = contract
+        self.strict = strict
+        self.tolerance = tolerance
+        self.changes: list[Change] = []
+        self._named_by_client: dict[str, str] = {}
+
+    def request(self) -> ImageRequest:
+        """The request as it has become."""
+        unchanged = not self.changes and not self._request.from_form
+        fitted = self._request if unchanged else self._request.with_fields(self.fields)
+        if fitted.operation != self._operation:
+            fitted = msgspec.structs.replace(fitted, operation=self._operation)
+        return fitted
+
+    def vary_by_edit(self) -> None:
+        """Variations, where the provider has none, are edits that ask for one."""
+        self._operation = self.contract.endpoint or "edits"
+        self.changes.append(Change("endpoint", "mapped", "variations", self._operation))
+        if "prompt" not in self.fields:
+            self.fields["prompt"] = VARIATION_PROMPT
+            self.changes.append(Change("prompt", "added", to=VARIATION_PROMPT))
+
+    # Names
+
+    def rename(self) -> None:
+        """Members that the model has under another name; its own name, where it was sent too, wins."""
+        if self.contract.renames.keys().isdisjoint(self.fields):
+            return
+        for name, own in self.contract.renames.items():
+            if name in self.fields and own not in self.fields:
+                self.changes.append(Change(name, "renamed", name, own))
+                self.fields = {own if key == name else key: value for key, value in self.fields.items()}
+                self._named_by_client[own] = name
+
+    def drop(self, name: str) -> None:
+        del self.fields[name]
+        self.changes.append(Change(name, "dropped"))
+
+    # Reference images
+
+    @property
+    def has_references(self) -> bool:
+        rule = self.contract.references
+        own = self._request.images or self._request.live
+        return bool(own or (rule and any(self.fields.get(name) for name in rule.fields)))
+
+    def fit_references(self) -> None:
+        if not self._request.references and not self._request.live and _REFERENCES.isdisjoint(self.fields):
+            return
+        rule = self.contract.references
+        self._check_mask(rule)
+        sent = [name for name in LIST_MEMBERS if name in self.fields]
+        if not sent and not self._request.images and not self._request.live:
+            return
+        first = sent[0] if sent else _part_of(self._request.images)
+        if rule is None:
+            raise RequestError("This model takes no reference images.", param=first, code="unsupported_parameter")
+        links = {name: _links(name, self.fields[name]) for name in sent}
+        if sum(len(listed) for listed in links.values()) + len(self._request.images) > rule.max:
+            raise RequestError(f"This model takes at most {rule.max} reference images.", param=first)
+        for name in sent:
+            if name not in rule.fields:
+                self._move_links(name, links[name], rule)
+        self.changes += check_uploads(self._request, rule)
+        if rule.same_size and (size := size_of_source(self._request, self.contract)):
+            self.fields["size"] = size
+            self.changes.append(Change("size", "added", to=size))
+        self._name_operation(rule)
+
+    def _move_links(self, name: str, links: list[str], rule: ReferenceRule) -> None:
+        """Links in a member that the model does not have go to the one that it has."""
+        if not rule.fields:
+            raise RequestError("This model takes no links to images here.", param=name, code="unsupported_parameter")
+        target = rule.fields[0]
+        self.fields[target] = [*_links(target, self.fields.get(target, [])), *links]
+        del self.fields[name]
+        self.changes.append(Change(name, "renamed", name, target))
+
+    def _name_operation(self, rule: ReferenceRule) -> None:
+        if rule.operation is None or not self.has_references or self.fields.get("operation") == rule.operation:
+            return
+        if "operation" in self.fields:
+            self.changes.append(Change("operation", "mapped", self.fields["operation"], rule.operation))
+        else:
+            self.changes.append(Change("operation", "added", to=rule.operation))
+        self.fields["operation"] = rule.operation
+
+    def _check_mask(self, rule: ReferenceRule | None) -> None:
+        """A mask is never dropped: without it the whole picture would be made anew."""
+        own = rule.mask_field if rule else None
+        name = next((name for name in MASK_MEMBERS if name in self.fields and name != own), None)
+        if own in self.fields and not isinstance(self.fields[own], str):
+            raise type_error(own, "a string", self.fields[own])
+        if name or (self._request.mask is not None and not (rule and rule.takes_mask)):
+            raise RequestError("This model takes no mask here.", param=name or "mask", code="unsupported_parameter")
+        if self._request.markup is not None:
+            raise RequestError("This model takes no markup here.", param="markup", code="unsupported_parameter")
+
+    # Size
+
+    def fit_size(self) -> None:
+        known, size = self.contract.legal_sizes, self.fields.get("size")
+        is_alone = isinstance(size, str) and _OTHER_SIZES.isdisjoint(self.fields)
+        if is_alone and (size, self.has_references) in known:
+            return
+        sent = {name: value for name in SIZE_FIELDS if (value := self._nested(name)) is not None}
+        if not sent:
+            return
+        rule = self.contract.size
+        if rule is None:
+            return
+        wanted = wanted_size(sent)
+        fitted = rule.fit(wanted, with_references=self.has_references)
+        own = {name for name in SIZE_FIELDS if name in fitted.fields}
+        if all(sent.get(name) == value for name, value in fitted.fields.items()) and own == set(sent):
+            if is_alone and len(known) < _SIZES_KEPT:
+                known.add((sent["size"], self.has_references))
+            return
+        self._check_distance(sent, rule, fitted)
+        for name in sent:
+            if name not in own:
+                self._remove_nested(name)
+        for name, value in fitted.fields.items():
+            self._set_nested(name, value)
+        self.changes += _size_changes(sent, fitted.fields)
+
+    def _check_distance(self, sent: Mapping[str, str], rule: SizeRule, fitted: Fitted) -> None:
+        name = next((name for name in ("aspect_ratio", "size") if name in sent), next(iter(sent)))
+        tier = next((name for name in ("resolution", "metadata.resolution") if name in sent), None)
+        if tier and fitted.off <= PUBLISHED_RATIO_ERROR:
+            name = tier  # the shape can be had
+        nearest = " and ".join(f"{field} '{value}'" for field, value in fitted.fields.items())
+        if fitted.off > self.tolerance + _TOLERANCE_SLACK:
+            reason = "is too far from every shape that this model makes"
+        elif self.strict and not fitted.exact:
+            reason = "is not supported by this model"
+        else:
+            return
+        raise RequestError(
+            f"Invalid {name} '{sent[name]}': it {reason}. {rule.describe()}"
+            + (f" The nearest is {nearest}." if nearest else ""),
+            param=name,
+            type="image_generation_user_error",
+        )
+
+    def _nested(self, path: str) -> Any:
+        """The member, if it says something about the size: only strings do."""
+        name, _, inner = path.partition(".")
+        value = self.fields.get(name)
+        if inner:
+            value = value.get(inner) if isinstance(value, Mapping) else None
+        return value if isinstance(value, str) else None
+
+    def _set_nested(self, path: str, value: str) -> None:
+        name, _, inner = path.partition(".")
+        if inner:
+            node = self.fields.get(name, {})
+            if not isinstance(node, Mapping):
+                raise type_error(name, "an object", node)
+            self.fields[name] = {**node, inner: value}
+        else:
+            self.fields[name] = value
+
+    def _remove_nested(self, path: str) -> None:
+        name, _, inner = path.partition(".")
+        if inner:
+            rest = {key: value for key, value in self.fields[name].items() if key != inner}
+            if rest:
+                self.fields[name] = rest
+                return
+        del self.fields[name]
+
+    # Everything else
+
+    def fit_parameters(self) -> None:
+        keep, parameters = self.contract.members_of_rules, self.contract.parameters
+        deferred: list[str] = []
+        self._fit_stream()
+        for name in list(self.fields):
+            if name in keep:
+                continue
+            parameter = parameters.get(name)
+            if parameter is None:
+                self._unknown(name)
+            elif parameter.only_with:
+                deferred.append(name)
+            else:
+                self._fit_value(name, parameter)
+        for name in deferred:
+            parameter = parameters[name]
+            accompanied = all(self.fields.get(other) in values for other, values in parameter.only_with.items())
+            if accompanied or (parameter.neutral is not None and self.fields[name] == parameter.neutral):
+                self._fit_value(name, parameter)
+            else:
+                self.drop(name)
+        self._check_transparency()
+
+    def _fit_stream(self) -> None:
+        """Where the model does not stream, the gateway makes the stream; what belongs to the model's own goes too."""
+        if self.fields.get("stream") is True and not self.contract.streams:
+            self.drop("stream")
+            if "partial_images" in self.contract.parameters and "partial_images" in self.fields:
+                self.drop("partial_images")
+
+    def _unknown(self, name: str) -> None:
+        if name == "background" and self.fields[name] == "transparent":
+            raise RequestError("This model cannot make transparent backgrounds.", param="background")
+        if self.strict and name != "response_format":
+            raise RequestError(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+        if self.contract.unknown == "drop":
+            self.drop(name)
+
+    def _fit_value(self, name: str, parameter: Parameter) -> None:
+        try:
+            self._fit_own_value(name, parameter)
+        except RequestError as error:
+            if error.param in self._named_by_client:
+                raise _as_named(error, self._named_by_client[error.param]) from None
+            raise
+
+    def _fit_own_value(self, name: str, parameter: Parameter) -> None:
+        value = self.fields[name]
+        if self._request.from_form and isinstance(value, str):
+            value = self.fields[name] = from_text(name, value, parameter)
+        parameter.check_type(name, value)
+        if isinstance(value, str) and value not in parameter.values:
+            if value in parameter.omit:
+                self.drop(name)
+                return
+            twin = parameter.translate.get(value)
+            if twin is None and value in parameter.nearest:
+                if self.strict:
+                    raise choice_error(name, value, parameter.values)
+                twin = parameter.nearest[value]
+            if twin is not None:
+                self.fields[name] = twin
+                self.changes.append(Change(name, "mapped", value, twin))
+        parameter.check(name, self.fields[name])
+
+    def _check_transparency(self) -> None:
+        if self.fields.get("background") == "transparent" and self.fields.get("output_format") == "jpeg":
+            raise RequestError(
+                "A transparent background needs output_format 'png' or 'webp': JPEG has no transparency.",
+                param="background",
+            )
+
+
+def wanted_size(sent: Mapping[str, str]) -> Wanted:
+    """What the size fields say together: an explicit ratio or tier beats ``size``, which says what they leave open.
+
+    Raises:
+        RequestError: naming the field that cannot be read.
+    """
+    parsed = {name: _parse(name, value) for name, value in sent.items()}
+    size = parsed.get("size")
+    tier = parsed.get("resolution", parsed.get("metadata.resolution"))
+    if isinstance(tier, (Pixels, Ratio)):  # some dialects call WIDTHxHEIGHT the resolution
+        size, tier = tier, None
+    shape = parsed.get("aspect_ratio", size)
+    if isinstance(size, Tier):
+        tier = size if tier is None or isinstance(tier, Auto) else tier
+    if isinstance(tier, Auto):
+        tier = None
+    if isinstance(shape, Tier):
+        shape, tier = None, tier or shape
+    if shape is None or isinstance(shape, Auto):
+        return Wanted(tier=tier, auto=isinstance(shape, Auto) or tier is None)
+    if isinstance(shape, Pixels) and tier is None and "aspect_ratio" not in parsed:
+        return Wanted(ratio=Ratio(*shape), pixels=shape)
+    if tier is None and isinstance(size, Pixels):
+        tier = tier_of_area(size.area)
+    return Wanted(ratio=Ratio(*shape), tier=tier)
+
+
+def _as_named(error: RequestError, name: str) -> RequestError:
+    """The same error about the member as the client called it."""
+    message = error.message.replace(f"'{error.param}'", f"'{name}'")
+    return RequestError(message, param=name, code=error.code, type=error.type)
+
+
+def _parse(name: str, value: str) -> Pixels | Ratio | Tier | Auto:
+    try:
+        return parse_size(value)
+    except SizeSyntaxError as error:
+        shown = value if len(value) <= 64 else value[:61] + "..."
+        raise RequestError(
+            f"Invalid {name} '{shown}'. {error}", param=name, type="image_generation_user_error"
+        ) from None
+
+
+def _size_changes(sent: Mapping[str, str], fitted: Mapping[str, str]) -> list[Change]:
+    """One item for each field that was sent and did not stay; the first one tells what it became."""
+    created = {name: value for name, value in fitted.items() if name not in sent}
+    asked = [name for name in sent if sent[name] != fitted.get(name)]
+    changes: list[Change] = []
+    for place, name in enumerate(asked):
+        became = {name: fitted[name]} if name in fitted else {}
+        if place == 0:
+            became |= created
+        if not became:
+            changes.append(Change(name, "dropped"))
+            continue
+        alone = list(became) == [name]
+        to = became[name] if alone else ",".join(f"{field}={value}" for field, value in became.items())
+        changes.append(Change(name, "mapped", sent[name], to))
+    if not asked:
+        changes += [Change(name, "added", to=value) for name, value in created.items()]
+    return changes
+
+
+def _links(name: str, value: Any) -> list[str]:
+    """The URLs of a member of a generation's JSON."""
+    if isinstance(value, list) and not value:
+        return []
+    _, sources, _ = references_of({name: value})
+    for source in sources:
+        if source.url is None:
+            raise RequestError("Generations take links to images, no file ids.", param=source.member)
+    return [source.url for source in sources if source.url is not None]
+
+
+def _part_of(references: Sequence[Reference]) -> str:
+    first = next(iter(references), None)
+    return first.part if isinstance(first, Upload) else "image"

@@ -1,0 +1,135 @@
+"""Checks of uploaded files against a contract, from their heads, before anything is sent. Pure."""
+
+from __future__ import annotations
+
+from imagegate.contracts.changes import Change
+from imagegate.contracts.contract import Contract, ReferenceRule
+from imagegate.contracts.sizes import ListRule, Pixels, SizeSyntaxError, parse_size
+from imagegate.errors import RequestError
+from imagegate.protocol.messages import FileID, ImageRequest
+from imagegate.spool.upload import Upload
+
+_SAME_TYPE = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+
+
+def check_uploads(request: ImageRequest, rule: ReferenceRule) -> list[Change]:
+    """Refuses what the model would refuse, and discloses media types that are not what the client declared.
+
+    Raises:
+        RequestError: naming the part, with what to change.
+    """
+    for image in request.images:
+        if isinstance(image, FileID) and not rule.file_ids:
+            raise RequestError("This model takes no file ids here; send the file or a link.", param=image.member)
+        if isinstance(image, Upload):
+            check_image(image, rule)
+    if isinstance(request.mask, Upload):
+        first = next((image for image in request.images if isinstance(image, Upload)), None)
+        check_mask(request.mask, first, rule)
+    named = [(f"image[{place}]", image) for place, image in enumerate(request.images)]
+    changes = [type_change(name, upload) for name, upload in [*named, ("mask", request.mask)] if upload is not None]
+    return [change for change in changes if change is not None]
+
+
+def type_change(name: str, upload: object) -> Change | None:
+    """A media type that is not what the client declared; saying nothing (``application/octet-stream``) is no lie."""
+    if not isinstance(upload, Upload):
+        return None
+    declared = _SAME_TYPE.get(upload.declared_type, upload.declared_type)
+    if declared in ("", "application/octet-stream") or declared == upload.media_type:
+        return None
+    return Change(f"{name}.type", "mapped", upload.declared_type, upload.media_type)
+
+
+def check_image(upload: Upload, rule: ReferenceRule) -> None:
+    """Refuses an image that the model does not take. Raises `RequestError`."""
+    if upload.media_type not in rule.kinds:
+        kinds = ", ".join(kind.removeprefix("image/").upper() for kind in rule.kinds)
+        raise RequestError(
+            f"The image '{upload.filename}' is {upload.media_type}; this model takes {kinds}.",
+            param=upload.part,
+            code="invalid_image_file",
+        )
+    if upload.size > rule.max_bytes:
+        raise RequestError(
+            f"The image '{upload.filename}' has {upload.size:,} bytes; this model takes at most {rule.max_bytes:,}.",
+            param=upload.part,
+            code="image_too_large",
+        )
+    facts = upload.facts
+    if facts is None:
+        raise RequestError(
+            f"'{upload.filename}' says that it is {upload.media_type}, but is no image that can be read.",
+            param=upload.part,
+            code="invalid_image_file",
+        )
+    if not facts.width:
+        return
+    if rule.square and facts.width != facts.height:
+        raise RequestError(
+            f"The image '{upload.filename}' is {facts.width}x{facts.height}, and must be square: crop or pad it.",
+            param=upload.part,
+            code="invalid_image_file",
+        )
+    if rule.alpha and not facts.alpha:
+        raise RequestError(
+            f"The image '{upload.filename}' has no alpha channel, which this model needs. Save it as an RGBA PNG.",
+            param=upload.part,
+            code="invalid_image_file",
+        )
+
+
+def check_mask(mask: Upload, first: Upload | None, rule: ReferenceRule) -> None:
+    """Refuses a mask that does not belong to the `first` image. Raises `RequestError`."""
+
+    def refuse(reason: str) -> RequestError:
+        return RequestError(f"The mask {reason}", param="mask", code="invalid_image_file")
+
+    if mask.media_type != "image/png":
+        raise refuse(f"is {mask.media_type}; it must be a PNG.")
+    if mask.size > rule.max_mask_bytes:
+        raise refuse(f"has {mask.size:,} bytes; this model takes at most {rule.max_mask_bytes:,}.")
+    if mask.facts is None:
+        raise refuse("says that it is a PNG, but is no image that can be read.")
+    if not mask.facts.alpha:
+        raise refuse("has no alpha channel; transparent pixels mark what is to be changed.")
+    if first is None or first.facts is None or not first.facts.width:
+        return
+    own, other = (mask.facts.width, mask.facts.height), (first.facts.width, first.facts.height)
+    if own != other:
+        raise refuse(f"is {own[0]}x{own[1]}; it must have the size of the first image, {other[0]}x{other[1]}.")
+
+
+def size_of_source(request: ImageRequest, contract: Contract) -> str | None:
+    """The size to add where the model answers in the size of the image and the request names none.
+
+    TokModel, dall-e-2: the size "must match the source image size", and is 1024x1024 where it is left out.
+
+    Raises:
+        RequestError: the size is another than the image's, or one that the model does not make.
+    """
+    source = next((image for image in request.images if isinstance(image, Upload)), None)
+    if source is None or source.facts is None or not source.facts.width:
+        return None
+    own = Pixels(source.facts.width, source.facts.height)
+    allowed = contract.size.values if isinstance(contract.size, ListRule) else ()
+    if allowed and str(own) not in allowed:
+        raise RequestError(
+            f"The image '{source.filename}' is {own}; this model takes {', '.join(allowed)}. Scale it.",
+            param=source.part,
+            code="invalid_image_file",
+        )
+    size = request.fields.get("size")
+    if not isinstance(size, str):
+        return str(own)
+    try:
+        wanted = parse_size(size)
+    except SizeSyntaxError:
+        return None  # told by the size rule
+    if isinstance(wanted, Pixels) and wanted != own:
+        raise RequestError(
+            f"Invalid size '{size}': this model answers in the size of the image, which is {own}. "
+            f"Send size '{own}' or another image.",
+            param="size",
+        )
+    return None

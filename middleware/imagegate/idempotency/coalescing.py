@@ -1,0 +1,304 @@
+"""One call for all requests with the same idempotency key: those in flight join it, later ones get its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+from starlette.types import Send
+
+from imagegate.asgi.background import Background, is_cancelled, stop
+from imagegate.errors import ImagegateError
+from imagegate.idempotency.base import ReplayStore, ReplaysUnavailable
+from imagegate.idempotency.keys import Facts, KeptReply, KeyReused, described, error_reply, goes_inline, is_kept
+from imagegate.idempotency.memory import MemoryReplays
+from imagegate.idempotency.outcomes import no_longer_kept
+from imagegate.idempotency.recording import Recording, recording_memory, send_pieces, start_of
+from imagegate.protocol.provider_errors import uncertain
+from imagegate.stores.blobs import Blobs, FileBlobs, whole
+from imagegate.telemetry.events import Progress
+from imagegate.telemetry.logger import get_logger
+
+REPLAYED: Final = (b"idempotency-replayed", b"true")
+_MEMORY: Final = 16 * 1024**2
+"""Bytes of answers in flight that may be in memory; the rest is on disk."""
+_FIRST_LOOK: Final = 0.1
+_SLOWEST_LOOK: Final = 1.0
+"""Seconds between two looks at what another process is doing."""
+_DAY: Final = 86400.0
+_KEPT: Final = 1024**3
+_SECONDS_TO_KEEP: Final = 300.0
+"""How long an answer is offered to a store that cannot be reached."""
+
+
+class Call:
+    """What requests with one key share.
+
+    Args:
+        progress: of the request that leads.
+    """
+
+    def __init__(self, slot: str, fingerprint: str, progress: Progress, recording: Recording, *, ttl: float) -> None:
+        self.slot = slot
+        self.fingerprint = fingerprint
+        self.progress = progress
+        self.recording = recording
+        self.ttl = ttl
+        self.sent = False
+        """Whether a POST may have gone out."""
+
+
+Work = Callable[[Call], Awaitable[None]]
+"""Does the call, and sends the answer into its recording."""
+
+
+class KeyedCalls:
+    """Runs calls to their end whoever leaves, since a key was given.
+
+    Args:
+        store: of answers, and of who is at work.
+        blobs: for large answers.
+        background: runs the calls.
+        lease: seconds; the store is told three times as often that this process lives.
+    """
+
+    def __init__(self, store: ReplayStore, blobs: Blobs, background: Background, *, lease: float) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._background = background
+        self._lease = lease
+        self._memory = recording_memory(_MEMORY)
+        self._calls: dict[str, Call] = {}
+        self._heart: asyncio.Task[None] | None = None
+
+    async def answer(
+        self,
+        slot: str,
+        fingerprint: str,
+        work: Work,
+        send: Send,
+        progress: Progress,
+        *,
+        ttl: float,
+        on_begin: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Answers a request; by `work` where nobody is at it or has been.
+
+        Args:
+            ttl: seconds that the answer is kept.
+            on_begin: called where this request leads, before it gives way to others.
+            on_end: called when the call that it leads has ended.
+
+        Raises:
+            KeyReused: the key belongs to another body.
+            ImagegateError: the call ended so.
+        """
+        call = self._calls.get(slot)
+        if call is not None and call.fingerprint != fingerprint:
+            raise KeyReused
+        is_replay = call is not None and call.recording.is_over  # and is being kept
+        if call is None:
+            call = self._calls[slot] = Call(slot, fingerprint, progress, Recording(self._memory), ttl=ttl)
+            self._keep_beating()
+            on_begin()
+            self._background.start(self._lead(call, work)).add_done_callback(lambda _: on_end())
+        else:
+            progress.idempotent = "replayed" if is_replay else "joined"
+        with call.recording.read():
+            await self._follow(call, send, progress, *((REPLAYED,) if is_replay else ()))
+
+    async def mark_sent(self, call: Call) -> None:
+        """To be called before a POST goes out. Raises where it must not."""
+        if call.sent:
+            return
+        if not await self._store.mark_sent(call.slot, call.fingerprint, ttl=call.ttl):
+            raise ReplaysUnavailable  # this process was taken for dead
+        call.sent = True
+
+    async def aclose(self) -> None:
+        """To be called when no call is at work any more."""
+        if self._heart is not None:
+            await stop(self._heart)
+        await self._store.aclose()
+
+    # Those who want the answer
+
+    async def _follow(self, call: Call, send: Send, progress: Progress, *more: tuple[bytes, bytes]) -> None:
+        """Hands the answer on while it comes, with some headers more."""
+        leads = progress is call.progress
+        try:
+            await call.recording.begun()
+        except _Replaced as replaced:
+            await self._replay(replaced.reply, send, progress)
+            return
+        except ImagegateError as error:
+            if not leads:
+                Facts.of(call.progress).tell(progress)
+            copied = _copy(error)
+            copied.headers += more
+            raise copied from error
+        if not leads:
+            Facts.of(call.progress).tell(progress)  # the headers tell them
+        await call.recording.replay(send, *more)
+        if not leads:
+            Facts.of(call.progress).tell(progress)
+
+    async def _replay(self, reply: KeptReply, send: Send, progress: Progress) -> None:
+        """An answer that was made before, or by another process."""
+        pieces: AsyncIterator[bytes] | None = self._blobs.read(reply.blob) if reply.blob else None
+        first = b""
+        if pieces is not None:
+            try:
+                first = await anext(pieces, b"")
+            except OSError:
+                reply, pieces = no_longer_kept(), None
+        progress.idempotent = progress.idempotent or "replayed"
+        reply.facts.tell(progress)
+        await send(start_of(reply, REPLAYED))
+        if pieces is None:
+            await send({"type": "http.response.body", "body": (reply.body or "").encode()})
+            return
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        await send_pieces(send, pieces)
+
+    # The one who makes it
+
+    async def _lead(self, call: Call, work: Work) -> None:
+        try:
+            kept = await self._kept_reply(call)
+            if kept is not None:
+                call.recording.fail(_Replaced(kept))
+            else:
+                await self._make(call, work)
+        except ImagegateError as error:
+            call.recording.fail(error)
+        except asyncio.CancelledError:
+            call.recording.fail(_unknown(call))
+            raise
+        except Exception:
+            call.recording.fail(_unknown(call))
+            get_logger().exception("unexpected error", request_id=call.progress.request_id)
+        finally:
+            if self._calls.get(call.slot) is call:
+                del self._calls[call.slot]
+            call.recording.release()
+
+    async def _kept_reply(self, call: Call) -> KeptReply | None:
+        """The answer, where there is one or another process makes it; None: it is to be made here."""
+        pause = _FIRST_LOOK
+        while True:
+            found = await self._store.begin(call.slot, call.fingerprint, ttl=call.ttl)
+            if found == "mine":
+                return None
+            if found != "elsewhere":
+                return found
+            call.progress.idempotent = "joined"
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _SLOWEST_LOOK)
+
+    async def _make(self, call: Call, work: Work) -> None:
+        try:
+            await work(call)
+            if not call.recording.is_whole:
+                raise _unknown(call)
+        except BaseException as error:
+            if is_kept(error, sent=call.sent):
+                known = error if isinstance(error, ImagegateError) else _unknown(call)
+                call.recording.fail(known)
+                await self._keep(call, error_reply(_copy(known), call.progress))
+            else:
+                await self._release(call)  # first, lest the client's next try meets it
+            raise
+        if not self._is_success(call):
+            await self._release(call)
+            return
+        reply = KeptReply(
+            status=call.recording.status,
+            headers=described(call.recording.headers),
+            size=call.recording.size,
+            facts=Facts.of(call.progress),
+        )
+        await self._keep(call, await self._with_body(reply, call.recording))
+
+    @staticmethod
+    def _is_success(call: Call) -> bool:
+        """Whether an answer that has come to its end is kept: also one that turned out to be an uncertain error."""
+        progress = call.progress
+        if call.recording.status >= 400:
+            return False  # an application below has answered its error itself
+        return not progress.error_code or progress.outcome not in ("not_sent", "rejected")
+
+    async def _with_body(self, reply: KeptReply, recording: Recording) -> KeptReply:
+        if recording.size <= self._store.inline_limit:
+            body = await whole(recording.body())
+            if goes_inline(body):
+                return msgspec.structs.replace(reply, body=body.decode())
+        try:
+            return msgspec.structs.replace(reply, blob=await self._blobs.put(recording.body()))
+        except OSError:
+            get_logger().warning("an answer could not be kept for its Idempotency-Key")
+            return no_longer_kept()
+
+    async def _keep(self, call: Call, reply: KeptReply) -> None:
+        """As long as the store cannot be reached, those who ask this process again are still answered by the call."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _SECONDS_TO_KEEP
+        while True:
+            try:
+                await self._store.finish(call.slot, call.fingerprint, reply, ttl=call.ttl)
+                return
+            except ReplaysUnavailable:
+                if loop.time() > until or is_cancelled():
+                    get_logger().error("an answer could not be kept for its Idempotency-Key")
+                    return
+                await asyncio.sleep(_SLOWEST_LOOK)
+
+    async def _release(self, call: Call) -> None:
+        with suppress(ReplaysUnavailable):  # then the lease ends it
+            await self._store.release(call.slot)
+
+    # Life signs
+
+    def _keep_beating(self) -> None:
+        if self._heart is None or self._heart.done():
+            self._heart = asyncio.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        while self._calls:
+            await asyncio.sleep(self._lease / 3)
+            with suppress(ReplaysUnavailable):
+                await self._store.renew(tuple(self._calls))
+
+
+def calls_in_memory() -> KeyedCalls:
+    """For a layer that stands alone: a day's answers, in this process and files of its own."""
+    blobs = FileBlobs(None, ttl=_DAY)
+    return KeyedCalls(MemoryReplays(blobs, max_bytes=_KEPT), blobs, Background(), lease=15.0)
+
+
+class _Replaced(Exception):
+    """There is an answer from before."""
+
+    def __init__(self, reply: KeptReply) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+def _copy(error: ImagegateError) -> ImagegateError:
+    """The same error for another client: each is given headers and details of its own on the way out."""
+    kind = type(error)
+    copied = kind.__new__(kind, *error.args)
+    copied.__dict__.update(error.__dict__)
+    copied.headers, copied.details = list(error.headers), dict(error.details)
+    return copied
+
+
+def _unknown(call: Call) -> ImagegateError:
+    """What becomes of a call that ended without a word, or was cut short by the end of the gateway."""
+    if call.sent:
+        return uncertain("The gateway failed after it had asked the provider.")
+    return ImagegateError("The gateway failed.", code="internal_error")

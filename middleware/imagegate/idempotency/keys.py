@@ -1,0 +1,162 @@
+"""Idempotency keys: how they are read, what makes two requests the same, and which answers are kept. Pure but for the
+reading of files.
+
+The header is ``Idempotency-Key``, as in Stripe's API and the IETF draft "The Idempotency-Key HTTP Header Field". The
+official OpenAI SDKs send it where a caller sets it (``extra_headers``), and the same one with every retry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any, Final
+
+import msgspec
+from starlette.types import Scope
+
+from imagegate.asgi.helpers import header
+from imagegate.contracts.changes import Change
+from imagegate.errors import FetchError, ImagegateError, RequestError, StorageError, UpstreamError
+from imagegate.protocol.messages import FileID, ImageRequest, Link, Reference
+from imagegate.spool.upload import Upload
+from imagegate.telemetry.events import Form, Progress
+
+HEADER: Final = b"idempotency-key"
+_KEY: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
+
+
+def key_of(scope: Scope) -> str | None:
+    """The key that a client sent. Raises `RequestError` where it cannot be used."""
+    if header(scope, HEADER) is None:
+        return None
+    values: set[bytes] = {value for name, value in scope["headers"] if name == HEADER}
+    value = values.pop()
+    if values or not _KEY.fullmatch(value):
+        raise RequestError(
+            "The header Idempotency-Key must be 1 to 255 printable ASCII characters, and come once.",
+            param="Idempotency-Key",
+            code="invalid_idempotency_key",
+        )
+    return value.decode()
+
+
+def slot_of(authorization: str | None, endpoint: str, key: str) -> str:
+    """Under which name the answer is kept: the key's own, so that clients never share one."""
+    digest = hashlib.sha256()
+    for part in (authorization or "", endpoint, key):
+        content = part.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(content) + content)
+    return digest.hexdigest()
+
+
+async def fingerprint(request: ImageRequest) -> str:
+    """What two requests must share to be the same: operation, members, and what references are or lead to.
+
+    The body's own bytes do not count: a form's boundary is another one each time.
+    """
+    document = {
+        "operation": request.operation,
+        "fields": request.fields,
+        "images": [await _known_by(image) for image in request.images],
+        "mask": await _known_by(request.mask),
+        "markup": await _known_by(request.markup),
+    }
+    return hashlib.sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
+
+
+async def _known_by(reference: Reference | None) -> list[str] | None:
+    if isinstance(reference, Upload):
+        return ["file", reference.media_type, await reference.sha256()]
+    if isinstance(reference, Link):
+        return ["link", reference.url]
+    return ["id", reference.id] if isinstance(reference, FileID) else None
+
+
+class KeyReused(RequestError):
+    """The same key with another body: one of the two requests would get the other's pictures."""
+
+    status = 409
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was used for a request with another body. Use a new key for a new request.",
+            param="Idempotency-Key",
+        )
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the gateway's own headers and records say about an answer."""
+
+    upstream: str = ""
+    upstream_model: str = ""
+    upstream_request_id: str = ""
+    contract: bool = True
+    changes: tuple[Change, ...] = ()
+    images_delivered: int = 0
+    form: Form | None = None
+    task_state: str = ""
+    error_code: str = ""
+    outcome: str = ""
+
+    @classmethod
+    def of(cls, progress: Progress) -> Facts:
+        return cls(**{name: getattr(progress, name) for name in cls.__struct_fields__})
+
+    def tell(self, progress: Progress) -> None:
+        """Writes them down as the facts of another exchange with the same answer."""
+        for name in self.__struct_fields__:
+            if name != "changes":
+                setattr(progress, name, getattr(self, name))
+        progress.reply_changes = self.changes
+
+
+class KeptReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An answer that is replayed; its body stands here or, where it is large or carries base64, among the blobs."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str | None = None
+    blob: str = ""
+    size: int = 0
+    """Bytes of the body."""
+    facts: Facts = Facts()
+
+
+def error_reply(error: ImagegateError, progress: Progress) -> KeptReply:
+    """An error as the answer that it becomes."""
+    facts = Facts.of(progress)
+    facts = msgspec.structs.replace(
+        facts,
+        error_code=error.code or error.type,
+        outcome=error.outcome if isinstance(error, UpstreamError) else facts.outcome,
+    )
+    if progress.upstream:
+        error.details.setdefault("upstream", progress.upstream)
+    body = error.body()
+    headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+    headers += [(name.decode("latin-1"), value.decode("latin-1")) for name, value in error.headers]
+    return KeptReply(status=error.status, headers=tuple(headers), body=body.decode(), size=len(body), facts=facts)
+
+
+def is_kept(error: BaseException, *, sent: bool) -> bool:
+    """Whether a failure is replayed, because trying again may pay again; else the key is free for another try."""
+    if not sent:
+        return False
+    if isinstance(error, UpstreamError):
+        return error.outcome == "uncertain"
+    return isinstance(error, (StorageError, FetchError)) or not isinstance(error, ImagegateError)
+
+
+def goes_inline(body: bytes) -> bool:
+    """Whether a small body may stand beside its key: it is text, and carries no base64."""
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"b64_json" not in body and b";base64," not in body
+
+
+def described(headers: Any) -> tuple[tuple[str, str], ...]:
+    """ASGI headers as text."""
+    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)

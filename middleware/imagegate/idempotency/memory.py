@@ -1,0 +1,88 @@
+"""Kept answers in the memory of one process; large bodies are files."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from imagegate.idempotency.base import Slot
+from imagegate.idempotency.keys import KeptReply, KeyReused
+from imagegate.idempotency.outcomes import no_longer_kept
+from imagegate.stores.blobs import Blobs
+
+MAX_SLOTS: Final = 100_000
+
+
+class _Kept(NamedTuple):
+    fingerprint: str
+    reply: KeptReply | None
+    """None: it had to make room for newer ones."""
+    expires: float
+
+
+class MemoryReplays:
+    """Keeps answers until they expire, and of their bodies the newest `max_bytes`.
+
+    What is known of older ones is that they were: a request for such an answer is told so, and nothing is paid again.
+    """
+
+    inline_limit = 1024
+
+    def __init__(self, blobs: Blobs, *, max_bytes: int) -> None:
+        self._blobs = blobs
+        self._room = max_bytes
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._with_body: OrderedDict[str, int] = OrderedDict()
+
+    async def begin(self, slot: str, fingerprint: str, *, ttl: float) -> KeptReply | Slot:
+        kept = self._kept.get(slot)
+        if kept is None or kept.expires < time.monotonic():
+            return "mine"
+        if kept.fingerprint != fingerprint:
+            raise KeyReused
+        return kept.reply or no_longer_kept()
+
+    async def mark_sent(self, slot: str, fingerprint: str, *, ttl: float) -> bool:
+        return True
+
+    async def finish(self, slot: str, fingerprint: str, reply: KeptReply, *, ttl: float) -> None:
+        await self._forget_body(slot)
+        self._kept.pop(slot, None)
+        self._kept[slot] = _Kept(fingerprint, reply, time.monotonic() + ttl)
+        self._with_body[slot] = reply.size
+        self._room -= reply.size
+        while self._room < 0:
+            oldest = next(iter(self._with_body))
+            await self._forget_body(oldest)
+            self._kept[oldest] = self._kept[oldest]._replace(reply=None)
+        await self._expire()
+
+    async def _forget_body(self, slot: str) -> None:
+        size = self._with_body.pop(slot, None)
+        if size is not None:
+            self._room += size
+            reply = self._kept[slot].reply
+            if reply is not None and reply.blob:
+                await self._blobs.remove(reply.blob)
+
+    async def _expire(self) -> None:
+        """Those at the old end; one that stands behind others is looked at when it is asked for."""
+        now = time.monotonic()
+        while self._kept:
+            slot = next(iter(self._kept))
+            if self._kept[slot].expires >= now and len(self._kept) <= MAX_SLOTS:
+                return
+            await self._forget_body(slot)
+            self._kept.pop(slot, None)
+
+    async def release(self, slot: str) -> None:
+        """Slots at work are known to the caller alone."""
+
+    async def renew(self, slots: Collection[str]) -> None:
+        """There is nobody to be told."""
+
+    async def aclose(self) -> None:
+        self._kept.clear()
+        self._with_body.clear()

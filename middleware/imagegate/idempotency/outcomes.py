@@ -1,0 +1,32 @@
+"""Answers that stand for others which nobody can give any more. Pure."""
+
+from __future__ import annotations
+
+from imagegate.errors import ImagegateError
+from imagegate.idempotency.keys import KeptReply, error_reply
+from imagegate.protocol.provider_errors import uncertain
+from imagegate.telemetry.events import Progress
+
+
+def interrupted() -> KeptReply:
+    """Of a process that died after it had sent the request."""
+    error = uncertain(
+        "The gateway that sent this request ended before the provider had answered, so the image may have been made "
+        "and billed. It is not sent again under this Idempotency-Key."
+    )
+    error.code = "interrupted"
+    return error_reply(error, Progress(""))
+
+
+def no_longer_kept() -> KeptReply:
+    """Of an answer that was given before, and whose body had to make room for newer ones."""
+    error = ImagegateError(
+        "This request was answered before, but the answer is no longer kept. It is not sent again under this "
+        "Idempotency-Key.",
+        status=410,
+        type="invalid_request_error",
+        code="idempotency_reply_gone",
+        param="Idempotency-Key",
+        headers=[(b"x-should-retry", b"false")],
+    )
+    return error_reply(error, Progress(""))

@@ -1,0 +1,226 @@
+"""Reading a form from a client: text fields into memory, files into the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from starlette.types import Receive
+
+from imagegate.asgi.helpers import ClientDisconnected, patiently, too_large
+from imagegate.errors import PayloadTooLarge, RequestError
+from imagegate.protocol.parsers.multipart import (
+    Event,
+    MultipartError,
+    MultipartReader,
+    PartBegin,
+    PartData,
+    boundary_of,
+)
+from imagegate.spool.upload import Budget, Upload
+
+_IMAGE_PART: Final = re.compile(r"image(?:\[([0-9]{0,3})\])?", re.ASCII)
+_MASK_PARTS: Final = {"mask": "mask", "mask[]": "mask", "markup": "markup"}
+_MAX_FIELDS: Final = 128
+_MAX_TEXT: Final = 1024 * 1024
+"""Bytes of all text fields together."""
+_HELD: Final = 2 * 1024 * 1024
+"""Bytes of a file that wait in memory, where there is room, in a form that is read whole: the way over the disk and its
+threads costs as much as all the rest of such a form."""
+
+
+class FormLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a form may hold, in bytes."""
+
+    form: int = 512 * 1024**2
+    file: int = 50_000_000
+    files: int = 16
+    """Images, beside mask and markup."""
+
+
+class Form(NamedTuple):
+    """A whole form. The uploads are the receiver's to close."""
+
+    fields: Sequence[tuple[str, str]]
+    images: Sequence[Upload]
+    mask: Upload | None
+    markup: Upload | None
+
+
+async def read_form(content_type: bytes, receive: Receive, *, limits: FormLimits, budget: Budget) -> Form:
+    """Reads a ``multipart/form-data`` body to its end. Raises as `FormReading.run` does."""
+    reading = FormReading(content_type, limits=limits, budget=budget, held=_HELD)
+    return await reading.run(receive)
+
+
+class FormReading:
+    """A form while it comes in: its parts so far can be looked at, and its files read, before it is whole.
+
+    Args:
+        held: as `Upload` has it.
+
+    Raises:
+        RequestError: the header names no boundary.
+    """
+
+    def __init__(self, content_type: bytes, *, limits: FormLimits, budget: Budget, held: int = 0) -> None:
+        self._limits = limits
+        self._held = held
+        self._budget = budget
+        try:
+            self._reader = MultipartReader(boundary_of(content_type))
+        except MultipartError as error:
+            raise _malformed(error) from error
+        self.fields: list[tuple[str, str]] = []
+        self.files: list[Upload] = []
+        """All files in the order of the form, the last one perhaps still growing."""
+        self.field_after_file = False
+        self.is_over = False
+        """Whether nothing more will come."""
+        self.is_whole = False
+        """Whether the end of the form was reached."""
+        self._progressed = asyncio.Event()
+        self._images: list[tuple[int, Upload]] = []
+        self._extras: dict[str, Upload] = {}
+        self._upload: Upload | None = None
+        self._name = ""
+        self._text = bytearray()
+        self._text_size = 0
+
+    async def run(self, receive: Receive) -> Form:
+        """Reads to the end.
+
+        Raises:
+            RequestError: malformed, cut off, too large, or a part that does not belong there.
+            Overloaded: the spool is full.
+            ClientDisconnected: before the end.
+        """
+        try:
+            async with patiently(receive) as receive_in_time:
+                await self._read(receive_in_time)
+            self._reader.finish()
+            self.is_whole = True
+            return self._form()
+        except MultipartError as error:
+            self.close()
+            raise _malformed(error) from error
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.is_over = True
+            self._progress()
+
+    async def _read(self, receive: Receive) -> None:
+        size = 0
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            chunk: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(chunk)
+            if size > self._limits.form:
+                raise too_large(self._limits.form)
+            for event in self._reader.feed(chunk):
+                await self.take(event)
+
+    async def progress(self) -> None:
+        """Returns when there is another file, a field after a file, or the end."""
+        await self._progressed.wait()
+
+    def _progress(self) -> None:
+        self._progressed.set()
+        self._progressed = asyncio.Event()
+
+    async def take(self, event: Event) -> None:
+        if isinstance(event, PartBegin):
+            self._begin(event)
+        elif isinstance(event, PartData):
+            await self._add(event.data)
+        else:
+            await self._end()
+
+    def _begin(self, part: PartBegin) -> None:
+        image = _IMAGE_PART.fullmatch(part.name)
+        extra = _MASK_PARTS.get(part.name)
+        if part.filename is None:
+            if image or extra:
+                raise RequestError(
+                    f"The part '{part.name}' must be a file, with a file name; it came as text.",
+                    param=part.name,
+                    code="invalid_type",
+                )
+            if self.files:
+                self.field_after_file = True
+                self._progress()
+            if len(self.fields) >= _MAX_FIELDS:
+                raise RequestError(f"The form has more than {_MAX_FIELDS} fields.", code="invalid_form")
+            self._name, self._text = part.name, bytearray()
+            return
+        if not image and not extra:
+            hint = " Images go into parts called 'image' or 'image[]'." if part.name.startswith("images") else ""
+            raise RequestError(f"Unknown file part: '{part.name}'.{hint}", param=part.name, code="unknown_parameter")
+        name, media_type = part.filename or "upload", part.content_type
+        upload = Upload(part.name, name, media_type, budget=self._budget, held=self._held)
+        if image:
+            self._add_image(upload, image[1])
+        elif extra in self._extras:
+            raise RequestError(f"There can be only one {extra}.", param=part.name)
+        else:
+            self._extras[str(extra)] = upload
+        self._upload = upload
+        self.files.append(upload)
+        self._progress()
+
+    def _add_image(self, upload: Upload, index: str | None) -> None:
+        if len(self._images) >= self._limits.files:
+            raise RequestError(f"There can be at most {self._limits.files} images.", param=upload.part)
+        # image[2] says its place; the others come in the order of the form.
+        self._images.append((int(index) if index else len(self._images), upload))
+
+    async def _add(self, data: bytes) -> None:
+        if self._upload is None:
+            self._text += data
+            self._text_size += len(data)
+            if self._text_size > _MAX_TEXT:
+                raise PayloadTooLarge(
+                    f"The fields of the form are larger than {_MAX_TEXT:,} bytes.",
+                    param=self._name,
+                )
+            return
+        if self._upload.size + len(data) > self._limits.file:
+            raise PayloadTooLarge(
+                f"The file is larger than {self._limits.file:,} bytes.",
+                param=self._upload.part,
+            )
+        await self._upload.write(data)
+
+    async def _end(self) -> None:
+        if self._upload is not None:
+            upload, self._upload = self._upload, None
+            if upload.size == 0:
+                raise RequestError("The file is empty.", param=upload.part, code="invalid_image_file")
+            await upload.complete()
+            return
+        try:
+            self.fields.append((self._name, self._text.decode("utf-8")))
+        except UnicodeDecodeError:
+            raise RequestError("Text in a form must be UTF-8.", param=self._name, code="invalid_form") from None
+
+    def _form(self) -> Form:
+        images = [upload for _, upload in sorted(self._images, key=lambda item: item[0])]
+        return Form(self.fields, images, self._extras.get("mask"), self._extras.get("markup"))
+
+    def close(self) -> None:
+        """Gives the room of all files back."""
+        for upload in self.files:
+            upload.close()
+
+
+def _malformed(error: MultipartError) -> RequestError:
+    return RequestError(str(error), code="invalid_form")

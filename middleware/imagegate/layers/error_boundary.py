@@ -1,0 +1,76 @@
+"""What the outermost layer that a request meets does for all others: the gateway's headers, and errors as answers."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imagegate.asgi.helpers import send_error
+from imagegate.contracts.changes import header_value
+from imagegate.errors import ImagegateError, forget_frames
+from imagegate.telemetry.events import PROGRESS_KEY, Progress
+
+
+class Answer:
+    """The outermost `send`: adds what the gateway says about the exchange, and knows whether and when it has begun."""
+
+    def __init__(self, send: Send, progress: Progress) -> None:
+        self._send = send
+        self._progress = progress
+        self._started = perf_counter()
+        self.status: int | None = None
+        """Of the answer, once it has begun."""
+        self.is_whole = False
+        """Whether nothing is missing: a client that hangs up now has not left early."""
+
+    async def __call__(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.body":
+            self.is_whole = not message.get("more_body", False)
+            if body := message.get("body"):
+                self._count(body)
+        elif kind == "http.response.start":
+            self.status = message["status"]
+            own = self._headers()
+            names = {name for name, _ in own}
+            kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            message = {**message, "headers": kept + own}
+        await self._send(message)
+
+    def _count(self, body: bytes) -> None:
+        progress = self._progress
+        progress.bytes_out += len(body)
+        if progress.first_byte_seconds is None:
+            progress.first_byte_seconds = perf_counter() - self._started
+        if progress.capture:
+            progress.capture.answer(body)
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        progress = self._progress
+        headers: list[tuple[bytes, bytes]] = []
+        if progress.request_id:
+            headers.append((b"x-request-id", progress.request_id.encode()))
+        if progress.upstream:
+            headers.append((b"imagegate-upstream", progress.upstream.encode()))
+        if not progress.contract:
+            headers.append((b"imagegate-contract", b"none"))
+        if changes := progress.changes:
+            progress.changes_header = header_value(changes)
+            headers.append((b"imagegate-changes", progress.changes_header.encode()))
+        return headers
+
+
+async def answer_errors(handle: ASGIApp, scope: Scope, receive: Receive, answer: Answer) -> None:
+    """A layer's work, whose error becomes the answer. Once that has begun, errors go to the server, which hangs up."""
+    progress: Progress = scope[PROGRESS_KEY]
+    try:
+        await handle(scope, receive, answer)
+    except ImagegateError as error:
+        progress.failed(error)
+        if progress.upstream:
+            error.details.setdefault("upstream", progress.upstream)
+        if answer.status is not None:
+            raise
+        await send_error(answer, error)
+        forget_frames(error)

@@ -1,0 +1,199 @@
+"""The parsed request and reply that the layers share, and where they stand in the ASGI scope."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from imagegate.contracts.contract import Contract, Operation, ReferenceRule
+from imagegate.protocol.image_format import Facts
+from imagegate.protocol.parsers.sse import END_MARK
+from imagegate.spool.upload import Upload
+
+SCOPE_KEY: Final = "imagegate"
+"""Scope key of the `Exchange`, once a layer has read the body."""
+REPLY: Final = "imagegate.reply"
+"""ASGI extension, and type of the message that carries an `ImageReply` up to the layer that announced it.
+
+The message has ``reply``, and ``origin``, where links are trusted to lead. The extension says what else is taken:
+``sink`` takes pictures while the reply that carries them arrives; where ``relay`` is true, a large reply may come as
+the bytes that the provider sent; where ``events`` is true, a streamed one as messages of type `EVENT`.
+"""
+EVENT: Final = "imagegate.event"
+"""Type of the message that carries a `StreamEvent` as ``event``, and ``origin``."""
+
+
+class Link(msgspec.Struct, frozen=True):
+    """An image at a URL of http or https."""
+
+    url: str
+    member: str = "images"
+    """Where the client wrote it: ``images[0]``, ``mask_url``."""
+
+
+class FileID(msgspec.Struct, frozen=True):
+    """An image that the provider already has."""
+
+    id: str
+    member: str = "images"
+
+
+Reference = Upload | Link | FileID
+
+
+def member_of(reference: Reference) -> str:
+    """The member or part of the request that it came in, without its place in a list."""
+    name = reference.part if isinstance(reference, Upload) else reference.member
+    return name.partition("[")[0]
+
+
+class LiveFiles(Protocol):
+    """Files of a form that is still coming in (`imagegate.ingest.streaming_form`)."""
+
+    def files(self) -> AsyncIterator[tuple[str, Upload]]:
+        """Name and file, each as soon as its head is there."""
+        ...
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the form has come in to its end."""
+        ...
+
+
+class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to the Images API, members as the client named them."""
+
+    operation: Operation
+    fields: Mapping[str, Any]
+    """JSON members in the client's order; null members, which mean "omitted", are gone."""
+    body: bytes | None = None
+    """The client's own bytes, as long as they say exactly what `fields` says."""
+    images: tuple[Reference, ...] = ()
+    """What the request starts from, in the client's order; links of generations stay in `fields`."""
+    mask: Reference | None = None
+    markup: Reference | None = None
+    live: LiveFiles | None = None
+    """Files that are still coming in, in place of `images` and `mask`."""
+    from_form: bool = False
+    """Whether `fields` came as text, so that numbers and booleans are still to be told apart."""
+
+    @property
+    def model(self) -> str:
+        model = self.fields["model"]
+        return model if isinstance(model, str) else ""
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Everything that is not in `fields`."""
+        if self.mask is None and self.markup is None:
+            return self.images
+        return (*self.images, *(extra for extra in (self.mask, self.markup) if extra is not None))
+
+    @property
+    def n(self) -> int:
+        """Images asked for; 1 where the client does not say."""
+        n = self.fields.get("n", 1)
+        return n if isinstance(n, int) else 1
+
+    def with_fields(self, fields: Mapping[str, Any]) -> ImageRequest:
+        return msgspec.structs.replace(self, fields=fields, body=None)
+
+    def without(self, *names: str) -> ImageRequest:
+        return self.with_fields({name: value for name, value in self.fields.items() if name not in names})
+
+    def encode(self) -> bytes:
+        """The request as JSON: the client's own bytes where nothing changed."""
+        return self.body if self.body is not None else msgspec.json.encode(self.fields)
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate to answer a request."""
+
+    upstream: str
+    model: str
+    contract: Contract | None
+    """None: the model is in no contract, so the request passes unchanged."""
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """What the layers hand down beside the request itself."""
+
+    request: ImageRequest
+    public_model: str
+    """The model as the client asked for it."""
+    operation: Operation
+    """As the client asked for it; the request's own may become another one's endpoint."""
+    explain: bool = False
+    """Show what would be sent, send nothing."""
+    authorization: str | None = None
+    """The client's own ``Authorization``, for upstreams without a key of their own."""
+    target: Target | None = None
+    reference_rule: ReferenceRule | None = None
+    """How the candidate takes references; set by Fit."""
+    copies_links: bool = False
+    """Whether pictures that a provider answers with as links go into the store, as those of tasks do."""
+
+    def replace(self, **members: Any) -> Exchange:
+        return msgspec.structs.replace(self, **members)
+
+
+class StoredPicture(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture that is in the store already."""
+
+    key: str
+    facts: Facts
+
+
+Picture = StoredPicture | Upload
+"""A picture that came in apart from the document that names it: in the store, or in the spool."""
+
+
+class ReplyImage(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture of a reply; exactly one of `url`, `b64_json` and `picture` is set."""
+
+    url: str | None = None
+    b64_json: str | None = None
+    picture: Picture | None = None
+    fields: Mapping[str, Any] = {}
+    """Other members, such as ``revised_prompt``."""
+    facts: Facts | None = None
+    """Of the picture, where somebody has looked at it."""
+
+
+class ImageReply(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply that carries pictures."""
+
+    images: tuple[ReplyImage, ...]
+    created: int
+    """Unix time in seconds."""
+    fields: Mapping[str, Any] = {}
+    """Other members, such as ``usage``."""
+
+    def encode(self) -> bytes:
+        """As OpenAI's JSON; only for replies whose pictures are links or base64."""
+        data = [_with_picture(image) for image in self.images]
+        return msgspec.json.encode({"created": self.created, **self.fields, "data": data})
+
+
+class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a streamed reply."""
+
+    name: str
+    data: bytes
+    """JSON, but for an end mark such as ``[DONE]``; tokens stand in it for pictures."""
+    pictures: Mapping[str, Picture] = {}
+    """By token."""
+    lines: tuple[bytes, ...] = ()
+    """Its ``id`` and ``retry`` lines."""
+
+    @property
+    def is_end_mark(self) -> bool:
+        return self.data.strip() == END_MARK
+
+
+def _with_picture(image: ReplyImage) -> dict[str, Any]:
+    if image.url is not None:
+        return {"url": image.url, **image.fields}
+    return {"b64_json": image.b64_json, **image.fields}

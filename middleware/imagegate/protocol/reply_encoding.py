@@ -1,0 +1,127 @@
+"""What clients get: replies and events as JSON, with pictures that are encoded while they are sent."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pybase64
+
+from imagegate.contracts.contract import Operation
+from imagegate.protocol.messages import ImageReply, Picture, ReplyImage, StreamEvent
+from imagegate.protocol.parsers.sse import EVENT_END, event_data, event_head
+from imagegate.spool.upload import Upload
+
+Part = bytes | Upload
+"""Bytes as they are, or a picture to be sent as base64."""
+
+_KINDS: Mapping[Operation, str] = {
+    "generations": "image_generation",
+    "edits": "image_edit",
+    "variations": "image_edit",
+}
+_EVENT_FIELDS = ("background", "output_format", "quality", "size")
+"""What OpenAI repeats in each event of a stream."""
+
+
+def reply_parts(reply: ImageReply) -> Sequence[Part]:
+    """A reply as OpenAI's JSON."""
+    tokens = Tokens()
+    data = [_image(image, tokens) for image in reply.images]
+    document = msgspec.json.encode({"created": reply.created, **reply.fields, "data": data})
+    return list(_split(document, tokens.pictures)) if tokens.pictures else [document]
+
+
+def event_parts(event: StreamEvent) -> Sequence[Part]:
+    """An event of a stream."""
+    head = event_head(event.name, event.lines)
+    return [head, *_split(event_data(event.data), event.pictures), EVENT_END]
+
+
+def completed_events(reply: ImageReply, operation: Operation) -> Iterator[StreamEvent]:
+    """A reply that came whole, as the events that end a stream: one for each picture.
+
+    The last one has what is said about all of them: ``usage``, and members that OpenAI does not know.
+    """
+    kind = f"{_KINDS[operation]}.completed"
+    for place, image in enumerate(reply.images):
+        tokens = Tokens()
+        facts = {name: reply.fields[name] for name in _EVENT_FIELDS if name in reply.fields}
+        if image.facts is not None:
+            facts.setdefault("output_format", image.facts.kind.media_type.partition("/")[2].partition("+")[0])
+            if image.facts.width:
+                facts.setdefault("size", f"{image.facts.width}x{image.facts.height}")
+        document: dict[str, Any] = {"type": kind, "created_at": reply.created, **facts, **_image(image, tokens)}
+        if place == len(reply.images) - 1:
+            document |= {name: value for name, value in reply.fields.items() if name not in _EVENT_FIELDS}
+        document["type"] = kind
+        yield StreamEvent(name=kind, data=msgspec.json.encode(document), pictures=tokens.pictures)
+
+
+def length_of(parts: Sequence[Part]) -> int:
+    """Bytes."""
+    return sum(len(part) if isinstance(part, bytes) else -(-part.size // 3) * 4 for part in parts)
+
+
+async def chunks_of(parts: Sequence[Part]) -> AsyncIterator[bytes]:
+    """The bytes, piece by piece; what stands around pictures goes with them."""
+    around = b""
+    for part in parts:
+        if isinstance(part, bytes):
+            around += part
+        else:
+            async for chunk in _base64(part):
+                yield around + chunk
+                around = b""
+    if around:
+        yield around
+
+
+async def _base64(upload: Upload) -> AsyncIterator[bytes]:
+    carry = b""
+    async for chunk in upload.chunks():
+        data = carry + chunk
+        whole = len(data) - len(data) % 3
+        carry = data[whole:]
+        yield pybase64.b64encode(memoryview(data)[:whole])
+    if carry:
+        yield pybase64.b64encode(carry)
+
+
+class Tokens:
+    """Texts that stand for pictures while a document is made; nobody else's text is one."""
+
+    def __init__(self) -> None:
+        self._nonce = ""
+        self.pictures: dict[str, Picture] = {}
+
+    def token(self, picture: Picture) -> str:
+        self._nonce = self._nonce or secrets.token_hex(8)
+        token = f"imagegate-{self._nonce}-{len(self.pictures)}"
+        self.pictures[token] = picture
+        return token
+
+
+def _image(image: ReplyImage, tokens: Tokens) -> dict[str, Any]:
+    if image.url is not None:
+        return {"url": image.url, **image.fields}
+    b64_json = image.b64_json if image.picture is None else tokens.token(image.picture)
+    return {"b64_json": b64_json, **image.fields}
+
+
+def _split(document: bytes, pictures: Mapping[str, Picture]) -> Iterator[Part]:
+    if not pictures:
+        yield document
+        return
+    tokens = {token.encode(): picture for token, picture in pictures.items()}
+    for piece in re.split(b"(" + b"|".join(map(re.escape, tokens)) + b")", document):
+        picture = tokens.get(piece)
+        if picture is None:
+            yield piece
+        elif isinstance(picture, Upload):
+            yield picture
+        else:
+            raise TypeError("a stored picture is sent as a link")

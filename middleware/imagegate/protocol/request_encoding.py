@@ -1,0 +1,120 @@
+"""Requests as bodies in OpenAI's shapes: JSON, or a form that is made while it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from imagegate.protocol.messages import FileID, ImageRequest, Link, LiveFiles, Reference
+from imagegate.protocol.parsers.multipart import FormEncoder
+from imagegate.spool.upload import Upload
+
+
+class TextPart(msgspec.Struct, frozen=True):
+    """A field of a form."""
+
+    name: str
+    value: str
+
+
+class FilePart(msgspec.Struct, frozen=True):
+    """A file of a form."""
+
+    name: str
+    upload: Upload
+
+
+def needs_form(request: ImageRequest) -> bool:
+    """Whether there are files, which JSON cannot carry."""
+    return request.live is not None or any(isinstance(reference, Upload) for reference in request.references)
+
+
+def json_body(request: ImageRequest) -> bytes:
+    """A request as OpenAI's JSON: links and file ids as ``images: [{...}]`` and ``mask: {...}``."""
+    if not request.references:
+        return request.encode()
+    fields = {**request.fields, "images": [_object(image) for image in request.images]}
+    if request.mask is not None:
+        fields["mask"] = _object(request.mask)
+    return request.with_fields(fields).encode()
+
+
+def _object(reference: Reference) -> dict[str, str]:
+    if isinstance(reference, Link):
+        return {"image_url": reference.url}
+    if isinstance(reference, FileID):
+        return {"file_id": reference.id}
+    raise TypeError("a file cannot go into JSON")
+
+
+def form_parts(request: ImageRequest) -> tuple[TextPart | FilePart, ...]:
+    """A request as OpenAI's form: fields first, then ``image`` or several ``image[]`` in order, then the mask."""
+    texts = [part for name, value in request.fields.items() for part in _text_parts(name, value)]
+    name = "image" if len(request.images) == 1 else "image[]"
+    files = [FilePart(name, image) for image in request.images if isinstance(image, Upload)]
+    for name, extra in (("mask", request.mask), ("markup", request.markup)):
+        if isinstance(extra, Upload):
+            files.append(FilePart(name, extra))
+    return (*texts, *files)
+
+
+def _text_parts(name: str, value: Any) -> list[TextPart]:
+    """``a[]`` for each item of a list, ``a[b]`` for each member of an object, as the official SDKs write them."""
+    if isinstance(value, Mapping):
+        return [part for key, item in value.items() for part in _text_parts(f"{name}[{key}]", item)]
+    if isinstance(value, list):
+        return [part for item in value for part in _text_parts(f"{name}[]", item)]
+    if isinstance(value, bool):
+        return [TextPart(name, "true" if value else "false")]
+    return [TextPart(name, str(value))]
+
+
+class FormBody:
+    """A form to send.
+
+    Args:
+        parts: fields and files.
+        live: files after them that are still coming in; the length is not known then.
+    """
+
+    def __init__(self, parts: Sequence[TextPart | FilePart], live: LiveFiles | None = None) -> None:
+        self._parts = parts
+        self._live = live
+        self._encoder = FormEncoder()
+
+    @property
+    def content_type(self) -> str:
+        return self._encoder.content_type
+
+    @property
+    def length(self) -> int | None:
+        """Bytes; None: not known before it is sent."""
+        if self._live is not None:
+            return None
+        files = [part.upload.size + len(FormEncoder.PART_END) for part in self._parts if isinstance(part, FilePart)]
+        heads = sum(len(self._head(part)) for part in self._parts)
+        return heads + sum(files) + len(self._encoder.end())
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The form, piece by piece, its files read from the spool."""
+        for part in self._parts:
+            yield self._head(part)
+            if isinstance(part, FilePart):
+                async for chunk in part.upload.chunks():
+                    yield chunk
+                yield FormEncoder.PART_END
+        if self._live is not None:
+            async for name, upload in self._live.files():
+                yield self._head(FilePart(name, upload))
+                async for chunk in upload.chunks():
+                    yield chunk
+                yield FormEncoder.PART_END
+        yield self._encoder.end()
+
+    def _head(self, part: TextPart | FilePart) -> bytes:
+        """A whole field, or what stands before a file."""
+        if isinstance(part, TextPart):
+            return self._encoder.field(part.name, part.value)
+        return self._encoder.file_head(part.name, part.upload.filename, part.upload.media_type)

@@ -1,0 +1,173 @@
+"""Which upstream answers for which model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import groupby
+from math import log
+from typing import Final
+
+import msgspec
+
+from imagegate.contracts.changes import Change
+from imagegate.contracts.contract import Contract, Contracts
+from imagegate.errors import ModelNotFound
+from imagegate.protocol.messages import Exchange, ImageRequest, Target
+
+_RESOLVED_KEPT: Final = 1024
+"""Models; clients name what they like, so not all can be kept."""
+_LONGEST_KEPT: Final = 256
+"""Characters of one of them: a name that a client makes up may be as long as a body."""
+
+
+def find_contract(contracts: Contracts, model: str) -> Contract | None:
+    """The contract of `model`: under its exact name, else under the longest pattern (``gemini-*``) that matches."""
+    if exact := contracts.get(model):
+        return exact
+    patterns = [name for name in contracts if "*" in name and fnmatchcase(model, name)]
+    return contracts[max(patterns, key=len)] if patterns else None
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A candidate of a route that shares requests with its neighbours."""
+
+    to: str
+    """``upstream/model``."""
+    weight: float = 1.0
+    """Its share of the requests, by those of its neighbours; more than 0."""
+
+
+class Catalog:
+    """Routes and contracts of all upstreams, in the order of the configuration.
+
+    Args:
+        upstreams: name -> contracts.
+        routes: public model -> ``upstream/model``, in order of preference. `Choice`s that stand beside each other are
+            one place in that order: each comes first in its share of the requests, and the others follow it.
+    """
+
+    def __init__(self, upstreams: Mapping[str, Contracts], routes: Mapping[str, Sequence[str | Choice]]) -> None:
+        self._upstreams = upstreams
+        self._routes: dict[str, tuple[Target, ...]] = {}
+        self._groups: dict[str, tuple[tuple[tuple[Target, float], ...], ...]] = {}
+        for model, entries in routes.items():
+            groups = [
+                [(self._target(*address_of(entry).split("/", 1)), _weight(entry)) for entry in group]
+                for group in _groups(entries)
+            ]
+            self._groups[model] = tuple(tuple(group) for group in groups)
+            self._routes[model] = tuple(target for group in groups for target, _ in group)
+        self._by_contract = lru_cache(_RESOLVED_KEPT)(self._resolve)
+
+    def resolve(self, model: str) -> Sequence[Target]:
+        """The candidates for a model as a client names it, best first.
+
+        Raises:
+            ModelNotFound: with the nearest names that exist.
+        """
+        if route := self._routes.get(model):
+            return route  # choices as they are written
+        return self._by_contract(model) if len(model) <= _LONGEST_KEPT else self._resolve(model)
+
+    def _resolve(self, model: str) -> Sequence[Target]:
+        """Raises `ModelNotFound`."""
+        upstream, slash, rest = model.partition("/")
+        if slash and rest and upstream in self._upstreams:
+            return (self._target(upstream, rest),)
+        for name, contracts in self._upstreams.items():
+            if "*" not in model and find_contract(contracts, model):
+                return (self._target(name, model),)
+        raise ModelNotFound(self._not_found(model), param="model")
+
+    def draw(self, model: str, random: Callable[[], float]) -> Sequence[Target]:
+        """The candidates for one request, in the order in which it asks them. Raises `ModelNotFound`.
+
+        Args:
+            random: gives a number from 0 up to 1.
+        """
+        groups = self._groups.get(model)
+        if groups is None:
+            return self.resolve(model)
+        return tuple(target for group in groups for target in weighted_order(group, random))
+
+    def may_stream(self, request: ImageRequest) -> bool:
+        """Whether files may go upstream while they come in: one candidate, which takes them as they are."""
+        try:
+            candidates = self.resolve(request.model)
+        except ModelNotFound:
+            return False
+        contract = candidates[0].contract
+        own = contract.of(request.operation) if contract else None
+        rule = own.references if own else None
+        if len(candidates) > 1 or contract is None or own is None or rule is None:
+            return False
+        bridged = own.endpoint is not None or (request.operation == "variations" and contract.variations is None)
+        simple = "files" in rule.forms and not rule.same_size and rule.mask_polarity == "alpha"
+        return simple and not bridged and request.n <= own.max_images
+
+    def models(self) -> Iterator[tuple[str, Sequence[Target]]]:
+        """Every model that has a name of its own, and who answers for it: routes first, then by upstream."""
+        seen: set[str] = set()
+        for model, targets in self._routes.items():
+            seen.add(model)
+            yield model, targets
+        for contracts in self._upstreams.values():
+            for model in contracts:
+                if model not in seen and "*" not in model:
+                    seen.add(model)
+                    yield model, self.resolve(model)
+
+    def _target(self, upstream: str, model: str) -> Target:
+        return Target(upstream=upstream, model=model, contract=find_contract(self._upstreams[upstream], model))
+
+    def _not_found(self, model: str) -> str:
+        shown = model if len(model) <= 64 else model[:61] + "..."
+        names = [name for name, _ in self.models()]
+        near = get_close_matches(model[:128], names, n=3, cutoff=0.5)
+        near += [name for name in names if name.endswith(f"/{model}") and name not in near]
+        hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+        return f"The model '{shown}' does not exist.{hint} GET /v1/models lists what does."
+
+
+def addressed(exchange: Exchange, target: Target) -> Exchange:
+    """The exchange for a candidate, with the model as the upstream calls it."""
+    request = exchange.request
+    if request.model != target.model:
+        request = request.with_fields({**request.fields, "model": target.model})
+    return exchange.replace(request=request, target=target)
+
+
+def model_change(public: str, target: Target) -> tuple[Change, ...]:
+    """Another model than the one asked for is disclosed; the upstream's name in front of it is only an address."""
+    if public in (target.model, f"{target.upstream}/{target.model}"):
+        return ()
+    return (Change("model", "mapped", public, target.model),)
+
+
+def address_of(entry: str | Choice) -> str:
+    """``upstream/model`` of a route's entry."""
+    return entry if isinstance(entry, str) else entry.to
+
+
+def weighted_order(choices: Sequence[tuple[Target, float]], random: Callable[[], float]) -> Sequence[Target]:
+    """All of them; the first with the likelihood of its share, the second by the shares of those left, and so on.
+
+    Exponential times with the weights as rates (Efraimidis and Spirakis, 2006, in logarithms).
+    """
+    if len(choices) == 1:
+        return (choices[0][0],)
+    times = [(-log(1.0 - random()) / weight, place) for place, (_, weight) in enumerate(choices)]
+    return tuple(choices[place][0] for _, place in sorted(times))
+
+
+def _groups(entries: Sequence[str | Choice]) -> Iterator[list[str | Choice]]:
+    """Choices beside each other belong together; addresses stand alone."""
+    for _, group in groupby(enumerate(entries), lambda entry: -1 if isinstance(entry[1], Choice) else entry[0]):
+        yield [entry for _, entry in group]
+
+
+def _weight(entry: str | Choice) -> float:
+    return entry.weight if isinstance(entry, Choice) else 1.0

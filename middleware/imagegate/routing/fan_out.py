@@ -1,0 +1,70 @@
+"""One request as several: how `n` is divided, and how the replies become one again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from imagegate.contracts.changes import Change
+from imagegate.errors import UpstreamError, UpstreamUncertain
+from imagegate.protocol.messages import Exchange, ImageReply
+from imagegate.protocol.usage import sum_usage
+
+
+def shares(n: int, most: int) -> tuple[int, ...]:
+    """`n` in as few parts as possible, none above `most`: 5 by 2 is 2, 2, 1."""
+    whole, rest = divmod(n, most)
+    return (most,) * whole + ((rest,) if rest else ())
+
+
+def with_n(exchange: Exchange, n: int) -> Exchange:
+    """The exchange for one part; 1 is said by leaving it out, which every model understands."""
+    fields = {name: value for name, value in exchange.request.fields.items() if name != "n"}
+    return exchange.replace(request=exchange.request.with_fields(fields if n == 1 else {**fields, "n": n}))
+
+
+def without_stream(exchange: Exchange) -> tuple[Exchange, tuple[Change, ...]]:
+    """The same asking for whole replies: parts are put together first, and what the client gets is made of that."""
+    if exchange.request.fields.get("stream") is not True:
+        return exchange, ()
+    dropped = [name for name in ("stream", "partial_images") if name in exchange.request.fields]
+    changes = tuple(Change(name, "dropped") for name in dropped)
+    return exchange.replace(request=exchange.request.without(*dropped)), changes
+
+
+def merge(replies: Sequence[ImageReply]) -> ImageReply:
+    """One reply with all images in order; usage is added up, other members are those of the first."""
+    first = replies[0]
+    fields = dict(first.fields)
+    usages = [usage for reply in replies if isinstance(usage := reply.fields.get("usage"), Mapping)]
+    if usages:
+        fields["usage"] = sum_usage(usages)
+    images = tuple(image for reply in replies for image in reply.images)
+    return ImageReply(images=images, created=first.created, fields=fields)
+
+
+def gravest(failures: Sequence[Exception]) -> Exception:
+    """Of several parts' errors the one that forbids most: an unknown one, an uncertain one, one for the client."""
+
+    def gravity(error: Exception) -> int:
+        if not isinstance(error, UpstreamError):
+            return 0
+        return 1 if error.outcome == "uncertain" else 2 + error.may_go_elsewhere
+
+    return min(failures, key=gravity)
+
+
+def incomplete(error: UpstreamError, made: Sequence[ImageReply], n: int) -> UpstreamError:
+    """The error of one part as that of the whole. What the other parts made was paid for, so it is not tried again."""
+    images = tuple(image for reply in made for image in reply.images) + tuple(error.made)
+    if not images:
+        return error
+    whole = UpstreamUncertain(
+        f"{len(images)} of {n} images were made, then: {error.message}",
+        status=error.status,
+        type=error.type,
+        code=error.code,
+        param=error.param,
+    )
+    whole.details = error.details
+    whole.made = images
+    return whole

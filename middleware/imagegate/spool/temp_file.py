@@ -1,0 +1,150 @@
+"""A temporary file that is written in order by one thread at a time, and read by several."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import IO, Final
+
+from imagegate.spool.write_all import write_all
+
+CHUNK: Final = 256 * 1024
+"""Bytes: no piece of a file that is handed out is larger."""
+_IDLE: Final = 1.0
+"""Seconds after which files that nobody needs are closed."""
+
+
+class FileClosed(Exception):
+    """Somebody was still about to use it."""
+
+
+class KeptFiles:
+    """Files to be written over: giving pages to a new file and taking them back costs four times the writing.
+
+    They are closed when none was given back for a second. A file stays as large as the largest upload that it has held,
+    which nobody's budget knows of; so it counts here, also while it is written over.
+
+    Args:
+        most: bytes of them; a file with more than a quarter of that is not kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._files: list[tuple[IO[bytes], int]] = []
+        self._size = 0
+        self._lock = threading.Lock()
+        self._timer: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
+        self._used = 0.0
+        self._finalizer = weakref.finalize(self, _close_all, self._files)
+
+    def take(self) -> tuple[IO[bytes], int] | None:
+        """A file, which holds what others have written, and how many bytes that is. `keep` must follow."""
+        with self._lock:
+            if not self._files:
+                return None
+            file, size = self._files.pop()
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        return file, size
+
+    def keep(self, file: IO[bytes], size: int, *, before: int = 0) -> bool:
+        """Keeps a file of `size` bytes; False: it is to be closed.
+
+        Args:
+            before: its size when it was taken.
+        """
+        size = max(size, before)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None  # nobody would close it
+        with self._lock:
+            self._size -= before
+            if loop is None or size > self._most // 4 or self._size + size > self._most:
+                return False
+            self._files.append((file, size))
+            self._size += size
+        self._used = time.monotonic()
+        if self._timer is None or self._timer[0] is not loop:
+            self._timer = (loop, loop.call_later(_IDLE, self._close_idle))
+        return True
+
+    def _close_idle(self) -> None:
+        if self._timer is None:
+            return
+        loop = self._timer[0]
+        if (left := self._used + _IDLE - time.monotonic()) > 0:
+            self._timer = (loop, loop.call_later(left, self._close_idle))
+            return
+        self._timer = None
+        with self._lock:
+            self._size -= sum(size for _, size in self._files)
+            _close_all(self._files)
+
+
+def _close_all(files: list[tuple[IO[bytes], int]]) -> None:
+    while files:
+        files.pop()[0].close()
+
+
+class SpoolFile:
+    """Has no name, so that nothing stays behind; a closed one is never written or read as another.
+
+    All methods but `close` are for threads: they wait for the disk.
+    """
+
+    def __init__(self, kept: KeptFiles) -> None:
+        self._kept = kept
+        self._size = 0
+        self._size_before = 0
+        """Of what others had written into the file."""
+        self._file: IO[bytes] | None = None
+        self._lock = threading.Lock()
+        self._users = 0
+        self._is_closed = False
+
+    def append(self, pieces: Sequence[bytes]) -> None:
+        """Writes; one thread at a time. Raises `FileClosed` and `OSError`."""
+        with self._used():
+            if self._file is None:
+                self._file, self._size_before = self._kept.take() or (tempfile.TemporaryFile(buffering=0), 0)  # noqa: SIM115 - by close()
+            self._size += sum(map(len, pieces))
+            write_all(self._file.fileno(), pieces)
+
+    def read(self, place: int, length: int) -> list[bytes]:
+        """What was written there, in pieces. Raises `FileClosed` and `OSError`."""
+        with self._used():
+            if self._file is None:
+                raise FileClosed
+            file, end = self._file.fileno(), place + length
+            return [os.pread(file, min(CHUNK, end - at), at) for at in range(place, end, CHUNK)]
+
+    @contextmanager
+    def _used(self) -> Generator[None]:
+        with self._lock:  # descriptors are used again as soon as they are closed
+            if self._is_closed:
+                raise FileClosed
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._end_if_unused()
+
+    def close(self) -> None:
+        """Gives the disk back, as soon as the thread that is at work has ended."""
+        with self._lock:
+            self._is_closed = True
+            self._end_if_unused()
+
+    def _end_if_unused(self) -> None:
+        if self._is_closed and not self._users and self._file is not None:
+            if not self._kept.keep(self._file, self._size, before=self._size_before):
+                self._file.close()
+            self._file = None

@@ -1,0 +1,326 @@
+"""Uploaded files: a little in memory, the rest on disk, all within a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator
+from itertools import islice
+from typing import Final
+
+from imagegate.errors import Overloaded
+from imagegate.protocol.image_format import Facts, inspect
+from imagegate.spool.temp_file import CHUNK, FileClosed, KeptFiles, SpoolFile
+
+_HEAD: Final = 64 * 1024
+"""Bytes of a file that are looked at for its format and size."""
+_BATCH: Final = 512 * 1024
+"""Bytes that go to disk at a time: two of them wait in memory at most, and a thread is not asked for less."""
+_WINDOW: Final = 512 * 1024
+"""Bytes that stay in memory although they are on disk, for a reader who keeps pace with the writer."""
+_SMALL_BATCH: Final = 64 * 1024
+"""Bytes that go to disk at a time where many uploads come in, or are stopped half way, and none has a window then."""
+_PIECES: Final = 2048
+"""Pieces at which a batch or a window is full, however short they are: each takes memory beside its bytes."""
+_COMING_IN: Final = 16 * 1024 * 1024
+"""Bytes of uploads on their way to disk that are in memory, all together, before they are many."""
+
+
+class Budget:
+    """Bytes that all requests of a gateway may hold at a time, in memory and on disk together.
+
+    Args:
+        total: bytes; beyond them requests are refused until others have ended.
+        memory: bytes of them that may stay in memory; the rest goes to disk.
+        kept: bytes of files on disk that are kept for a moment, to be written over.
+    """
+
+    def __init__(self, *, total: int, memory: int, kept: int = 0) -> None:
+        self.kept = KeptFiles(kept)
+        self._total = total
+        self._memory = memory
+        self.coming_in = 0
+        """Bytes in memory of files that are not whole yet, or not on disk."""
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether uploads that come in hold as much memory as they may, so that each has to hold less."""
+        return self.coming_in > _COMING_IN
+
+    def take(self, size: int) -> None:
+        """Raises `Overloaded`."""
+        if size > self._total:
+            raise Overloaded(
+                "The gateway holds as many uploads as it may. Try again in a moment.",
+                headers=[(b"retry-after", b"5")],
+            )
+        self._total -= size
+
+    def take_memory(self, size: int) -> bool:
+        """Whether `size` bytes may stay in memory."""
+        if size > self._memory:
+            return False
+        self._memory -= size
+        return True
+
+    def may_hold(self, size: int) -> bool:
+        """Whether a file that is coming in, of `size` bytes so far, may wait in memory for its end."""
+        return size <= self._memory and not self.is_crowded
+
+    def give_back(self, *, total: int, memory: int) -> None:
+        self._total += total
+        self._memory += memory
+
+
+def default_budget() -> Budget:
+    """For a layer that stands alone."""
+    return Budget(total=1024**3, memory=16 * 1024**2)
+
+
+class UploadClosed(Exception):
+    """The file was given back while somebody read it; what was read so far is not the whole."""
+
+
+class Upload:
+    """One file, written once, and read as often as it is sent, by several readers at a time, also while it grows.
+
+    Args:
+        part: name of the form's part, or of the member that held it.
+        filename: as the client named it.
+        declared_type: media type that the client declared; empty: none.
+        held: bytes that wait in memory for the end, while the budget has room, before any goes to disk: for a file that
+            nobody reads before it is whole.
+    """
+
+    def __init__(self, part: str, filename: str, declared_type: str, *, budget: Budget, held: int = 0) -> None:
+        self.part = part
+        self.filename = filename
+        self.declared_type = declared_type
+        self.size = 0
+        """Bytes so far."""
+        self.is_complete = False
+        self.links: dict[str, str] = {}
+        """Where the file has been published already: upstream -> link."""
+        self.publishing = asyncio.Lock()
+        self._budget = budget
+        self._held = held
+        self._taken = 0
+        self._in_memory = 0
+        self._coming_in = 0
+        self._window: deque[bytes] = deque()  # the last pieces
+        self._first = 0  # number of the first of them
+        self._start = 0  # bytes before it
+        self._handed = 0  # bytes that were given to the disk
+        self._handed_pieces = 0  # that hold them
+        self._on_disk = 0
+        self._file: SpoolFile | None = None
+        self._saving: asyncio.Future[None] | None = None
+        self._failure: BaseException | None = None
+        self._readers: list[_Reader] = []
+        self._head = b""
+        self._facts: Facts | None = None
+        self._is_closed = False
+        self._retained = 0
+        self._grown = asyncio.Event()
+
+    @property
+    def facts(self) -> Facts | None:
+        """Format, pixels and transparency, read from the file itself; None: no picture that we know."""
+        return self._facts
+
+    @property
+    def media_type(self) -> str:
+        """What the file is; only where that cannot be told, what the client says it is."""
+        return self._facts.kind.media_type if self._facts else self.declared_type or "application/octet-stream"
+
+    async def write(self, data: bytes) -> None:
+        """Appends. Raises `Overloaded` where the budget is used up, and `OSError` where the disk fails."""
+        self._budget.take(len(data))
+        self._taken += len(data)
+        for start in range(0, len(data), CHUNK):
+            if self._is_closed:
+                return  # while the disk was waited for
+            piece = data[start : start + CHUNK]  # the same object, where it is all
+            self.size += len(piece)
+            if len(self._head) < _HEAD:
+                self._head += piece[: _HEAD - len(self._head)]
+            self._window.append(piece)
+            self._note_coming_in(len(piece))
+            self._grow()
+            unsaved = self._first + len(self._window) - self._handed_pieces
+            if self.size - self._handed >= self._batch or unsaved >= _PIECES:
+                await self._saved()  # no more than two batches wait in memory
+                self._save()
+
+    @property
+    def _batch(self) -> int:
+        """Bytes in memory at which they go to disk."""
+        if self._budget.is_crowded:
+            return _SMALL_BATCH
+        # Not one byte is on disk yet, and perhaps none has to be.
+        may_wait = self._file is None and self._held > _BATCH and self._budget.may_hold(self.size)
+        return self._held + 1 if may_wait else _BATCH
+
+    def _note_coming_in(self, size: int) -> None:
+        self._coming_in += size
+        self._budget.coming_in += size
+
+    def _save(self) -> None:
+        """Begins to write what is not on disk; it leaves memory only when it is there, so that readers find it."""
+        if self._is_closed:
+            return
+        file = self._file
+        if file is None:
+            file = self._file = SpoolFile(self._budget.kept)
+        pieces = list(islice(self._window, self._handed_pieces - self._first, None))
+        self._handed, self._handed_pieces = self.size, self._first + len(self._window)
+        self._saving = asyncio.get_running_loop().run_in_executor(None, file.append, pieces)
+        self._saving.add_done_callback(self._note_saved)
+
+    def _note_saved(self, saving: asyncio.Future[None]) -> None:
+        self._saving = None
+        self._failure = asyncio.CancelledError() if saving.cancelled() else saving.exception()
+        if self._failure is None and not self._is_closed:
+            self._on_disk = self._handed
+            self._trim()
+
+    async def _saved(self) -> None:
+        """Returns when the disk has what it was given."""
+        while self._saving is not None:
+            await asyncio.wait([self._saving])  # not the future itself: what has begun is not to be cancelled
+        if self._failure is not None:
+            raise self._failure
+
+    def _trim(self) -> None:
+        """Drops what is on disk, but for what readers are about to read."""
+        wanted = min((reader.place for reader in self._readers), default=self.size)
+        window = 0 if self._budget.is_crowded else _WINDOW
+        before = self._start
+        while self._window:
+            end = self._start + len(self._window[0])
+            is_near = self.size - self._start <= window and len(self._window) <= _PIECES
+            if end > self._on_disk or (end > wanted and is_near):
+                break
+            self._window.popleft()
+            self._first += 1
+            self._start = end
+        self._note_coming_in(before - self._start)
+
+    def _grow(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    async def complete(self) -> None:
+        """To be called after the last `write`. Raises `OSError` where the disk fails."""
+        self._facts = inspect(self._head)
+        if self._file is None and self._budget.take_memory(self.size):
+            self._in_memory = self.size
+            self._note_coming_in(-self._coming_in)
+        else:
+            await self._saved()
+            if self._handed < self.size:
+                self._save()
+                await self._saved()
+        self.is_complete = True
+        self._grow()
+
+    async def head_known(self) -> None:
+        """Returns when `facts` can be told."""
+        while not self.is_complete and not self._is_closed and len(self._head) < _HEAD:
+            await self._grown.wait()
+        if self._facts is None:
+            self._facts = inspect(self._head)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The bytes, in pieces of at most 256 KiB; waits for those that are still to come. Raises `UploadClosed`."""
+        reader = _Reader()
+        self._readers.append(reader)
+        try:
+            while True:
+                grown = self._grown
+                if self._is_closed:
+                    raise UploadClosed
+                if reader.place < self._start:
+                    for piece in await self._from_disk(reader.place):
+                        reader.place += len(piece)
+                        yield piece
+                    continue
+                piece = self._from_window(reader)
+                if piece:
+                    yield piece
+                    if self._on_disk > self._start:
+                        self._trim()
+                elif self.is_complete:
+                    return
+                else:
+                    await grown.wait()
+        finally:
+            self._readers.remove(reader)
+
+    async def _from_disk(self, place: int) -> list[bytes]:
+        if self._file is None:
+            raise UploadClosed
+        length = min(_BATCH, self._start - place)
+        try:
+            return await asyncio.to_thread(self._file.read, place, length)
+        except FileClosed:
+            raise UploadClosed from None
+
+    def _from_window(self, reader: _Reader) -> bytes:
+        """The next piece, small ones put together; empty: there is none yet."""
+        if reader.place == self._start:
+            reader.number = self._first
+        pieces: list[bytes] = []
+        size = 0
+        for piece in islice(self._window, reader.number - self._first, None):
+            size += len(piece)
+            if size > CHUNK:
+                break
+            pieces.append(piece)
+        reader.number += len(pieces)
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        reader.place += len(data)
+        return data
+
+    async def read(self) -> bytes:
+        """All bytes at once."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def sha256(self) -> str:
+        """Of the bytes, in hexadecimal."""
+        digest = hashlib.sha256()
+        async for chunk in self.chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def retain(self) -> None:
+        """Keeps the file for somebody else, who must `close` it too: the room is given back by the last one."""
+        self._retained += 1
+
+    def close(self) -> None:
+        """Gives the room back, unless somebody else has kept the file."""
+        if self._retained:
+            self._retained -= 1
+            return
+        self._is_closed = True
+        self._grow()
+        self._budget.give_back(total=self._taken, memory=self._in_memory)
+        self._note_coming_in(-self._coming_in)
+        self.size = self._taken = self._in_memory = 0
+        self._window.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class _Reader:
+    """How far somebody has read."""
+
+    __slots__ = ("number", "place")
+
+    def __init__(self) -> None:
+        self.place = 0
+        """Bytes."""
+        self.number = 0
+        """Of the next piece, where it is in memory."""

@@ -1,0 +1,176 @@
+"""What is no picture and must outlive a request: recorded replies, and requests of tasks with their files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final, Protocol
+
+from imagegate.http import HTTPClient, Interrupted, NotSent, close, iter_body
+from imagegate.protocol.image_format import ImageFormat
+from imagegate.stores import Store, put_stream
+
+_KEY: Final = re.compile(r"[A-Za-z0-9_-]{32}", re.ASCII)
+_KIND: Final = ImageFormat("application/octet-stream", "blob")
+_READ: Final = 256 * 1024
+_SECONDS_BETWEEN_SWEEPS: Final = 60.0
+
+
+class Blobs(Protocol):
+    """Keeps bytes under names of its own; nobody is ever served them."""
+
+    is_shared: bool
+    """Whether other processes can read them."""
+
+    async def put(self, chunks: AsyncIterator[bytes]) -> str:
+        """Keeps them, whole or not at all, and returns their key. Raises `OSError`."""
+        ...
+
+    def read(self, key: str) -> AsyncIterator[bytes]:
+        """The bytes in pieces; `FileNotFoundError` where they are gone. Raises `OSError`."""
+        ...
+
+    async def remove(self, key: str) -> None:
+        """Never fails: what cannot be removed now is removed when it is old."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class FileBlobs:
+    """Files in a directory, made when it is first needed; those older than `ttl` seconds are removed now and then.
+
+    Args:
+        directory: shared by all processes that are given the same; None: one of this process's own, gone at its end.
+    """
+
+    def __init__(self, directory: Path | None, *, ttl: float) -> None:
+        self.is_shared = directory is not None
+        self._directory = directory
+        self._ttl = ttl
+        self._swept = time.monotonic()
+
+    async def put(self, chunks: AsyncIterator[bytes]) -> str:
+        key = secrets.token_urlsafe(24)
+        partial = await asyncio.to_thread(self._begin, key)
+        try:
+            async for chunk in chunks:
+                await asyncio.to_thread(_append, partial, chunk)
+            await asyncio.to_thread(partial.replace, partial.with_suffix(""))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+        return key
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        if not _KEY.fullmatch(key):
+            raise FileNotFoundError
+        file = await asyncio.to_thread(open, self._home() / key, "rb")
+        try:
+            while chunk := await asyncio.to_thread(file.read, _READ):
+                yield chunk
+        finally:
+            file.close()
+
+    async def remove(self, key: str) -> None:
+        if _KEY.fullmatch(key):
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread((self._home() / key).unlink)
+
+    def _home(self) -> Path:
+        if self._directory is None:
+            self._directory = Path(tempfile.mkdtemp(prefix="imagegate-"))
+            weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+        return self._directory
+
+    def _begin(self, key: str) -> Path:
+        home = self._home()
+        home.mkdir(parents=True, exist_ok=True)
+        self._sweep(home)
+        partial = home / f"{key}.partial"
+        partial.touch(mode=0o600)
+        return partial
+
+    def _sweep(self, home: Path) -> None:
+        now = time.monotonic()
+        if now - self._swept < _SECONDS_BETWEEN_SWEEPS:
+            return
+        self._swept = now
+        oldest = time.time() - self._ttl
+        with contextlib.suppress(OSError), os.scandir(home) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):  # another process may have been faster
+                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(entry.path)
+
+    async def aclose(self) -> None:
+        if not self.is_shared and self._directory is not None:
+            directory, self._directory = self._directory, None
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+def _append(path: Path, chunk: bytes) -> None:
+    with path.open("r+b") as file:  # one that was removed meanwhile is not made anew
+        file.seek(0, os.SEEK_END)
+        file.write(chunk)
+
+
+class StoreBlobs:
+    """Objects in a cloud store, between its pictures, which its own rules remove.
+
+    Args:
+        store: gives links that can be read.
+        client: reads them.
+    """
+
+    is_shared = True
+
+    def __init__(self, store: Store, client: HTTPClient) -> None:
+        self._store = store
+        self._client = client
+
+    async def put(self, chunks: AsyncIterator[bytes]) -> str:
+        return await put_stream(self._store, chunks, _KIND)
+
+    async def read(self, key: str) -> AsyncIterator[bytes]:
+        link = await self._store.link(key, "")
+        try:
+            response = await self._client.send("GET", link)
+        except (NotSent, Interrupted) as error:
+            raise OSError("the store cannot be reached") from error
+        try:
+            if response.status_code != 200:
+                raise FileNotFoundError
+            async for piece in iter_body(response):
+                yield piece
+        except Interrupted as error:
+            raise OSError("the store broke off") from error
+        finally:
+            await close(response)
+
+    async def remove(self, key: str) -> None:
+        """What is old is removed by the store's own rules."""
+
+    async def aclose(self) -> None:
+        """The store is the gateway's to close."""
+
+
+async def whole(pieces: AsyncIterator[bytes]) -> bytes:
+    """All pieces as one."""
+    return b"".join([piece async for piece in pieces])
+
+
+async def pieces_of(content: bytes) -> AsyncIterator[bytes]:
+    """Bytes in pieces of at most 256 KiB."""
+    for start in range(0, len(content), _READ):
+        yield content[start : start + _READ]

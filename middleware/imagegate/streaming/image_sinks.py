@@ -1,0 +1,250 @@
+"""Pictures on their way in: decoded while the reply that carries them arrives, and put where they are wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from imagegate.errors import Overloaded, StorageError
+from imagegate.protocol.image_format import inspect
+from imagegate.protocol.messages import Picture, ReplyImage, StoredPicture
+from imagegate.protocol.parsers.base64_json import Base64Scanner, Event, PictureData, PictureStart, ScanError
+from imagegate.protocol.provider_errors import uncertain
+from imagegate.spool.upload import Budget, Upload
+from imagegate.stores import PictureWriter, Store, StoreFull
+
+HEAD: Final = 64 * 1024
+"""Bytes of a picture that tell its format and size."""
+_AT_ONCE: Final = 3
+"""Pictures of one reply that are being completed while the next one comes in."""
+
+
+class Receiver(Protocol):
+    """Takes one picture."""
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def finish(self) -> Picture: ...
+
+    async def abort(self) -> None:
+        """Leaves nothing behind. Never raises."""
+        ...
+
+
+class PictureSink:
+    """Where the pictures of one exchange go. `close` must follow."""
+
+    def __init__(self) -> None:
+        self._receivers: list[Receiver] = []
+
+    def receiver(self) -> Receiver:
+        """For the next picture."""
+        receiver = self._new()
+        self._receivers.append(receiver)
+        return receiver
+
+    def _new(self) -> Receiver:
+        raise NotImplementedError
+
+    async def release(self, pictures: Collection[Picture]) -> None:
+        """Gives back the room of pictures that have been sent."""
+        spooled = [one for one in self._receivers if isinstance(one, _Spooling) and one.upload in pictures]
+        for receiver in spooled:
+            await receiver.abort()
+            self._receivers.remove(receiver)
+
+    async def close(self, kept: Collection[Picture] = ()) -> None:
+        """Gives back what nobody is to find: all pictures but those in `kept`."""
+        left = [one for one in self._receivers if not (isinstance(one, _Storing) and one.stored in kept)]
+        if left:  # also where a client that has hung up stops us here
+            await asyncio.shield(asyncio.gather(*(receiver.abort() for receiver in left)))
+
+
+class StoreSink(PictureSink):
+    """Into the store."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def _new(self) -> Receiver:
+        return _Storing(self._store)
+
+
+class SpoolSink(PictureSink):
+    """Into the spool, for as long as the exchange lasts."""
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__()
+        self._budget = budget
+
+    def _new(self) -> Receiver:
+        return _Spooling(self._budget)
+
+
+class _Storing:
+    """Waits for a picture's head, which tells what it is, before the store is asked for room."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._head = bytearray()
+        self._writer: PictureWriter | None = None
+        self.stored: StoredPicture | None = None
+
+    async def write(self, data: bytes) -> None:
+        if self._writer is not None:
+            await self._write(self._writer, data)
+            return
+        self._head += data
+        if len(self._head) >= HEAD:
+            await self._open()
+
+    async def _open(self) -> PictureWriter:
+        head = bytes(self._head)
+        self._facts = inspect(head)
+        if self._facts is None:
+            raise uncertain("The provider's reply carries something that is no image.")
+        self._head.clear()
+        try:
+            self._writer = await self._store.writer(self._facts.kind)
+        except OSError as error:
+            raise storage_error(error) from error
+        await self._write(self._writer, head)
+        return self._writer
+
+    async def _write(self, writer: PictureWriter, data: bytes) -> None:
+        try:
+            await writer.write(data)
+        except OSError as error:
+            raise storage_error(error) from error
+
+    async def finish(self) -> Picture:
+        writer = self._writer or await self._open()
+        try:
+            key = await writer.commit()
+        except OSError as error:
+            raise storage_error(error) from error
+        assert self._facts is not None  # noqa: S101 - set where the writer is
+        self.stored = StoredPicture(key=key, facts=self._facts)
+        return self.stored
+
+    async def abort(self) -> None:
+        if self._writer is not None:
+            await self._writer.abort()
+
+
+class _Spooling:
+    def __init__(self, budget: Budget) -> None:
+        self.upload = Upload("", "", "", budget=budget)
+
+    async def write(self, data: bytes) -> None:
+        try:
+            await self.upload.write(data)
+        except Overloaded as error:
+            raise no_room() from error
+        except OSError as error:
+            raise storage_error(error) from error
+
+    async def finish(self) -> Picture:
+        try:
+            await self.upload.complete()
+        except OSError as error:
+            raise storage_error(error) from error
+        return self.upload
+
+    async def abort(self) -> None:
+        self.upload.close()
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A document that has come in: its rest, in which tokens stand for `pictures`."""
+
+    rest: bytes
+    pictures: Mapping[str, Picture]
+
+
+class Reception:
+    """One document whose pictures go into a sink while it comes in, several at a time.
+
+    Every method raises `UpstreamUncertain` where the document cannot be used, and `StorageError`.
+    """
+
+    def __init__(self, sink: PictureSink, scanner: Base64Scanner) -> None:
+        self._sink = sink
+        self._scanner = scanner
+        self._token = ""
+        self._receiver: Receiver | None = None
+        self._finishing: dict[str, asyncio.Task[Picture]] = {}
+
+    async def feed(self, data: bytes) -> None:
+        try:
+            events = self._scanner.feed(data)
+        except ScanError as error:
+            raise broken(error) from error
+        await self._take(events)
+
+    async def _take(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, PictureStart):
+                await self._wait_for_room()
+                self._token, self._receiver = event.token, self._sink.receiver()
+            elif self._receiver is None:
+                raise AssertionError("the scanner tells where a picture begins")
+            elif isinstance(event, PictureData):
+                await self._receiver.write(event.data)
+            else:
+                self._finishing[self._token] = asyncio.create_task(self._receiver.finish())
+
+    async def _wait_for_room(self) -> None:
+        running = [task for task in self._finishing.values() if not task.done()]
+        if len(running) >= _AT_ONCE:
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in self._finishing.values():
+            if task.done():
+                task.result()  # what failed need not be followed by more
+
+    async def finish(self) -> Received:
+        """The document is complete, and so are its pictures."""
+        try:
+            rest = self._scanner.finish()
+        except ScanError as error:
+            raise broken(error) from error
+        pictures = await asyncio.gather(*self._finishing.values())
+        return Received(rest, dict(zip(self._finishing, pictures, strict=True)))
+
+    async def made(self) -> tuple[ReplyImage, ...]:
+        """The pictures that came in whole, where the document did not."""
+        pictures = await asyncio.gather(*self._finishing.values(), return_exceptions=True)
+        return tuple(ReplyImage(picture=picture) for picture in pictures if not isinstance(picture, BaseException))
+
+    async def abort(self) -> None:
+        """Stops what is still at work; the sink's `close` gives back what it left."""
+        running = [task for task in self._finishing.values() if not task.done()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+
+def broken(error: ScanError) -> Exception:
+    return uncertain(f"The provider's reply cannot be used. {error}")
+
+
+_NOT_STORED: Final = "The image was made, but could not be stored."
+
+
+def storage_error(error: OSError, message: str = _NOT_STORED) -> StorageError:
+    """What a client is told: never the store's own words, which are for the log."""
+    structlog.get_logger("imagegate").warning("store failed", reason=str(error))
+    if isinstance(error, StoreFull) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return no_room(message)
+    return StorageError(message)
+
+
+def no_room(message: str = _NOT_STORED) -> StorageError:
+    return StorageError(f"{message} The store is full.", status=507, code="storage_full")

@@ -1,0 +1,300 @@
+"""A provider's reply while it comes in: held whole where it is small, its pictures taken out where it is large."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.types import Send
+
+from imagegate.errors import UpstreamError, UpstreamUncertain
+from imagegate.http import Body, BodyTooLarge, Interrupted, Response, iter_body
+from imagegate.protocol.content_length import length_of_reply
+from imagegate.protocol.messages import EVENT, ImageReply, Picture, ReplyImage, StreamEvent
+from imagegate.protocol.parsers.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
+from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, SSEError, Token
+from imagegate.protocol.provider_errors import uncertain
+from imagegate.protocol.replies import UpstreamReply, event_error
+from imagegate.streaming.image_sinks import PictureSink, Reception
+
+HOLD: Final = 1024**2
+"""Bytes of a reply that are held and read whole; only larger ones are worth the trouble."""
+_RELAYED_PATH: Final = "data[].b64_json"
+_LINK: Final = re.compile(rb'"url"\s*:\s*"[^"]')
+"""In JSON that has it in no text: there its quotes are escaped."""
+_INDENTATION: Final = 64
+"""Bytes of white space that may stand before an event's JSON."""
+
+
+class Taker(msgspec.Struct, frozen=True, kw_only=True):
+    """What the layers above take of a reply before it is complete."""
+
+    send: Send
+    sink: PictureSink | None = None
+    relay: bool = False
+    events: bool = False
+    origin: str = ""
+
+    @classmethod
+    def of(cls, extension: Mapping[str, Any], send: Send, origin: str) -> Taker:
+        known = {name: extension[name] for name in ("sink", "relay", "events") if name in extension}
+        return cls(send=send, origin=origin, **known)
+
+
+async def take(
+    response: Response,
+    taker: Taker | None,
+    *,
+    limit: int,
+    members: Collection[str] = OPENAI_MEMBERS,
+) -> UpstreamReply | None:
+    """The reply, with tokens for pictures that went into the sink; None: all of it has been passed on.
+
+    Args:
+        limit: bytes of the reply.
+        members: where this provider's pictures are.
+
+    Raises:
+        BodyTooLarge, Interrupted: as `imagegate.http.iter_body`.
+        UpstreamError: the reply cannot be used.
+        StorageError: the sink did not take a picture.
+    """
+    content_type = response.headers.get("content-type", "").lower()
+    if response.status_code == 200 and taker is not None and taker.events and "text/event-stream" in content_type:
+        await _pass_events(response, taker, limit=limit, members=members)
+        return None
+    may_be_large = response.status_code == 200 and taker is not None and "json" in content_type
+    held: list[bytes] = []
+    size = 0
+    pieces = _bounded(response, limit)
+    async for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size > HOLD and may_be_large and taker is not None:
+            if taker.relay and is_plain(held):
+                await _relay(response, held, pieces, taker.send)
+                return None
+            if taker.sink is not None:
+                return await _received(response, held, pieces, taker.sink, members)
+            may_be_large = False
+    return _reply(response, b"".join(held))
+
+
+def _reply(response: Response, body: bytes, pictures: Mapping[str, Picture] | None = None) -> UpstreamReply:
+    return UpstreamReply(status=response.status_code, headers=response.headers, body=body, pictures=pictures or {})
+
+
+def _bounded(response: Response, limit: int) -> Body:
+    """Raises `BodyTooLarge`, at once where the header tells."""
+    length = length_of_reply(response.headers)
+    if length is not None and length > limit:
+        raise BodyTooLarge(limit)
+    body = iter_body(response)
+    return _Bounded(body, limit) if length is None else body
+
+
+class _Bounded:
+    """A body of so many bytes at most, beyond which reading it raises `BodyTooLarge`."""
+
+    def __init__(self, body: Body, limit: int) -> None:
+        self._body = body
+        self._limit = self._left = limit
+
+    def __aiter__(self) -> _Bounded:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self._body.__anext__()
+        self._left -= len(piece)
+        if self._left < 0:
+            raise BodyTooLarge(self._limit)
+        return piece
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+def is_plain(held: list[bytes]) -> bool:
+    """Whether a reply that begins so is in OpenAI's shape, and can be passed on as it is.
+
+    It is not where its base64 needs tidying, nor where it has links, which would have to be fetched.
+    """
+    scanner = Base64Scanner(decode=0)
+    try:
+        starts = [event for piece in held for event in scanner.feed(piece) if isinstance(event, PictureStart)]
+    except ScanError:
+        return False
+    is_openai = bool(starts) and all(start.path == _RELAYED_PATH for start in starts)
+    return is_openai and scanner.is_canonical and not _LINK.search(scanner.rest)
+
+
+async def _relay(response: Response, held: list[bytes], rest: AsyncIterator[bytes], send: Send) -> None:
+    headers = [(b"content-type", b"application/json")]
+    if (length := length_of_reply(response.headers)) is not None:
+        headers.append((b"content-length", str(length).encode()))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for piece in held:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    held.clear()
+    async for piece in rest:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _received(
+    response: Response, held: list[bytes], rest: AsyncIterator[bytes], sink: PictureSink, members: Collection[str]
+) -> UpstreamReply:
+    reception = Reception(sink, Base64Scanner(tuple(members)))
+    try:
+        while held:
+            await reception.feed(held.pop(0))
+        async for piece in rest:
+            await reception.feed(piece)
+        received = await reception.finish()
+    except (Interrupted, UpstreamError) as failure:
+        error = failure if isinstance(failure, UpstreamError) else unfinished(failure)
+        error.made = await reception.made()
+        raise error from failure
+    except BaseException:
+        await reception.abort()
+        raise
+    return _reply(response, received.rest, received.pictures)
+
+
+def unfinished(error: Interrupted) -> UpstreamError:
+    """The error of a reply that broke off."""
+    return uncertain(f"The provider did not finish its reply: {error}.", timed_out=error.timed_out)
+
+
+# Streamed replies
+
+
+class EventIntake:
+    """A streamed reply, cut into events whose pictures go into a sink while they come in.
+
+    `feed` and `finish` raise the error that an event carries, `UpstreamUncertain` where the stream cannot be used, and
+    `StorageError`.
+
+    Args:
+        emit: is awaited with each event, so that who does not read stops who sends.
+    """
+
+    def __init__(
+        self,
+        sink: PictureSink,
+        emit: Callable[[StreamEvent], Awaitable[None]],
+        *,
+        members: Collection[str] = OPENAI_MEMBERS,
+    ) -> None:
+        self._reader = EventReader()
+        self._sink = sink
+        self._emit = emit
+        self._members = tuple(members)
+        self._text = bytearray()
+        """Data that is no JSON object, or not known to be one."""
+        self._reception: Reception | None = None
+        self._has_ended = False
+        self.is_over = False
+        """Whether the provider has said that nothing more comes."""
+
+    async def feed(self, data: bytes) -> None:
+        await self._take(self._reader.feed(data))
+
+    async def finish(self) -> None:
+        """The stream has ended; an event that was still coming in counts where all of its data is there."""
+        self._has_ended = True
+        await self._take(self._reader.finish())
+
+    async def _take(self, tokens: Iterator[Token]) -> None:
+        try:
+            for token in tokens:
+                if self.is_over:
+                    return
+                if isinstance(token, EventText):
+                    await self._more(token.data)
+                else:
+                    await self._end(token)
+        except SSEError as error:
+            raise uncertain(f"The provider's reply cannot be used. {error}") from error
+
+    async def _more(self, data: bytes) -> None:
+        if self._reception is None:
+            self._text += data
+            if len(self._text) > MAX_REST:
+                raise uncertain("The provider's reply cannot be used. An event is too large.")
+            if not self._text[:_INDENTATION].lstrip().startswith(b"{"):
+                return
+            data = bytes(self._text)
+            self._text.clear()
+            self._reception = Reception(self._sink, Base64Scanner(self._members))
+        await self._reception.feed(data)
+
+    async def _end(self, end: EventEnd) -> None:
+        if self._reception is None:
+            event = StreamEvent(name=end.name, data=bytes(self._text), lines=end.lines)
+            self._text.clear()
+            self.is_over = event.is_end_mark
+            if self._has_ended and not self.is_over:
+                raise uncertain("The provider's stream broke off.")
+        else:
+            received = await self._reception.finish()
+            self._reception = None
+            event = StreamEvent(name=end.name, data=received.rest, pictures=received.pictures, lines=end.lines)
+        if error := event_error(event):
+            raise error
+        await self._emit(event)
+
+    async def abort(self) -> None:
+        if self._reception is not None:
+            await self._reception.abort()
+
+
+async def _pass_events(response: Response, taker: Taker, *, limit: int, members: Collection[str]) -> None:
+    """Event by event. An error in the first one is an error of the request; later ones may follow what was paid for."""
+    passed = 0
+
+    async def emit(event: StreamEvent) -> None:
+        nonlocal passed
+        passed += 1
+        await taker.send({"type": EVENT, "event": event, "origin": taker.origin})
+
+    if taker.sink is None:
+        raise AssertionError("who takes events has a sink")
+    intake = EventIntake(taker.sink, emit, members=members)
+    try:
+        async for piece in _bounded(response, limit):
+            await intake.feed(piece)
+            if intake.is_over:
+                break  # whatever becomes of the connection
+        await intake.finish()
+    except UpstreamError as error:
+        if passed and error.may_go_elsewhere:
+            raise _after_events(error) from error
+        raise
+    finally:
+        await intake.abort()
+    if not passed:
+        raise uncertain("The provider's stream carries no event.")
+
+
+def _after_events(error: UpstreamError) -> UpstreamError:
+    """What was streamed was paid for, so nobody else is asked."""
+    later = UpstreamUncertain(error.message, status=error.status, type=error.type, code=error.code, param=error.param)
+    later.details = error.details
+    return later
+
+
+def with_pictures(reply: ImageReply, pictures: Mapping[str, Picture]) -> ImageReply:
+    """The reply with pictures in the places of their tokens."""
+    return msgspec.structs.replace(reply, images=images_with_pictures(reply.images, pictures)) if pictures else reply
+
+
+def images_with_pictures(images: Collection[ReplyImage], pictures: Mapping[str, Picture]) -> tuple[ReplyImage, ...]:
+    return tuple(
+        image
+        if image.b64_json is None or image.b64_json not in pictures
+        else ReplyImage(picture=pictures[image.b64_json], fields=image.fields)
+        for image in images
+    )

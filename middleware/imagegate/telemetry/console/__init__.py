@@ -1,0 +1,242 @@
+"""The console: one page that shows the last exchanges and has a playground.
+
+The page itself holds nothing secret and can be loaded by whoever reaches it; what it shows is behind the gateway's own
+keys, each of which sees its own exchanges. Prompts and pictures are kept only where there is a console, in memory, the
+last few, and pictures that were not links only while somebody looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import ipaddress
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from imagegate.asgi.api_keys import Keys
+from imagegate.asgi.helpers import header, route_path, send_error
+from imagegate.errors import AuthenticationError, ImagegateError
+from imagegate.telemetry.capture import SMALL_ANSWER, Capture
+from imagegate.telemetry.console.ring import Entry, Picture, Ring
+from imagegate.telemetry.console.thumbnails import thumbnail
+from imagegate.telemetry.events import ExchangeRecord, Progress
+
+PATH: Final = "/console"
+_LARGEST_ANSWER: Final = 12 * 1024**2
+"""Bytes of an answer whose pictures are kept."""
+_WATCHED_FOR: Final = 15.0
+"""Seconds after a page has asked."""
+_SOON: Final = 0.4
+"""Seconds: an exchange that ends sooner, as every explanation does, is not shown as running."""
+_OPERATIONS: Final = ("generations", "edits", "variations")
+_PICTURE = re.compile(rf"{PATH}/pictures/([0-9]{{1,12}})/([0-9]{{1,4}})")
+
+LoadPicture = Callable[[str, str, Scope], Awaitable[bytes | None]]
+"""Reads a link of an answer: link, upstream, scope of the request that wants to see it."""
+
+
+def is_console_path(scope: Scope) -> bool:
+    path = route_path(scope)
+    return scope["method"] in ("GET", "HEAD") and (
+        path in (PATH, f"{PATH}/exchanges") or _PICTURE.fullmatch(path) is not None
+    )
+
+
+class Console:
+    """Serves the page, and is the hook that keeps what it shows.
+
+    Args:
+        keys: of clients; each sees what it has asked for itself.
+        operators: names of keys that see everything.
+        exchanges: how many of the last ones are kept.
+        prefix: of the Images API, for the playground.
+        local_only: answer only to this machine; for a gateway without keys that nobody has told otherwise.
+        load: reads links of answers.
+    """
+
+    def __init__(
+        self,
+        *,
+        load: LoadPicture,
+        keys: Mapping[str, str] | None = None,
+        operators: Collection[str] = (),
+        exchanges: int = 50,
+        prefix: str = "/v1",
+        local_only: bool = False,
+    ) -> None:
+        self._load = load
+        self._keys = Keys(keys or {})
+        self._operators = operators
+        self._ring = Ring(exchanges)
+        self._running: dict[str, tuple[float, Progress]] = {}
+        self._prefix = prefix
+        self._local_only = local_only
+        self._watched_until = 0.0
+        self._instance = os.urandom(8).hex()
+        self._one_at_a_time = asyncio.Lock()
+
+    def capture(self) -> Capture:
+        """For a new exchange. Whole pictures are only kept while a page is open."""
+        return Capture(most=_LARGEST_ANSWER if time.monotonic() < self._watched_until else SMALL_ANSWER)
+
+    def exchange_started(self, progress: Progress) -> None:
+        if progress.endpoint in _OPERATIONS:
+            self._running[progress.request_id] = (time.time(), progress)
+
+    def exchange_ended(self, record: ExchangeRecord) -> None:
+        self._running.pop(record.request_id, None)
+        if record.in_background:  # its client was answered in an exchange of its own
+            return
+        if record.endpoint in _OPERATIONS and record.capture is not None and not record.explained:
+            self._ring.add(record)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._answer(scope, send)
+        except ImagegateError as error:
+            await send_error(send, error)
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        if self._local_only and not _is_local(scope):
+            raise AuthenticationError(
+                "A gateway without access.keys shows its console to its own machine only. Set keys, or "
+                "console.enabled = true in the configuration.",
+                status=403,
+                code="console_local_only",
+            )
+        path = route_path(scope)
+        if path == PATH:
+            await _send(send, page(self._prefix), "text/html; charset=utf-8", (b"content-security-policy", policy()))
+            return
+        viewer = self._keys.name_of(header(scope, b"authorization"))
+        self._watched_until = time.monotonic() + _WATCHED_FOR
+        if found := _PICTURE.fullmatch(path):
+            await self._send_picture(int(found[1]), int(found[2]), viewer, scope, send)
+        else:
+            await _send(send, self._exchanges(scope, viewer), "application/json")
+
+    def _sees(self, viewer: str, key_name: str) -> bool:
+        return not self._keys or viewer == key_name or viewer in self._operators
+
+    def _exchanges(self, scope: Scope, viewer: str) -> bytes:
+        # With several workers the page may have been told of entries by another one.
+        asked = re.fullmatch(rb"of=([0-9a-f]{16})&after=([0-9]{1,12})", scope.get("query_string", b""))
+        entries = self._ring.after(int(asked[2]) if asked and asked[1].decode() == self._instance else 0)
+        now = time.time()
+        running = [
+            {"request_id": name, "began": began, "operation": progress.endpoint, "model": progress.model[:128]}
+            for name, (began, progress) in self._running.items()
+            if self._sees(viewer, progress.key_name) and now - began > _SOON
+        ]
+        document = {
+            "instance": self._instance,
+            "now": now,
+            "key": viewer,
+            "everybody": not self._keys or viewer in self._operators,
+            "running": running,
+            "exchanges": [entry.shown for entry in entries if self._sees(viewer, entry.key_name)],
+        }
+        return msgspec.json.encode(document)
+
+    async def _send_picture(self, number: int, index: int, viewer: str, scope: Scope, send: Send) -> None:
+        entry = self._ring.get(number)
+        if entry is None or not self._sees(viewer, entry.key_name) or index >= len(entry.pictures):
+            raise _NoPicture("There is no such picture.")
+        picture = entry.pictures[index]
+        async with self._one_at_a_time:  # each may take some memory while it is made small
+            if picture.small is None:
+                await self._make_small(picture, entry, scope)
+                self._ring.trim()
+        if picture.small is None:  # not kept, or nothing that a browser shows; no error that its log would complain of
+            await send({"type": "http.response.start", "status": 204, "headers": [(b"cache-control", b"no-store")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await _send(send, picture.small.content, picture.small.media_type)
+
+    async def _make_small(self, picture: Picture, entry: Entry, scope: Scope) -> None:
+        content = _decoded(picture.base64) if picture.base64 else None
+        if picture.link:
+            content = await self._load(picture.link, entry.shown["upstream"], scope)
+        if content is not None:
+            picture.small = await asyncio.to_thread(thumbnail, content)
+        picture.base64 = ""
+
+
+class _NoPicture(ImagegateError):
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _is_local(scope: Scope) -> bool:
+    """Whether client and ``Host`` are this machine; the latter keeps away pages whose own name leads here."""
+    client: Any = scope.get("client")
+    host = (header(scope, b"host") or b"").decode("latin-1")
+    name = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+    return bool(client) and _is_loopback(str(client[0])) and (name == "localhost" or _is_loopback(name))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+@cache
+def _template() -> str:
+    return resources.files("imagegate.telemetry.console").joinpath("page.html").read_text("utf-8")
+
+
+@cache
+def page(prefix: str) -> bytes:
+    """The page, which asks the API below `prefix`: a path of plain characters, as the configuration makes sure."""
+    return _template().replace('data-prefix="/v1"', f'data-prefix="{prefix}"', 1).encode()
+
+
+@cache
+def policy() -> bytes:
+    """The page's Content-Security-Policy: its own script and style by their hashes, and nothing from elsewhere."""
+    script, style = (_hashes(tag) for tag in ("script", "style"))
+    return (
+        f"default-src 'none'; script-src {script}; style-src {style}; img-src 'self' blob: data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+        "trusted-types 'none'"
+    ).encode()
+
+
+def _hashes(tag: str) -> str:
+    bodies = re.findall(rf"<{tag}>(.*?)</{tag}>", _template(), re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in bodies]
+    return " ".join(f"'sha256-{digest}'" for digest in digests)
+
+
+async def _send(send: Send, body: bytes, content_type: str, *headers: tuple[bytes, bytes]) -> None:
+    own = [
+        (b"content-type", content_type.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": [*own, *headers]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,68 @@
+"""The names that the configuration has, so that metrics have no others: clients cannot make new series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Final
+
+from imagegate.config.schema import Config
+from imagegate.contracts.contract import Contract, Contracts
+from imagegate.protocol.requests import PARAMETERS
+from imagegate.routing.catalog import address_of
+
+OTHER: Final = "other"
+"""Stands for every name that the configuration does not have."""
+FIELDS: Final = frozenset(PARAMETERS) | {"image", "images", "mask", "markup", "model", "operation", "prompt"}
+"""Members that the Images API has, whatever the configuration."""
+_PATTERNS_KEPT: Final = 1024
+
+
+class Names:
+    """Models, upstreams and fields of a configuration.
+
+    Args:
+        contracts: upstream -> model -> contract.
+        addresses: ``upstream/model`` of all routes.
+    """
+
+    def __init__(self, contracts: Mapping[str, Contracts], addresses: frozenset[str] = frozenset()) -> None:
+        self.upstreams = tuple(contracts)
+        self._models = {
+            upstream: frozenset(name for name in models if "*" not in name)
+            | {model for address in addresses for name, _, model in [address.partition("/")] if name == upstream}
+            for upstream, models in contracts.items()
+        }
+        self._patterns = {
+            upstream: sorted((name for name in models if "*" in name), key=len, reverse=True)
+            for upstream, models in contracts.items()
+        }
+        self._fields = FIELDS.union(*(_members(c) for models in contracts.values() for c in models.values()))
+        self._by_pattern = lru_cache(_PATTERNS_KEPT)(self._pattern)
+
+    @classmethod
+    def of(cls, config: Config) -> Names:
+        addresses = frozenset(address_of(entry) for route in config.routes.values() for entry in route)
+        return cls(config.contracts(), addresses)
+
+    def model(self, upstream: str, model: str) -> str:
+        """The name of an upstream's model, the pattern (``gemini-*``) that it goes by, ``other``; "" for none."""
+        if not model or model in self._models.get(upstream, ()):
+            return model
+        return self._by_pattern(upstream, model)
+
+    def _pattern(self, upstream: str, model: str) -> str:
+        return next((name for name in self._patterns.get(upstream, ()) if fnmatchcase(model, name)), OTHER)
+
+    def field(self, name: str) -> str:
+        """The name of a request's member, or ``other``."""
+        return name if name in self._fields else OTHER
+
+
+def _members(contract: Contract) -> set[str]:
+    """Every member that the model has a word for, in any operation."""
+    rule = contract.references
+    own = {*contract.parameters, *contract.renames, *contract.renames.values(), *(rule.fields if rule else ())}
+    nested = [_members(other) for other in (contract.edits, contract.variations) if other is not None]
+    return {name.partition(".")[0] for name in own}.union(*nested)

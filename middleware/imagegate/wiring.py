@@ -1,0 +1,126 @@
+"""What outlives a request: tasks, kept answers, and where they are kept. Put together from the configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from starlette.types import Scope
+
+from imagegate.asgi.background import Background
+from imagegate.config.schema import Config
+from imagegate.delivery.converter import Delivery
+from imagegate.http import HTTPClient
+from imagegate.http.guarded_fetch import Fetcher
+from imagegate.idempotency.base import ReplayStore
+from imagegate.idempotency.coalescing import KeyedCalls
+from imagegate.idempotency.memory import MemoryReplays
+from imagegate.idempotency.redis import RedisReplays
+from imagegate.spool.upload import Budget
+from imagegate.stores import Store
+from imagegate.stores.blobs import Blobs, FileBlobs, StoreBlobs
+from imagegate.stores.redis_client import RedisClient
+from imagegate.stores.secret_file import SECRET_BYTES, kept_secret
+from imagegate.tasks.base import TaskStore
+from imagegate.tasks.ids import TaskIds
+from imagegate.tasks.memory import MemoryTaskStore
+from imagegate.tasks.providers import ProviderTasks
+from imagegate.tasks.queries import TaskQueries
+from imagegate.tasks.redis import RedisTaskStore
+from imagegate.tasks.runner import TaskDesk
+from imagegate.tasks.webhooks import Webhooks
+from imagegate.telemetry.events import Hooks
+from imagegate.upstream.account import Upstream
+
+_SECRET_FILE: Final = ".task-secret"  # noqa: S105 - a file name
+_BLOBS: Final = ".blobs"
+
+
+class Keeping:
+    """Tasks and kept answers of one gateway.
+
+    Args:
+        background: runs them; to be finished before `aclose`.
+
+    Raises:
+        ConfigError: a store needs a package that is not installed.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        store: Store,
+        client: HTTPClient,
+        accounts: Mapping[str, Upstream],
+        delivery: Delivery,
+        fetcher: Fetcher,
+        budget: Budget,
+        background: Background,
+        hooks: Hooks,
+        public_url: Callable[[Scope], str],
+    ) -> None:
+        tasks, idempotency = config.tasks, config.idempotency
+        self._blobs = _blobs(config, store, client)
+        ids = TaskIds(_task_secret(config), ttl=tasks.ttl)
+        self.desk = TaskDesk(
+            store=_task_store(config),
+            ids=ids,
+            providers=ProviderTasks(client, accounts, delivery, ids),
+            webhooks=Webhooks(fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts),
+            blobs=self._blobs,
+            budget=budget,
+            background=background,
+            hooks=hooks,
+            in_flight=tasks.in_flight,
+            lease=tasks.lease,
+            retry_after=tasks.poll_interval,
+            needs_client_key=any(account.api_key is None for account in accounts.values()),
+            public_url=public_url,
+            prefix=config.prefix,
+        )
+        self.queries = TaskQueries(self.desk, retry_after=tasks.poll_interval, public_url=public_url)
+        replays: ReplayStore = (
+            RedisReplays(RedisClient(address), lease=tasks.lease)
+            if (address := idempotency.store or tasks.store) != "memory://"
+            else MemoryReplays(self._blobs, max_bytes=idempotency.max_bytes)
+        )
+        self.calls = KeyedCalls(replays, self._blobs, background, lease=tasks.lease)
+
+    async def aclose(self) -> None:
+        """To be called when nothing runs in the background any more."""
+        await self.calls.aclose()
+        await self.desk.aclose()
+        await self._blobs.aclose()
+
+
+def _task_store(config: Config) -> TaskStore:
+    tasks = config.tasks
+    if tasks.store == "memory://":
+        return MemoryTaskStore(ttl=tasks.ttl)
+    return RedisTaskStore(RedisClient(tasks.store), ttl=tasks.ttl, lease=tasks.lease)
+
+
+def _blobs(config: Config, store: Store, client: HTTPClient) -> Blobs:
+    """Beside the pictures of a directory or a cloud store; else in a directory of the process's own."""
+    scheme, _, rest = config.delivery.store.partition("://")
+    ttl = max(config.tasks.ttl, config.idempotency.ttl)
+    if scheme == "memory":
+        return FileBlobs(None, ttl=ttl)
+    return FileBlobs(Path(rest) / _BLOBS, ttl=ttl) if scheme == "file" else StoreBlobs(store, client)
+
+
+def _task_secret(config: Config) -> Callable[[], bytes]:
+    """What signs ids: as configured, made from the links' secret, kept in the store's directory, or of this process."""
+    if config.tasks.secret:
+        return config.tasks.secret.encode
+    if config.delivery.link_secret:
+        return lambda: hmac.digest(config.delivery.link_secret.encode(), b"imagegate tasks", hashlib.sha256)
+    scheme, _, rest = config.delivery.store.partition("://")
+    if scheme == "file":
+        return lambda: kept_secret(Path(rest) / _SECRET_FILE)
+    return lambda: secrets.token_bytes(SECRET_BYTES)

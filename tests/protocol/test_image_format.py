@@ -1,0 +1,85 @@
+"""Image formats by their first bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagegate.protocol.image_format import AVIF, BY_EXTENSION, GIF, JPEG, PNG, SVG, WEBP, sniff
+
+HEADS = [
+    (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", PNG),
+    (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", JPEG),
+    (b"\xff\xd8\xff\xdb", JPEG),
+    (b"RIFF\x24\x00\x00\x00WEBPVP8 ", WEBP),
+    (b"GIF87a\x01\x00", GIF),
+    (b"GIF89a\x01\x00", GIF),
+    (b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00", AVIF),
+    (b"\x00\x00\x00\x20ftypavis\x00\x00\x00\x00", AVIF),
+    (b'<svg xmlns="http://www.w3.org/2000/svg">', SVG),
+    (b"\xef\xbb\xbf\r\n\t <SVG>", SVG),
+    (b'<?xml version="1.0"?>\n<svg>', SVG),
+]
+
+
+@pytest.mark.parametrize(("head", "expected"), HEADS)
+def test_pictures_are_known_by_their_first_bytes(head, expected):
+    """Each format has its signature."""
+    assert expected == sniff(head)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"\x89PNG",
+        b"\x89PNG\n\x1a\n",
+        b"\xff\xd8",
+        b"RIFF\x24\x00\x00\x00WAVEfmt ",
+        b"RIFF",
+        b"WEBP",
+        b"GIF90a",
+        b"\x00\x00\x00\x1cftypheic",
+        b"ftypavif",
+        b"<!doctype html><html><svg></svg>",
+        b"<html>",
+        b'<?xml version="1.0"?><error/>',
+        b'{"error":{}}',
+        b"BM\x00\x00",
+        b"%PDF-1.7",
+        b" \x89PNG\r\n\x1a\n",
+        b"<?xml" + b" " * 300 + b"<svg>",
+    ],
+)
+def test_everything_else_is_no_picture(head):
+    """Cut signatures, other containers, pages and documents are not taken for pictures."""
+    assert sniff(head) is None
+
+
+@given(st.binary(max_size=300) | st.sampled_from([head for head, _ in HEADS]))
+def test_any_bytes_are_a_known_format_or_none(head):
+    """Sniffing never fails."""
+    assert sniff(head) in (None, *BY_EXTENSION.values())
+
+
+@given(st.binary(min_size=256, max_size=256), st.binary(max_size=64))
+def test_256_bytes_are_enough(head, rest):
+    """What follows the head of a file changes nothing."""
+    assert sniff(head) == sniff(head + rest + b"<svg")
+
+
+@pytest.mark.parametrize(
+    ("extension", "media_type"),
+    [
+        ("png", "image/png"),
+        ("jpg", "image/jpeg"),
+        ("webp", "image/webp"),
+        ("gif", "image/gif"),
+        ("avif", "image/avif"),
+        ("svg", "image/svg+xml"),
+    ],
+)
+def test_formats_have_an_extension_and_a_media_type(extension, media_type):
+    """Stored pictures are served as what they are."""
+    assert media_type == BY_EXTENSION[extension].media_type

@@ -1,0 +1,84 @@
+"""The rate limit: it holds in every minute, and gives nothing away."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagegate.routing.rate_limit import MINUTE, RateLimit
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.5, 7.0, 59.5, 60.0, 200.0]), st.sampled_from([0.0, 10.0, 500.0]), st.booleans()),
+    max_size=60,
+)
+
+
+@given(STEPS, st.integers(1, 5))
+def test_no_minute_has_more(steps: list[tuple[float, float, bool]], per_minute: int) -> None:
+    """However requests come, wait and are given back: any 60 seconds hold `per_minute` turns at most, in order."""
+    limit, now = RateLimit(per_minute), 0.0
+    turns: list[float] = []
+    for seconds, patience, is_given_back in steps:
+        now += seconds
+        promised = limit.next_turn(now)
+        turn = limit.take(now, patience=patience)
+        assert (turn is None) is (promised - now > patience)
+        if turn is None:
+            continue
+        assert now <= turn == promised <= now + patience
+        if is_given_back:
+            limit.give_back(turn)
+        else:
+            turns.append(turn)
+    assert turns == sorted(turns)
+    for first, beyond in zip(turns, turns[per_minute:], strict=False):
+        assert beyond - first >= MINUTE
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.5, 7.0, 59.5]), st.lists(st.integers(0, 9), max_size=3)), max_size=40),
+    st.integers(1, 4),
+)
+def test_turns_may_be_given_back_late(steps: list[tuple[float, list[int]]], per_minute: int) -> None:
+    """Also where later ones were given out meanwhile, those that are kept break no minute."""
+    limit, now = RateLimit(per_minute), 0.0
+    turns: list[float] = []
+    for seconds, given_back in steps:
+        now += seconds
+        for place in given_back:
+            if place < len(turns):
+                limit.give_back(turns.pop(-1 - place))
+        turn = limit.take(now, patience=500.0)
+        if turn is not None:
+            turns = sorted([*turns, turn])
+    for first, beyond in zip(turns, turns[per_minute:], strict=False):
+        assert beyond - first >= MINUTE
+
+
+@given(st.integers(1, 20), st.floats(0, 1e6))
+def test_nobody_waits_for_what_is_free(per_minute: int, now: float) -> None:
+    """As many as the limit go at once, and the next one a minute after the first."""
+    limit = RateLimit(per_minute)
+    assert [now] * per_minute == [limit.take(now, patience=0) for _ in range(per_minute)]
+    assert limit.take(now, patience=0) is None
+    assert limit.take(now, patience=MINUTE + 1) == now + MINUTE
+
+
+def test_a_turn_that_is_given_back_is_free_again() -> None:
+    """A request that was never sent leaves its turn to another one."""
+    limit = RateLimit(2)
+    first = limit.take(0, patience=0)
+    limit.take(1, patience=0)
+    assert first is not None
+    limit.give_back(first)
+    assert limit.take(2, patience=0) == 2
+    limit.give_back(55)  # which nobody has taken
+    assert limit.take(3, patience=0) is None
+
+
+def test_it_forgets_what_is_over() -> None:
+    """A minute later everything is as at the beginning, and nothing is kept."""
+    limit = RateLimit(1)
+    for minute in range(1000):
+        assert limit.take(minute * 61.0, patience=0) is not None
+    assert len(limit._turns) <= 2

@@ -1,0 +1,470 @@
+"""What the desk and the calls do where something fails that no request can make fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route as Endpoint
+from starlette.testclient import TestClient
+
+from imagegate import ImageGateway
+from imagegate.asgi.background import Background, is_cancelled, stop
+from imagegate.config.loader import parse_config
+from imagegate.demo.servers import serving
+from imagegate.errors import ImagegateError, RequestError, UpstreamUncertain
+from imagegate.http import HTTPClient
+from imagegate.idempotency.base import ReplaysUnavailable
+from imagegate.idempotency.coalescing import Call, KeyedCalls, calls_in_memory
+from imagegate.idempotency.keys import KeptReply
+from imagegate.idempotency.memory import MemoryReplays
+from imagegate.layers import Idempotency
+from imagegate.protocol.image_format import ImageFormat
+from imagegate.stores.blobs import FileBlobs, StoreBlobs, pieces_of, whole
+from imagegate.tasks.captured import Captured
+from imagegate.tasks.outcomes import internal
+from imagegate.telemetry.events import Progress
+
+UPSTREAM = '[[upstreams]]\nname = "openai"\napi_key = "sk-0123456789"\n[delivery]\nstore = "memory://"\n'
+BODY = {"model": "gpt-image-1.5", "prompt": "A kite"}
+
+
+# Idempotency alone
+
+
+def handler(answers: list[Response | Exception]) -> Starlette:
+    """An application of somebody's own behind the layer; its answers in turn."""
+
+    async def answer(request: Request) -> Response:
+        await request.body()
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return Starlette(routes=[Endpoint("/v1/images/generations", answer, methods=["POST"])])
+
+
+@pytest.mark.parametrize("calls", [None, calls_in_memory()])
+def test_alone_in_front_of_a_handler(calls: KeyedCalls | None) -> None:
+    """What it answers well is replayed; what it refuses, however, is asked for again."""
+    refused = JSONResponse({"error": {"message": "No."}}, status_code=429)
+    good = JSONResponse({"created": 1, "data": [{"url": "https://example.com/1.png"}]})
+    app = Idempotency(handler([refused, good, PlainTextResponse("never asked")]), calls=calls)
+    with TestClient(app) as client:
+        replies = [client.post("/v1/images/generations", json=BODY, headers={"idempotency-key": "k"}) for _ in range(3)]
+    assert [reply.status_code for reply in replies] == [429, 200, 200]
+    assert replies[1].content == replies[2].content
+    assert replies[2].headers["idempotency-replayed"] == "true"
+
+
+def test_a_handler_that_fails() -> None:
+    """Nobody knows what it cost, so it is not asked again."""
+    app = Idempotency(handler([RuntimeError("oh")]))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        first, second = (
+            client.post("/v1/images/generations", json=BODY, headers={"idempotency-key": "k"}) for _ in range(2)
+        )
+    assert (first.status_code, second.status_code) == (500, 502)  # its own page, and the gateway's word
+    assert second.headers["x-should-retry"] == "false"
+
+
+# Calls and their store
+
+
+class Moody(MemoryReplays):
+    """A store that fails when it is told to."""
+
+    def __init__(self, blobs: FileBlobs) -> None:
+        super().__init__(blobs, max_bytes=10_000)
+        self.failing = 0
+        self.is_mine = True
+        self.renewed = 0
+
+    async def finish(self, slot: str, fingerprint: str, reply: KeptReply, *, ttl: float) -> None:
+        if self.failing:
+            self.failing -= 1
+            raise ReplaysUnavailable
+        await super().finish(slot, fingerprint, reply, ttl=ttl)
+
+    async def mark_sent(self, slot: str, fingerprint: str, *, ttl: float) -> bool:
+        return self.is_mine
+
+    async def renew(self, slots: Any) -> None:
+        self.renewed += len(slots)
+        raise ReplaysUnavailable
+
+
+class Calls:
+    """A coordinator with a store that fails, and what its clients get."""
+
+    def __init__(self, folder: Path, *, lease: float = 15.0) -> None:
+        self.blobs = FileBlobs(folder / "blobs", ttl=60)
+        self.store = Moody(self.blobs)
+        self.background = Background()
+        self.calls = KeyedCalls(self.store, self.blobs, self.background, lease=lease)
+
+    async def ask(self, work: Any, *, slot: str = "s") -> tuple[list[dict[str, Any]], Progress]:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        progress = Progress("generations")
+        await self.calls.answer(slot, "p", work, send, progress, ttl=60)
+        return sent, progress
+
+    async def aclose(self) -> None:
+        await self.background.finish(5)
+        await self.calls.aclose()
+
+
+async def good(call: Call) -> None:
+    headers = [(b"content-type", b"application/json")]
+    await call.recording({"type": "http.response.start", "status": 200, "headers": headers})
+    await call.recording({"type": "http.response.body", "body": b"{}"})
+
+
+def test_answers_while_the_store_is_away(tmp_path: Path) -> None:
+    """The call itself answers as long as its store cannot be reached; then the store does."""
+
+    async def run() -> None:
+        here = Calls(tmp_path)
+        here.store.failing = 2
+        _, first = await here.ask(good)
+        sent, second = await here.ask(good)
+        assert (first.idempotent, second.idempotent) == ("", "replayed")
+        assert (b"idempotency-replayed", b"true") in sent[0]["headers"]
+        await here.background.finish(10)
+        sent, third = await here.ask(good)
+        assert third.idempotent == "replayed"
+        await here.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_store_that_stays_away(tmp_path: Path) -> None:
+    """The end of the gateway does not wait for it."""
+
+    async def run() -> None:
+        here = Calls(tmp_path)
+        here.store.failing = 10**6
+        await here.ask(good)
+        assert await here.background.finish(0.1) == 1
+        await here.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_process_that_was_taken_for_dead(tmp_path: Path) -> None:
+    """It does not send."""
+
+    async def run() -> None:
+        here = Calls(tmp_path)
+        here.store.is_mine = False
+
+        async def work(call: Call) -> None:
+            await here.calls.mark_sent(call)
+            raise AssertionError("it must not go on")
+
+        with pytest.raises(ReplaysUnavailable):
+            await here.ask(work)
+        await here.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_the_end_of_the_gateway(tmp_path: Path, sends: bool) -> None:
+    """Who waits gets a word: uncertain where something was sent, and then that is kept."""
+
+    async def run() -> None:
+        here = Calls(tmp_path, lease=0.03)
+
+        async def work(call: Call) -> None:
+            if sends:
+                await here.calls.mark_sent(call)
+                await here.calls.mark_sent(call)
+            await asyncio.sleep(60)
+
+        waiting = asyncio.create_task(here.ask(work))
+        await asyncio.sleep(0.1)
+        assert here.store.renewed
+        assert await here.background.finish(0) == 1
+        with pytest.raises(UpstreamUncertain if sends else ImagegateError) as caught:
+            await waiting
+        assert isinstance(caught.value, UpstreamUncertain) is sends
+        if sends:
+            sent, _ = await here.ask(good)
+            assert sent[0]["status"] == 502
+        else:
+            sent, _ = await here.ask(good)
+            assert sent[0]["status"] == 200
+        await here.aclose()
+
+    asyncio.run(run())
+
+
+def test_answers_that_break_off(tmp_path: Path) -> None:
+    """Clients are hung up on, and nothing is sent again."""
+
+    async def run() -> None:
+        here = Calls(tmp_path)
+
+        async def work(call: Call) -> None:
+            await here.calls.mark_sent(call)
+            await call.recording({"type": "http.response.start", "status": 200, "headers": []})
+            await call.recording({"type": "http.response.body", "body": b"{", "more_body": True})
+
+        with pytest.raises(UpstreamUncertain):
+            await here.ask(work)
+        sent, _ = await here.ask(good)
+        assert sent[0]["status"] == 502
+
+        async def fails(call: Call) -> None:
+            await call.recording({"type": "http.response.start", "status": 200, "headers": []})
+            call.progress.failed(RequestError("No."))
+            await call.recording({"type": "http.response.body", "body": b'{"error": {}}'})
+
+        await here.ask(fails, slot="t")
+        sent, progress = await here.ask(good, slot="t")
+        assert progress.idempotent == "replayed" or sent[-1]["body"] == b""
+        await here.aclose()
+
+    asyncio.run(run())
+
+
+def test_blobs_that_are_gone_or_full(tmp_path: Path) -> None:
+    """What cannot be kept, or is kept no longer, is told; nothing is paid again."""
+
+    async def run() -> None:
+        here = Calls(tmp_path)
+
+        async def large(call: Call) -> None:
+            await here.calls.mark_sent(call)
+            headers = [(b"content-type", b"application/json")]
+            await call.recording({"type": "http.response.start", "status": 200, "headers": headers})
+            await call.recording({"type": "http.response.body", "body": b"x" * 4000})
+
+        await here.ask(large)
+        await here.background.finish(5)
+        for file in (tmp_path / "blobs").iterdir():
+            file.unlink()
+        sent, _ = await here.ask(good)
+        assert sent[0]["status"] == 410
+        (tmp_path / "blobs").rmdir()
+        (tmp_path / "blobs").write_text("in the way")
+        sent, _ = await here.ask(large, slot="t")
+        assert sent[0]["status"] == 200
+        await here.background.finish(5)
+        sent, _ = await here.ask(good, slot="t")
+        assert sent[0]["status"] == 410
+        await here.aclose()
+
+    asyncio.run(run())
+
+
+# Tasks
+
+
+def gateway_with(forward: Any) -> ImageGateway:
+    gateway = ImageGateway(config=parse_config(UPSTREAM), hooks=[], grace=0.1)
+    gateway._keeping.desk.forward = forward
+    return gateway
+
+
+async def end_of(gateway: ImageGateway) -> dict[str, Any]:
+    """Makes a task and returns its document once it is over."""
+    import httpx
+
+    transport = httpx.ASGITransport(app=gateway)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        reply = await client.post("/v1/images/generations", json={**BODY, "async": True})
+        if reply.status_code != 202:
+            return {"status_code": reply.status_code, **reply.json()}
+        while True:
+            document: dict[str, Any] = (await client.get(reply.headers["location"])).json()
+            if document["status"] in ("completed", "failed"):
+                return document
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "state", "code"),
+    [
+        (200, b'{"created": 1, "data": [{"url": "https://example.com/1.png"}], "usage": {}}', "completed", None),
+        (200, b'{"error": {"message": "No.", "type": "t", "param": null, "code": "c"}}', "failed", "c"),
+        (200, b'{"data": [{"b64_json": "AA"}]}', "failed", "upstream_uncertain"),
+        (200, b"<html>", "failed", "upstream_uncertain"),
+        (200, b"[1]", "failed", "upstream_uncertain"),
+        (200, b"x" * 5_000_000, "failed", "upstream_uncertain"),
+    ],
+)
+def test_answers_of_the_stack(status: int, body: bytes, state: str, code: str | None) -> None:
+    """Links are a task's pictures; an error that came late, and anything else, is its failure."""
+
+    async def forward(scope: Any, exchange: Any, receive: Any, send: Any) -> None:
+        for tell in scope["imagegate.sending"]:
+            from imagegate.upstream.dispatch_hooks import Sending
+
+            await tell(Sending("openai"))
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    async def run() -> None:
+        async with gateway_with(forward) as gateway:
+            document = await end_of(gateway)
+        assert document["status"] == state
+        assert (document.get("error") or {}).get("code") == code
+
+    asyncio.run(run())
+
+
+def test_mistakes_of_the_gateway() -> None:
+    """A failure that nobody foresaw ends the task all the same."""
+
+    async def forward(scope: Any, exchange: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("oh")
+
+    async def run() -> None:
+        async with gateway_with(forward) as gateway:
+            document = await end_of(gateway)
+        assert document["error"]["code"] == "internal_error"
+
+    asyncio.run(run())
+    assert isinstance(internal(sent=True), UpstreamUncertain)
+
+
+def test_the_end_with_tasks_at_work() -> None:
+    """In memory nobody can take them over: they have failed, with what is known about the money."""
+
+    async def forward(scope: Any, exchange: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def run() -> None:
+        async with gateway_with(forward) as gateway:
+            import httpx
+
+            transport = httpx.ASGITransport(app=gateway)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                reply = await client.post("/v1/images/generations", json={**BODY, "async": True})
+                assert reply.status_code == 202
+                (run_,) = gateway._keeping.desk._runs.values()
+                await gateway.background.finish(0)
+                document = (await client.get(reply.headers["location"])).json()
+        assert (run_.record.state, document["error"]["code"]) == ("failed", "task_not_begun")
+
+    asyncio.run(run())
+
+
+def test_captured_takes_no_more_than_it_can_hold() -> None:
+    async def run() -> None:
+        captured = Captured()
+        await captured({"type": "http.response.trailers"})
+        with pytest.raises(UpstreamUncertain):
+            await captured({"type": "http.response.body", "body": b"x" * 5_000_000})
+
+    asyncio.run(run())
+
+
+# Blobs in a cloud store, and the end of stubborn tasks
+
+
+class Bucket:
+    """A store whose links lead to a server of its own."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.base = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        found = self.objects.get(scope["path"][1:]) if scope["type"] == "http" else None
+        if scope["type"] == "http":
+            await PlainTextResponse(found or b"", status_code=200 if found else 404)(scope, receive, send)
+
+    def prepare(self) -> None: ...
+
+    async def writer(self, kind: ImageFormat, *, tenant: str = "") -> Any:
+        bucket, key, held = self, f"{len(self.objects)}.{kind.extension}", bytearray()
+
+        class Writer:
+            async def write(self, data: bytes) -> None:
+                held.extend(data)
+
+            async def commit(self) -> str:
+                bucket.objects[key] = bytes(held)
+                return key
+
+            async def abort(self) -> None: ...
+
+        return Writer()
+
+    async def link(self, key: str, base: str) -> str:
+        return f"{self.base}/{key}"
+
+    async def aclose(self) -> None: ...
+
+
+def test_blobs_in_a_bucket() -> None:
+    """Written as the pictures are, and read by the link."""
+    bucket = Bucket()
+
+    async def run() -> None:
+        client = HTTPClient()
+        blobs = StoreBlobs(bucket, client)
+        key = await blobs.put(pieces_of(b"abc" * 300_000))
+        assert key.endswith(".blob")
+        assert await whole(blobs.read(key)) == b"abc" * 300_000
+        with pytest.raises(FileNotFoundError):
+            await whole(blobs.read("none.blob"))
+        await blobs.remove(key)
+        bucket.base = "http://127.0.0.1:9"
+        with pytest.raises(OSError, match="reached"):
+            await whole(blobs.read(key))
+        await blobs.aclose()
+        await client.aclose()
+
+    with serving(bucket) as port:
+        bucket.base = f"http://127.0.0.1:{port}"
+        asyncio.run(run())
+
+
+def test_old_blobs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When something new is written, now and then."""
+    monkeypatch.setattr("imagegate.stores.blobs._SECONDS_BETWEEN_SWEEPS", 0.0)
+
+    async def run() -> None:
+        blobs = FileBlobs(tmp_path / "b", ttl=-1)
+        first = await blobs.put(pieces_of(b"a"))
+        await blobs.put(pieces_of(b"b"))
+        with pytest.raises(FileNotFoundError):
+            await whole(blobs.read(first))
+
+    asyncio.run(run())
+
+
+def test_stubborn_tasks_are_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that swallows the first word ends with the second."""
+    monkeypatch.setattr("imagegate.asgi.background._PATIENCE", 0.05)
+
+    async def stubborn() -> bool:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        assert is_cancelled()
+        await asyncio.sleep(60)
+        return True
+
+    async def run() -> None:
+        task = asyncio.create_task(stubborn())
+        await asyncio.sleep(0)
+        await stop(task)
+        assert task.cancelled()
+        await stop(task)
+
+    asyncio.run(run())

@@ -1,0 +1,170 @@
+"""The console in a real Chromium: what people see, and what the browser says about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from tests.conftest import Running
+from tests.telemetry.support import wait_until
+
+pytestmark = [
+    pytest.mark.chromium,
+    pytest.mark.skipif(
+        shutil.which("chromium") is None or shutil.which("chromedriver") is None,
+        reason="Chromium or ChromeDriver is not installed",
+    ),
+]
+
+ARTIFACTS = Path(os.environ.get("ARTIFACTS", Path(__file__).parents[2] / "artifacts"))
+MARKUP = "A <img src=x onerror=\"document.title='owned'\"> cat </textarea><script>document.title='owned'</script>"
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1400,1000",
+)
+
+
+class Page:
+    """The console in a browser."""
+
+    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
+        self.driver = driver
+        self.url = url
+
+    def open(self) -> None:
+        self.driver.get(f"{self.url}/console")
+        wait_until(lambda: self.one("#live").text == "Live")
+        wait_until(lambda: self.one("#model").get_property("value"))
+
+    def one(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def write(self, name: str, text: str) -> None:
+        field = self.one(f"#{name}")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text or Keys.DELETE)
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """What the browser's console says, errors of scripts, resources and the content security policy among it."""
+        return [entry for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]
+
+    def scheme(self, name: str) -> None:
+        features = [{"name": "prefers-color-scheme", "value": name}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+@pytest.fixture(scope="module")
+def page(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        yield Page(driver, running.url)
+    finally:
+        driver.quit()
+
+
+def test_playground(page: Page) -> None:
+    """Types a request, sees the rewrite before it is sent, sends it, sees the picture, and what was changed."""
+    page.open()
+    page.write("model", "tokenlab/gpt-image-2")
+    page.write("prompt", "A white cat on a rainy window sill")
+    page.write("size", "1920x1080")
+    wait_until(lambda: "1920x1088" in page.one("#preview").text, what=lambda: page.one("#preview").text)
+    assert "tokenlab" in page.one("#preview .where").text
+    assert "1920x1080" in page.one("#preview tr.changed").text
+    page.one("#prompt").send_keys(Keys.CONTROL, Keys.ENTER)
+    wait_until(lambda: page.all("#list [aria-expanded=true]"), what=lambda: page.one("#note").text)
+    opened = page.one("#list > li")
+    wait_until(lambda: page.all("#list > li .pictures img"))
+    picture = opened.find_element(By.CSS_SELECTOR, ".pictures img")
+    wait_until(lambda: picture.get_property("naturalWidth") > 100)
+    wait_until(lambda: page.all("#list > li img.thumb"))
+    assert "size" in opened.find_element(By.CSS_SELECTOR, "tr.changed").text
+    assert "1920x1088" in opened.find_element(By.CSS_SELECTOR, "tr.changed").text
+    assert "A white cat on a rainy window sill" in opened.text
+    assert page.complaints() == []
+    ARTIFACTS.mkdir(exist_ok=True)
+    for scheme in ("dark", "light"):
+        page.scheme(scheme)
+        assert page.driver.save_screenshot(str(ARTIFACTS / f"console-{scheme}.png"))
+
+
+def test_markup_is_text(page: Page) -> None:
+    """A prompt, a model and a provider's error full of HTML are shown as they were written, and nothing runs."""
+    page.open()
+    page.write("model", "tokenlab/gpt-image-2")
+    page.write("size", "")
+    page.write("prompt", MARKUP)
+    page.one("#send").click()
+    wait_until(lambda: MARKUP in page.one("#list .prompt").text if page.all("#list .prompt") else False)
+    page.write("model", "tokenlab/<b>nobody</b>")
+    wait_until(lambda: "<b>nobody</b>" in page.one("#preview").text)
+    assert page.driver.title == "imagegate console"
+    assert page.all("main b b, main script, #list img[src=x]") == []
+    assert page.complaints() == []
+
+
+def test_refusal_is_told_while_typing(page: Page) -> None:
+    """A size that no model can make is refused in the preview, with its field marked, before anything is sent."""
+    page.open()
+    before = len(page.all("#list [data-request]"))
+    page.write("model", "tokenlab/gpt-image-2")
+    page.write("prompt", "A panorama")
+    page.write("size", "8:1")
+    wait_until(lambda: page.all("#preview .bad"))
+    assert page.one("#size").get_attribute("aria-invalid") == "true"
+    page.write("size", "1024x1024")
+    wait_until(lambda: page.one("#size").get_attribute("aria-invalid") is None)
+    assert len(page.all("#list [data-request]")) == before
+    # A request that is refused is answered 400, which the browser notes; nothing else.
+    assert [entry for entry in page.complaints() if "status of 400" not in entry["message"]] == []
+
+
+def test_keyboard(page: Page) -> None:
+    """Everything can be reached without a mouse: the prompt, the list, an exchange in it."""
+    page.open()
+    wait_until(lambda: page.all("#list .head[aria-expanded]"))
+    page.one("body").send_keys("/")
+    assert page.driver.switch_to.active_element.get_attribute("id") == "prompt"
+    page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    page.one("body").send_keys("j")
+    head = page.driver.switch_to.active_element
+    assert head.get_attribute("aria-expanded") == "false"
+    head.send_keys(Keys.ENTER)
+    assert head.get_attribute("aria-expanded") == "true"
+
+
+def test_every_field_has_a_name(page: Page) -> None:
+    """What a screen reader says of each control is not empty."""
+    page.open()
+    page.one("details summary").click()
+    found = 0
+    for part in ("main", "dialog"):
+        controls = page.all(", ".join(f"{part} {tag}" for tag in ("input", "textarea", "select", "button")))
+        assert [control.get_attribute("id") for control in controls if not control.accessible_name] == []
+        found += len(controls)
+        if part == "main":
+            page.one("#key-button").click()
+    assert found >= 11

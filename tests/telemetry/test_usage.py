@@ -1,0 +1,184 @@
+"""Token counts, sizes, traces and prices: the pure parts of what is counted."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagegate.config.schema import ModelPrice, PricesConfig
+from imagegate.protocol.usage import TOKEN_KINDS, sum_usage, tokens_by_kind
+from imagegate.telemetry.cost import cost_of
+from imagegate.telemetry.events import Progress
+from imagegate.telemetry.size_classes import size_class
+from imagegate.telemetry.trace_context import read_traceparent, span_id, trace_id
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+names = st.sampled_from(
+    ["input_tokens", "output_tokens", "prompt_tokens", "completion_tokens", "input_tokens_details", "total_tokens"]
+)
+details = st.dictionaries(st.sampled_from(["text_tokens", "image_tokens", "cached_tokens"]), json_values)
+counts = st.integers(0, 10**6)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (None, {}),
+        ({}, {}),
+        ({"input_tokens": 12, "output_tokens": 300, "total_tokens": 312}, {"input": 12, "output": 300}),
+        (
+            {
+                "input_tokens": 50,
+                "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+                "output_tokens": 300,
+                "output_tokens_details": {"text_tokens": 20, "image_tokens": 280},
+            },
+            {"input_text": 10, "input_image": 40, "output_text": 20, "output_image": 280},
+        ),
+        (
+            {"input_tokens": 50, "input_tokens_details": {"text_tokens": 50, "image_tokens": 0, "cached_tokens": 30}},
+            {"input_text": 20, "input_cached": 30},
+        ),
+        ({"input_tokens": 50, "input_tokens_details": {"cached_tokens": 30}}, {"input": 20, "input_cached": 30}),
+        ({"prompt_tokens": 7, "completion_tokens": 9}, {"input": 7, "output": 9}),
+        ({"prompt_tokens": 7, "prompt_tokens_details": {"image_tokens": 7}}, {"input_image": 7}),
+        ({"input_tokens": "12", "output_tokens": True}, {}),
+        ({"input_tokens": -5, "output_tokens": 10**15}, {}),
+        ({"input_tokens": 12, "input_tokens_details": [1]}, {"input": 12}),
+        ({"generated_images": 1, "output_tokens": 1, "total_tokens": 1}, {"output": 1}),
+    ],
+)
+def test_tokens_by_kind(usage: dict[str, object] | None, expected: dict[str, int]) -> None:
+    """Usage of the Images API, of chat completions, with and without details, and what is no usage at all."""
+    assert tokens_by_kind(usage) == expected
+
+
+@given(st.dictionaries(names, json_values | details))
+def test_any_usage_is_read(usage: dict[str, object]) -> None:
+    """Whatever a provider sends, kinds are known ones and counts positive whole numbers."""
+    found = tokens_by_kind(usage)
+    assert set(found) <= set(TOKEN_KINDS)
+    assert all(type(count) is int and count > 0 for count in found.values())
+
+
+@given(text=counts, image=counts, rest=counts, cached=counts)
+def test_no_token_is_counted_twice(text: int, image: int, rest: int, cached: int) -> None:
+    """The kinds of a side add up to its total."""
+    details = {"text_tokens": text, "image_tokens": image, "cached_tokens": min(cached, text)}
+    total = text + image + rest
+    found = tokens_by_kind({"input_tokens": total, "input_tokens_details": details, "output_tokens": rest})
+    assert sum(count for kind, count in found.items() if kind.startswith("input")) == total
+    assert found.get("output", 0) == rest
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("ab"), counts), min_size=1, max_size=4))
+def test_sum_usage(usages: list[dict[str, int]]) -> None:
+    """Numbers of several replies are added."""
+    for name in "ab":
+        assert sum_usage(usages).get(name, 0) == sum(usage.get(name, 0) for usage in usages)
+
+
+def test_sum_usage_of_nested_members() -> None:
+    """Details are added too; what is no number is the first's."""
+    first = {"details": {"text": 1}, "model": "a", "odd": {"x": 1}}
+    second = {"details": {"text": 2, "image": 3}, "model": "b", "odd": 7}
+    assert sum_usage([first, second]) == {"details": {"text": 3, "image": 3}, "model": "a", "odd": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "none"),
+        ("auto", "auto"),
+        ("1024x1024", "square_1k"),
+        ("1536 × 1024", "landscape_1k"),
+        ("1024x1792", "portrait_1k"),
+        ("3840x2160", "landscape_4k"),
+        ("1:1", "square"),
+        ("19.5:9", "landscape"),
+        ("9:16", "portrait"),
+        ("2K", "2k"),
+        ("512", "512"),
+        ("1.5k", "2k"),
+        ("x" * 200, "other"),
+        ("wide", "other"),
+    ],
+)
+def test_size_class(text: str, expected: str) -> None:
+    """A size in any spelling belongs to a class."""
+    assert size_class(text) == expected
+
+
+@given(st.text(max_size=20) | st.from_regex(r"[0-9]{1,6}[xX*:][0-9]{1,6}", fullmatch=True))
+def test_sizes_have_few_classes(text: str) -> None:
+    """Whatever clients write, metrics get one of a few words."""
+    shapes, tiers = ("square", "landscape", "portrait"), ("512", "1k", "2k", "4k")
+    known = {"none", "auto", "other", *shapes, *tiers, *(f"{shape}_{tier}" for shape in shapes for tier in tiers)}
+    assert size_class(text) in known
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize("value", [f"00-{TRACE}-{SPAN}-01", f"  00-{TRACE}-{SPAN}-00 ", f"01-{TRACE}-{SPAN}-01-more"])
+def test_traceparent(value: str) -> None:
+    """A header of this version or a later one is read."""
+    found = read_traceparent(value.encode())
+    assert found == value.strip()
+    assert (trace_id(found), span_id(found)) == (TRACE, SPAN)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"00",
+        f"ff-{TRACE}-{SPAN}-01".encode(),
+        f"00-{'0' * 32}-{SPAN}-01".encode(),
+        f"00-{TRACE}-{'0' * 16}-01".encode(),
+        f"00-{TRACE.upper()}-{SPAN}-01".encode(),
+        f"00-{TRACE}-{SPAN}-01-more".encode(),
+        f"00-{TRACE}-{SPAN}-01\r\nx: y".encode(),
+    ],
+)
+def test_no_traceparent(value: bytes | None) -> None:
+    """What the specification calls invalid is taken for none."""
+    assert read_traceparent(value) == ""
+
+
+@given(st.binary(max_size=80))
+def test_any_traceparent(value: bytes) -> None:
+    """Whatever comes, what goes on is printable ASCII without spaces."""
+    assert all("!" <= character <= "~" for character in read_traceparent(value))
+
+
+PRICES = PricesConfig(
+    models={
+        "a/m": ModelPrice(image=0.1),
+        "m": ModelPrice(image=0.2),
+        "t": ModelPrice(tokens={"input_text": 5, "output": 40}),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "model", "images", "usage", "cost"),
+    [
+        ("a", "m", 2, None, 0.2),
+        ("b", "m", 2, None, 0.4),
+        ("b", "x", 2, None, None),
+        ("b", "m", 0, None, None),
+        ("b", "t", 1, {"input_tokens": 10, "output_tokens": 1000}, 0.04),
+        ("b", "t", 1, {"input_tokens": 9, "input_tokens_details": {"text_tokens": 9}}, 45e-6),
+    ],
+)
+def test_cost(upstream: str, model: str, images: int, usage: dict[str, object] | None, cost: float | None) -> None:
+    """By image, by token, for a model at one upstream or everywhere; none where no price or nothing made."""
+    progress = Progress("generations", upstream=upstream, upstream_model=model, images_made=images, usage=usage)
+    assert cost_of(progress, PRICES) == pytest.approx(cost)
