@@ -6,7 +6,6 @@ provider whose ``<NAME>_API_KEY`` is set.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -15,7 +14,6 @@ import threading
 from collections.abc import Callable, Generator, MutableMapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, Final
@@ -29,7 +27,6 @@ from imagegate.config.loader import default_config, load_config
 from imagegate.config.schema import Config
 from imagegate.errors import ConfigError
 from imagegate.gateway import ImageGateway
-from imagegate.server.allocator import keep_freed_memory
 from imagegate.telemetry.events import Hook
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.metrics_endpoint import ServeMetrics
@@ -42,8 +39,6 @@ GRACE_VARIABLE = "IMAGEGATE_GRACE"
 DEFAULT_GRACE = 60
 """Seconds that running exchanges, and then the gateway's own work, have from the signal to end on."""
 DEFAULT_FILE = Path("imagegate.toml")
-_YOUNG_OBJECTS: Final = 5000
-"""That may be made before the collector looks at them, in place of 700."""
 
 
 def find_config() -> Config:
@@ -152,31 +147,9 @@ def _told_of_signals(told: Callable[[], None]) -> Generator[None]:
 
 def create_app() -> Standalone:
     """The ASGI application. Raises `ConfigError`."""
-    keep_freed_memory()
     style = os.environ.get(LOG_VARIABLE) or ("console" if sys.stderr.isatty() else "json")
     configure_logs(style)
-    app = Standalone(find_config(), grace=grace(), log=None if style == "console" else sys.stderr.buffer)
-    _spare_the_collector()
-    return app
-
-
-def _spare_the_collector() -> None:
-    """What is there for good is not looked at again and again, nor is what is young after every request or two.
-
-    Only for a process that is ours: it takes a tenth off the CPU of a small request.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
-
-
-def http_protocol() -> Any:
-    """What uvicorn takes as ``http``: its own protocol, whose small writes go out together where it has httptools."""
-    if find_spec("httptools") is None:
-        return "auto"
-    from imagegate.server.protocol import ServerProtocol
-
-    return ServerProtocol
+    return Standalone(find_config(), grace=grace(), log=None if style == "console" else sys.stderr.buffer)
 
 
 def grace() -> int:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate.http import ConnectionPool, HTTPClient, Response
+from imagegate.http import AiohttpTransport, HTTPClient, Response
 from imagegate.http.guarded_fetch import Fetched, FetchedStream, Fetcher, FetchFailed, FetchRefused, Resolver
 from imagegate.http.messages import Request
 
@@ -37,7 +37,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 async def client() -> AsyncIterator[HTTPClient]:
     # One connection at a time: whoever forgets to close a reply waits for ever.
-    async with ConnectionPool(limit=1) as transport:
+    async with AiohttpTransport() as transport:
         yield HTTPClient(transport=transport)
 
 
@@ -110,7 +110,7 @@ async def watched() -> AsyncGenerator[tuple[HTTPClient, list[httpx.URL]], None]:
     """A real client, and the URLs that it was given to ask."""
     sent: list[httpx.URL] = []
 
-    class Watched(ConnectionPool):
+    class Watched(AiohttpTransport):
         async def send(self, request: Request) -> Response:
             sent.append(httpx.URL(request.url))
             return await super().send(request)
@@ -836,7 +836,7 @@ async def test_the_certificate_is_checked_against_the_name(
     server.sni_callback = lambda connection, name, context: asked.append(name)
     async with (
         Site({"/": response()}).running(tls=server) as site,
-        ConnectionPool(tls=trusting) as transport,
+        AiohttpTransport(tls=trusting) as transport,
     ):
         resolve = resolving({"images.test": ["127.0.0.1"], "other.test": ["127.0.0.1"]})
         fetcher = Fetcher(HTTPClient(transport=transport), allow=["127.0.0.1"], resolve=resolve)
@@ -854,7 +854,7 @@ async def test_no_downgrade(authority: tuple[ssl.SSLContext, ssl.SSLContext]) ->
     server, trusting = authority
     async with Site({"/": response()}).running() as plain:
         replies = {"/": redirect(f"http://images.test:{plain.port}/")}
-        async with Site(replies).running(tls=server) as site, ConnectionPool(tls=trusting) as transport:
+        async with Site(replies).running(tls=server) as site, AiohttpTransport(tls=trusting) as transport:
             fetcher = Fetcher(
                 HTTPClient(transport=transport),
                 allow=["127.0.0.1"],

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Message, Receive, Scope, Send
 
-from imagegate.asgi.time_limit import TimeOver, before
 from imagegate.errors import ImagegateError, PayloadTooLarge, RequestTimeout
 from imagegate.protocol.content_length import read_length
 
@@ -62,9 +61,13 @@ def content_length(headers: Headers) -> int | None:
 
 async def receive_in_time(receive: Receive) -> Message:
     """The next piece of a body. Raises `RequestTimeout` where a client keeps silent: it holds a place of others."""
+    limit = asyncio.timeout(SECONDS_OF_SILENCE)
     try:
-        return await before(asyncio.get_running_loop().time() + SECONDS_OF_SILENCE, receive())
-    except TimeOver:
+        async with limit:
+            return await receive()
+    except TimeoutError:
+        if not limit.expired():
+            raise  # the server's own
         raise _silence() from None
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import os
-import signal
 import sys
-import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -126,7 +123,8 @@ def _use_config(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from imagegate.standalone import GRACE_VARIABLE, find_config, grace, http_protocol
+    from imagegate.server.run import run
+    from imagegate.standalone import GRACE_VARIABLE, find_config, grace
 
     _use_config(options)
     if options.grace is not None:
@@ -136,45 +134,8 @@ def _serve(options: argparse.Namespace) -> int:
         raise ConfigError("delivery.store: memory:// is not shared; with --workers use file://")
     if options.workers > 1 and config.tasks.store == "memory://":
         print("warning: tasks and idempotency keys are each worker's own; share them by tasks.store", file=sys.stderr)
-    try:
-        import uvicorn
-    except ImportError:
-        raise ConfigError("serving alone needs uvicorn: pip install 'imagegate[server]'") from None
-    # uvicorn raises the signal that ended it once more; having drained, that is no failure.
-    signal.signal(signal.SIGTERM, _exit_well)
-    with _shared_metrics(options.workers):
-        uvicorn.run(
-            "imagegate.standalone:create_app",
-            factory=True,
-            host=options.host,
-            port=options.port,
-            workers=options.workers,
-            http=http_protocol(),
-            access_log=False,  # the gateway writes a line of its own
-            server_header=False,
-            timeout_graceful_shutdown=grace(),
-        )
+    run(host=options.host, port=options.port, workers=options.workers, grace=grace())
     return 0
-
-
-@contextlib.contextmanager
-def _shared_metrics(workers: int) -> Generator[None]:
-    """A folder in which several processes count together, unless the operator has named one."""
-    from imagegate.telemetry.prometheus import FOLDER_VARIABLE
-
-    if workers == 1 or os.environ.get(FOLDER_VARIABLE):
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="imagegate-metrics-", ignore_cleanup_errors=True) as folder:
-        os.environ[FOLDER_VARIABLE] = folder
-        try:
-            yield
-        finally:
-            del os.environ[FOLDER_VARIABLE]
-
-
-def _exit_well(number: int, frame: object) -> None:
-    sys.exit(0)
 
 
 def _demo(options: argparse.Namespace) -> int:

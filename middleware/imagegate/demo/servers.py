@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from imagegate.config.loader import load_config
 from imagegate.demo.providers import onetoken, toapis, tokenbay, tokenlab, tokmodel
-from imagegate.standalone import Standalone, http_protocol
+from imagegate.standalone import Standalone
 
 _SECONDS_TO_START: Final = 20.0
 
@@ -82,5 +82,5 @@ def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
 @contextlib.contextmanager
 def gateway(config: Path, *, port: int) -> Generator[int]:
     """The gateway with a configuration file, as it stands alone: its port."""
-    with serving(Standalone(load_config(config)), port=port, http=http_protocol()) as bound:
+    with serving(Standalone(load_config(config)), port=port) as bound:
         yield bound

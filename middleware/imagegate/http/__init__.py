@@ -19,7 +19,7 @@ from imagegate.http.messages import (
     Response,
     Timeouts,
 )
-from imagegate.http.pool import ConnectionPool
+from imagegate.http.transports.aiohttp_transport import AiohttpTransport
 
 if TYPE_CHECKING:
     import httpx
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CHUNK",
     "DEFAULT_TIMEOUTS",
+    "AiohttpTransport",
     "Body",
     "BodyTooLarge",
-    "ConnectionPool",
     "HTTPClient",
     "Interrupted",
     "NotSent",

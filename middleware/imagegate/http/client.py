@@ -20,7 +20,7 @@ from imagegate.http.messages import (
     Sender,
     Timeouts,
 )
-from imagegate.http.pool import ConnectionPool
+from imagegate.http.transports.aiohttp_transport import AiohttpTransport
 
 if TYPE_CHECKING:
     from imagegate.http import Transport
@@ -35,15 +35,15 @@ class HTTPClient:
     `transport` replaces the connection pool; it stays the caller's to close.
     """
 
-    def __init__(self, *, transport: Transport | ConnectionPool | None = None) -> None:
+    def __init__(self, *, transport: Transport | AiohttpTransport | None = None) -> None:
         self._owns_sender = transport is None
         self._sender: Sender
-        if transport is None or isinstance(transport, ConnectionPool):
-            self._sender = transport or ConnectionPool()
+        if transport is None or isinstance(transport, AiohttpTransport):
+            self._sender = transport or AiohttpTransport()
         else:
-            from imagegate.http.httpx_sender import HttpxSender  # httpx takes long to import
+            from imagegate.http.transports.httpx_transport import HttpxTransport  # httpx takes long to import
 
-            self._sender = HttpxSender(transport)
+            self._sender = HttpxTransport(transport)
 
     def send(
         self,

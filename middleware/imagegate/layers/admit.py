@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.api_keys import Keys
 from imagegate.asgi.helpers import announced_length, header, is_form, read_body, too_large
-from imagegate.asgi.turns import Turns
 from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
 from imagegate.ingest.request_reader import DEFAULT_LIMITS
 from imagegate.layers.base import Layer
@@ -52,7 +51,6 @@ class Admit(Layer):
         self._json_limit = json_limit
         self._form_limit = form_limit
         self._places = in_flight
-        self._turns = Turns()
         self._is_draining = is_draining
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,8 +75,6 @@ class Admit(Layer):
             )
         self._places -= 1
         try:
-            if (turn := self._turns.begin()) is not None:
-                await turn
             await self.down(scope, receive, send)
         except asyncio.CancelledError:
             task = asyncio.current_task()

@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from math import ceil
 from typing import Any, Final
 
-from imagegate.asgi.time_limit import TimeOver, before
 from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnavailable
 from imagegate.protocol.messages import LiveFiles
 from imagegate.protocol.provider_errors import uncertain
@@ -123,9 +122,13 @@ class Gate:
         self._tell(state)
         worked: bool | None = None
         try:
+            limit = asyncio.timeout_at(until)
             try:
-                await before(until, work())
-            except TimeOver:
+                async with limit:
+                    await work()
+            except TimeoutError:
+                if not limit.expired():
+                    raise
                 raise _late(progress, was_sent=progress.attempts > sent) from None
             worked = True
         except UpstreamError as error:

@@ -1,4 +1,4 @@
-"""Requests through a transport of httpx, for tests and for who brings his own."""
+"""Requests through any `httpx.AsyncBaseTransport`: httpx's own, one over HTTP/2, or a mock."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, cast
 import httpx
 
 from imagegate.http.messages import Interrupted, NotSent, Request, Response, Timeouts, joined
-from imagegate.http.why import why_not_connected
+from imagegate.http.transports.failures import why_not_connected
 
 
-class HttpxSender:
+class HttpxTransport:
     """Sends through `transport`, which stays its owner's to close."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:

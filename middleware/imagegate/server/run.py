@@ -1,0 +1,60 @@
+"""The gateway under uvicorn, in one process or several: what ``imagegate serve`` runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Generator
+
+from imagegate.errors import ConfigError
+from imagegate.telemetry.prometheus import FOLDER_VARIABLE
+
+
+def run(*, host: str, port: int, workers: int, grace: int) -> None:
+    """Serve `imagegate.standalone:create_app` until a signal ends it.
+
+    Args:
+        workers: processes that share the port.
+        grace: seconds that running exchanges have from the signal on.
+
+    Raises:
+        ConfigError: uvicorn is not installed.
+    """
+    try:
+        import uvicorn
+    except ImportError:
+        raise ConfigError("serving alone needs uvicorn: pip install 'imagegate[server]'") from None
+    # uvicorn raises the signal that ended it once more; having drained, that is no failure.
+    signal.signal(signal.SIGTERM, _exit_well)
+    with _shared_metrics(workers):
+        uvicorn.run(
+            "imagegate.standalone:create_app",
+            factory=True,
+            host=host,
+            port=port,
+            workers=workers,
+            access_log=False,  # the gateway writes a line of its own
+            server_header=False,
+            timeout_graceful_shutdown=grace,
+        )
+
+
+@contextlib.contextmanager
+def _shared_metrics(workers: int) -> Generator[None]:
+    """Name a folder in which several processes count together, unless the operator has named one."""
+    if workers == 1 or os.environ.get(FOLDER_VARIABLE):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="imagegate-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        try:
+            yield
+        finally:
+            del os.environ[FOLDER_VARIABLE]
+
+
+def _exit_well(number: int, frame: object) -> None:
+    sys.exit(0)
