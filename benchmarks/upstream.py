@@ -2,7 +2,8 @@
 
     python benchmarks/upstream.py PORT [KEEP_ALIVE]
 
-``large`` in a prompt: four pictures of 4 MiB, else one of a kilobyte. ``wait=2``: after two seconds. ``hold``: after
+``large`` in a prompt: four pictures of 4 MiB; ``link``: the link of one, which is not there; else one of a kilobyte.
+``wait=2``: after two seconds. ``hold``: after
 ``POST /release``. ``GET /received``: how many requests came since it was last asked, and of the last form the SHA-256
 of each file; forms are only read, and parsed when somebody asks. ``KEEP_ALIVE``: seconds after which idle connections
 are closed.
@@ -24,6 +25,9 @@ from starlette.formparsers import MultiPartParser
 from starlette.types import Receive, Scope, Send
 
 CHUNK = 256 * 1024
+
+
+LINKED = b'{"created":1,"data":[{"url":"https://images.invalid/1.png"}]}'
 
 
 def reply(pictures: list[bytes]) -> bytes:
@@ -71,6 +75,8 @@ class Provider:
             await asyncio.sleep(float(wait[1]))
         if "hold" in prompt:
             await self._released.wait()
+        if "link" in prompt:
+            return LINKED
         return self._large if "large" in prompt else self._small
 
     async def _received(self) -> dict[str, Any]:

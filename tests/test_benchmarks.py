@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -316,3 +317,16 @@ def test_what_seeing_costs_runs() -> None:
     command = [sys.executable, str(BENCHMARKS / "observe.py"), "--requests", "2", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert len(done.stdout.splitlines()) == 3, done.stderr
+
+
+def test_path_counts_modules_and_calls() -> None:
+    """benchmarks/path.py prints both figures with their goals, and with --list the calls in order."""
+    command = [sys.executable, str(BENCHMARKS / "path.py"), "--list"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    listed, _, counted = done.stdout.partition("\n\n")
+    *_, modules, calls = counted.splitlines()
+    assert re.fullmatch(r" *\d+ modules of ours; goal: at most \d+", modules)
+    assert re.fullmatch(r" *\d+ calls; goal: at most \d+ \(and \d+ resumptions\)", calls)
+    assert int(calls.split()[0]) == len(listed.splitlines()) > 50
+    assert listed.splitlines()[0].startswith("imagegate")
