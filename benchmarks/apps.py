@@ -16,6 +16,8 @@ from typing import Any, Final
 from starlette.types import ASGIApp
 
 UPSTREAM_VARIABLE: Final = "BENCHMARK_UPSTREAM"
+_THRESHOLDS: Final = gc.get_threshold()
+"""Python's own, for no application has been imported yet."""
 
 
 def use_config(path: Path) -> None:
@@ -73,7 +75,7 @@ def _collect_as_usual() -> None:
     A host application may set it, too, and then for all that runs in it.
     """
     gc.unfreeze()
-    gc.set_threshold(700, 10, 10)
+    gc.set_threshold(*_THRESHOLDS)
 
 
 APPS: Final[dict[str, Callable[[], Any]]] = {

@@ -77,7 +77,7 @@ def wrk() -> str | None:
 
 
 def measure_small(connections: int, seconds: float, server: Server, upstream: Server) -> Figures:
-    """Have wrk send small generations, which costs the machine a tenth of what a client in Python does.
+    """Have wrk send small generations, which costs the machine less than a client in Python does.
 
     Clocks are read, and the provider is asked how many requests came, when all connections are at work; wrk ends after
     that. It checks statuses; pictures are checked in requests before and after.
