@@ -160,10 +160,12 @@ class Offer:
     def _send(self, due: float) -> None:
         self.sent += 1
         self.waiting.add(due)
+        # Before a connection may have to be made: how long that takes is up to the server.
+        self.late.append(time.perf_counter() - due)
         while self._idle:
             connection = self._idle.popleft()  # the one that was idle longest, so that none is idle for long
             if connection.open:
-                self._send_on(connection, due)
+                connection.send(due)
                 return
         task = asyncio.create_task(self._send_on_new(due))
         self._connecting.add(task)
@@ -171,13 +173,9 @@ class Offer:
 
     async def _send_on_new(self, due: float) -> None:
         try:
-            self._send_on(await self._connect(), due)
+            (await self._connect()).send(due)
         except OSError:
             self.lost(due)
-
-    def _send_on(self, connection: Connection, due: float) -> None:
-        self.late.append(time.perf_counter() - due)
-        connection.send(due)
 
     def answered(self, connection: Connection, due: float, answer: bytes, *, chunked: bool) -> None:
         """Take an answer, and the connection for the next request."""
