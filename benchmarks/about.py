@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from measure import cores
+
 PACKAGES = ("imagegate", "uvicorn", "uvloop", "httptools", "starlette", "aiohttp", "httpx")
 
 
@@ -24,6 +26,7 @@ def about(form: str) -> dict[str, Any]:
         "form": form,
         "machine": f"{len(os.sched_getaffinity(0))} cores {_processor()}, Linux {platform.release().split('-')[0]}",
         "load": round(os.getloadavg()[0], 2),
+        "cores": {f"{many} worker{'s' * (many > 1)}": _places(many) for many in (1, 2)},
         "versions": {"Python": platform.python_version()} | {each: _version(each) for each in PACKAGES},
     }
 
@@ -36,6 +39,12 @@ def told(about: Mapping[str, Any]) -> str:
         f"{about['date']}, {about['machine']}; the {about['form']} form, {minutes}:{seconds:02}; "
         f"load before it {about['load']}; {versions}"
     )
+
+
+def _places(workers: int) -> str:
+    own, others = cores(workers)
+    shared = ", which they share with it" if set(own) & set(others) else ""
+    return f"the proxy on {', '.join(map(str, own))}, client and provider on {', '.join(map(str, others))}{shared}"
 
 
 def _version(package: str) -> str:

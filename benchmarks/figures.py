@@ -1,4 +1,4 @@
-"""What page and plot show of a run's figures; no drawing here."""
+"""What the picture shows of a run's figures, and the marks between which text is kept; no drawing here."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from about import told
-
 NAMES: Final = {
-    "imagegate": "imagegate",
+    "imagegate alone": "imagegate alone",
+    "imagegate mounted": "imagegate mounted",
     "floor aiohttp": "pass-through, aiohttp",
     "floor httpx": "pass-through, httpx",
     "nginx": "nginx",
@@ -31,7 +30,7 @@ class Bar:
     @property
     def kind(self) -> str:
         """``own``, ``floor`` or ``other``."""
-        return "own" if self.server == NAMES["imagegate"] else "floor" if "pass-through" in self.server else "other"
+        return "own" if self.server.startswith("imagegate") else "floor" if "pass-through" in self.server else "other"
 
 
 @dataclass(frozen=True)
@@ -78,53 +77,6 @@ def summary(result: Mapping[str, Any]) -> str:
     return ""
 
 
-def page(result: Mapping[str, Any], prose: str) -> str:
-    """The page, in Markdown.
-
-    Args:
-        result: as ``run.py --json`` writes it.
-        prose: what people wrote about it, which stays.
-    """
-    text = f"""\
-# Figures
-
-{told(result)}.
-
-[README.md](README.md) tells the method and what the workloads are; `figures.json` has each round.
-
-![{summary(result)}](figures.svg)
-
-## Goals
-
-| every layer on, in one run | measured | goal | |
-|---|---:|---:|---|
-"""
-    for goal in result["goals"]:
-        beside = f" ({goal['beside']})" if goal["beside"] else ""
-        verdict = goal["verdict"] if goal["verdict"] == "reached" else "**not reached**"
-        text += f"| {goal['name']}{beside} | {goal['measured']} | {goal['wanted']} | {verdict} |\n"
-    text += f"""
-{PROSE[0]}
-{prose.strip()}
-{PROSE[1]}
-
-## All figures
-
-CPU is that of a request, of the whole process tree; latencies in ms; memory in MiB at the peak, and above that before.
-
-| workload, connections | server | CPU µs | x floor | req/s | p50 | p99 | peak | above |
-|---|---|---:|---:|---:|---:|---:|---:|---:|
-"""
-    for row in result["rows"]:
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-        cells = [f"{row['workload']} {row['title']}, {row['connections']}", row["server"], f"{row['cpu']:,.0f}", ratio]
-        cells += [f"{row[name]:,.1f}" for name in ("rate", "p50", "p99")]
-        cells += [f"{row[name]:.0f}" for name in ("peak", "grown")]
-        text += f"| {' | '.join(cells)} |\n"
-    notes = [*result["notes"], *(f"FAILED {each}" for each in result["failures"])]
-    return text + "\n" + "".join(f"- {each}\n" for each in notes)
-
-
 PROSE: Final = ("<!-- what is not reached, and why: kept -->", "<!-- end -->")
 BLOCK: Final = ("<!-- figures -->", "<!-- end of figures -->")
 
@@ -149,4 +101,8 @@ def put_between(text: str, marks: tuple[str, str], inner: str) -> str:
 
 def untold(result: Mapping[str, Any], prose: str) -> list[str]:
     """Goals that were not reached, and of which the prose does not speak by name."""
-    return [each["name"] for each in result["goals"] if each["verdict"] != "reached" and each["name"] not in prose]
+    return [
+        name
+        for name in dict.fromkeys(each["name"] for each in result["goals"] if each["verdict"] != "reached")
+        if name not in prose
+    ]

@@ -1,11 +1,7 @@
-"""The least that a proxy in Python can do: bytes in, bytes out, nothing read; on aiohttp and on httpx.
-
-python benchmarks/floors.py aiohttp|httpx PORT UPSTREAM
-"""
+"""The least that a proxy in Python can do: bytes in, bytes out, nothing read; on aiohttp and on httpx."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -66,11 +62,3 @@ class OnHttpx:
             await send({"type": "http.response.body", "body": b""})
         finally:
             await reply.aclose()
-
-
-if __name__ == "__main__":
-    import uvicorn
-
-    _, kind, port, upstream = sys.argv
-    app = OnAiohttp(upstream) if kind == "aiohttp" else OnHttpx(upstream)
-    uvicorn.run(app, port=int(port), access_log=False, log_level="error", backlog=4096)

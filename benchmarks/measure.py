@@ -44,6 +44,15 @@ class ProcessTree:
         """Bytes: the sum of the processes' peaks, no less than the peak of the sum."""
         return sum(_status(pid, "VmHWM") for pid in self.pids)
 
+    def rest(self, patience: float = 30.0) -> None:
+        """Wait until it does next to nothing: what a client has left behind is through then."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            before = self.cpu()
+            time.sleep(0.05)
+            if self.cpu() - before < 0.0025:
+                return
+
     def memory(self) -> int:
         """Bytes that are resident now; what processes share is counted for each."""
         return sum(_status(pid, "VmRSS") for pid in self.pids)
@@ -91,10 +100,57 @@ class Figures:
         return self.requests / self.seconds
 
     def quantile(self, share: float) -> float:
-        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * share))]
+        return quantile(self.latencies, share)
 
 
-def pin(pid: int, *, proxy: bool) -> None:
-    """A proxy has the first of our cores for itself, load and provider have the others; a single core is shared."""
-    first, *others = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(pid, {first} if proxy or not others else set(others))
+KEPT_UP = 0.97
+"""Of the answers must be there when the last request is sent; the others are on their way."""
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """One measurement at a fixed rate."""
+
+    offered: float
+    """Requests a second."""
+    asked: int
+    """Requests that were to be sent in all."""
+    sent: int
+    rate: float
+    """Answers a second while requests were sent."""
+    cpu: float
+    """Microseconds of a request, of the whole tree."""
+    latencies: list[float]
+    """Seconds from the time at which a request was to be sent, ascending; of one without an answer, how long it has
+    waited."""
+    late: list[float]
+    """Seconds by which requests were sent after their time, ascending."""
+    errors: int
+    """Refused, or hung up on."""
+    unanswered: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether the server kept up: nothing was left out or refused, and answers came as fast as requests went."""
+        whole = self.sent == self.asked and not self.errors and not self.unanswered
+        return whole and self.rate >= KEPT_UP * self.offered
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which so much of them lies; 0: there are none."""
+    return values[min(len(values) - 1, int(len(values) * share))] if values else 0.0
+
+
+def cores(workers: int) -> tuple[list[int], list[int]]:
+    """Those of a proxy, and those of client and provider.
+
+    A proxy has a core for each worker, the others have what is left; where nothing is left, they share the last one.
+    """
+    all_ = sorted(os.sched_getaffinity(0))
+    return all_[:workers], all_[workers:] or all_[-1:]
+
+
+def pin(pid: int, *, proxy: bool, workers: int = 1) -> None:
+    """Keep a process, and what it starts, on its cores."""
+    own, others = cores(workers)
+    os.sched_setaffinity(pid, own if proxy else others)

@@ -12,7 +12,9 @@ import argparse
 import asyncio
 import json
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -28,11 +30,12 @@ async def home(request: Request) -> PlainTextResponse:
 async def measure(requests: int, rounds: int) -> tuple[list[float], list[float]]:
     """CPU microseconds per request of each round, without and with."""
     from imagegate import ImageGateway
-    from imagegate.config.loader import parse_config
 
-    config = parse_config('[[upstreams]]\nname = "openai"\napi_key = "key"\n[delivery]\nstore = "memory://"\n')
     bare = Starlette(routes=[Route("/", home)])
-    gateway = ImageGateway(bare, config=config)
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "imagegate.toml"
+        config.write_text('[[upstreams]]\nname = "openai"\napi_key = "key"\n[delivery]\nstore = "memory://"\n')
+        gateway = ImageGateway(bare, config=config)
     answers: set[bytes] = set()
 
     async def receive() -> Message:

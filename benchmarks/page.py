@@ -2,7 +2,8 @@
 
     python benchmarks/page.py [RESULTS.json]
 
-What people wrote between the marks of FIGURES.md stays; goals that are not reached and not named there are told.
+What people wrote between the marks of FIGURES.md stays; goals that are not reached and not named there are told. What
+is different from the last figures, and why, is written in CHANGES.md, whose first section the page has.
 """
 
 from __future__ import annotations
@@ -11,9 +12,15 @@ import json
 import sys
 from pathlib import Path
 
-from figures import BLOCK, PROSE, between, page, put_between, summary, untold
+from figures import BLOCK, PROSE, between, put_between, summary, untold
+from figures_page import page
 
 HERE = Path(__file__).parent
+
+
+def changes() -> str:
+    """The newest section of CHANGES.md."""
+    return (HERE / "CHANGES.md").read_text("utf-8").partition("\n## ")[2].partition("\n## ")[0].partition("\n")[2]
 
 
 def main() -> None:
@@ -24,7 +31,7 @@ def main() -> None:
     draw(result, HERE / "figures.svg")
     target = HERE / "FIGURES.md"
     prose = (between(target.read_text("utf-8"), PROSE) if target.exists() else None) or ""
-    target.write_text(page(result, prose), "utf-8")
+    target.write_text(page(result, prose, changes()), "utf-8")
     if source.resolve() != (HERE / "figures.json").resolve():
         (HERE / "figures.json").write_text(source.read_text("utf-8"), "utf-8")
     for readme, folder in ((HERE.parent / "README.md", "benchmarks/"), (HERE / "README.md", "")):

@@ -32,6 +32,7 @@ class Server:
     tree: ProcessTree
     stored: Path | None = None
     """Where the pictures are that it stores."""
+    workers: int = 1
 
     def forget_pictures(self) -> None:
         """So that the machine writes the next ones into the same memory."""
@@ -64,6 +65,7 @@ def running(
     *,
     log: Path,
     proxy: bool = True,
+    workers: int = 1,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """A program that listens on ``port``. What it says goes to ``log``.
@@ -72,11 +74,11 @@ def running(
         RuntimeError: it ended, or was not there in time.
     """
     with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **(environment or {})})
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**_environment(), **(environment or {})})
     try:
-        pin(process.pid, proxy=proxy)
+        pin(process.pid, proxy=proxy, workers=workers)
         _wait(process, name, port, log)
-        yield Server(name, f"http://127.0.0.1:{port}", ProcessTree(process.pid))
+        yield Server(name, f"http://127.0.0.1:{port}", ProcessTree(process.pid), workers=workers)
     finally:
         process.terminate()
         try:
@@ -84,6 +86,13 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """That of each server: ours, without what tunes memory in whoever is told so."""
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "PYTHONMALLOC"))
+    }
 
 
 def _wait(process: subprocess.Popen[bytes], name: str, port: int, log: Path) -> None:
@@ -106,21 +115,45 @@ def upstream(folder: Path, keep_alive: int) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def floor(folder: Path, upstream: str, *, kind: str) -> Iterator[Server]:
-    port = free_port()
-    command = [sys.executable, str(HERE / "floors.py"), kind, str(port), upstream]
-    with running(f"floor {kind}", command, port, log=folder / f"{kind}.log") as server:
+def floor(folder: Path, upstream: str, *, kind: str, workers: int = 1) -> Iterator[Server]:
+    """A pass-through on ``aiohttp`` or ``httpx``."""
+    with _served(f"floor {kind}", kind, folder, upstream, workers) as server:
         yield server
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, upstream: str, *, s3: str = "") -> Iterator[Server]:
-    """`imagegate serve` as it comes, with keys, so that every layer has work to do; with a file store, or a bucket."""
-    port = free_port()
-    name = "imagegate S3" if s3 else "imagegate"
-    config = folder / f"{name.replace(' ', '-')}.toml"
+def gateway(folder: Path, upstream: str, *, kind: str = "alone", s3: str = "", workers: int = 1) -> Iterator[Server]:
+    """The gateway ``alone`` or ``mounted`` in an application, under the same server as the floors."""
+    name = "imagegate S3" if s3 else f"imagegate {kind}"
     stored = _bucket(folder.parent) if s3 else folder / "images"
-    store = f"s3://{BUCKET}" if s3 else f"file://{stored}"
+    with _served(name, kind, folder, str(gateway_config(folder, upstream, s3=s3)), workers) as server:
+        yield replace(server, stored=stored)
+
+
+@contextlib.contextmanager
+def _served(name: str, kind: str, folder: Path, given: str, workers: int) -> Iterator[Server]:
+    port = free_port()
+    command = [sys.executable, str(HERE / "serve.py"), kind, str(port), str(workers), given]
+    shown = name if workers == 1 else f"{name}, {workers} workers"
+    with running(shown, command, port, log=folder / "server.log", workers=workers) as server:
+        if workers > 1:
+            server.tree.rest()  # the port is there as soon as the first worker is
+        yield server
+
+
+@contextlib.contextmanager
+def command(folder: Path, upstream: str) -> Iterator[Server]:
+    """``imagegate serve`` as an operator starts it."""
+    port, config = free_port(), gateway_config(folder, upstream)
+    words = [sys.executable, "-m", "imagegate", "serve", "--config", str(config), "--port", str(port), "--grace", "2"]
+    with running("imagegate", words, port, log=folder / "server.log") as server:
+        yield replace(server, stored=folder / "images")
+
+
+def gateway_config(folder: Path, upstream: str, *, s3: str = "") -> Path:
+    """Write a configuration with keys, so that every layer has work to do; with a file store, or a bucket."""
+    config = folder / "imagegate.toml"
+    store = f"s3://{BUCKET}" if s3 else f"file://{folder / 'images'}"
     cloud = (
         f'[delivery.cloud]\nendpoint = "{s3}"\nregion = "us-east-1"\n'
         f'access_key_id = "{S3_KEY}"\nsecret_access_key = "{S3_SECRET}"\n'
@@ -129,9 +162,7 @@ def gateway(folder: Path, upstream: str, *, s3: str = "") -> Iterator[Server]:
         f'[[upstreams]]\nname = "openai"\nbase_url = "{upstream}/v1"\napi_key = "upstream"\n'
         f'[access]\nkeys = ["{KEY}"]\n[delivery]\nstore = "{store}"\n' + (cloud if s3 else "")
     )
-    command = [sys.executable, "-m", "imagegate", "serve", "--config", str(config), "--port", str(port), "--grace", "2"]
-    with running(name, command, port, log=folder / f"{config.stem}.log") as server:
-        yield replace(server, stored=stored)
+    return config
 
 
 def _bucket(folder: Path) -> Path:

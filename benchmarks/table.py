@@ -11,6 +11,7 @@ from typing import Any
 from about import told
 from goals import Goal, Seen, goals_of
 from measure import MIB, Figures
+from rates import RateRow, lines
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Table:
     def __init__(self, about: Mapping[str, Any]) -> None:
         self.about = dict(about)
         self.rows: list[Row] = []
+        self.rates: list[RateRow] = []
         self.facts: dict[str, float] = {}
         """Figures that are in no row, by name; `goals` has the names."""
         self.notes: list[str] = []
@@ -122,30 +124,32 @@ class Table:
         return goals_of(Seen([asdict(row) for row in self.rows], self.facts))
 
     def __str__(self) -> str:
-        head = f"{'workload, connections':<40} {'server':<14} {'us CPU':>9} {'x floor':>8} {'req/s':>8} "
+        head = f"{'workload, connections':<36} {'server':<28} {'us CPU':>9} {'x floor':>8} {'req/s':>8} "
         head += f"{'p50 ms':>8} {'p99 ms':>8} {'added':>8} {'peak MiB':>9} {'+MiB':>6} {'checked':>8}"
-        lines = [head, "-" * len(head)]
+        text = [head, "-" * len(head)]
         for row in self.rows:
             ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
             added = "" if row.added is None else f"{row.added:.1f}"
-            lines.append(
-                f"{f'{row.workload} {row.title}, {row.connections}':<40} {row.server:<14} {row.cpu:9.0f} {ratio:>8} "
+            text.append(
+                f"{f'{row.workload} {row.title}, {row.connections}':<36} {row.server:<28} {row.cpu:9.0f} {ratio:>8} "
                 f"{row.rate:8.1f} {row.p50:8.1f} {row.p99:8.1f} {added:>8} {row.peak:9.0f} {row.grown:6.0f} "
                 f"{row.requests:8}"
             )
+        text += lines([asdict(each) for each in self.rates])
         if goals := self.goals:
-            lines += ["", f"{'Goals':<72} {'measured':>12} {'goal':>12}"]
-            lines += [
-                f"{each.name:<72} {each.measured:>12} {each.wanted:>12}  {each.verdict}"
+            text += ["", f"{'Goals':<80} {'measured':>12} {'goal':>12}"]
+            text += [
+                f"{each.title:<80} {each.measured:>12} {each.wanted:>12}  {each.verdict}"
                 + (f" ({each.beside})" if each.beside else "")
                 for each in goals
             ]
-        return "\n".join([*lines, "", told(self.about), *self.notes, *(f"FAILED {each}" for each in self.failures)])
+        return "\n".join([*text, "", told(self.about), *self.notes, *(f"FAILED {each}" for each in self.failures)])
 
     def json(self) -> str:
         kept = {
             **self.about,
             "rows": [asdict(row) for row in self.rows],
+            "rates": [asdict(each) for each in self.rates],
             "facts": self.facts,
             "goals": [each.told() for each in self.goals],
             "notes": self.notes,
