@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.server
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 

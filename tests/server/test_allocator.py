@@ -60,12 +60,14 @@ def arenas(*arguments: str) -> int:
     return outcome(ARENAS, *arguments).stderr.count("Arena ")
 
 
+@pytest.mark.server
 @pytest.mark.skipif(not GLIBC, reason="another C library")
 def test_pieces_of_bodies_are_allocated_without_the_kernel() -> None:
     """By default each of them costs dozens of pages."""
     assert faults("keep") * 10 < faults()
 
 
+@pytest.mark.server
 @pytest.mark.skipif(not GLIBC, reason="another C library")
 def test_threads_share_what_is_kept() -> None:
     """By default each thread has a heap of its own, which keeps what it has freed for itself."""

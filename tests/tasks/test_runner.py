@@ -411,6 +411,7 @@ class Bucket:
     async def aclose(self) -> None: ...
 
 
+@pytest.mark.server
 def test_blobs_in_a_bucket() -> None:
     """Written as the pictures are, and read by the link."""
     bucket = Bucket()

@@ -29,6 +29,8 @@ from imagegate.standalone import Standalone
 from imagegate.telemetry.metrics_endpoint import ServeMetrics
 from imagegate.telemetry.prometheus import FOLDER_VARIABLE
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture(scope="module")
 def config(running: Running, tmp_path_factory: pytest.TempPathFactory) -> str:
