@@ -92,7 +92,7 @@ class Host:
         for state in ("pending", "pending", "processing", "completed"):
             self.hook.task_changed(state, 3.0)
         progress = Progress("edits", model="gpt-image-1", upstream="hosted", upstream_model="gpt-image-1")
-        progress.images_asked = progress.images_made = progress.images_delivered = progress.stored_images = 1
+        progress.images_asked = progress.images_made = progress.images_delivered = 1
         progress.form, progress.size_asked, progress.sizes_made = "url", "1:1", ("1024x1024",)
         progress.usage = {"input_tokens": 9, "output_tokens": 5}
         progress.retries = progress.fallbacks = progress.polls = 1
