@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,73 @@ from starlette.applications import Starlette
 from imagegate.demo.servers import gateway, local_providers, write_config
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=200)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+SERVER_FOLDERS = ("http", "wire")
+"""Their tests use real sockets, but for those of `SERVERLESS_FILES`."""
+SERVERLESS_FILES = ("http/test_public_addresses.py",)
+PROGRAMS = ("chromium", "matplotlib", "mount", "node", "prometheus", "rclone", "redis", "swift")
+"""Markers of tests that need a program."""
+TESTS = Path(__file__).parent
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names bytes by their argument: processes that run tests together must agree, and gzip writes the time."""
+    return argname if isinstance(val, bytes) and not val.isascii() else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests that start servers or programs, and keeps those of a file together: its servers start once.
+
+    Those that measure memory have a group of their own, across files: they do not run beside each other.
+    """
+    for item in items:
+        file = item.path.relative_to(TESTS).as_posix()
+        is_in_server_folder = file.startswith(tuple(f"{name}/" for name in SERVER_FOLDERS))
+        if (is_in_server_folder and file not in SERVERLESS_FILES) or any(map(item.get_closest_marker, PROGRAMS)):
+            item.add_marker("server")
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(file))
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests are nothing that `gc.collect` in a test should look through each time."""
+    gc.collect()
+    gc.freeze()
+
+
+class Guard:
+    """Fails tests that bind a socket or start a process without being marked ``server``.
+
+    An audit hook sees both whoever does them, and there is no way to take it away again, so that there is one.
+    """
+
+    EVENTS = frozenset({"os.fork", "os.posix_spawn", "socket.bind", "subprocess.Popen"})
+
+    def __init__(self) -> None:
+        self.is_up = False
+
+    def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self.is_up and event in self.EVENTS:
+            pytest.fail(f"{event} in a test that is not marked: add @pytest.mark.server", pytrace=True)
+
+
+GUARD = Guard()
+sys.addaudithook(GUARD)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Guards the test and the fixtures that are made for it."""
+    GUARD.is_up = item.get_closest_marker("server") is None
+    try:
+        return (yield)
+    finally:
+        GUARD.is_up = False
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.server
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 

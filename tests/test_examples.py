@@ -20,6 +20,8 @@ from imagegate.registry import installed
 from imagegate.routing.catalog import Catalog
 from imagegate_adapters.tokenlab import TokenLab
 
+pytestmark = pytest.mark.server
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 GENERATIONS = "/v1/images/generations"
 ASKED = {"model": "nano-banana", "prompt": "A red kite", "size": "1792x1024", "response_format": "b64_json"}

@@ -85,6 +85,7 @@ def test_unknown_name() -> None:
         _ = imagegate.nobody
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("module", ["imagegate", "imagegate_adapters", "imagegate.standalone", "imagegate.cli"])
 def test_import_costs_little(module: str) -> None:
     """Importing the package, its command line or its adapters loads no client, no framework and reads no key."""

@@ -7,21 +7,19 @@ import asyncio
 import pytest
 from starlette.types import Message
 
-from imagegate.asgi import helpers as asgi
 from imagegate.asgi.helpers import patiently
 from imagegate.errors import RequestTimeout
 
 
-def test_a_slow_client_is_waited_for_and_a_silent_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_client_is_waited_for_and_a_silent_one_is_not() -> None:
     """What counts is the silence before one piece, however long the body takes."""
-    monkeypatch.setattr(asgi, "SECONDS_OF_SILENCE", 1.5)
 
     async def receive() -> Message:
         await asyncio.sleep(pauses.pop(0))
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def work() -> None:
-        async with patiently(receive) as receive_in_time:
+        async with patiently(receive, silence=1.5) as receive_in_time:
             while True:
                 await receive_in_time()
 
@@ -32,15 +30,14 @@ def test_a_slow_client_is_waited_for_and_a_silent_one_is_not(monkeypatch: pytest
     assert pauses == []
 
 
-def test_what_takes_long_beside_receiving_is_not_the_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_takes_long_beside_receiving_is_not_the_clients_fault() -> None:
     """A disk that hangs is an error of ours."""
-    monkeypatch.setattr(asgi, "SECONDS_OF_SILENCE", 0.1)
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def work() -> None:
-        async with patiently(receive) as receive_in_time:
+        async with patiently(receive, silence=0.1) as receive_in_time:
             await receive_in_time()
             await asyncio.sleep(60)
 

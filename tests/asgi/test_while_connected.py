@@ -9,13 +9,7 @@ import pytest
 from starlette.types import Message
 
 from imagegate.asgi.helpers import ClientDisconnected
-from imagegate.layers import read
 from imagegate.layers.read import while_connected
-
-
-@pytest.fixture(autouse=True)
-def watched_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "_WATCHED_AFTER", 0.0)
 
 
 async def gone() -> Message:
@@ -33,7 +27,7 @@ async def cancellations() -> int:
 def test_work_is_cancelled_when_the_client_leaves() -> None:
     async def test() -> None:
         with pytest.raises(ClientDisconnected):
-            await while_connected(asyncio.sleep(60), gone)
+            await while_connected(asyncio.sleep(60), gone, watched_after=0)
         assert await cancellations() == 0
 
     asyncio.run(test())
@@ -51,7 +45,7 @@ def test_work_that_takes_no_notice_leaves_no_cancellation_behind(fails: bool) ->
 
     async def test() -> None:
         with contextlib.suppress(LookupError):
-            await while_connected(work(), gone)
+            await while_connected(work(), gone, watched_after=0)
         assert await cancellations() == 0
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
@@ -76,7 +70,7 @@ def test_somebody_elses_cancellation_stays() -> None:
                 raise
 
         with pytest.raises(asyncio.CancelledError):
-            await while_connected(work(), gone)
+            await while_connected(work(), gone, watched_after=0)
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 1

@@ -23,6 +23,8 @@ from imagegate.demo.providers import tokenbay
 from imagegate.demo.requests import REQUESTS
 from imagegate.demo.servers import PROVIDERS
 
+pytestmark = pytest.mark.server
+
 
 def test_demo_as_a_process(tmp_path: Path) -> None:
     """The demo needs no key and no network, ends by itself with code 0, and leaves pictures, links and a sheet."""

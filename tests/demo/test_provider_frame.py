@@ -9,9 +9,10 @@ import pytest
 from starlette.applications import Starlette
 from tests.demo.support import client_of, error_of, image_part
 
-from imagegate.demo.providers import gallery, incoming, onetoken, toapis, tokenbay, tokenlab, tokmodel
+from imagegate.demo.providers import onetoken, toapis, tokenbay, tokenlab, tokmodel
 from imagegate.demo.providers.common import flexible_size, nearest_ratio, parse_pixels, parse_ratio
 from imagegate.demo.providers.gallery import Gallery, PictureCache, PictureOrder
+from imagegate.demo.providers.incoming import Recorder
 
 Create = Callable[..., Starlette]
 CREATORS: dict[str, Create] = {
@@ -111,16 +112,17 @@ def test_form_parts_are_recorded_in_order() -> None:
     assert app.state.received[0].json is None
 
 
-def test_the_record_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_record_is_bounded() -> None:
     """The oldest requests go when there are too many, or when their JSON is too large."""
-    monkeypatch.setattr(incoming, "KEPT_REQUESTS", 3)
-    app = tokenbay.create_app()
+    app = Starlette()
+    app.state.received, app.state.requests_seen = [], 0
+    app.add_middleware(Recorder, state=app.state, kept_requests=3, kept_bytes=2000)
     for number in range(5):
         client_of(app).post("/v1/images/generations", json={"number": number})
     assert [request.json["number"] for request in app.state.received] == [2, 3, 4]
-    monkeypatch.setattr(incoming, "KEPT_BYTES", 2000)
     client_of(app).post("/v1/images/generations", json={"number": 5, "filler": "x" * 1990})
     assert [request.json["number"] for request in app.state.received] == [5]
+    assert app.state.requests_seen == 6
 
 
 @pytest.mark.parametrize("name", ["tokmodel", "tokenlab"])
@@ -143,10 +145,9 @@ def test_links_expire() -> None:
     assert (response.status_code, response.text) == (404, "Not Found")
 
 
-def test_uploads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uploads_are_bounded() -> None:
     """The oldest uploads are forgotten beyond the limit, the newest never."""
-    monkeypatch.setattr(gallery, "KEPT_UPLOAD_BYTES", 10)
-    album = Gallery("/files", lifetime=60)
+    album = Gallery("/files", lifetime=60, kept_upload_bytes=10)
     first, second = album.keep(b"12345678", "image/png"), album.keep(b"12345678", "image/png")
     assert (album.has(first), album.has(second)) == (False, True)
 

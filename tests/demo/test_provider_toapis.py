@@ -9,7 +9,7 @@ import pytest
 from starlette.applications import Starlette
 from tests.demo.support import client_of, error_of, image_part, picture_file, size_and_format
 
-from imagegate.demo.providers import tasks, toapis
+from imagegate.demo.providers import toapis
 from imagegate.demo.providers.tasks import TaskBoard
 
 PATH = "/v1/images/generations"
@@ -42,11 +42,10 @@ def test_a_task_starts_queued() -> None:
     assert {**expected, "metadata": {}} == body
 
 
-def test_a_task_runs_from_queued_to_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_runs_from_queued_to_completed() -> None:
     """Progress grows, and the result has links that expire after a day."""
     clock = [100.0]
-    monkeypatch.setattr(tasks, "now", lambda: clock[0])
-    app = toapis.create_app(task_seconds=9)
+    app = toapis.create_app(task_seconds=9, clock=lambda: clock[0])
     client = client_of(app)
     task = client.post(PATH, json=request_of(n=2)).json()
     states = []
@@ -243,10 +242,9 @@ def test_bad_uploads_are_refused(part: tuple[str, Any]) -> None:
     assert (response.status_code, response.json()["success"]) == (400, False)
 
 
-def test_old_tasks_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_tasks_are_lost() -> None:
     """The board remembers a bounded number of tasks."""
-    monkeypatch.setattr(tasks, "KEPT_TASKS", 2)
-    board = TaskBoard(1.0)
+    board = TaskBoard(1.0, kept=2)
     for name in "abc":
         board.add(name, owner="k", model="m", links=(), failure=None)
     assert [board.find(name, owner="k") is not None for name in "abc"] == [False, True, True]

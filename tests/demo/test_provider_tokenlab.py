@@ -9,7 +9,7 @@ import pytest
 from starlette.applications import Starlette
 from tests.demo.support import client_of, decoded, error_of, image_part, picture_file, size_and_format
 
-from imagegate.demo.providers import tasks, tokenlab
+from imagegate.demo.providers import tokenlab
 from imagegate.demo.providers.pixels import GEMINI_31_FLASH
 
 PATH = "/v1/images/generations"
@@ -189,11 +189,10 @@ def start(app: Starlette, body: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("body", [request_of("flux-pro"), request_of("gpt-image-2", **{"async": True})])
-def test_a_task_runs_from_pending_to_completed(body: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_runs_from_pending_to_completed(body: dict[str, Any]) -> None:
     """Task models and `async: true` answer a relative poll URL that ends in links."""
     clock = [100.0]
-    monkeypatch.setattr(tasks, "now", lambda: clock[0])
-    app = tokenlab.create_app(task_seconds=9)
+    app = tokenlab.create_app(task_seconds=9, clock=lambda: clock[0])
     created = start(app, {**body, "n": 2, "response_format": "b64_json"})
     assert (created["status"], created["data"]) == ("pending", [])
     assert f"/v1/tasks/{created['task_id']}" == created["poll_url"]

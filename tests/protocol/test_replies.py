@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
 from imagegate.protocol.messages import ImageReply, ReplyImage
-from imagegate.protocol.replies import PendingTask, UpstreamReply, read_document, read_reply, read_upload
+from imagegate.protocol.replies import PendingTask, UpstreamReply, read_document, read_object, read_reply, read_upload
 
 
 def read(document: Any) -> ImageReply | PendingTask:
@@ -476,6 +476,19 @@ def test_deep_replies_break_nothing(depth, name):
     body = f'{{"{name}":' * depth + "1" + "}" * depth
     with pytest.raises(UpstreamUncertain):
         read_reply(UpstreamReply(status=200, headers={}, body=body.encode()), now=99)
+
+
+@pytest.mark.parametrize(("depth", "is_read"), [(1, True), (200, True), (201, False), (800, False), (100_000, False)])
+@pytest.mark.parametrize("kind", ["objects", "arrays"])
+def test_objects_are_read_as_deep_as_anybody_needs(depth, is_read, kind):
+    """The same on every Python: how deep its decoder goes depends on the version."""
+    if kind == "objects":
+        body = b'{"a":' * depth + b"1" + b"}" * depth
+    else:
+        body = b'{"a":' + b"[" * (depth - 1) + b"1" + b"]" * (depth - 1) + b"}"
+    assert (read_object(body) is not None) == is_read
+    wide = b'{"data":[' + b",".join([b'{"a":[]}'] * 1000) + b"]}"
+    assert read_object(wide) is not None
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from imagegate.errors import Overloaded
 from imagegate.protocol.image_format import PNG, Facts
-from imagegate.spool import temp_file as spool_file
 from imagegate.spool.temp_file import FileClosed, KeptFiles, SpoolFile
 from imagegate.spool.upload import CHUNK, Budget, Upload, UploadClosed
 
@@ -628,9 +627,8 @@ def test_a_reader_who_keeps_pace_never_asks_the_disk(budget, monkeypatch):
     run(work())
 
 
-def test_files_are_written_over(open_spools, monkeypatch):
+def test_files_are_written_over(open_spools):
     """The next upload gets the last one's file and never its bytes; large ones and too many are closed."""
-    monkeypatch.setattr(spool_file, "_IDLE", 600.0)
 
     async def work(budget: Budget) -> None:
         for size in (3 * MIB, 2 * MIB, 4 * MIB - 100):
@@ -650,14 +648,13 @@ def test_files_are_written_over(open_spools, monkeypatch):
         large.close()
         assert open_spools() == 5
 
-    run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB)))
+    run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB, idle=600.0)))
     gc.collect()  # their loop ended before their time was over
     assert open_spools() == 0
 
 
-def test_files_that_nobody_needs_are_closed(open_spools, monkeypatch):
+def test_files_that_nobody_needs_are_closed(open_spools):
     """A moment after the last one was given back, and again after the next."""
-    monkeypatch.setattr(spool_file, "_IDLE", 0.05)
 
     async def work(budget: Budget) -> None:
         for _ in range(2):
@@ -668,7 +665,7 @@ def test_files_that_nobody_needs_are_closed(open_spools, monkeypatch):
                 while open_spools():
                     await asyncio.sleep(0.01)
 
-    run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB)))
+    run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB, idle=0.05)))
 
 
 def disk_of_nameless_files() -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 KEY, SECRET, BUCKET = "AKIDEXAMPLE", "wJalrXUtnFEMI-K7MDENG-bPxRfiCYEXAMPLEKEY", "pictures"
 PATIENCE = 20.0
@@ -26,9 +27,7 @@ class S3Server:
         self.folder = folder
         (folder / "buckets" / BUCKET).mkdir(parents=True)
         self._log = folder / "log"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         # fmt: off
         command = [
             program, "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--auth-key", f"{KEY},{SECRET}", "-vv",

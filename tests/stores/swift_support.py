@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 from tests.stores.sigv4 import signed
 
 KEY, SECRET, BUCKET = "test:tester", "testing", "pictures"
@@ -31,7 +32,7 @@ class Swift:
     def __init__(self, folder: Path, bin_folder: Path) -> None:
         self._folder = folder
         self._bin = bin_folder
-        self._ports = dict(zip(SERVERS, free_ports(len(SERVERS)), strict=True))
+        self._ports = {name: free_port() for name in SERVERS}
         (folder / "devices" / "d1").mkdir(parents=True)
         (folder / "swift.conf").write_text(
             "[swift-hash]\nswift_hash_path_suffix = tests\n[storage-policy:0]\nname = one\ndefault = yes\n"
@@ -98,12 +99,6 @@ class Swift:
             each.kill()
         for each in self._processes:
             each.wait(PATIENCE)
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 @contextlib.contextmanager

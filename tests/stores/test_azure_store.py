@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.ports import free_port
 from tests.wire.edit_support import node_packages
 
 from imagegate.config.schema import CloudConfig, DeliveryConfig, Duration
@@ -34,11 +34,10 @@ PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def endpoint(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An emulator with a container ``pictures``."""
-    folder = node_packages(tmp_path_factory.getbasetemp(), "azurite@latest")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    folder = node_packages(pytestconfig, "azurite@latest")
+    port = free_port()
     # fmt: off
     command = [
         "node", str(folder / "node_modules/azurite/dist/src/blob/main.js"), "--blobPort", str(port), "--silent",
@@ -115,6 +114,7 @@ def test_wrong_settings(endpoint: str, size: int) -> None:
         stored(endpoint, bytes(size), container="elsewhere")
 
 
+@pytest.mark.server
 def test_google_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a service account's key Google's links are signed without asking anybody."""
     if shutil.which("openssl") is None:

@@ -62,14 +62,14 @@ def served(store: ServedStore, key: str) -> tuple[int, dict[str, str], bytes] | 
 
 
 @pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ServedStore:
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> ServedStore:
     if request.param == "memory":
-        return MemoryStore(ttl=60)
-    return FileStore(tmp_path / "below" / "images", ttl=60)
+        return MemoryStore(ttl=60, clock=clock)
+    return FileStore(tmp_path / "below" / "images", ttl=60, clock=clock)
 
 
 class Clock:
-    """Both clocks of the module ``time``, as far ahead of the true ones as a test wants."""
+    """Tells the time as stores are told it, as far ahead of the true one as a test wants."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -82,11 +82,9 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in ("directory", "links", "memory"):
-        monkeypatch.setattr(f"imagegate.stores.{module}.time", clock)
-    return clock
+def clock() -> Clock:
+    """Of the fixture `store` too."""
+    return Clock()
 
 
 # What every store does
@@ -448,7 +446,7 @@ def test_old_files_are_swept(tmp_path: Path) -> None:
 
 def test_sweeps_come_now_and_then(tmp_path: Path, clock: Clock) -> None:
     """Sweeping waits a minute between two times, so that a busy store does not read its directory for each picture."""
-    store = FileStore(tmp_path, ttl=30)
+    store = FileStore(tmp_path, ttl=30, clock=clock)
     put(store)
     (old := tmp_path / new_key(PNG)).write_bytes(CONTENT)
     aged(old, 31)
@@ -595,7 +593,7 @@ def until_prepared(store: FileStore) -> None:
 
 def test_room_of_old_pictures(tmp_path: Path, clock: Clock) -> None:
     """When pictures have gone there is room again, and nothing has to be stored for that to be noticed."""
-    store = FileStore(tmp_path, ttl=30, max_bytes=2000)
+    store = FileStore(tmp_path, ttl=30, max_bytes=2000, clock=clock)
     keys = [put(store, bytes(1000)) for _ in range(2)]
     aged(tmp_path / keys[0], 31)
     with pytest.raises(StoreFull):
@@ -611,7 +609,7 @@ def test_room_of_old_pictures(tmp_path: Path, clock: Clock) -> None:
 
 def test_room_is_shared_by_processes(tmp_path: Path, clock: Clock) -> None:
     """What another process writes and removes counts after a minute at most."""
-    first, second = (FileStore(tmp_path, ttl=3600, max_bytes=3000) for _ in range(2))
+    first, second = (FileStore(tmp_path, ttl=3600, max_bytes=3000, clock=clock) for _ in range(2))
     put(first, bytes(1000))
     put(second, bytes(1000))
     key = put(second, bytes(1000))
@@ -681,7 +679,7 @@ def test_pictures_during_the_first_count(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_pictures_during_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """What is written while the directory is counted once more is not forgotten."""
-    store = FileStore(tmp_path, ttl=3600, max_bytes=3000)
+    store = FileStore(tmp_path, ttl=3600, max_bytes=3000, clock=clock)
     put(store, bytes(1000))
     clock.ahead = 61
     slow = SlowScan(monkeypatch)
@@ -805,11 +803,11 @@ def test_content_addressed_stays_when_taken_back(content_store: ServedStore) -> 
 
 def test_content_addressed_starts_its_time_anew(tmp_path: Path, clock: Clock) -> None:
     """A picture that is stored once more is kept for as long as its newest link holds."""
-    store = FileStore(tmp_path, ttl=30, content_addressed=True)
+    store = FileStore(tmp_path, ttl=30, content_addressed=True, clock=clock)
     path = aged(tmp_path / put(store), 31)
     put(store)
     assert time.time() - path.stat().st_mtime < 20
-    memory = MemoryStore(ttl=30, content_addressed=True)
+    memory = MemoryStore(ttl=30, content_addressed=True, clock=clock)
     key = put(memory)
     clock.ahead = 25
     assert key == put(memory)
@@ -826,7 +824,7 @@ def test_content_addressed_starts_its_time_anew(tmp_path: Path, clock: Clock) ->
 
 def test_memory_keeps_the_newest(clock: Clock) -> None:
     """A full store drops its oldest pictures, as many as the new one needs room."""
-    store = MemoryStore(ttl=60, capacity=300)
+    store = MemoryStore(ttl=60, capacity=300, clock=clock)
     first, second, third = (put(store, bytes(100)) for _ in range(3))
     large = put(store, bytes(150))
     assert [served(store, first), served(store, second)] == [None, None]
@@ -845,7 +843,7 @@ def test_memory_refuses_what_it_cannot_hold() -> None:
 
 def test_memory_forgets_after_a_time(clock: Clock) -> None:
     """Pictures older than ``ttl`` go when the next one comes."""
-    store = MemoryStore(ttl=60)
+    store = MemoryStore(ttl=60, clock=clock)
     old = put(store)
     clock.ahead = 59
     young = put(store)
@@ -868,8 +866,8 @@ def test_memory_is_empty_after_closing() -> None:
 # Links
 
 
-def links(secret: bytes = b"secret", *, ttl: float = 60) -> Links:
-    return Links(lambda: secret, ttl=ttl)
+def links(clock: Clock | None = None, *, secret: bytes = b"secret", ttl: float = 60) -> Links:
+    return Links(lambda: secret, ttl=ttl, clock=clock or Clock())
 
 
 def query_of(link: str) -> bytes:
@@ -886,11 +884,11 @@ def test_link(base: str) -> None:
 
 def test_link_holds_until_it_expires(clock: Clock) -> None:
     """A link holds for ``ttl`` seconds and not one more."""
-    made = query_of(links(ttl=60).link("", "KEY.png"))
+    made = query_of(links(clock).link("", "KEY.png"))
     clock.ahead = 59
-    assert links().holds("KEY.png", made)
+    assert links(clock).holds("KEY.png", made)
     clock.ahead = 61
-    assert not links().holds("KEY.png", made)
+    assert not links(clock).holds("KEY.png", made)
 
 
 FORGERIES: dict[str, Callable[[bytes], tuple[str, bytes]]] = {
@@ -923,8 +921,8 @@ def test_forged_links_do_not_hold(forge: Callable[[bytes], tuple[str, bytes]]) -
 
 def test_another_secret_signs_otherwise() -> None:
     """A link holds only where the secret is the one that signed it."""
-    query = query_of(links(b"one").link("", "KEY.png"))
-    assert not links(b"two").holds("KEY.png", query)
+    query = query_of(links(secret=b"one").link("", "KEY.png"))
+    assert not links(secret=b"two").holds("KEY.png", query)
 
 
 def test_secret_is_asked_for_once() -> None:

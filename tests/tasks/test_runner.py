@@ -411,6 +411,7 @@ class Bucket:
     async def aclose(self) -> None: ...
 
 
+@pytest.mark.server
 def test_blobs_in_a_bucket() -> None:
     """Written as the pictures are, and read by the link."""
     bucket = Bucket()
@@ -435,12 +436,11 @@ def test_blobs_in_a_bucket() -> None:
         asyncio.run(run())
 
 
-def test_old_blobs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_blobs_are_removed(tmp_path: Path) -> None:
     """When something new is written, now and then."""
-    monkeypatch.setattr("imagegate.stores.blobs._SECONDS_BETWEEN_SWEEPS", 0.0)
 
     async def run() -> None:
-        blobs = FileBlobs(tmp_path / "b", ttl=-1)
+        blobs = FileBlobs(tmp_path / "b", ttl=-1, sweep_interval=0.0)
         first = await blobs.put(pieces_of(b"a"))
         await blobs.put(pieces_of(b"b"))
         with pytest.raises(FileNotFoundError):
@@ -449,9 +449,8 @@ def test_old_blobs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(run())
 
 
-def test_stubborn_tasks_are_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stubborn_tasks_are_told_again() -> None:
     """One that swallows the first word ends with the second."""
-    monkeypatch.setattr("imagegate.asgi.background._PATIENCE", 0.05)
 
     async def stubborn() -> bool:
         with contextlib.suppress(asyncio.CancelledError):
@@ -463,7 +462,7 @@ def test_stubborn_tasks_are_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         task = asyncio.create_task(stubborn())
         await asyncio.sleep(0)
-        await stop(task)
+        await stop(task, patience=0.05)
         assert task.cancelled()
         await stop(task)
 

@@ -42,6 +42,7 @@ async def tell(url: str, *, allow: list[str], attempts: int = 3) -> bool:
         await client.aclose()
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(("refusals", "told", "tries"), [(0, True, 1), (2, True, 3), (9, False, 3)])
 def test_tries(refusals: int, told: bool, tries: int) -> None:
     """Until somebody takes it, but not for ever."""
@@ -51,6 +52,7 @@ def test_tries(refusals: int, told: bool, tries: int) -> None:
     assert len(receiver.events) == tries
 
 
+@pytest.mark.server
 def test_private_addresses_are_not_called() -> None:
     """Also where the address has become private since the task was made."""
     receiver = Receiver()

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from tests.ports import free_port
 
 from imagegate.demo.pictures import draw_picture
 
@@ -124,9 +124,7 @@ currency = "EUR"
 @contextlib.contextmanager
 def serve(config: Path, log: Path, *, workers: int = 2, environment: dict[str, str] | None = None) -> Iterator[int]:
     """``imagegate serve`` as a process of its own: its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "imagegate", "serve", "--config", str(config), "--port", str(port)]
     command += ["--workers", str(workers)]
     with log.open("wb") as output:

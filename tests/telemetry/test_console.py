@@ -99,10 +99,9 @@ def test_only_what_is_new() -> None:
     assert len(listed(app, "alices-key", other)["exchanges"]) == 3
 
 
-def test_running_exchanges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_exchanges() -> None:
     """What takes longer is told while it runs, to its own key."""
-    monkeypatch.setattr("imagegate.telemetry.console._SOON", -1.0)
-    app = console()
+    app = console(running_after=-1.0)
     app.exchange_started(Progress("edits", request_id="r", key_name="alice", model="m"))
     app.exchange_started(Progress("models", request_id="s", key_name="alice"))
     assert [(item["request_id"], item["model"]) for item in listed(app, "alices-key")["running"]] == [("r", "m")]

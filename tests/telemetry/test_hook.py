@@ -125,9 +125,7 @@ def test_breakers_and_tasks(hook: PrometheusHook, registry: CollectorRegistry) -
 def test_shared_files_are_written_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where other processes read what is counted, it is counted without being asked for; at once without a loop."""
     monkeypatch.setenv(FOLDER_VARIABLE, "/nowhere")
-    monkeypatch.setattr("imagegate.telemetry.prometheus._SOON", 0.01)
-    registry = CollectorRegistry()
-    hook = PrometheusHook(registry=registry)
+    hook = PrometheusHook(registry=CollectorRegistry(), delay=0.01)
     counted: list[int] = []
     monkeypatch.setattr(hook, "_count_alike", lambda usual, records: counted.append(len(records)))
 
@@ -147,8 +145,7 @@ def test_shared_files_are_written_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_record_waits_for_another_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop whose record came first may have ended, and with it the timer that would have had both counted."""
     monkeypatch.setenv(FOLDER_VARIABLE, "/nowhere")
-    monkeypatch.setattr("imagegate.telemetry.prometheus._SOON", 0.01)
-    hook = PrometheusHook(registry=CollectorRegistry())
+    hook = PrometheusHook(registry=CollectorRegistry(), delay=0.01)
     counted: list[int] = []
     monkeypatch.setattr(hook, "_count_alike", lambda usual, records: counted.append(len(records)))
 

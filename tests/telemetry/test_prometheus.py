@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, make_asgi_app
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Mount
+from tests.ports import free_port
 from tests.telemetry.conftest import TwoWorkers
 from tests.telemetry.support import UPSTREAM_KEY, wait_until
 
@@ -91,7 +92,7 @@ class Host:
         for state in ("pending", "pending", "processing", "completed"):
             self.hook.task_changed(state, 3.0)
         progress = Progress("edits", model="gpt-image-1", upstream="hosted", upstream_model="gpt-image-1")
-        progress.images_asked = progress.images_made = progress.images_delivered = progress.stored_images = 1
+        progress.images_asked = progress.images_made = progress.images_delivered = 1
         progress.form, progress.size_asked, progress.sizes_made = "url", "1:1", ("1024x1024",)
         progress.usage = {"input_tokens": 9, "output_tokens": 5}
         progress.retries = progress.fallbacks = progress.polls = 1
@@ -114,17 +115,15 @@ def prometheus(two_workers: TwoWorkers, tmp_path_factory: pytest.TempPathFactory
     """Has seen traffic before its first scrape and between scrapes, and has looked at the rules."""
     folder = tmp_path_factory.mktemp("prometheus")
     host = Host()
-    with serving(host.app) as port, socket.socket() as probe, socket.socket() as dead:
-        for each in (probe, dead):
-            each.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with serving(host.app) as port, socket.socket() as dead:
+        dead.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free_port()}"
         targets = [two_workers.url.removeprefix("http://"), f"127.0.0.1:{port}", f"127.0.0.1:{dead.getsockname()[1]}"]
         config = (EXAMPLES / "prometheus.yml").read_text().replace(": 15s", ": 400ms")
         config = config.replace('["127.0.0.1:8000"]', json.dumps(targets))
         config = config.replace("rules.yml", str(folder / "rules.yml"))
         (folder / "rules.yml").write_text((EXAMPLES / "rules.yml").read_text())
         (folder / "prometheus.yml").write_text(config)
-        probe.close()
         command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
         command += [f"--web.listen-address={address}", "--log.level=warn"]
         host.tell()

@@ -15,6 +15,8 @@ from imagegate.config.loader import load_config
 from imagegate.demo.servers import serving, write_config
 from imagegate.standalone import Standalone
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def url(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

@@ -14,6 +14,8 @@ from tests.telemetry.support import ALICE, BOB, SECRETS, lines_of, wait_until
 
 from imagegate.telemetry.metric_definitions import METRICS
 
+pytestmark = pytest.mark.server
+
 
 def sums(text: str, *labels: str) -> dict[str, dict[tuple[str, ...], float]]:
     """Sample name -> values of `labels` -> sum."""

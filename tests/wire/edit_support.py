@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import httpx
 import msgspec
@@ -27,6 +27,7 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.conftest import Running
+from tests.ports import free_port
 
 PATIENCE = 30.0
 """Seconds until a condition that should come about is given up."""
@@ -248,9 +249,7 @@ class Process:
 @contextlib.contextmanager
 def gateway_process(config: Path, *, arguments: Sequence[str] = (), **environment: str) -> Generator[Process]:
     """Runs ``imagegate serve`` with a configuration, its temporary files in a folder of their own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as spool, (config.parent / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "imagegate", "serve", "--config", str(config), "--port", str(port), *arguments],
@@ -282,22 +281,29 @@ PACKAGES = ("openai@latest", "ai@latest", "@ai-sdk/openai@latest")
 _UNREACHABLE = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH")
 
 
-@cache
-def node_packages(basetemp: Path, *packages: str) -> Path:
-    """A folder below pytest's own, outside of this project, with packages from npm, default: the newest SDKs.
+_GOOD_FOR: Final = 24 * 3600.0
+"""Seconds after which packages are installed once more, since they are to be the newest."""
 
-    Installed once.
-    """
+
+@cache
+def node_packages(config: pytest.Config, *packages: str) -> Path:
+    """A folder with packages from npm, default: the newest SDKs. Processes that run tests at a time share it."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    folder = basetemp / ("node" if not packages else f"node-{re.sub('[^a-z0-9]+', '-', packages[0])}")
-    folder.mkdir(exist_ok=True)
+    assert config.cache is not None
+    folder = config.cache.mkdir("node" if not packages else f"node-{re.sub('[^a-z0-9]+', '-', packages[0])}")
+    stamp = folder / "installed"
     command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *(packages or PACKAGES)]
-    installed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    if installed.returncode and _UNREACHABLE.search(installed.stderr):
-        pytest.skip("the npm registry cannot be reached")
-    assert installed.returncode == 0, installed.stderr[-2000:]
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stamp.exists() and time.time() - stamp.stat().st_mtime < _GOOD_FOR:
+            return folder
+        installed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if installed.returncode and _UNREACHABLE.search(installed.stderr):
+            pytest.skip("the npm registry cannot be reached")
+        assert installed.returncode == 0, installed.stderr[-2000:]
+        stamp.touch()
     return folder
 
 

@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
+from imagegate.stores import Links
 
 
 def picture(form: str = "PNG", shade: int = 0) -> bytes:
@@ -318,30 +320,34 @@ def test_links_are_signed(url: str, provider: Provider) -> None:
     assert [httpx.get(link).content for link in (first, second)] == [PNG, PNG]
 
 
-def test_links_expire(provider_port: tuple[Provider, int], provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_expire(provider_port: tuple[Provider, int], provider: Provider) -> None:
     """After ``link_ttl`` a link is refused although the picture may still be there."""
     provider.reply = {"created": 1, "data": [{"b64_json": ENCODED}]}
-    with gateway(provider_port[1], 'store = "memory://"\nlink_ttl = "1h"') as (url, _):
+    with gateway(provider_port[1], 'store = "memory://"\nlink_ttl = "1h"\nlink_secret = "of-the-operator"') as (url, _):
         link = post(url, "url").json()["data"][0]["url"]
-        clock = Clock()
-        monkeypatch.setattr("imagegate.stores.links.time", clock)
-        clock.ahead = 3590
-        assert httpx.get(link).status_code == 200
-        clock.ahead = 3601
-        reply = httpx.get(link)
+        base, _, key = link.partition("?")[0].rpartition("/")
+
+        def made(seconds_ago: float) -> str:
+            clock = Clock(-seconds_ago)
+            return Links(lambda: b"of-the-operator", ttl=3600, clock=clock).link(base, key)
+
+        assert link in [made(seconds_ago) for seconds_ago in range(10)]
+        assert httpx.get(made(3590)).status_code == 200
+        reply = httpx.get(made(3601))
         assert (reply.status_code, reply.json()["error"]["code"]) == (403, "link_invalid")
 
 
 class Clock:
-    """The module ``time``, ahead of itself."""
+    """Ahead of the true one, or behind."""
 
-    def __init__(self) -> None:
-        self.ahead = 0.0
+    def __init__(self, ahead: float) -> None:
+        self._ahead = ahead
 
     def time(self) -> float:
-        import time
+        return time.time() + self._ahead
 
-        return time.time() + self.ahead
+    def monotonic(self) -> float:
+        return time.monotonic() + self._ahead
 
 
 def test_links_hold_in_another_gateway(provider_port: tuple[Provider, int], provider: Provider, tmp_path: Path) -> None:

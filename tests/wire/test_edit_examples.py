@@ -38,9 +38,9 @@ def shell() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def node(pytestconfig: pytest.Config) -> list[str]:
     """The example beside the SDK that it needs."""
-    folder = node_packages(tmp_path_factory.getbasetemp())
+    folder = node_packages(pytestconfig)
     shutil.copy(EXAMPLES / "edit_with_mask.mjs", folder)
     return ["node", str(folder / "edit_with_mask.mjs")]
 

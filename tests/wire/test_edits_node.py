@@ -45,9 +45,9 @@ SQUARE = "tokmodel/openai/dall-e-2"
 
 
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packages(pytestconfig: pytest.Config) -> Path:
     """Where the script finds the SDKs."""
-    folder = node_packages(tmp_path_factory.getbasetemp())
+    folder = node_packages(pytestconfig)
     shutil.copy(SCRIPT, folder)
     return folder
 

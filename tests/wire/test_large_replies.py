@@ -17,6 +17,8 @@ from tests.wire.edit_support import Process, gateway_process, large_picture, sha
 
 from imagegate.demo.servers import serving
 
+pytestmark = pytest.mark.xdist_group("memory")
+
 MIB = 1024 * 1024
 GENERATIONS = "/v1/images/generations"
 SIZE, IMAGES = 20_000_000, 10

@@ -900,9 +900,9 @@ def test_openai_python_asynchronous(running: Running) -> None:
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packages(pytestconfig: pytest.Config) -> Path:
     """Where the script finds the SDK."""
-    folder = node_packages(tmp_path_factory.getbasetemp())
+    folder = node_packages(pytestconfig)
     shutil.copy(Path(__file__).parent / "node" / "stream.mjs", folder)
     return folder
 
@@ -1014,6 +1014,7 @@ def test_a_handler_that_fails_amid_its_answer(tmp_path: Path) -> None:
 # Memory
 
 
+@pytest.mark.xdist_group("memory")
 @both_forms
 def test_events_of_twenty_megabytes(providers_and_ports: Ports, provider: Provider, tmp_path: Path, form: Form) -> None:
     """A hundred megabytes of base64 pass through a process that hardly grows, and leave no room taken."""

@@ -43,13 +43,17 @@ class Background:
         return len(unfinished)
 
 
-async def stop(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels tasks and waits for them; again where one goes on, because something below it has swallowed the word."""
+async def stop(*tasks: asyncio.Task[Any], patience: float = _PATIENCE) -> None:
+    """Cancels tasks and waits for them; again where one goes on, because something below it has swallowed the word.
+
+    Args:
+        patience: seconds that a task has to end in before it is cancelled again.
+    """
     pending = {task for task in tasks if not task.done()}
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_PATIENCE)
+        _, pending = await asyncio.wait(pending, timeout=patience)
 
 
 def is_cancelled() -> bool:

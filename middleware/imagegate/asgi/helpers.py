@@ -59,21 +59,31 @@ def content_length(headers: Headers) -> int | None:
     return read_length(values[0]) if len(values) == 1 else None
 
 
-async def receive_in_time(receive: Receive) -> Message:
-    """The next piece of a body. Raises `RequestTimeout` where a client keeps silent: it holds a place of others."""
-    limit = asyncio.timeout(SECONDS_OF_SILENCE)
+async def receive_in_time(receive: Receive, *, silence: float = SECONDS_OF_SILENCE) -> Message:
+    """The next piece of a body.
+
+    Args:
+        silence: seconds that a client may keep silent.
+
+    Raises:
+        RequestTimeout: it kept silent for longer, and holds a place of others.
+    """
+    limit = asyncio.timeout(silence)
     try:
         async with limit:
             return await receive()
     except TimeoutError:
         if not limit.expired():
             raise  # the server's own
-        raise _silence() from None
+        raise _silent_for(silence) from None
 
 
 @asynccontextmanager
-async def patiently(receive: Receive) -> AsyncGenerator[Receive]:
+async def patiently(receive: Receive, *, silence: float = SECONDS_OF_SILENCE) -> AsyncGenerator[Receive]:
     """The same for a body of many pieces: one timer for all of them, which costs a tenth of one for each.
+
+    Args:
+        silence: seconds that a client may keep silent.
 
     Raises:
         RequestTimeout: a client kept silent, up to a second less than the full time.
@@ -81,11 +91,11 @@ async def patiently(receive: Receive) -> AsyncGenerator[Receive]:
     loop = asyncio.get_running_loop()
     is_waiting = False
     try:
-        async with asyncio.timeout(SECONDS_OF_SILENCE) as patience:
+        async with asyncio.timeout(silence) as patience:
 
             async def received() -> Message:
                 nonlocal is_waiting
-                end = loop.time() + SECONDS_OF_SILENCE
+                end = loop.time() + silence
                 if (patience.when() or 0.0) < end - 1.0:
                     patience.reschedule(end)
                 is_waiting = True
@@ -97,13 +107,11 @@ async def patiently(receive: Receive) -> AsyncGenerator[Receive]:
     except TimeoutError:
         if not is_waiting:
             raise  # what was done with a piece took so long
-        raise _silence() from None
+        raise _silent_for(silence) from None
 
 
-def _silence() -> RequestTimeout:
-    return RequestTimeout(
-        f"Nothing of the body came for {SECONDS_OF_SILENCE:g} s.", headers=[(b"connection", b"close")]
-    )
+def _silent_for(seconds: float) -> RequestTimeout:
+    return RequestTimeout(f"Nothing of the body came for {seconds:g} s.", headers=[(b"connection", b"close")])
 
 
 async def read_body(receive: Receive, *, limit: int) -> bytes:

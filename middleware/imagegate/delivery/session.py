@@ -147,6 +147,8 @@ class Delivering:
             progress.delivery_seconds = time.perf_counter() - started
         self._note([image.facts for image in reply.images])
         progress.form, progress.images_delivered = self._form, len(reply.images)
+        if self._form == "url":  # a link that is passed on as it came is to a picture that we have not seen
+            progress.stored_images = sum(image.facts is not None for image in reply.images)
         if not self._streamed:
             await self._answer.document(reply_parts(reply))
             return
@@ -163,6 +165,8 @@ class Delivering:
         )
         self._kept += event.pictures.values()
         progress = self._progress
+        if self._form == "url":
+            progress.stored_images += len(event.pictures)
         images = finished_images(event)
         if images:
             progress.form = self._form

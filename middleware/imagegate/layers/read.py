@@ -129,10 +129,13 @@ def _is_large_form(scope: Scope) -> bool:
     return is_form(scope) and (announced_length(scope) or 0) >= SMALLEST_LIVE_FORM
 
 
-async def while_connected(work: Awaitable[None], receive: Receive) -> None:
+async def while_connected(work: Awaitable[None], receive: Receive, *, watched_after: float = _WATCHED_AFTER) -> None:
     """Awaits `work`, and cancels it when the client leaves.
 
     Servers do not cancel handlers: after the body, the only thing left to receive is that the client is gone.
+
+    Args:
+        watched_after: seconds of work before the client is watched; a task costs more than most of a short answer.
 
     Raises:
         ClientDisconnected: it left first.
@@ -154,7 +157,7 @@ async def while_connected(work: Awaitable[None], receive: Receive) -> None:
         nonlocal watcher
         watcher = asyncio.create_task(watch())
 
-    timer = loop.call_later(_WATCHED_AFTER, start)  # a task costs more than most of a short answer
+    timer = loop.call_later(watched_after, start)
     try:
         await work
     except asyncio.CancelledError:

@@ -45,6 +45,8 @@ _PICTURE_MEMBERS: Final = frozenset(
     ["created", "data", "result", "results", "images", "output", "url", "image_url", "result_url", "b64_json"]
 )
 """Where pictures were found; in a reply of ours they stand in ``data`` alone."""
+_DEEPEST: Final = 200
+"""Objects and arrays within each other; providers' replies have ten."""
 _TASK_REPLY_FIELDS: Final = ("usage", "size", "quality", "background", "output_format")
 """What is passed on of a finished task; the rest describes the task, not the pictures."""
 
@@ -172,12 +174,32 @@ def read_upload(reply: UpstreamReply) -> str:
 
 
 def read_object(body: bytes) -> dict[str, Any] | None:
-    """A JSON object; None: it is something else."""
+    """A JSON object; None: it is something else, or is nested too deeply for functions that call themselves.
+
+    From Python 3.12 on the decoder goes deeper than Python functions may.
+    """
     try:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return document if isinstance(document, dict) else None
+    if not isinstance(document, dict) or (_may_be_deep(body) and _is_deep(document)):
+        return None
+    return document
+
+
+def _may_be_deep(body: bytes) -> bool:
+    """A look at the bytes is cheap, and enough for nearly every reply."""
+    return body.count(b"{") + body.count(b"[") > _DEEPEST
+
+
+def _is_deep(document: dict[str, Any]) -> bool:
+    level: list[Any] = [document]
+    for _ in range(_DEEPEST):
+        children = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [child for group in children for child in group if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _add_retry_after(error: UpstreamError, seconds: float | None) -> None:

@@ -16,7 +16,7 @@ from imagegate.spool.write_all import write_all
 
 CHUNK: Final = 256 * 1024
 """Bytes: no piece of a file that is handed out is larger."""
-_IDLE: Final = 1.0
+IDLE: Final = 1.0
 """Seconds after which files that nobody needs are closed."""
 
 
@@ -27,15 +27,17 @@ class FileClosed(Exception):
 class KeptFiles:
     """Files to be written over: giving pages to a new file and taking them back costs four times the writing.
 
-    They are closed when none was given back for a second. A file stays as large as the largest upload that it has held,
+    They are closed when none was given back for a while. A file stays as large as the largest upload that it has held,
     which nobody's budget knows of; so it counts here, also while it is written over.
 
     Args:
         most: bytes of them; a file with more than a quarter of that is not kept.
+        idle: seconds without a file given back, after which all are closed.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, idle: float = IDLE) -> None:
         self._most = most
+        self._idle = idle
         self._files: list[tuple[IO[bytes], int]] = []
         self._size = 0
         self._lock = threading.Lock()
@@ -71,14 +73,14 @@ class KeptFiles:
             self._size += size
         self._used = time.monotonic()
         if self._timer is None or self._timer[0] is not loop:
-            self._timer = (loop, loop.call_later(_IDLE, self._close_idle))
+            self._timer = (loop, loop.call_later(self._idle, self._close_idle))
         return True
 
     def _close_idle(self) -> None:
         if self._timer is None:
             return
         loop = self._timer[0]
-        if (left := self._used + _IDLE - time.monotonic()) > 0:
+        if (left := self._used + self._idle - time.monotonic()) > 0:
             self._timer = (loop, loop.call_later(left, self._close_idle))
             return
         self._timer = None

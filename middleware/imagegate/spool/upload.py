@@ -11,7 +11,7 @@ from typing import Final
 
 from imagegate.errors import Overloaded
 from imagegate.protocol.image_format import Facts, inspect
-from imagegate.spool.temp_file import CHUNK, FileClosed, KeptFiles, SpoolFile
+from imagegate.spool.temp_file import CHUNK, IDLE, FileClosed, KeptFiles, SpoolFile
 
 _HEAD: Final = 64 * 1024
 """Bytes of a file that are looked at for its format and size."""
@@ -34,10 +34,11 @@ class Budget:
         total: bytes; beyond them requests are refused until others have ended.
         memory: bytes of them that may stay in memory; the rest goes to disk.
         kept: bytes of files on disk that are kept for a moment, to be written over.
+        idle: seconds of that moment, from the last one that was given back.
     """
 
-    def __init__(self, *, total: int, memory: int, kept: int = 0) -> None:
-        self.kept = KeptFiles(kept)
+    def __init__(self, *, total: int, memory: int, kept: int = 0, idle: float = IDLE) -> None:
+        self.kept = KeptFiles(kept, idle=idle)
         self._total = total
         self._memory = memory
         self.coming_in = 0

@@ -51,12 +51,14 @@ class FileBlobs:
 
     Args:
         directory: shared by all processes that are given the same; None: one of this process's own, gone at its end.
+        sweep_interval: seconds from one look for old files to the next.
     """
 
-    def __init__(self, directory: Path | None, *, ttl: float) -> None:
+    def __init__(self, directory: Path | None, *, ttl: float, sweep_interval: float = _SECONDS_BETWEEN_SWEEPS) -> None:
         self.is_shared = directory is not None
         self._directory = directory
         self._ttl = ttl
+        self._sweep_interval = sweep_interval
         self._swept = time.monotonic()
 
     async def put(self, chunks: AsyncIterator[bytes]) -> str:
@@ -103,7 +105,7 @@ class FileBlobs:
 
     def _sweep(self, home: Path) -> None:
         now = time.monotonic()
-        if now - self._swept < _SECONDS_BETWEEN_SWEEPS:
+        if now - self._swept < self._sweep_interval:
             return
         self._swept = now
         oldest = time.time() - self._ttl

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from imagegate.stores.base import StoreFull
+from imagegate.stores.clock import Clock
 from imagegate.stores.keys import is_key
 
 PARTIAL: Final = ".partial"
@@ -26,15 +27,17 @@ class PictureDirectory:
 
     Args:
         max_bytes: of all pictures together; None: as the disk allows.
+        clock: tells the time.
     """
 
-    def __init__(self, path: Path, *, ttl: float, max_bytes: int | None = None) -> None:
+    def __init__(self, path: Path, *, ttl: float, max_bytes: int | None = None, clock: Clock = time) -> None:
         self.path = path
+        self._clock = clock
         self._ttl = ttl
         self._max_bytes = max_bytes
         self._used = 0
         self._used_since_scan = 0
-        self._swept = time.monotonic() - _SECONDS_BETWEEN_SWEEPS
+        self._swept = clock.monotonic() - _SECONDS_BETWEEN_SWEEPS
         self._lock = threading.Lock()
         self._is_counted = threading.Event()
 
@@ -81,10 +84,10 @@ class PictureDirectory:
         """Removes old pictures and counts the others, once a minute."""
         with self._lock:
             if is_due := self._is_due():
-                self._swept = time.monotonic()
+                self._swept = self._clock.monotonic()
                 self._used_since_scan = 0
         if is_due:
-            found = self._scan(time.time() - self._ttl)
+            found = self._scan(self._clock.time() - self._ttl)
             with self._lock:
                 self._used = found + self._used_since_scan
             self._is_counted.set()
@@ -92,7 +95,7 @@ class PictureDirectory:
             self._is_counted.wait()  # only while another thread counts for the first time
 
     def _is_due(self) -> bool:
-        return time.monotonic() - self._swept >= _SECONDS_BETWEEN_SWEEPS
+        return self._clock.monotonic() - self._swept >= _SECONDS_BETWEEN_SWEEPS
 
     def _scan(self, oldest: float) -> int:
         """Bytes that are left of pictures, whole ones and partial ones."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
 from imagegate.spool.write_all import write_all
 from imagegate.stores.base import plain_error
+from imagegate.stores.clock import Clock
 from imagegate.stores.directory import PARTIAL, PictureDirectory
 from imagegate.stores.keys import ContentKey, is_key, new_key
 from imagegate.stores.links import Links
@@ -32,6 +34,7 @@ class FileStore:
         max_bytes: of all pictures together; more are refused until old ones have gone. None: as the disk allows.
         link_secret: signs links; empty: one that is made once and kept in the directory.
         content_addressed: the same bytes are one file.
+        clock: tells the time.
     """
 
     def __init__(
@@ -42,11 +45,12 @@ class FileStore:
         max_bytes: int | None = None,
         link_secret: bytes = b"",
         content_addressed: bool = False,
+        clock: Clock = time,
     ) -> None:
         self._path = directory
-        self._directory = PictureDirectory(directory, ttl=ttl, max_bytes=max_bytes)
+        self._directory = PictureDirectory(directory, ttl=ttl, max_bytes=max_bytes, clock=clock)
         self._ttl = ttl
-        self._links = Links((lambda: link_secret) if link_secret else self._own_secret, ttl=ttl)
+        self._links = Links((lambda: link_secret) if link_secret else self._own_secret, ttl=ttl, clock=clock)
         self._is_content_addressed = content_addressed
 
     def prepare(self) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import cache
 from urllib.parse import parse_qs, urlencode
 
+from imagegate.stores.clock import Clock
+
 
 class Links:
     """Makes and checks links of the form ``BASE/KEY?expires=UNIX&signature=HEX``.
@@ -16,15 +18,17 @@ class Links:
     Args:
         secret: gives what signs key and expiry (HMAC-SHA256); asked once, when the first link is made or checked.
         ttl: seconds that a link is good for.
+        clock: tells the time.
     """
 
-    def __init__(self, secret: Callable[[], bytes], *, ttl: float) -> None:
+    def __init__(self, secret: Callable[[], bytes], *, ttl: float, clock: Clock = time) -> None:
         self.secret = cache(secret)
+        self._clock = clock
         self._ttl = ttl
 
     def link(self, base: str, key: str) -> str:
         """A link to `key` below `base`, the public URL of the store."""
-        expires = int(time.time() + self._ttl)
+        expires = int(self._clock.time() + self._ttl)
         query = urlencode({"expires": expires, "signature": self._signature(key, expires)})
         return f"{base.rstrip('/')}/{key}?{query}"
 
@@ -38,7 +42,7 @@ class Links:
         if not (expires.isascii() and expires.isdecimal() and len(expires) <= 12):
             return False
         genuine = hmac.compare_digest(self._signature(key, int(expires)).encode(), signature.encode())
-        return genuine and int(expires) >= time.time()
+        return genuine and int(expires) >= self._clock.time()
 
     def _signature(self, key: str, expires: int) -> str:
         return hmac.new(self.secret(), f"{key}\n{expires}".encode(), hashlib.sha256).hexdigest()

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
 from imagegate.stores.base import StoreFull
+from imagegate.stores.clock import Clock
 from imagegate.stores.keys import ContentKey, new_key
 from imagegate.stores.links import Links
 from imagegate.stores.serving import picture_headers
@@ -27,18 +28,26 @@ class MemoryStore:
         capacity: bytes; None: 256 MiB.
         link_secret: signs links; empty: a random one, so that links end with the process as the pictures do.
         content_addressed: the same bytes are kept once.
+        clock: tells the time.
     """
 
     def __init__(
-        self, *, ttl: float, capacity: int | None = None, link_secret: bytes = b"", content_addressed: bool = False
+        self,
+        *,
+        ttl: float,
+        capacity: int | None = None,
+        link_secret: bytes = b"",
+        content_addressed: bool = False,
+        clock: Clock = time,
     ) -> None:
         self.capacity = DEFAULT_CAPACITY if capacity is None else capacity
         self._ttl = ttl
+        self._clock = clock
         self._pictures: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._size = 0
         secret = link_secret or secrets.token_bytes(32)
         self._content_secret = secret if content_addressed else None
-        self._links = Links(lambda: secret, ttl=ttl)
+        self._links = Links(lambda: secret, ttl=ttl, clock=clock)
 
     def prepare(self) -> None:
         """Nothing can fail."""
@@ -48,7 +57,7 @@ class MemoryStore:
 
     def add(self, picture: bytes, kind: ImageFormat) -> str:
         """Keeps a picture no larger than `capacity` and returns its key; the oldest ones make room."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         key = self._key(picture, kind)
         self._remove(key)
         while self._pictures and (self._size + len(picture) > self.capacity or self._oldest() < now - self._ttl):

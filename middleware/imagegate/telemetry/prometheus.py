@@ -120,15 +120,16 @@ class PrometheusHook:
 
     Args:
         registry: that the host exposes; default: the process's own.
+        delay: seconds until a record is counted at the latest, where several processes count together.
 
     Raises:
         ValueError: the registry has these metrics already; several gateways of a process share one hook.
     """
 
-    def __init__(self, *, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, *, registry: CollectorRegistry = REGISTRY, delay: float = _SOON) -> None:
         self._is_shared = FOLDER_VARIABLE in os.environ
         """Whether others read the files in which we count, who cannot ask us to count first."""
-        self._soon = Soon(_SOON)
+        self._soon = Soon(delay)
         self._begun: deque[str] = deque()
         self._waiting: deque[ExchangeRecord] = deque()
         registry.register(_CountFirst(self))

@@ -108,11 +108,13 @@ class _Upload:
 class Gallery:
     """The part of a stand-in that hands out picture links and serves them, like a provider's CDN.
 
-    `folder` is the path below which links lie, `lifetime` the seconds until one expires.
+    `folder` is the path below which links lie, `lifetime` the seconds until one expires, and `kept_upload_bytes` what
+    clients' uploads may take; the oldest are forgotten first.
     """
 
-    def __init__(self, folder: str, *, lifetime: float) -> None:
+    def __init__(self, folder: str, *, lifetime: float, kept_upload_bytes: int = KEPT_UPLOAD_BYTES) -> None:
         self.lifetime = lifetime
+        self._kept_upload_bytes = kept_upload_bytes
         self.route = Route(f"{folder}/{{link:path}}", self._serve, methods=["GET"])
         self._folder = folder
         self._links: OrderedDict[str, tuple[PictureOrder | _Upload, float]] = OrderedDict()
@@ -128,7 +130,7 @@ class Gallery:
         self._uploaded += len(data)
         path = self._remember(f"uploads/{secrets.token_urlsafe(12)}", _Upload(data, media_type))
         uploads = [path for path, (item, _) in self._links.items() if isinstance(item, _Upload)]
-        while self._uploaded > KEPT_UPLOAD_BYTES and len(uploads) > 1:
+        while self._uploaded > self._kept_upload_bytes and len(uploads) > 1:
             self._forget(uploads.pop(0))
         return path
 

@@ -115,11 +115,16 @@ class Recorder:
     """ASGI middleware that reads every request to its end, notes it in `state.received`, and passes it on.
 
     It stands outermost, so that requests for unknown paths and with wrong keys are noted too.
+    The oldest requests are forgotten beyond `kept_requests`, and where their JSON has more than `kept_bytes`.
     """
 
-    def __init__(self, app: ASGIApp, *, state: State) -> None:
+    def __init__(
+        self, app: ASGIApp, *, state: State, kept_requests: int = KEPT_REQUESTS, kept_bytes: int = KEPT_BYTES
+    ) -> None:
         self._app = app
         self._state = state
+        self._kept_requests = kept_requests
+        self._kept_bytes = kept_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -135,7 +140,7 @@ class Recorder:
         kept: list[ReceivedRequest] = self._state.received
         self._state.requests_seen += 1
         kept.append(received)
-        while len(kept) > KEPT_REQUESTS or (len(kept) > 1 and _json_bytes(kept) > KEPT_BYTES):
+        while len(kept) > self._kept_requests or (len(kept) > 1 and _json_bytes(kept) > self._kept_bytes):
             del kept[0]
 
 

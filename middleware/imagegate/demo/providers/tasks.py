@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -16,14 +17,9 @@ WAITING_SHARE: Final = 1 / 3
 """The part of a task's time before somebody starts to work on it."""
 
 
-def now() -> float:
-    """Seconds of the clock that tasks run by."""
-    return time.monotonic()
-
-
 @dataclass(slots=True)
 class Task:
-    """One task: whose it is, what it will have made, and when (`started` by the clock of `now`)."""
+    """One task: whose it is, what it will have made, and when (`started` by its clock)."""
 
     id: str
     owner: str
@@ -31,6 +27,7 @@ class Task:
     created: int
     """Unix time in seconds, as replies carry it."""
 
+    clock: Callable[[], float]
     started: float
     seconds: float
     links: tuple[str, ...]
@@ -45,7 +42,7 @@ class Task:
         """How much of the task is done by now, 0..1."""
         if self.cancelled or self.seconds <= 0:
             return 1.0
-        return min(1.0, max(0.0, (now() - self.started) / self.seconds))
+        return min(1.0, max(0.0, (self.clock() - self.started) / self.seconds))
 
     def phase(self) -> Phase:
         """Where the task is now."""
@@ -56,17 +53,22 @@ class Task:
 
 
 class TaskBoard:
-    """The tasks of one stand-in. A task belongs to the key that made it; others do not find it."""
+    """The tasks of one stand-in. A task belongs to the key that made it; others do not find it.
 
-    def __init__(self, seconds: float) -> None:
+    `seconds` is the time that a task takes by `clock`, and `kept` how many tasks are remembered.
+    """
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = time.monotonic, kept: int = KEPT_TASKS) -> None:
         self._seconds = seconds
+        self._clock = clock
+        self._kept = kept
         self._tasks: OrderedDict[str, Task] = OrderedDict()
 
     def add(self, task_id: str, *, owner: str, model: str, links: tuple[str, ...], failure: str | None) -> Task:
         """A new task that starts now."""
-        task = Task(task_id, owner, model, int(time.time()), now(), self._seconds, links, failure)
+        task = Task(task_id, owner, model, int(time.time()), self._clock, self._clock(), self._seconds, links, failure)
         self._tasks[task_id] = task
-        while len(self._tasks) > KEPT_TASKS:
+        while len(self._tasks) > self._kept:
             self._tasks.popitem(last=False)
         return task
 

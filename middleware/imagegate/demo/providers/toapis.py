@@ -7,7 +7,9 @@ error codes; the 403 for requests without a User-Agent was seen by its users.
 from __future__ import annotations
 
 import secrets
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from starlette.applications import Starlette
@@ -54,9 +56,9 @@ class ToApisDialect:
         return RefusedError(f"Not found: {incoming.path}", status=404, kind="not_found_error")
 
 
-def create_app(*, task_seconds: float = 0.3) -> Starlette:
-    """The stand-in for https://toapis.com; its tasks take `task_seconds`."""
-    return _ToApis(task_seconds).app
+def create_app(*, task_seconds: float = 0.3, clock: Callable[[], float] = time.monotonic) -> Starlette:
+    """The stand-in for https://toapis.com; its tasks take `task_seconds` by `clock`."""
+    return _ToApis(task_seconds, clock).app
 
 
 def _need_user_agent(incoming: Incoming) -> None:
@@ -65,9 +67,9 @@ def _need_user_agent(incoming: Incoming) -> None:
 
 
 class _ToApis:
-    def __init__(self, task_seconds: float) -> None:
+    def __init__(self, task_seconds: float, clock: Callable[[], float]) -> None:
         self._gallery = Gallery("/files", lifetime=LINK_SECONDS)
-        self._tasks = TaskBoard(task_seconds)
+        self._tasks = TaskBoard(task_seconds, clock=clock)
         self._business_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
         self.app = build_app(
             ToApisDialect(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from starlette.applications import Starlette
@@ -66,15 +67,15 @@ class TokenLabDialect:
         return RefusedError(message, status=404, kind="not_found_error")
 
 
-def create_app(*, task_seconds: float = 0.3) -> Starlette:
-    """The stand-in for https://api.tokenlab.sh; its tasks take `task_seconds`."""
-    return _TokenLab(task_seconds).app
+def create_app(*, task_seconds: float = 0.3, clock: Callable[[], float] = time.monotonic) -> Starlette:
+    """The stand-in for https://api.tokenlab.sh; its tasks take `task_seconds` by `clock`."""
+    return _TokenLab(task_seconds, clock).app
 
 
 class _TokenLab:
-    def __init__(self, task_seconds: float) -> None:
+    def __init__(self, task_seconds: float, clock: Callable[[], float]) -> None:
         self._gallery = Gallery("/cdn/images", lifetime=LINK_SECONDS)
-        self._tasks = TaskBoard(task_seconds)
+        self._tasks = TaskBoard(task_seconds, clock=clock)
         self._files: OrderedDict[str, bytes] = OrderedDict()
         self.app = build_app(
             TokenLabDialect(),

@@ -62,6 +62,7 @@ class Console:
         prefix: of the Images API, for the playground.
         local_only: answer only to this machine; for a gateway without keys that nobody has told otherwise.
         load: reads links of answers.
+        running_after: seconds after which an exchange is shown as running.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Console:
         exchanges: int = 50,
         prefix: str = "/v1",
         local_only: bool = False,
+        running_after: float = _SOON,
     ) -> None:
         self._load = load
         self._keys = Keys(keys or {})
@@ -81,6 +83,7 @@ class Console:
         self._running: dict[str, tuple[float, Progress]] = {}
         self._prefix = prefix
         self._local_only = local_only
+        self._running_after = running_after
         self._watched_until = 0.0
         self._instance = os.urandom(8).hex()
         self._one_at_a_time = asyncio.Lock()
@@ -136,7 +139,7 @@ class Console:
         running = [
             {"request_id": name, "began": began, "operation": progress.endpoint, "model": progress.model[:128]}
             for name, (began, progress) in self._running.items()
-            if self._sees(viewer, progress.key_name) and now - began > _SOON
+            if self._sees(viewer, progress.key_name) and now - began > self._running_after
         ]
         document = {
             "instance": self._instance,
