@@ -44,7 +44,7 @@ class RedisClient:
             from redis.exceptions import RedisError
         except ImportError:
             raise ConfigError("redis:// needs the package redis: pip install 'imagegate[redis]'") from None
-        pool = redis.asyncio.BlockingAiohttpTransport.from_url(
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
             timeout=_SECONDS_TO_ANSWER,
