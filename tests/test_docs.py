@@ -15,6 +15,7 @@ import pytest
 from imagegate import Config, layers, load_contracts
 from imagegate.cli.commands import _parser
 from imagegate.config.loader import parse_config
+from imagegate.config.model_contracts import contracts_of
 from imagegate.config.schema import Duration, UpstreamConfig
 from imagegate.contracts.contract import read_document
 from imagegate.fitting.fit import fit
@@ -80,7 +81,7 @@ def test_configuration_block_parses(tmp_path: Path) -> None:
     config = parsed(tmp_path)
     upstream = config.upstreams[0]
     assert (upstream.name, upstream.api_key, config.access.keys) == ("tokenlab", "tokenlab-key", ("client-key",))
-    assert "my-model" in config.contracts()["tokenlab"]
+    assert "my-model" in contracts_of(config)["tokenlab"]
 
 
 @pytest.mark.parametrize("path", list(keys(Config)), ids=".".join)
@@ -118,7 +119,8 @@ def table_of(path: tuple[str, ...]) -> str:
 def test_no_key_that_does_nothing() -> None:
     """Every key of the file is read somewhere besides the module that defines it."""
     folder = ROOT / "middleware" / "imagegate"
-    source = "\n".join(file.read_text("utf-8") for file in folder.rglob("*.py") if file.parent.name != "config")
+    own_files = ("schema.py", "checks.py", "loader.py")
+    source = "\n".join(file.read_text("utf-8") for file in folder.rglob("*.py") if file.name not in own_files)
     own = (folder / "config" / "schema.py").read_text("utf-8")
     tables = {"tasks", "idempotency", "delivery", "policy", "access", "limits"}
     unread = [

@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import Running
 
 from imagegate import load_config
+from imagegate.config.model_contracts import contracts_of, warnings_of
 from imagegate.config.schema import Duration
 from imagegate.demo.servers import serving
 from imagegate.registry import installed
@@ -132,8 +133,8 @@ def test_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [upstream.name for upstream in config.upstreams] == ["tokenlab", "onetoken", "toapis"]
     assert [upstream.api_key for upstream in config.upstreams][2] == "value-of-TOAPIS_API_KEY"
     assert (config.access.keys, config.delivery.link_ttl) == (("value-of-CLIENT_KEY",), Duration(86400))
-    assert config.warnings() == []
-    catalog = Catalog(config.contracts(), config.routes)
+    assert warnings_of(config) == []
+    catalog = Catalog(contracts_of(config), config.routes)
     upstreams = [target.upstream for target in catalog.resolve("gpt-image-2")]
     assert upstreams == ["tokenlab", "onetoken"]
     (own,) = catalog.resolve("gpt-image-2-studio")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import pkgutil
 import re
@@ -12,7 +11,6 @@ import tomllib
 from importlib.metadata import entry_points, metadata, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -39,36 +37,6 @@ PUBLIC = [
     "load_contracts",
 ]
 NAMES = ["onetoken", "openai", "toapis", "tokenbay", "tokenlab", "tokmodel"]
-
-
-def modules(folder: Path) -> list[Any]:
-    """The dotted name and the file of every module of a package."""
-    found: list[Any] = []
-    for file in sorted(folder.rglob("*.py")):
-        parts = (folder.name, *file.relative_to(folder).with_suffix("").parts)
-        name = ".".join(part for part in parts if part != "__init__")
-        found.append(pytest.param(name, file, id=name))
-    return found
-
-
-def imports(name: str, file: Path) -> set[str]:
-    """Every module that a file imports, also inside functions and where relative."""
-    found: set[str] = set()
-    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, base]).rstrip(".")
-            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def below(name: str, *packages: str) -> bool:
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def test_public_names() -> None:
@@ -178,57 +146,3 @@ def test_an_adapter_without_contracts() -> None:
         base_url = "https://api.example.com"
 
     assert ContractDocument() == Other().contracts()
-
-
-# Arrows
-
-
-@pytest.mark.parametrize(("name", "file"), modules(ROOT))
-def test_no_arrow_to_the_adapters(name: str, file: Path) -> None:
-    """Nothing in `imagegate` imports an adapter's package, so that ours have no way of their own."""
-    assert {found for found in imports(name, file) if below(found, "imagegate_adapters")} == set()
-
-
-@pytest.mark.parametrize(("name", "file"), modules(ROOT))
-def test_one_way_out(name: str, file: Path) -> None:
-    """Only the modules of the one way out name an HTTP client; the demo, which is a client, may."""
-    clients = ("httpx", "aiohttp", "httpcore", "httpx2", "requests", "urllib3", "urllib.request", "http.client")
-    found = {found.partition(".")[0] for found in imports(name, file) if below(found, *clients)}
-    if below(name, "imagegate.http"):
-        assert found <= {"httpx", "aiohttp", "urllib"}  # the last knows the environment's proxies
-    elif not below(name, "imagegate.demo"):
-        assert found == set()
-
-
-@pytest.mark.parametrize(("name", "file"), modules(ROOT / "layers"))
-def test_no_layer_imports_an_adapter(name: str, file: Path) -> None:
-    """Layers know accounts and contracts, and no adapter."""
-    assert {found for found in imports(f"imagegate.{name}", file) if below(found, "imagegate.adapter")} == set()
-
-
-@pytest.mark.parametrize(("name", "file"), modules(ADAPTERS))
-def test_adapters_import_what_third_parties_may(name: str, file: Path) -> None:
-    """An adapter that ships needs nothing that an adapter of somebody else cannot have."""
-    ours = {found for found in imports(name, file) if below(found, "imagegate", "imagegate_adapters")}
-    allowed = (
-        "imagegate.adapter",
-        "imagegate.contract",
-        "imagegate.errors",
-        "imagegate.replies",
-        "imagegate_adapters",
-    )
-    assert {found for found in ours if not below(found, *allowed)} == set()
-
-
-PURE = ("contracts", "protocol", "fitting")
-ENCODERS = ("protocol.request_encoding", "protocol.reply_encoding")  # wait for files on disk
-
-
-@pytest.mark.parametrize(("name", "file"), [module for package in PURE for module in modules(ROOT / package)])
-def test_the_rules_do_no_io(name: str, file: Path) -> None:
-    """The rules import no server, client or loop, and wait for nothing."""
-    found = imports(f"imagegate.{name}", file)
-    outside = ("asyncio", "socket", "starlette", "httpx", "aiohttp", "imagegate.http", "imagegate.layers", "os", "time")
-    assert {module for module in found if below(module, *outside)} == set()
-    nodes = ast.walk(ast.parse(file.read_text("utf-8")))
-    assert name in ENCODERS or not any(isinstance(node, (ast.Await, ast.AsyncFunctionDef)) for node in nodes)

@@ -21,15 +21,18 @@ from urllib.parse import quote
 import msgspec
 
 from imagegate.contracts.contract import ContractDocument, Operation, read_document
-from imagegate.protocol.messages import ImageReply, ImageRequest, LiveFiles
+from imagegate.protocol.messages import FileRef, ImageReply, ImageRequest, LiveFiles
 from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS
 from imagegate.protocol.replies import PendingTask, UpstreamReply, read_reply, read_upload
 from imagegate.protocol.request_encoding import FilePart, TextPart, form_parts, json_body, needs_form
-from imagegate.spool.upload import Upload
+
+Upload = FileRef
+"""A file of a request, to an adapter that hands it to an upload API."""
 
 __all__ = [
     "Adapter",
     "FilePart",
+    "FileRef",
     "ImageReply",
     "ImageRequest",
     "OpenAIAdapter",

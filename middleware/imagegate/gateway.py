@@ -16,6 +16,7 @@ from imagegate.asgi.background import Background
 from imagegate.asgi.helpers import before_shutdown
 from imagegate.asgi.not_found import NotFound
 from imagegate.config.loader import default_config, load_config
+from imagegate.config.model_contracts import contracts_of, origin_of, warnings_of
 from imagegate.config.schema import Config, UpstreamConfig
 from imagegate.delivery.images_endpoint import PictureService
 from imagegate.delivery.reference_publisher import Bridge
@@ -105,7 +106,7 @@ class ImageGateway:
 
     def _set_up(self, config: Config, hooks: Sequence[Hook] | None, *, alone: bool) -> None:
         self.config = config
-        self.catalog = Catalog(config.contracts(), config.routes)
+        self.catalog = Catalog(contracts_of(config), config.routes)
         self._budget = Budget(total=config.limits.spool, memory=config.limits.spool_memory, kept=_KEPT_FILES)
         self._pictures = PictureService(
             config.delivery, client=self._client, budget=self._budget, max_image=config.limits.image
@@ -121,7 +122,7 @@ class ImageGateway:
         )
         self._hooks.configured(Names.of(config))
         self._stack = self._compose()
-        for warning in config.warnings():
+        for warning in warnings_of(config):
             get_logger().warning(warning)
 
     def _compose(self) -> Observe:
@@ -234,7 +235,7 @@ class ImageGateway:
             Account(
                 name=upstream.name,
                 adapter=load_adapter(upstream.adapter_name),
-                base_url=upstream.origin(),
+                base_url=origin_of(upstream),
                 api_key=upstream.api_key,
                 timeouts=Timeouts(connect=upstream.connect_timeout, read=upstream.read_timeout),
                 poll_interval=config.tasks.poll_interval,

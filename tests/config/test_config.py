@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from imagegate.config import loader as config_module
 from imagegate.config.loader import default_config, load_config, parse_config
+from imagegate.config.model_contracts import contracts_of, origin_of, warnings_of
+from imagegate.config.routes import Choice
 from imagegate.config.schema import (
     AccessConfig,
     Config,
@@ -25,7 +27,7 @@ from imagegate.config.toml_lines import line_of
 from imagegate.contracts.contract import Parameter
 from imagegate.contracts.sizes import ListRule
 from imagegate.errors import ConfigError
-from imagegate.routing.catalog import Choice, find_contract
+from imagegate.routing.catalog import find_contract
 
 UPSTREAM = '[[upstreams]]\nname = "openai"\n'
 
@@ -116,14 +118,14 @@ def test_a_whole_file_is_read():
     assert (
         lab.name,
         lab.adapter_name,
-        lab.origin(),
+        origin_of(lab),
         lab.api_key,
         lab.connect_timeout,
         lab.read_timeout,
     ) == ("lab", "tokenlab", "https://lab.example", "sk-lab", 3.0, 600.0)
     assert (
         onetoken.adapter_name,
-        onetoken.origin(),
+        origin_of(onetoken),
         onetoken.api_key,
     ) == ("onetoken", "https://api.onetoken.one", "sk-two")
     assert (lab.max_in_flight, lab.requests_per_minute, onetoken.max_in_flight) == (8, 90, None)
@@ -209,7 +211,7 @@ def test_a_tolerance_of_nothing_is_one(text, tolerance):
 )
 def test_a_base_url_may_end_in_v1(url, origin):
     """Both ways to write an address mean the same."""
-    assert origin == parse(f'{UPSTREAM}base_url = "{url}"').upstreams[0].origin()
+    assert origin == origin_of(parse(f'{UPSTREAM}base_url = "{url}"').upstreams[0])
 
 
 # Variables
@@ -464,7 +466,7 @@ def test_a_contracts_file_is_looked_for_beside_the_configuration(tmp_path, monke
     )
     (folder / "imagegate.toml").write_text(UPSTREAM + 'contracts = "mine.toml"\n', "utf-8")
     monkeypatch.chdir(tmp_path)
-    contracts = load_config(Path("etc") / "imagegate.toml", environment={}).contracts()["openai"]
+    contracts = contracts_of(load_config(Path("etc") / "imagegate.toml", environment={}))["openai"]
     assert contracts["mine"].family == "dall-e-3"
     assert (contracts["gpt-image-2"].size, "quality" in contracts["gpt-image-2"].parameters) == (None, True)
     assert contracts["dall-e-2"].family == "dall-e-2"
@@ -474,7 +476,7 @@ def test_a_contracts_file_may_have_a_full_path(tmp_path):
     """A full path is taken as it is."""
     (tmp_path / "mine.toml").write_text('[models.mine]\nfamily = "dall-e-3"', "utf-8")
     config = parse(UPSTREAM + f'contracts = "{tmp_path}/mine.toml"', directory=Path("/elsewhere"))
-    assert "mine" in config.contracts()["openai"]
+    assert "mine" in contracts_of(config)["openai"]
 
 
 @pytest.mark.parametrize(
@@ -510,7 +512,7 @@ def test_models_in_place_add_and_override():
         user = false
         """
     )
-    contracts = config.contracts()["openai"]
+    contracts = contracts_of(config)["openai"]
     assert contracts["new-model"].family == "gpt-image-1"
     changed = contracts["gpt-image-1"]
     assert (ListRule(values=("1024x1024",)), Parameter(values=("low",))) == (
@@ -524,14 +526,14 @@ def test_models_in_place_beat_the_contracts_file(tmp_path):
     """What stands in the configuration itself has the last word."""
     (tmp_path / "mine.toml").write_text('[models.m]\nfamily = "dall-e-3"\nunknown = "pass"', "utf-8")
     source = UPSTREAM + 'contracts = "mine.toml"\n[upstreams.models.m]\nfamily = "dall-e-2"\n'
-    contract = parse(source, directory=tmp_path).contracts()["openai"]["m"]
+    contract = contracts_of(parse(source, directory=tmp_path))["openai"]["m"]
     assert (contract.family, contract.unknown) == ("dall-e-2", "pass")
 
 
 def test_one_upstreams_models_are_not_anothers():
     """Two accounts of one provider have contracts of their own."""
     source = '[[upstreams]]\nname = "a"\nadapter = "openai"\n[upstreams.models.m]\nfamily = "dall-e-2"\n'
-    contracts = parse(source + '[[upstreams]]\nname = "b"\nadapter = "openai"\n').contracts()
+    contracts = contracts_of(parse(source + '[[upstreams]]\nname = "b"\nadapter = "openai"\n'))
     assert [find_contract(contracts[name], "m") is not None for name in ("a", "b")] == [True, False]
 
 
@@ -552,7 +554,7 @@ def test_one_upstreams_models_are_not_anothers():
 )
 def test_what_works_but_perhaps_not_as_meant_is_a_warning(source, said):
     """Spending keys for strangers, losing pictures and links that only this machine can load are told."""
-    found = parse(source).warnings()
+    found = warnings_of(parse(source))
     assert len(said) == len(found)
     assert all(text in warning for text, warning in zip(said, found, strict=True))
 
@@ -592,7 +594,7 @@ def test_the_variable_of_a_third_party_has_underscores(monkeypatch):
 
 def test_the_default_configuration_has_contracts():
     """It is as good as one from a file."""
-    assert "gpt-image-2" in default_config({"TOKENLAB_API_KEY": "k"}).contracts()["tokenlab"]
+    assert "gpt-image-2" in contracts_of(default_config({"TOKENLAB_API_KEY": "k"}))["tokenlab"]
 
 
 # Lines

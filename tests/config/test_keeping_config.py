@@ -9,6 +9,7 @@ import pytest
 
 from imagegate import ConfigError, ImageGateway
 from imagegate.config.loader import parse_config
+from imagegate.config.model_contracts import warnings_of
 from imagegate.config.schema import Duration
 from imagegate.wiring import kept_secret
 
@@ -56,7 +57,7 @@ def test_pictures_that_go_before_their_tasks() -> None:
     """A warning: it works, but links end."""
     config = parse_config(UPSTREAM + '[delivery]\nlink_ttl = "1h"\n[tasks]\nttl = "2h"')
     assert config.tasks.ttl == Duration(7200)
-    assert any("tasks.ttl" in warning for warning in config.warnings())
+    assert any("tasks.ttl" in warning for warning in warnings_of(config))
 
 
 def test_secret_kept_with_the_store(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from imagegate.http.guarded_fetch import Fetcher
 from imagegate.protocol.messages import StreamEvent
 from imagegate.protocol.parsers.base64_json import LINK_MEMBERS, OPENAI_MEMBERS
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, SSEError, Token, event
-from imagegate.protocol.reply_encoding import chunks_of, event_parts
+from imagegate.protocol.reply_encoding import event_parts
+from imagegate.spool.body_chunks import reply_chunks
 from imagegate.spool.upload import Upload, default_budget
 from imagegate.stores.memory import MemoryStore
 from imagegate.streaming.reply_reader import EventIntake
@@ -151,7 +152,7 @@ def test_pictures_are_written_into_events(content: bytes, kept: tuple[bytes, ...
         await upload.write(content)
         await upload.complete()
         made = StreamEvent(name="x", data=b'{"a":"TOKEN-1","b":"TOKEN"}', pictures={"TOKEN-1": upload}, lines=kept)
-        pieces = [piece async for piece in chunks_of(event_parts(made))]
+        pieces = [piece async for piece in reply_chunks(event_parts(made))]
         assert b"" not in pieces
         return b"".join(pieces)
 
@@ -228,7 +229,7 @@ async def taken(stream: bytes, places: Iterable[int], form: Form) -> Emitted:
 
     async def emit(came: StreamEvent) -> None:
         made = await delivery.deliver_event(came, form, public_url="http://here", sink=sink, origin="http://there")
-        sent.append((came.name, b"".join([piece async for piece in chunks_of(event_parts(made))])))
+        sent.append((came.name, b"".join([piece async for piece in reply_chunks(event_parts(made))])))
         await sink.release(made.pictures.values())
 
     intake = EventIntake(sink, emit)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagegate.config.routes import Choice
 from imagegate.contracts.contract import Contract, Parameter, ReferenceRule
 from imagegate.errors import ModelNotFound
 from imagegate.protocol.messages import ImageRequest, Target
-from imagegate.routing.catalog import Catalog, Choice, find_contract, weighted_order
+from imagegate.routing.catalog import Catalog, find_contract, weighted_order
 
 
 def contract(family: str) -> Contract:

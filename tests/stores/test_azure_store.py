@@ -23,8 +23,9 @@ from tests.ports import free_port
 from tests.wire.edit_support import node_packages
 
 from imagegate.config.schema import CloudConfig, DeliveryConfig, Duration
+from imagegate.config.store_factory import open_store
 from imagegate.protocol.image_format import PNG
-from imagegate.stores import open_store, put
+from imagegate.stores import put
 
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="

@@ -23,9 +23,10 @@ from tests.stores.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Serv
 
 from imagegate.config.loader import load_config
 from imagegate.config.schema import CloudConfig, DeliveryConfig, Duration
+from imagegate.config.store_factory import open_store
 from imagegate.errors import ConfigError
 from imagegate.protocol.image_format import BY_EXTENSION, JPEG, PNG, ImageFormat
-from imagegate.stores import Store, StoreFull, open_store, put, put_stream
+from imagegate.stores import Store, StoreFull, put, put_stream
 from imagegate.stores.cloud import CloudStore
 from imagegate.stores.cloud_errors import plain_cloud_error
 

@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from imagegate.config.schema import DeliveryConfig
+from imagegate.config.store_factory import open_store
 from imagegate.errors import ConfigError
 from imagegate.protocol.image_format import BY_EXTENSION, GIF, JPEG, PNG, SVG, ImageFormat, sniff
-from imagegate.stores import FileStore, Links, MemoryStore, ServedStore, StoreFull, new_key, open_store, put_stream
+from imagegate.stores import FileStore, Links, MemoryStore, ServedStore, StoreFull, new_key, put_stream
 from imagegate.stores import put as put_async
 from imagegate.stores.file import FileWriter
 from imagegate.stores.keys import is_key

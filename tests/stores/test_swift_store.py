@@ -11,8 +11,9 @@ import pytest
 from tests.stores.swift_support import BUCKET, KEY, SECRET, Swift, swift_server
 
 from imagegate.config.schema import CloudConfig, DeliveryConfig, Duration
+from imagegate.config.store_factory import open_store
 from imagegate.protocol.image_format import PNG
-from imagegate.stores import open_store, put
+from imagegate.stores import put
 
 pytestmark = pytest.mark.swift
 

@@ -20,7 +20,8 @@ from imagegate.idempotency.memory import MemoryReplays
 from imagegate.idempotency.redis import RedisReplays
 from imagegate.stores.blobs import FileBlobs, pieces_of, whole
 from imagegate.stores.redis_client import RedisClient, is_redis_url
-from imagegate.tasks.base import StoreUnavailable, TaskStore
+from imagegate.stores.unavailable import StoreUnavailable
+from imagegate.tasks.base import TaskStore
 from imagegate.tasks.memory import MemoryTaskStore
 from imagegate.tasks.outcomes import cancelled, interrupted
 from imagegate.tasks.records import TaskRecord, document, may_become, public_state

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from tests.test_docs import table
 
 from imagegate.config.loader import parse_config
+from imagegate.config.model_contracts import contracts_of
 from imagegate.contracts.changes import Change
 from imagegate.errors import UpstreamRefused, UpstreamUncertain, UpstreamUnreachable
 from imagegate.telemetry.events import ExchangeRecord, Hooks, Progress, classify, finish
@@ -69,7 +70,7 @@ def values(registry: CollectorRegistry, name: str) -> dict[str, set[str]]:
 REGISTRY = CollectorRegistry()
 HOOK = PrometheusHook(registry=REGISTRY)
 NAMES = Names.of(CONFIG)
-KNOWN = {name for contracts in CONFIG.contracts().values() for name in contracts} | {"private-model", "other", ""}
+KNOWN = {name for contracts in contracts_of(CONFIG).values() for name in contracts} | {"private-model", "other", ""}
 HOOK.configured(NAMES)
 
 

@@ -21,7 +21,6 @@ from imagegate.asgi.in_process import ask
 from imagegate.asgi.not_found import NotFound
 from imagegate.cli.commands import main
 from imagegate.cli.send import file_stem, save
-from imagegate.cli.terminal import Working
 from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving, write_config
 from imagegate.errors import ConfigError
@@ -29,6 +28,7 @@ from imagegate.server.run import _shared_metrics
 from imagegate.standalone import Standalone
 from imagegate.telemetry.metrics_endpoint import ServeMetrics
 from imagegate.telemetry.prometheus import FOLDER_VARIABLE
+from imagegate.terminal import Working
 
 pytestmark = pytest.mark.server
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from imagegate import __version__
+from imagegate.config.model_contracts import contracts_of, warnings_of
 from imagegate.errors import ConfigError
 
 DEFAULT_PORT: Final = 8000
@@ -210,7 +211,7 @@ def _models(options: argparse.Namespace) -> int:
 
     _use_config(options)
     config = find_config()
-    listed: dict[str, Any] = model_list(Catalog(config.contracts(), config.routes))
+    listed: dict[str, Any] = model_list(Catalog(contracts_of(config), config.routes))
     if options.json:
         print(json.dumps(listed, indent=2))
         return 0
@@ -225,8 +226,8 @@ def _check(options: argparse.Namespace) -> int:
     from imagegate.config.loader import load_config
 
     config = load_config(options.file)
-    models = sum(len(contracts) for contracts in config.contracts().values())
+    models = sum(len(contracts) for contracts in contracts_of(config).values())
     print(f"{options.file}: good. {len(config.upstreams)} upstreams, {models} models, {len(config.routes)} routes.")
-    for warning in config.warnings():
+    for warning in warnings_of(config):
         print(f"warning: {warning}")
     return 0

@@ -11,11 +11,11 @@ import msgspec
 import pybase64
 
 from imagegate.cli.explain import generate
-from imagegate.cli.terminal import Working
 from imagegate.config.schema import Config
 from imagegate.gateway import ImageGateway
 from imagegate.protocol.image_format import sniff
 from imagegate.telemetry.events import ExchangeRecord, Progress
+from imagegate.terminal import Working
 
 _LONGEST_NAME = 48
 

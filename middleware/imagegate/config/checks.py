@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from imagegate.config.schema import Config, DeliveryConfig, PolicyConfig, UpstreamConfig, contracts_of
+from imagegate.config.model_contracts import contracts_of_upstream, origin_of
+from imagegate.config.routes import address_of
+from imagegate.config.schema import Config, DeliveryConfig, PolicyConfig, UpstreamConfig
 from imagegate.errors import ConfigError
 from imagegate.registry import load_adapter
-from imagegate.routing.catalog import address_of
 from imagegate.stores.redis_client import is_redis_url
 
 _SHORTEST_SECRET: Final = 16
@@ -62,7 +63,7 @@ def check(config: Config) -> None:
     names: set[str] = set()
     for index, upstream in enumerate(config.upstreams):
         _check_upstream(config, upstream, index, names)
-    keyless = {upstream.name: upstream.origin() for upstream in config.upstreams if upstream.api_key is None}
+    keyless = {upstream.name: origin_of(upstream) for upstream in config.upstreams if upstream.api_key is None}
     for model, entries in config.routes.items():
         addresses = [address_of(entry) for entry in entries]
         for address in addresses:
@@ -120,7 +121,7 @@ def _check_policy(policy: PolicyConfig) -> None:
 def _check_delivery(delivery: DeliveryConfig) -> None:
     if delivery.max_bytes is not None and delivery.max_bytes < 1:
         raise KeyedError("delivery.max_bytes: must be at least 1", ("delivery", "max_bytes"))
-    from imagegate.stores.base import open_store  # which reads this module's structs
+    from imagegate.config.store_factory import open_store  # which reads this module's structs
 
     try:
         open_store(delivery)  # writes nothing and connects to nothing
@@ -176,7 +177,7 @@ def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names:
     if config.access.keys and upstream.api_key is None:
         raise fail("name", "access.keys is set, so this upstream needs an api_key of its own")
     try:
-        contracts_of(upstream)
+        contracts_of_upstream(upstream)
     except ConfigError as error:
         raise fail("contracts" if upstream.contracts else "models", str(error)) from error
 

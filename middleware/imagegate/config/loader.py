@@ -12,11 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from imagegate.config.checks import KeyedError, check, keyed, shown
+from imagegate.config.routes import Choice
 from imagegate.config.schema import Config, Duration, UpstreamConfig
 from imagegate.config.toml_lines import line_of
 from imagegate.errors import ConfigError
 from imagegate.registry import installed
-from imagegate.routing.catalog import Choice
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")

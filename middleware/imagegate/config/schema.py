@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
-from imagegate.contracts.contract import ContractDocument, Contracts, load_contracts, read_document
-from imagegate.errors import ConfigError
+from imagegate.config.routes import Choice
 from imagegate.protocol.usage import TokenKind
-from imagegate.registry import load_adapter
-from imagegate.routing.catalog import Choice
 
 
 class Duration(float):
@@ -49,11 +44,6 @@ class UpstreamConfig(_Section, frozen=True, kw_only=True):
     @property
     def adapter_name(self) -> str:
         return self.adapter or self.name
-
-    def origin(self) -> str:
-        """``base_url`` without a trailing slash or ``/v1``, which adapters' paths begin with."""
-        url = self.base_url or load_adapter(self.adapter_name).base_url
-        return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 class CloudConfig(_Section, frozen=True, kw_only=True):
@@ -256,45 +246,3 @@ class Config(_Section, frozen=True, kw_only=True):
     metrics: MetricsConfig = MetricsConfig()
     console: ConsoleConfig = ConsoleConfig()
     prices: PricesConfig = PricesConfig()
-
-    def contracts(self) -> dict[str, Contracts]:
-        """Upstream -> model -> contract: the adapters' own, with what the configuration adds. Raises `ConfigError`."""
-        return {upstream.name: contracts_of(upstream) for upstream in self.upstreams}
-
-    def warnings(self) -> list[str]:
-        """What works, but perhaps not as the operator thinks."""
-        found: list[str] = []
-        if not self.access.keys and any(upstream.api_key for upstream in self.upstreams):
-            found.append("access.keys is not set: whoever reaches the gateway spends the upstreams' keys")
-        scheme = self.delivery.store.partition(":")[0]
-        if self.delivery.cloud != CloudConfig() and scheme in ("file", "memory"):
-            found.append(f"delivery.cloud: does nothing with a {scheme}:// store")
-        if scheme == "memory":
-            found.append("delivery.store: memory:// loses its pictures when the process ends")
-        if self.tasks.ttl > self.delivery.link_ttl:
-            found.append("tasks.ttl: tasks can be asked for longer than delivery.link_ttl keeps their pictures")
-        host = urlsplit(self.delivery.public_url).hostname or ""
-        if host == "localhost" or host.startswith("127.") or host == "::1":
-            needing = sorted(name for name, contracts in self.contracts().items() if _needs_links(contracts))
-            found.append(
-                "delivery.public_url is on loopback: only programs on this machine can load links"
-                + (f", and these upstreams must load the references of edits: {', '.join(needing)}" if needing else "")
-            )
-        return found
-
-
-def _needs_links(contracts: Contracts) -> bool:
-    """Whether a model takes references only as links that the gateway must publish."""
-    rules = [edits.references for contract in contracts.values() if (edits := contract.edits)]
-    return any(rule is not None and "files" not in rule.forms and not rule.upload for rule in rules)
-
-
-def contracts_of(upstream: UpstreamConfig) -> Contracts:
-    documents = [load_adapter(upstream.adapter_name).contracts()]
-    if upstream.contracts:
-        try:
-            documents.append(read_document(Path(upstream.contracts).read_text("utf-8")))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{upstream.contracts} cannot be read") from error
-    documents.append(ContractDocument(models=upstream.models))
-    return load_contracts(*documents)

@@ -15,7 +15,7 @@ from imagegate.contracts.sizes import Pixels, SizeSyntaxError, parse_size
 from imagegate.errors import FetchError, RequestError, StorageError, UpstreamError
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.protocol.image_format import Facts, inspect
-from imagegate.protocol.messages import ImageReply, Picture, ReplyImage, StoredPicture, StreamEvent
+from imagegate.protocol.messages import FileRef, ImageReply, Picture, ReplyImage, StoredPicture, StreamEvent
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import absolute_link, event_images, read_object
 from imagegate.protocol.reply_encoding import Tokens
@@ -193,13 +193,13 @@ class Delivery:
 
         return to_link
 
-    async def _stored(self, upload: Upload, facts: Facts) -> StoredPicture:
+    async def _stored(self, upload: FileRef, facts: Facts) -> StoredPicture:
         """Raises `OSError`."""
         return StoredPicture(key=await put_stream(self._store, upload.chunks(), facts.kind), facts=facts)
 
     async def _link(self, picture: Picture, public_url: str) -> str:
         """Raises `OSError`."""
-        if isinstance(picture, Upload):
+        if not isinstance(picture, StoredPicture):
             picture = await self._stored(picture, known(picture.facts))
         return await self._store.link(picture.key, public_url)
 

@@ -10,11 +10,12 @@ from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.in_process import ask
 from imagegate.config.schema import DeliveryConfig
+from imagegate.config.store_factory import open_store
 from imagegate.delivery.converter import Delivery
 from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.spool.upload import Budget
-from imagegate.stores import ServedStore, open_store
+from imagegate.stores import ServedStore
 from imagegate.stores.serving import IMAGES_PATH, ServeImages, is_signed_link
 
 

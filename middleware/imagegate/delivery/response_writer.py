@@ -13,7 +13,8 @@ from starlette.types import Message, Send
 from imagegate.asgi.helpers import content_length, send_json
 from imagegate.errors import ImagegateError
 from imagegate.protocol.parsers.sse import HEARTBEAT, event
-from imagegate.protocol.reply_encoding import Part, chunks_of, length_of
+from imagegate.protocol.reply_encoding import Part, length_of
+from imagegate.spool.body_chunks import reply_chunks
 
 _STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -96,14 +97,14 @@ class ClientAnswer:
                 await send_json(self._send, 200, parts[0], self.headers)
                 return
             await self._begin(((b"content-length", str(length_of(parts)).encode()),))
-            await self._pieces(chunks_of(parts))
+            await self._pieces(reply_chunks(parts))
             await self._body(b"", more=False)
 
     async def event(self, parts: Sequence[Part]) -> None:
         """One event of a stream."""
         async with self._turn:
             await self._begin()
-            await self._pieces(chunks_of(parts))
+            await self._pieces(reply_chunks(parts))
 
     async def _pieces(self, pieces: AsyncIterable[bytes]) -> None:
         self._is_amid = True

@@ -17,12 +17,12 @@ import structlog
 from PIL import Image
 from starlette.applications import Starlette
 
-from imagegate.cli.terminal import Working
 from imagegate.contracts.sizes import Pixels
 from imagegate.demo.pictures import draw_picture
 from imagegate.demo.requests import REQUESTS, DemoRequest
 from imagegate.demo.servers import gateway, local_providers, write_config
 from imagegate.demo.sheet import SheetEntry, contact_sheet
+from imagegate.terminal import Working
 
 _LONGEST_VALUE: Final = 64
 _LABELS: Final = ("asked", "sent", "changed", "picture")

@@ -28,10 +28,9 @@ from imagegate.contracts.sizes import (
 )
 from imagegate.errors import RequestError, choice_error, type_error
 from imagegate.fitting.reference_rules import check_uploads, size_of_source
-from imagegate.protocol.messages import ImageRequest, Reference
+from imagegate.protocol.messages import FileRef, ImageRequest, Reference
 from imagegate.protocol.references import LIST_MEMBERS, MASK_MEMBERS, references_of
 from imagegate.protocol.requests import from_text
-from imagegate.spool.upload import Upload
 
 Policy = Literal["nearest", "strict", "pass"]
 
@@ -405,4 +404,4 @@ def _links(name: str, value: Any) -> list[str]:
 
 def _part_of(references: Sequence[Reference]) -> str:
     first = next(iter(references), None)
-    return first.part if isinstance(first, Upload) else "image"
+    return first.part if isinstance(first, FileRef) else "image"

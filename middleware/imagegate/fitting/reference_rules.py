@@ -6,8 +6,7 @@ from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contract, ReferenceRule
 from imagegate.contracts.sizes import ListRule, Pixels, SizeSyntaxError, parse_size
 from imagegate.errors import RequestError
-from imagegate.protocol.messages import FileID, ImageRequest
-from imagegate.spool.upload import Upload
+from imagegate.protocol.messages import FileID, FileRef, ImageRequest
 
 _SAME_TYPE = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 
@@ -21,10 +20,10 @@ def check_uploads(request: ImageRequest, rule: ReferenceRule) -> list[Change]:
     for image in request.images:
         if isinstance(image, FileID) and not rule.file_ids:
             raise RequestError("This model takes no file ids here; send the file or a link.", param=image.member)
-        if isinstance(image, Upload):
+        if isinstance(image, FileRef):
             check_image(image, rule)
-    if isinstance(request.mask, Upload):
-        first = next((image for image in request.images if isinstance(image, Upload)), None)
+    if isinstance(request.mask, FileRef):
+        first = next((image for image in request.images if isinstance(image, FileRef)), None)
         check_mask(request.mask, first, rule)
     named = [(f"image[{place}]", image) for place, image in enumerate(request.images)]
     changes = [type_change(name, upload) for name, upload in [*named, ("mask", request.mask)] if upload is not None]
@@ -33,7 +32,7 @@ def check_uploads(request: ImageRequest, rule: ReferenceRule) -> list[Change]:
 
 def type_change(name: str, upload: object) -> Change | None:
     """A media type that is not what the client declared; saying nothing (``application/octet-stream``) is no lie."""
-    if not isinstance(upload, Upload):
+    if not isinstance(upload, FileRef):
         return None
     declared = _SAME_TYPE.get(upload.declared_type, upload.declared_type)
     if declared in ("", "application/octet-stream") or declared == upload.media_type:
@@ -41,7 +40,7 @@ def type_change(name: str, upload: object) -> Change | None:
     return Change(f"{name}.type", "mapped", upload.declared_type, upload.media_type)
 
 
-def check_image(upload: Upload, rule: ReferenceRule) -> None:
+def check_image(upload: FileRef, rule: ReferenceRule) -> None:
     """Refuses an image that the model does not take. Raises `RequestError`."""
     if upload.media_type not in rule.kinds:
         kinds = ", ".join(kind.removeprefix("image/").upper() for kind in rule.kinds)
@@ -79,7 +78,7 @@ def check_image(upload: Upload, rule: ReferenceRule) -> None:
         )
 
 
-def check_mask(mask: Upload, first: Upload | None, rule: ReferenceRule) -> None:
+def check_mask(mask: FileRef, first: FileRef | None, rule: ReferenceRule) -> None:
     """Refuses a mask that does not belong to the `first` image. Raises `RequestError`."""
 
     def refuse(reason: str) -> RequestError:
@@ -108,7 +107,7 @@ def size_of_source(request: ImageRequest, contract: Contract) -> str | None:
     Raises:
         RequestError: the size is another than the image's, or one that the model does not make.
     """
-    source = next((image for image in request.images if isinstance(image, Upload)), None)
+    source = next((image for image in request.images if isinstance(image, FileRef)), None)
     if source is None or source.facts is None or not source.facts.width:
         return None
     own = Pixels(source.facts.width, source.facts.height)

@@ -6,8 +6,6 @@ seen it? `NotSent` says no, `Interrupted` says perhaps; nothing else is raised f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
-
 from imagegate.http.client import HTTPClient, close, iter_body, read_body
 from imagegate.http.messages import (
     CHUNK,
@@ -18,14 +16,9 @@ from imagegate.http.messages import (
     NotSent,
     Response,
     Timeouts,
+    Transport,
 )
 from imagegate.http.transports.aiohttp_transport import AiohttpTransport
-
-if TYPE_CHECKING:
-    import httpx
-
-    Transport: TypeAlias = httpx.AsyncBaseTransport
-    """The seam: one method that sends one request. `httpx.AsyncHTTPTransport` and `httpx.MockTransport` fit."""
 
 __all__ = [
     "CHUNK",
@@ -38,6 +31,7 @@ __all__ = [
     "NotSent",
     "Response",
     "Timeouts",
+    "Transport",
     "close",
     "iter_body",
     "read_body",

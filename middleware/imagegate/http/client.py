@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import AsyncIterable, Coroutine, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imagegate.http.messages import (
     CHUNK,
@@ -19,11 +19,9 @@ from imagegate.http.messages import (
     Response,
     Sender,
     Timeouts,
+    Transport,
 )
 from imagegate.http.transports.aiohttp_transport import AiohttpTransport
-
-if TYPE_CHECKING:
-    from imagegate.http import Transport
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\t -~]*").fullmatch

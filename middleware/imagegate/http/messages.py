@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Coroutine, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
+
+if TYPE_CHECKING:
+    import httpx
 
 CHUNK: Final = 256 * 1024
 """Bytes: no piece of a body handed out or handed to the socket is larger."""
@@ -97,6 +100,10 @@ class Response:
         if not self.is_closed:
             self.is_closed = True
             await self.body.aclose()
+
+
+Transport: TypeAlias = "httpx.AsyncBaseTransport"
+"""The seam for applications: one method that sends one request. `httpx.AsyncHTTPTransport` and mocks fit."""
 
 
 class Sender(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Literal, Protocol
 
 from imagegate.idempotency.keys import KeptReply, KeyReused
-from imagegate.tasks.base import StoreUnavailable
+from imagegate.stores.unavailable import StoreUnavailable
 
 __all__ = ["KeyReused", "ReplayStore", "ReplaysUnavailable", "Slot"]
 

@@ -15,6 +15,7 @@ from imagegate.ingest.request_reader import read_exchange
 from imagegate.layers.error_boundary import Answer, answer_errors
 from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange, ImageReply, ImageRequest
 from imagegate.protocol.request_encoding import FormBody, form_parts, json_body, needs_form
+from imagegate.spool.body_chunks import form_chunks
 from imagegate.telemetry.events import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 
@@ -133,7 +134,7 @@ def _as_bytes(scope: Scope, request: ImageRequest, receive: Receive) -> tuple[Sc
     if needs_form(request):
         form = FormBody(form_parts(request), request.live)
         content_type, length = form.content_type, form.length
-        receive = replay_chunks(form.chunks(), receive)
+        receive = replay_chunks(form_chunks(form), receive)
     else:
         body = json_body(request)
         content_type, length = "application/json", len(body)

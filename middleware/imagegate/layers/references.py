@@ -16,8 +16,9 @@ from imagegate.fitting.masks import white_on_black
 from imagegate.fitting.reference_rules import check_uploads, size_of_source
 from imagegate.ingest.streaming_form import LiveForm
 from imagegate.layers.base import Layer, Work
-from imagegate.protocol.messages import SCOPE_KEY, Exchange, FileID, ImageRequest, Link, Reference, member_of
+from imagegate.protocol.messages import SCOPE_KEY, Exchange, FileID, FileRef, ImageRequest, Link, Reference, member_of
 from imagegate.protocol.references import LIST_MEMBERS, DataURL, check_link, data_url
+from imagegate.spool.body_chunks import sha256_of
 from imagegate.spool.upload import Upload
 from imagegate.telemetry.events import PROGRESS_KEY, Progress
 
@@ -144,7 +145,7 @@ class _Converting:
     async def _file(self, reference: Reference) -> Reference:
         if isinstance(reference, FileID):
             raise RequestError("This model takes no file ids; send the file or a link.", param=reference.member)
-        if isinstance(reference, Upload) or self._exchange.explain:
+        if isinstance(reference, FileRef) or self._exchange.explain:
             return reference  # explaining fetches nothing
         return await self._need_bridge(reference.member).to_upload(reference, self._opened)
 
@@ -163,8 +164,10 @@ class _Converting:
         if isinstance(reference, FileID):
             return reference
         if self._exchange.explain:
-            digest = await reference.sha256()
+            digest = await sha256_of(reference)
             return f"(link to {reference.filename}, {reference.media_type}, {reference.size} bytes, sha256 {digest})"
+        if not isinstance(reference, Upload):
+            raise AssertionError("files of requests are uploads")
         return await self._need_bridge(reference.part).to_link(reference, self._exchange, self._scope)
 
     def _need_bridge(self, param: str) -> Bridge:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Protocol
 
@@ -10,7 +11,6 @@ import msgspec
 from imagegate.contracts.contract import Contract, Operation, ReferenceRule
 from imagegate.protocol.image_format import Facts
 from imagegate.protocol.parsers.sse import END_MARK
-from imagegate.spool.upload import Upload
 
 SCOPE_KEY: Final = "imagegate"
 """Scope key of the `Exchange`, once a layer has read the body."""
@@ -23,6 +23,32 @@ the bytes that the provider sent; where ``events`` is true, a streamed one as me
 """
 EVENT: Final = "imagegate.event"
 """Type of the message that carries a `StreamEvent` as ``event``, and ``origin``."""
+
+
+class FileRef(ABC):
+    """A file of a request or a picture of a reply, wherever its bytes are; `imagegate.spool` has them."""
+
+    part: str
+    """Name of the form's part, or of the member that held it."""
+    filename: str
+    declared_type: str
+    """Media type that the client declared; empty: none."""
+    size: int
+    """Bytes so far."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> Facts | None:
+        """Format, pixels and transparency, read from the file itself; None: no picture that we know."""
+
+    @property
+    @abstractmethod
+    def media_type(self) -> str:
+        """What the file is; only where that cannot be told, what the client says it is."""
+
+    @abstractmethod
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Return the bytes, in pieces of at most 256 KiB, waiting for those that are still to come."""
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -40,19 +66,19 @@ class FileID(msgspec.Struct, frozen=True):
     member: str = "images"
 
 
-Reference = Upload | Link | FileID
+Reference = FileRef | Link | FileID
 
 
 def member_of(reference: Reference) -> str:
     """The member or part of the request that it came in, without its place in a list."""
-    name = reference.part if isinstance(reference, Upload) else reference.member
+    name = reference.part if isinstance(reference, FileRef) else reference.member
     return name.partition("[")[0]
 
 
 class LiveFiles(Protocol):
     """Files of a form that is still coming in (`imagegate.ingest.streaming_form`)."""
 
-    def files(self) -> AsyncIterator[tuple[str, Upload]]:
+    def files(self) -> AsyncIterator[tuple[str, FileRef]]:
         """Name and file, each as soon as its head is there."""
         ...
 
@@ -146,7 +172,7 @@ class StoredPicture(msgspec.Struct, frozen=True, kw_only=True):
     facts: Facts
 
 
-Picture = StoredPicture | Upload
+Picture = StoredPicture | FileRef
 """A picture that came in apart from the document that names it: in the store, or in the spool."""
 
 

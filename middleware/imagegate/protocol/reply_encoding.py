@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import pybase64
 
 from imagegate.contracts.contract import Operation
-from imagegate.protocol.messages import ImageReply, Picture, ReplyImage, StreamEvent
+from imagegate.protocol.messages import FileRef, ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.protocol.parsers.sse import EVENT_END, event_data, event_head
-from imagegate.spool.upload import Upload
 
-Part = bytes | Upload
+Part = bytes | FileRef
 """Bytes as they are, or a picture to be sent as base64."""
 
 _KINDS: Mapping[Operation, str] = {
@@ -66,31 +64,6 @@ def length_of(parts: Sequence[Part]) -> int:
     return sum(len(part) if isinstance(part, bytes) else -(-part.size // 3) * 4 for part in parts)
 
 
-async def chunks_of(parts: Sequence[Part]) -> AsyncIterator[bytes]:
-    """The bytes, piece by piece; what stands around pictures goes with them."""
-    around = b""
-    for part in parts:
-        if isinstance(part, bytes):
-            around += part
-        else:
-            async for chunk in _base64(part):
-                yield around + chunk
-                around = b""
-    if around:
-        yield around
-
-
-async def _base64(upload: Upload) -> AsyncIterator[bytes]:
-    carry = b""
-    async for chunk in upload.chunks():
-        data = carry + chunk
-        whole = len(data) - len(data) % 3
-        carry = data[whole:]
-        yield pybase64.b64encode(memoryview(data)[:whole])
-    if carry:
-        yield pybase64.b64encode(carry)
-
-
 class Tokens:
     """Texts that stand for pictures while a document is made; nobody else's text is one."""
 
@@ -121,7 +94,7 @@ def _split(document: bytes, pictures: Mapping[str, Picture]) -> Iterator[Part]:
         picture = tokens.get(piece)
         if picture is None:
             yield piece
-        elif isinstance(picture, Upload):
+        elif isinstance(picture, FileRef):
             yield picture
         else:
             raise TypeError("a stored picture is sent as a link")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from imagegate.protocol.messages import FileID, ImageRequest, Link, LiveFiles, Reference
+from imagegate.protocol.messages import FileID, FileRef, ImageRequest, Link, LiveFiles, Reference
 from imagegate.protocol.parsers.multipart import FormEncoder
-from imagegate.spool.upload import Upload
 
 
 class TextPart(msgspec.Struct, frozen=True):
@@ -23,12 +22,12 @@ class FilePart(msgspec.Struct, frozen=True):
     """A file of a form."""
 
     name: str
-    upload: Upload
+    upload: FileRef
 
 
 def needs_form(request: ImageRequest) -> bool:
     """Whether there are files, which JSON cannot carry."""
-    return request.live is not None or any(isinstance(reference, Upload) for reference in request.references)
+    return request.live is not None or any(isinstance(reference, FileRef) for reference in request.references)
 
 
 def json_body(request: ImageRequest) -> bytes:
@@ -53,9 +52,9 @@ def form_parts(request: ImageRequest) -> tuple[TextPart | FilePart, ...]:
     """A request as OpenAI's form: fields first, then ``image`` or several ``image[]`` in order, then the mask."""
     texts = [part for name, value in request.fields.items() for part in _text_parts(name, value)]
     name = "image" if len(request.images) == 1 else "image[]"
-    files = [FilePart(name, image) for image in request.images if isinstance(image, Upload)]
+    files = [FilePart(name, image) for image in request.images if isinstance(image, FileRef)]
     for name, extra in (("mask", request.mask), ("markup", request.markup)):
-        if isinstance(extra, Upload):
+        if isinstance(extra, FileRef):
             files.append(FilePart(name, extra))
     return (*texts, *files)
 
@@ -80,8 +79,8 @@ class FormBody:
     """
 
     def __init__(self, parts: Sequence[TextPart | FilePart], live: LiveFiles | None = None) -> None:
-        self._parts = parts
-        self._live = live
+        self.parts = parts
+        self.live = live
         self._encoder = FormEncoder()
 
     @property
@@ -91,30 +90,18 @@ class FormBody:
     @property
     def length(self) -> int | None:
         """Bytes; None: not known before it is sent."""
-        if self._live is not None:
+        if self.live is not None:
             return None
-        files = [part.upload.size + len(FormEncoder.PART_END) for part in self._parts if isinstance(part, FilePart)]
-        heads = sum(len(self._head(part)) for part in self._parts)
+        files = [part.upload.size + len(FormEncoder.PART_END) for part in self.parts if isinstance(part, FilePart)]
+        heads = sum(len(self.head(part)) for part in self.parts)
         return heads + sum(files) + len(self._encoder.end())
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The form, piece by piece, its files read from the spool."""
-        for part in self._parts:
-            yield self._head(part)
-            if isinstance(part, FilePart):
-                async for chunk in part.upload.chunks():
-                    yield chunk
-                yield FormEncoder.PART_END
-        if self._live is not None:
-            async for name, upload in self._live.files():
-                yield self._head(FilePart(name, upload))
-                async for chunk in upload.chunks():
-                    yield chunk
-                yield FormEncoder.PART_END
-        yield self._encoder.end()
+    def end(self) -> bytes:
+        """Return what stands after the last part."""
+        return self._encoder.end()
 
-    def _head(self, part: TextPart | FilePart) -> bytes:
-        """A whole field, or what stands before a file."""
+    def head(self, part: TextPart | FilePart) -> bytes:
+        """Return a whole field, or what stands before a file."""
         if isinstance(part, TextPart):
             return self._encoder.field(part.name, part.value)
         return self._encoder.file_head(part.name, part.upload.filename, part.upload.media_type)

@@ -10,8 +10,7 @@ from itertools import groupby
 from math import log
 from typing import Final
 
-import msgspec
-
+from imagegate.config.routes import Choice, address_of
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contract, Contracts
 from imagegate.errors import ModelNotFound
@@ -29,15 +28,6 @@ def find_contract(contracts: Contracts, model: str) -> Contract | None:
         return exact
     patterns = [name for name in contracts if "*" in name and fnmatchcase(model, name)]
     return contracts[max(patterns, key=len)] if patterns else None
-
-
-class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A candidate of a route that shares requests with its neighbours."""
-
-    to: str
-    """``upstream/model``."""
-    weight: float = 1.0
-    """Its share of the requests, by those of its neighbours; more than 0."""
 
 
 class Catalog:
@@ -145,11 +135,6 @@ def model_change(public: str, target: Target) -> tuple[Change, ...]:
     if public in (target.model, f"{target.upstream}/{target.model}"):
         return ()
     return (Change("model", "mapped", public, target.model),)
-
-
-def address_of(entry: str | Choice) -> str:
-    """``upstream/model`` of a route's entry."""
-    return entry if isinstance(entry, str) else entry.to
 
 
 def weighted_order(choices: Sequence[tuple[Target, float]], random: Callable[[], float]) -> Sequence[Target]:

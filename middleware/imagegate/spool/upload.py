@@ -11,6 +11,7 @@ from typing import Final
 
 from imagegate.errors import Overloaded
 from imagegate.protocol.image_format import Facts, inspect
+from imagegate.protocol.messages import FileRef
 from imagegate.spool.temp_file import CHUNK, IDLE, FileClosed, KeptFiles, SpoolFile
 
 _HEAD: Final = 64 * 1024
@@ -83,7 +84,7 @@ class UploadClosed(Exception):
     """The file was given back while somebody read it; what was read so far is not the whole."""
 
 
-class Upload:
+class Upload(FileRef):
     """One file, written once, and read as often as it is sent, by several readers at a time, also while it grows.
 
     Args:

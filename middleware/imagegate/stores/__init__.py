@@ -1,4 +1,7 @@
-"""Where pictures go when a client wants links."""
+"""Where pictures go when a client wants links: a directory, memory or a bucket.
+
+An edge: used by delivery, and by tasks and idempotency for what outlives a request.
+"""
 
 from imagegate.stores.base import (
     PictureWriter,
@@ -6,7 +9,6 @@ from imagegate.stores.base import (
     Store,
     StoreFull,
     StoreOfTenant,
-    open_store,
     put,
     put_stream,
 )
@@ -25,7 +27,6 @@ __all__ = [
     "StoreFull",
     "StoreOfTenant",
     "new_key",
-    "open_store",
     "put",
     "put_stream",
 ]

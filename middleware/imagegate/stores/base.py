@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
 from starlette.types import ASGIApp
 
-from imagegate.config.schema import DeliveryConfig
-from imagegate.errors import ConfigError
 from imagegate.protocol.image_format import ImageFormat
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -136,39 +133,3 @@ def plain_error(error: OSError) -> OSError:
         return error
     kind = StoreFull if error.errno in _FULL else OSError
     return kind(error.errno, error.strerror) if error.errno else kind(str(error))
-
-
-def open_store(delivery: DeliveryConfig) -> Store:
-    """The store that a configuration names; nothing is written or connected to yet.
-
-    Raises:
-        ConfigError: naming the key that is wrong.
-    """
-    from imagegate.stores.file import FileStore
-    from imagegate.stores.memory import MemoryStore
-
-    scheme, separator, rest = delivery.store.partition("://")
-    secret = delivery.link_secret.encode()
-    if separator and scheme in ("s3", "gs", "az"):
-        from imagegate.stores.cloud_config import open_cloud_store  # needs an extra
-
-        return open_cloud_store(delivery)
-    if scheme == "memory" and separator and not rest:
-        return MemoryStore(
-            ttl=delivery.link_ttl,
-            capacity=delivery.max_bytes,
-            link_secret=secret,
-            content_addressed=delivery.content_addressed,
-        )
-    if scheme == "file" and rest:
-        return FileStore(
-            Path(rest),
-            ttl=delivery.link_ttl,
-            max_bytes=delivery.max_bytes,
-            link_secret=secret,
-            content_addressed=delivery.content_addressed,
-        )
-    raise ConfigError(
-        f"delivery.store: {delivery.store!r} is none of file://directory, memory://, s3://bucket/prefix, "
-        "gs://bucket/prefix, az://container/prefix"
-    )

@@ -67,16 +67,6 @@ class TaskStore(Protocol):
     async def aclose(self) -> None: ...
 
 
-class StoreUnavailable(ImagegateError):
-    """The task store, or the one of replies, cannot be reached. Nothing was sent."""
-
-    status = 503
-    code = "task_store_unavailable"
-
-    def __init__(self, message: str = "The gateway's task store cannot be reached. Try again in a moment.") -> None:
-        super().__init__(message, headers=[(b"retry-after", b"1")])
-
-
 class TaskNotFound(ImagegateError):
     """No such task; or forged, expired, or of another client, which nobody can tell apart."""
 

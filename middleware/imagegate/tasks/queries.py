@@ -14,7 +14,8 @@ from starlette.types import Scope
 
 from imagegate.errors import UpstreamError
 from imagegate.protocol.messages import ImageReply
-from imagegate.tasks.base import StoreUnavailable, TaskNotCancellable, TaskNotFound
+from imagegate.stores.unavailable import StoreUnavailable
+from imagegate.tasks.base import TaskNotCancellable, TaskNotFound
 from imagegate.tasks.ids import OwnTicket, ProviderTicket, Ticket
 from imagegate.tasks.outcomes import cancelled
 from imagegate.tasks.providers import lost, may_be_asked_again, provider_task, with_progress

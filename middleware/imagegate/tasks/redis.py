@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
-from imagegate.tasks.base import StoreUnavailable
+from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.records import TaskRecord
 
 _PREFIX: Final = "{imagegate}:task:"

@@ -14,7 +14,8 @@ from starlette.types import Scope
 from imagegate.errors import ImagegateError
 from imagegate.protocol.messages import Exchange
 from imagegate.protocol.replies import PendingTask
-from imagegate.tasks.base import StoreUnavailable, TaskStore
+from imagegate.stores.unavailable import StoreUnavailable
+from imagegate.tasks.base import TaskStore
 from imagegate.tasks.records import ProviderTask, TaskRecord
 from imagegate.telemetry.events import Progress
 from imagegate.upstream.dispatch_hooks import Sending

@@ -21,7 +21,8 @@ from imagegate.protocol.messages import Exchange
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.spool.upload import Budget, Upload
 from imagegate.stores.blobs import Blobs
-from imagegate.tasks.base import StoreUnavailable, TaskStore
+from imagegate.stores.unavailable import StoreUnavailable
+from imagegate.tasks.base import TaskStore
 from imagegate.tasks.captured import Captured
 from imagegate.tasks.ids import TaskIds
 from imagegate.tasks.outcomes import files_gone, internal, interrupted, not_begun

@@ -9,7 +9,8 @@ from contextlib import suppress
 import msgspec
 
 from imagegate.asgi.background import stop
-from imagegate.tasks.base import StoreUnavailable, TaskStore
+from imagegate.stores.unavailable import StoreUnavailable
+from imagegate.tasks.base import TaskStore
 from imagegate.tasks.records import TaskRecord, document, public_state
 from imagegate.tasks.webhooks import Webhooks
 

@@ -7,10 +7,11 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final
 
+from imagegate.config.model_contracts import contracts_of
+from imagegate.config.routes import address_of
 from imagegate.config.schema import Config
 from imagegate.contracts.contract import Contract, Contracts
 from imagegate.protocol.requests import PARAMETERS
-from imagegate.routing.catalog import address_of
 
 OTHER: Final = "other"
 """Stands for every name that the configuration does not have."""
@@ -44,7 +45,7 @@ class Names:
     @classmethod
     def of(cls, config: Config) -> Names:
         addresses = frozenset(address_of(entry) for route in config.routes.values() for entry in route)
-        return cls(config.contracts(), addresses)
+        return cls(contracts_of(config), addresses)
 
     def model(self, upstream: str, model: str) -> str:
         """The name of an upstream's model, the pattern (``gemini-*``) that it goes by, ``other``; "" for none."""

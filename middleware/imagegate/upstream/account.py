@@ -21,6 +21,7 @@ from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask, UpstreamReply, absolute_link
 from imagegate.protocol.request_encoding import FormBody
 from imagegate.protocol.retry_after import seconds_asked
+from imagegate.spool.body_chunks import form_chunks, sha256_of
 from imagegate.spool.upload import Upload
 from imagegate.streaming.reply_reader import Taker, images_with_pictures, take, unfinished, with_pictures
 from imagegate.telemetry.events import Progress
@@ -214,7 +215,7 @@ def _content(request: UpstreamRequest) -> tuple[bytes | AsyncIterable[bytes] | N
     headers = [("content-type", form.content_type)]
     if form.length is not None:
         headers.append(("content-length", str(form.length)))
-    return form.chunks(), headers
+    return form_chunks(form), headers
 
 
 async def _wait(
@@ -379,5 +380,5 @@ async def _shown(part: TextPart | FilePart) -> dict[str, Any]:
         "filename": part.upload.filename,
         "type": part.upload.media_type,
         "size": part.upload.size,
-        "sha256": await part.upload.sha256(),
+        "sha256": await sha256_of(part.upload),
     }

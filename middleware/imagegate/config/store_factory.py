@@ -1,0 +1,44 @@
+"""Opens the store that a configuration names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from imagegate.config.schema import DeliveryConfig
+from imagegate.errors import ConfigError
+from imagegate.stores.base import Store
+from imagegate.stores.file import FileStore
+from imagegate.stores.memory import MemoryStore
+
+
+def open_store(delivery: DeliveryConfig) -> Store:
+    """Return the store that a configuration names; nothing is written or connected to yet.
+
+    Raises:
+        ConfigError: naming the key that is wrong.
+    """
+    scheme, separator, rest = delivery.store.partition("://")
+    secret = delivery.link_secret.encode()
+    if separator and scheme in ("s3", "gs", "az"):
+        from imagegate.config.cloud_store import open_cloud_store  # needs an extra
+
+        return open_cloud_store(delivery)
+    if scheme == "memory" and separator and not rest:
+        return MemoryStore(
+            ttl=delivery.link_ttl,
+            capacity=delivery.max_bytes,
+            link_secret=secret,
+            content_addressed=delivery.content_addressed,
+        )
+    if scheme == "file" and rest:
+        return FileStore(
+            Path(rest),
+            ttl=delivery.link_ttl,
+            max_bytes=delivery.max_bytes,
+            link_secret=secret,
+            content_addressed=delivery.content_addressed,
+        )
+    raise ConfigError(
+        f"delivery.store: {delivery.store!r} is none of file://directory, memory://, s3://bucket/prefix, "
+        "gs://bucket/prefix, az://container/prefix"
+    )

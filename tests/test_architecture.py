@@ -1,0 +1,284 @@
+"""Which way imports point, what pure code reaches, and that dependencies are used through what they document."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import imagegate
+import imagegate_adapters
+from imagegate.registry import GROUP
+
+ROOT = Path(imagegate.__file__).parent
+ADAPTERS = Path(imagegate_adapters.__file__).parent
+
+ORDER: Final = (
+    # Each may import those above it in this table, and nothing else of ours.
+    "errors",
+    "contracts",
+    "protocol",
+    "fitting",
+    "adapter",
+    "registry",
+    "asgi",
+    "spool",
+    "http",
+    "stores",
+    "streaming",
+    "config",
+    "telemetry",
+    "routing",
+    "ingest",
+    "upstream",
+    "delivery",
+    "idempotency",
+    "tasks",
+    "layers",
+    "wiring",
+    "gateway",
+    "terminal",
+    "standalone",
+    "server",
+    "demo",
+    "cli",
+)
+PURE: Final = ("contracts", "protocol", "fitting")
+"""Packages from which no chain of imports leads to an event loop, a file, a socket or a thread."""
+IMPURE: Final = frozenset(
+    (
+        *("aiohttp", "anyio", "asyncio", "concurrent", "http", "httpx", "multiprocessing", "os", "queue", "sched"),
+        *("select", "selectors", "shutil", "signal", "sniffio", "socket", "ssl", "starlette", "subprocess"),
+        *("tempfile", "threading", "time", "urllib.request", "uvicorn", "uvloop"),
+    )
+)
+FACADES: Final[Mapping[str, str]] = {
+    "contract": "contracts",
+    "events": "telemetry",
+    "log": "telemetry",
+    "prometheus": "telemetry",
+    "replies": "protocol",
+}
+"""Modules that only give public names to what lies in a package."""
+PUBLIC: Final[Mapping[str, tuple[str, ...]]] = {
+    "imagegate": tuple(imagegate.__all__),
+    "imagegate.adapter": (
+        "Adapter",
+        "FilePart",
+        "FileRef",
+        "OpenAIAdapter",
+        "Upload",
+        "UpstreamReply",
+        "UpstreamRequest",
+    ),
+    "imagegate.contract": ("Contract", "ContractDocument", "Parameter", "ReferenceRule", "load_contracts"),
+    "imagegate.errors": ("ConfigError", "ImagegateError", "UpstreamError"),
+    "imagegate.events": ("ExchangeRecord", "Hook", "StartHook", "BreakerHook", "TaskHook", "ConfiguredHook"),
+    "imagegate.layers": (
+        *("Admit", "Deliver", "Fit", "Idempotency", "Layer", "Observe", "Read", "References", "Route"),
+        *("TaskEndpoints", "Tasks", "Upstream"),
+    ),
+    "imagegate.log": ("LogHook",),
+    "imagegate.prometheus": ("PrometheusHook",),
+    "imagegate.replies": ("PendingTask", "UpstreamReply", "read_reply", "read_upload"),
+    "imagegate.standalone": ("Standalone", "create_app"),
+    "imagegate_adapters": (),
+}
+UNDOCUMENTED: Final = re.compile(
+    r"(aiohttp\.(client_proto|client_reqrep|connector|http|http_parser|http_writer|streams|tracing)"
+    r"|uvicorn\.(protocols|server|loops)|starlette\._\w+|httpx\._\w+|msgspec\._\w+)(\.|$)"
+)
+"""Modules that a dependency does not document, or tells to be its own."""
+
+
+def name_of(file: Path) -> str:
+    package = ADAPTERS if file.is_relative_to(ADAPTERS) else ROOT
+    parts = (package.name, *file.relative_to(package).with_suffix("").parts)
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES: Final = {name_of(file): file for folder in (ROOT, ADAPTERS) for file in sorted(folder.rglob("*.py"))}
+
+
+@cache
+def imports(name: str) -> frozenset[str]:
+    """Every module that a module imports, also inside functions, for types, and where relative."""
+    found: set[str] = set()
+    file = MODULES[name]
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base]).rstrip(".")
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            ours = names & MODULES.keys()
+            found |= ours if len(ours) == len(names) else {base, *names}
+    return frozenset(found)
+
+
+def ours(name: str) -> Iterator[str]:
+    """The modules of ours that a module imports, with the packages that importing them runs."""
+    for found in imports(name):
+        parts = found.split(".")
+        for end in range(2, len(parts) + 1):
+            if (module := ".".join(parts[:end])) in MODULES and not name.startswith(f"{module}."):
+                yield module
+
+
+def room(name: str) -> str:
+    """The package, or root module, that a module of imagegate belongs to."""
+    first = (*name.split("."), "")[1]
+    return FACADES.get(first, first)
+
+
+def reached(start: str) -> dict[str, str]:
+    """Every module of ours that importing `start` runs -> the module that imports it."""
+    found = {start: ""}
+    queue = [start]
+    while queue:
+        name = queue.pop()
+        for other in ours(name):
+            if other not in found:
+                found[other] = name
+                queue.append(other)
+    return found
+
+
+def below(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+CORE: Final = [name for name in MODULES if below(name, "imagegate") and room(name) not in ("", "__main__")]
+
+CORE_NAMES: Final = frozenset(CORE)
+
+
+def test_every_package_has_its_place() -> None:
+    """A new package is put into the order, where everybody sees what it may import."""
+    assert {room(name) for name in CORE} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_imports_point_one_way(name: str) -> None:
+    """No module imports from a package that stands below its own in the order."""
+    place = ORDER.index(room(name))
+    found = {other for other in ours(name) if room(other) not in ("", room(name))}
+    assert sorted(other for other in found if ORDER.index(room(other)) > place) == []
+
+
+@pytest.mark.parametrize("name", [name for name in CORE if room(name) in PURE])
+def test_the_rules_reach_no_io(name: str) -> None:
+    """No chain of imports leads pure code to an event loop, a file, a socket or a thread; and it waits for nothing."""
+    for module, importer in reached(name).items():
+        outside = {found for found in imports(module) if not below(found, "imagegate")}
+        impure = sorted(found for found in outside if below(found, *IMPURE))
+        assert impure == [], f"{module} (imported by {importer or 'nobody'})"
+    nodes = list(ast.walk(ast.parse(MODULES[name].read_text("utf-8"))))
+    assert not any(isinstance(node, (ast.Await, ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith)) for node in nodes)
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_no_circles(name: str) -> None:
+    """No module is imported, at once or later, by what it imports."""
+    queue, seen = [name], set[str]()
+    while queue:
+        for other in imports(queue.pop()) & CORE_NAMES - seen:
+            assert other != name
+            seen.add(other)
+            queue.append(other)
+
+
+@pytest.mark.parametrize("package", sorted({room(name) for name in CORE if (ROOT / room(name)).is_dir()}))
+def test_a_package_says_what_it_is_for(package: str) -> None:
+    """Its docstring has two sentences at least, so that a stranger finds the room."""
+    text = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text("utf-8")))
+    assert text is not None
+    assert len(re.findall(r"[.:](?:\s|$)", text)) >= 2, text
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_nothing_private_of_a_dependency(name: str) -> None:
+    """No name that begins with an underscore is imported from elsewhere, and no module that is not documented."""
+    foreign = {found for found in imports(name) if not below(found, "imagegate", "imagegate_adapters", "__future__")}
+    assert sorted(found for found in foreign if re.search(r"\._[a-z]", found) or UNDOCUMENTED.match(found)) == []
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_nothing_private_is_reached_for(name: str) -> None:
+    """Private attributes are used on `self`, `cls` and objects of the module's own classes only."""
+    tree = ast.parse(MODULES[name].read_text("utf-8"))
+    own = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_self(node.value)}
+    own |= {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    reach = {
+        f"{node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and re.match(r"_[a-z]", node.attr)
+        and not is_self(node.value)
+        and node.attr not in own
+        and node.attr not in ("_replace", "_asdict")  # which named tuples document
+    }
+    assert sorted(reach) == []
+
+
+def is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if below(name, "imagegate")])
+def test_no_import_of_the_adapters(name: str) -> None:
+    """Nothing in `imagegate` imports an adapter's package, so that ours have no way of their own."""
+    assert [found for found in imports(name) if below(found, "imagegate_adapters")] == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if below(name, "imagegate")])
+def test_one_way_out(name: str) -> None:
+    """Only `imagegate.http` names an HTTP client; the demo, which is a client, may."""
+    clients = ("httpx", "aiohttp", "aiohttp_socks", "httpcore", "requests", "urllib3", "urllib.request", "http.client")
+    found = {found for found in imports(name) if below(found, *clients)}
+    if below(name, "imagegate.http"):  # the standard library knows the environment's proxies
+        allowed = ("httpx", "aiohttp", "aiohttp_socks", "urllib.request.getproxies", "urllib.request.proxy_bypass")
+        assert sorted(each for each in found - {"urllib.request"} if not below(each, *allowed)) == []
+    elif not below(name, "imagegate.demo"):
+        assert found == set()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if below(name, "imagegate.layers")])
+def test_no_layer_imports_an_adapter(name: str) -> None:
+    """Layers know accounts and contracts, and no adapter."""
+    assert [found for found in imports(name) if below(found, "imagegate.adapter")] == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if below(name, "imagegate_adapters")])
+def test_adapters_import_what_third_parties_may(name: str) -> None:
+    """An adapter that ships needs nothing that an adapter of somebody else cannot have."""
+    allowed = ("imagegate.adapter", "imagegate.contract", "imagegate.errors", "imagegate.replies", "imagegate_adapters")
+    found = {found for found in imports(name) if below(found, "imagegate", "imagegate_adapters")}
+    assert sorted(each for each in found if not below(each, *allowed)) == []
+
+
+@pytest.mark.parametrize("module", list(PUBLIC))
+def test_public_imports_stay(module: str) -> None:
+    """What applications and adapters import is where it was, wherever the code lies."""
+    loaded: Any = importlib.import_module(module)
+    assert [name for name in PUBLIC[module] if not hasattr(loaded, name)] == []
+    if module.partition(".")[2] in FACADES:
+        assert set(PUBLIC[module]) <= set(loaded.__all__)
+
+
+def test_entry_points_stay() -> None:
+    """The command, the adapters, and what an ASGI server is given."""
+    assert {entry.value for entry in entry_points(group="console_scripts", name="imagegate")} == {"imagegate.cli:main"}
+    assert {entry.name for entry in entry_points(group=GROUP)} >= {"openai", "tokenlab", "toapis", "tokenbay"}
+    assert "app" in ast.unparse(ast.parse(MODULES["imagegate.standalone"].read_text("utf-8")))
