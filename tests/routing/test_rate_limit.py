@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imagegate.routing.rate_limit import MINUTE, RateLimit
@@ -39,6 +39,7 @@ def test_no_minute_has_more(steps: list[tuple[float, float, bool]], per_minute: 
     st.lists(st.tuples(st.sampled_from([0.0, 0.5, 7.0, 59.5]), st.lists(st.integers(0, 9), max_size=3)), max_size=40),
     st.integers(1, 4),
 )
+@example([(0.0, [])] * 7 + [(0.0, [1, 1])] + [(0.0, [])] * 2 + [(0.0, [0])], 2)
 def test_turns_may_be_given_back_late(steps: list[tuple[float, list[int]]], per_minute: int) -> None:
     """Also where later ones were given out meanwhile, those that are kept break no minute."""
     limit, now = RateLimit(per_minute), 0.0

@@ -21,7 +21,8 @@ class RateLimit:
     def next_turn(self, now: float) -> float:
         """When the next request may go."""
         earliest = self._turns[-self._per_minute] + MINUTE if len(self._turns) >= self._per_minute else now
-        return max(now, earliest)
+        # Never before one that was given out: where turns between were given back, it has a minute of its own.
+        return max(now, earliest, self._turns[-1] if self._turns else now)
 
     def take(self, now: float, *, patience: float) -> float | None:
         """A turn: when the request may go. None where that is more than `patience` seconds away.
