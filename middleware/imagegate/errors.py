@@ -95,17 +95,17 @@ class ImagegateError(Exception):
         return False
 
     @property
-    def may_go_elsewhere(self) -> bool:
+    def allows_fallback(self) -> bool:
         """Whether another candidate may be asked without paying twice or hiding the client's own mistake."""
         return self.nothing_sent
 
     @property
-    def may_pass(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether the same candidate may be asked once more, for free and with some hope."""
         return False
 
     @property
-    def blames_upstream(self) -> bool:
+    def counts_against_breaker(self) -> bool:
         """Whether it says that the provider is not well; the client's mistakes and rate limits do not."""
         return False
 
@@ -249,16 +249,16 @@ class UpstreamError(ImagegateError):
         return self.outcome == "not_sent"
 
     @property
-    def may_go_elsewhere(self) -> bool:
+    def allows_fallback(self) -> bool:
         return self.nothing_sent or (self.outcome == "rejected" and (self.status in _MAY_PASS or self.status >= 500))
 
     @property
-    def may_pass(self) -> bool:
+    def is_retryable(self) -> bool:
         hopeless = self.ends_task or self.status in _WILL_NOT_PASS or self.code in _NO_MONEY
-        return self.may_go_elsewhere and not hopeless and not self._is_about_the_request
+        return self.allows_fallback and not hopeless and not self._is_about_the_request
 
     @property
-    def blames_upstream(self) -> bool:
+    def counts_against_breaker(self) -> bool:
         return (self.status >= 500 or self.status == 408) and not self._is_about_the_request
 
     @property
@@ -280,7 +280,7 @@ class ModerationBlocked(UpstreamRefused):
     code = "moderation_blocked"
 
     @property
-    def may_go_elsewhere(self) -> bool:
+    def allows_fallback(self) -> bool:
         return False
 
 
@@ -299,11 +299,11 @@ class UpstreamUnavailable(UpstreamError):
     outcome: Outcome = "not_sent"
 
     @property
-    def may_pass(self) -> bool:
+    def is_retryable(self) -> bool:
         return self.code == "upstream_busy"
 
     @property
-    def blames_upstream(self) -> bool:
+    def counts_against_breaker(self) -> bool:
         return False
 
 

@@ -19,7 +19,7 @@ from imagegate.config.loader import default_config, load_config
 from imagegate.config.model_contracts import contracts_of, origin_of, warnings_of
 from imagegate.config.schema import Config, UpstreamConfig
 from imagegate.delivery.images_endpoint import PictureService
-from imagegate.delivery.reference_publisher import Bridge
+from imagegate.delivery.reference_publisher import ReferenceConverter
 from imagegate.errors import ConfigError
 from imagegate.http import HTTPClient, Timeouts
 from imagegate.ingest.form_reader import FormLimits
@@ -42,7 +42,7 @@ from imagegate.layers.models import Models
 from imagegate.registry import load_adapter
 from imagegate.routing.catalog import Catalog
 from imagegate.routing.circuit_breaker import Breaker
-from imagegate.routing.limiter import Gate
+from imagegate.routing.limiter import UpstreamLimiter
 from imagegate.routing.retry import RetryPolicy
 from imagegate.spool.upload import Budget
 from imagegate.telemetry.capture import Capture
@@ -52,7 +52,7 @@ from imagegate.telemetry.events import Hook, Hooks
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.metric_labels import Names
-from imagegate.upstream.account import Upstream as Account
+from imagegate.upstream.account import Account
 from imagegate.wiring import Keeping
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class ImageGateway:
             hooks=self._hooks,
             public_url=pictures.public_url,
         )
-        bridge = Bridge(
+        bridge = ReferenceConverter(
             accounts=by_name,
             client=self._client,
             delivery=pictures.delivery,
@@ -245,9 +245,9 @@ class ImageGateway:
             for upstream in config.upstreams
         ]
 
-    def _gate(self, upstream: UpstreamConfig) -> Gate:
+    def _gate(self, upstream: UpstreamConfig) -> UpstreamLimiter:
         policy = self.config.policy
-        return Gate(
+        return UpstreamLimiter(
             Breaker(failures=policy.breaker_failures, pause=policy.breaker_pause),
             max_in_flight=upstream.max_in_flight,
             requests_per_minute=upstream.requests_per_minute,

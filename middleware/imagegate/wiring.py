@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from imagegate.asgi.background import Background
 from imagegate.config.schema import Config
-from imagegate.delivery.converter import Delivery
+from imagegate.delivery.converter import ImageConverter
 from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.idempotency.base import ReplayStore
@@ -34,7 +34,7 @@ from imagegate.tasks.redis import RedisTaskStore
 from imagegate.tasks.runner import TaskDesk
 from imagegate.tasks.webhooks import Webhooks
 from imagegate.telemetry.events import Hooks
-from imagegate.upstream.account import Upstream
+from imagegate.upstream.account import Account
 
 _SECRET_FILE: Final = ".task-secret"  # noqa: S105 - a file name
 _BLOBS: Final = ".blobs"
@@ -56,8 +56,8 @@ class Keeping:
         *,
         store: Store,
         client: HTTPClient,
-        accounts: Mapping[str, Upstream],
-        delivery: Delivery,
+        accounts: Mapping[str, Account],
+        delivery: ImageConverter,
         fetcher: Fetcher,
         budget: Budget,
         background: Background,

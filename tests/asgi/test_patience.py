@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from starlette.types import Message
 
-from imagegate.asgi.helpers import patiently
+from imagegate.asgi.helpers import receive_with_timeout
 from imagegate.errors import RequestTimeout
 
 
@@ -19,7 +19,7 @@ def test_a_slow_client_is_waited_for_and_a_silent_one_is_not() -> None:
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def work() -> None:
-        async with patiently(receive, silence=1.5) as receive_in_time:
+        async with receive_with_timeout(receive, silence=1.5) as receive_in_time:
             while True:
                 await receive_in_time()
 
@@ -37,7 +37,7 @@ def test_what_takes_long_beside_receiving_is_not_the_clients_fault() -> None:
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def work() -> None:
-        async with patiently(receive, silence=0.1) as receive_in_time:
+        async with receive_with_timeout(receive, silence=0.1) as receive_in_time:
             await receive_in_time()
             await asyncio.sleep(60)
 

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.asgi_lint import Lint
 
 from imagegate import ExchangeRecord, ImagegateError, load_contracts
-from imagegate.delivery.converter import Delivery
+from imagegate.delivery.converter import ImageConverter
 from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.ingest.request_reader import ReadLimits
@@ -147,8 +147,8 @@ def post(app: ASGIApp, document: Any, *, headers: Mapping[str, str] | None = Non
     return asyncio.run(exchange(app, scope, body[:7], body[7:], leaves=leaves))
 
 
-def delivery() -> Delivery:
-    return Delivery(MemoryStore(ttl=60), Fetcher(HTTPClient()))
+def delivery() -> ImageConverter:
+    return ImageConverter(MemoryStore(ttl=60), Fetcher(HTTPClient()))
 
 
 def deliver(app: ASGIApp, **options: Any) -> ASGIApp:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate.protocol.content_length import length_of_reply, read_length
+from imagegate.protocol.headers import length_of_reply, read_length
 
 
 @pytest.mark.parametrize(

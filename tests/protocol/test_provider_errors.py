@@ -235,7 +235,7 @@ def test_refusals_for_content_are_told_apart(document, status):
     error = failure(status, document)
     assert (ModerationBlocked, status, "image_generation_user_error") == (type(error), error.status, error.type)
     assert error.code in ("moderation_blocked", "content_policy_violation")
-    assert not error.may_go_elsewhere
+    assert not error.allows_fallback
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_errors_about_the_parameter_moderation_are_no_refusal_for_content(status
 def test_only_what_the_provider_itself_refused_may_be_tried_again(status, document, kind, outcome, elsewhere):
     """A gateway's page, a 502, 504 or 52x may hide a picture that was made and billed."""
     error = failure(status, document)
-    assert (kind, outcome, elsewhere) == (type(error), error.outcome, error.may_go_elsewhere)
+    assert (kind, outcome, elsewhere) == (type(error), error.outcome, error.allows_fallback)
     assert (outcome == "uncertain") == ((b"x-should-retry", b"false") in error.headers)
 
 
@@ -516,7 +516,7 @@ def test_any_error_reply_becomes_an_upstream_error(status, document):
     check_envelope(error)
     assert len(error.message) <= 1000
     assert (error.outcome == "uncertain") == ((b"x-should-retry", b"false") in error.headers)
-    assert not (error.outcome == "uncertain" and error.may_go_elsewhere)
+    assert not (error.outcome == "uncertain" and error.allows_fallback)
 
 
 @given(st.integers(400, 599), st.binary(max_size=60))

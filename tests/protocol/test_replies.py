@@ -367,7 +367,7 @@ def test_tasks_that_failed_say_why(document, message, code):
 def test_moderation_is_seen_behind_a_200(document):
     """Refusals for content that come as a success are refusals."""
     error = refusal(document)
-    assert (ModerationBlocked, 400, False) == (type(error), error.status, error.may_go_elsewhere)
+    assert (ModerationBlocked, 400, False) == (type(error), error.status, error.allows_fallback)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_part_of_the_pictures_is_an_error_that_lists_them(items, message, made):
 def test_part_of_the_pictures_is_never_paid_again(failed, made):
     """What was made was billed: the request goes to no other provider, and clients are told not to repeat it."""
     error = refusal({"data": [made, failed]})
-    assert (error.may_go_elsewhere, error.outcome) == (False, "uncertain")
+    assert (error.allows_fallback, error.outcome) == (False, "uncertain")
     assert (b"x-should-retry", b"false") in error.headers
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate.protocol.retry_after import seconds_asked
+from imagegate.protocol.headers import seconds_asked
 
 NOW = 1_800_000_000
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from imagegate.delivery.converter import Delivery, Form
+from imagegate.delivery.converter import ImageConverter, ResponseFormat
 from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.protocol.messages import StreamEvent
@@ -220,10 +220,10 @@ documents = st.recursive(
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
 
 
-async def taken(stream: bytes, places: Iterable[int], form: Form) -> Emitted:
+async def taken(stream: bytes, places: Iterable[int], form: ResponseFormat) -> Emitted:
     """What a client gets of a provider's stream."""
     store = MemoryStore(ttl=60)
-    delivery = Delivery(store, Fetcher(HTTPClient()))
+    delivery = ImageConverter(store, Fetcher(HTTPClient()))
     sink = delivery.sink(form)
     sent: Emitted = []
 
@@ -255,7 +255,7 @@ async def taken(stream: bytes, places: Iterable[int], form: Form) -> Emitted:
     st.sampled_from(["url", "b64_json"]),
 )
 def test_events_with_pictures(
-    made: list[tuple[str, dict[str, Any]]], more: bytes, indent: int | None, places: Iterable[int], form: Form
+    made: list[tuple[str, dict[str, Any]]], more: bytes, indent: int | None, places: Iterable[int], form: ResponseFormat
 ) -> None:
     """Whatever stands around a picture, and however the stream is cut: only the picture changes, or nothing."""
     encoded = b64encode(PICTURE + more).decode()

@@ -106,7 +106,7 @@ def test_a_failure_after_something_was_made_lists_it_and_is_not_paid_again(error
     assert f"3 of 4 images were made, then: {error.message}" == whole.message
     assert (error.status, error.code, error.type, error.param) == (whole.status, whole.code, whole.type, whole.param)
     assert [image.url for image in whole.made] == ["a", "b", "c"]
-    assert (whole.may_go_elsewhere, (b"x-should-retry", b"false") in whole.headers) == (False, True)
+    assert (whole.allows_fallback, (b"x-should-retry", b"false") in whole.headers) == (False, True)
 
 
 def test_what_the_error_knew_is_kept():

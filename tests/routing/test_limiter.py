@@ -17,7 +17,7 @@ from imagegate.errors import (
     UpstreamUnreachable,
 )
 from imagegate.routing.circuit_breaker import Breaker
-from imagegate.routing.limiter import Gate
+from imagegate.routing.limiter import UpstreamLimiter
 from imagegate.telemetry.events import Progress
 
 LONG = 30.0
@@ -33,7 +33,7 @@ class Rig:
         self.progress = Progress("generations")
         self.states: list[str] = []
         breaker = Breaker(failures=failures, pause=LONG)
-        self.gate = Gate(breaker, changed=self.states.append, clock=lambda: self.now, **limits)
+        self.gate = UpstreamLimiter(breaker, changed=self.states.append, clock=lambda: self.now, **limits)
 
     async def ask(self, error: BaseException | None = None, *, patience: float = 0.0) -> None:
         async def work() -> None:

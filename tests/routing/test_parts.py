@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imagegate.errors import UpstreamError, UpstreamRefused, UpstreamUncertain, UpstreamUnreachable
 from imagegate.protocol.messages import ImageReply, ReplyImage
-from imagegate.routing.parts import Parts
+from imagegate.routing.parts import FanOut
 from imagegate.routing.retry import Attempt, RetryPolicy
 from imagegate.telemetry.events import Progress
 
@@ -50,7 +50,7 @@ def run(
 ) -> list[str]:
     """The links of all images, in order."""
     policy = RetryPolicy(retries=retries, backoff=0.001)
-    parts = Parts(
+    parts = FanOut(
         sizes,
         provider,
         parallel=parallel,
@@ -127,7 +127,9 @@ def test_no_retry_outlasts_the_deadline() -> None:
     async def test() -> None:
         until = asyncio.get_running_loop().time() + 0.1
         policy = RetryPolicy(retries=3, backoff=60, longest_wait=60)
-        parts = Parts((1, 1), provider, parallel=2, policy=policy, random=lambda: 0.5, progress=Progress("generations"))
+        parts = FanOut(
+            (1, 1), provider, parallel=2, policy=policy, random=lambda: 0.5, progress=Progress("generations")
+        )
         await parts.run(ATTEMPT._replace(until=until))
 
     with pytest.raises(UpstreamUncertain, match="1 of 2 images were made"):
@@ -147,7 +149,7 @@ def test_cancelling_ends_every_part() -> None:
     provider = Provider()
 
     async def test() -> None:
-        parts = Parts(
+        parts = FanOut(
             (1,) * 6,
             provider,
             parallel=6,
@@ -196,6 +198,6 @@ def test_all_or_an_error_that_lists_what_was_made(
     assert provider.made == (len(links) if error is None else len(error.made))
     assert (error is None) is (provider.made == sum(sizes))
     assert provider.asked <= len(sizes) * (retries + 1)
-    final = [place for place, refusal in enumerate(history[: provider.asked]) if refusal and not refusal.may_pass]
+    final = [place for place, refusal in enumerate(history[: provider.asked]) if refusal and not refusal.is_retryable]
     # Those that are at work beside a failure that ends everything may still end; none is begun after them.
     assert not final or provider.asked <= final[0] + len(sizes)

@@ -75,7 +75,7 @@ MODERATED = ModerationBlocked("Not this.")
 )
 def test_what_an_error_allows(error: ImagegateError, elsewhere: bool, again: bool, blames: bool) -> None:
     """The one classification: another candidate, the same one again, and whether the breaker counts it."""
-    assert (elsewhere, again, blames) == (error.may_go_elsewhere, error.may_pass, error.blames_upstream)
+    assert (elsewhere, again, blames) == (error.allows_fallback, error.is_retryable, error.counts_against_breaker)
 
 
 @given(
@@ -90,17 +90,17 @@ def test_what_may_have_been_made_allows_nothing(outcome: str, status: int, code:
     error.outcome, error.ends_task = outcome, ends_task  # type: ignore[assignment]
     policy = RetryPolicy(fall_back_on=frozenset(range(401, 500)))
     if outcome == "uncertain":
-        assert (error.may_go_elsewhere, error.may_pass, policy.may_go_elsewhere(error)) == (False, False, False)
-    assert error.may_go_elsewhere or not error.may_pass
+        assert (error.allows_fallback, error.is_retryable, policy.allows_fallback(error)) == (False, False, False)
+    assert error.allows_fallback or not error.is_retryable
 
 
 def test_a_status_of_the_configuration_goes_elsewhere() -> None:
     """402 where the policy says so; moderation, which other providers hide behind the same status, never."""
     policy = RetryPolicy(fall_back_on=frozenset({402, 403}))
-    assert policy.may_go_elsewhere(refused(402))
-    assert not policy.may_go_elsewhere(refused(404))
-    assert not policy.may_go_elsewhere(ModerationBlocked("Flagged.", status=403))
-    assert not policy.may_go_elsewhere(UpstreamUncertain("Cut.", status=402))
+    assert policy.allows_fallback(refused(402))
+    assert not policy.allows_fallback(refused(404))
+    assert not policy.allows_fallback(ModerationBlocked("Flagged.", status=403))
+    assert not policy.allows_fallback(UpstreamUncertain("Cut.", status=402))
 
 
 @pytest.mark.parametrize("error", [UpstreamUncertain("Cut."), refused(400), refused(500), UpstreamUnreachable("No.")])
@@ -110,7 +110,7 @@ def test_what_is_not_paid_for_is_never_uncertain(error: UpstreamError) -> None:
     error.costs_nothing()
     assert error.outcome == ("not_sent" if before == "uncertain" else before)
     assert (b"x-should-retry", b"false") not in error.headers
-    assert error.may_pass is (error.status >= 500)
+    assert error.is_retryable is (error.status >= 500)
 
 
 # Pauses
@@ -278,9 +278,9 @@ def test_nobody_is_asked_too_often(errors: list[list[ImagegateError]], retries: 
         visits[attempt.place] += 1
         sent[attempt.place] += not isinstance(error, UpstreamUnavailable)
         if not attempts.failed(attempt.place, error, now):
-            assert not policy.may_go_elsewhere(error)
+            assert not policy.allows_fallback(error)
             return
-        assert policy.may_go_elsewhere(error)
+        assert policy.allows_fallback(error)
     assert max(sent) <= retries + 1
     assert max(visits) <= retries + 3
     assert all(visits) or (until is not None and now >= until)

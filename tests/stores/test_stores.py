@@ -261,7 +261,7 @@ def test_a_source_that_fails(store: ServedStore, tmp_path: Path) -> None:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-class Gate:
+class UpstreamLimiter:
     """Holds the threads of a `FileStore` at one of their system calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
@@ -282,7 +282,7 @@ class Gate:
 def test_cancelled_while_a_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """A caller that is cancelled, even twice, leaves nothing, although the thread that wrote went on for a while."""
     store = FileStore(tmp_path, ttl=60)
-    gate = Gate(monkeypatch, method)
+    gate = UpstreamLimiter(monkeypatch, method)
 
     async def run() -> None:
         task = asyncio.create_task(put_async(store, bytes(1_200_000), PNG))

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from imagegate import ImageGateway
 from imagegate.asgi.background import Background, is_cancelled, stop
+from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
 from imagegate.errors import ImagegateError, RequestError, UpstreamUncertain
@@ -27,7 +28,6 @@ from imagegate.idempotency.memory import MemoryReplays
 from imagegate.layers import Idempotency
 from imagegate.protocol.image_format import ImageFormat
 from imagegate.stores.blobs import FileBlobs, StoreBlobs, pieces_of, whole
-from imagegate.tasks.captured import Captured
 from imagegate.tasks.outcomes import internal
 from imagegate.telemetry.events import Progress
 
@@ -365,7 +365,7 @@ def test_the_end_with_tasks_at_work() -> None:
 
 def test_captured_takes_no_more_than_it_can_hold() -> None:
     async def run() -> None:
-        captured = Captured()
+        captured = CapturedResponse(limit=4 * 1024**2)
         await captured({"type": "http.response.trailers"})
         with pytest.raises(UpstreamUncertain):
             await captured({"type": "http.response.body", "body": b"x" * 5_000_000})

@@ -17,7 +17,8 @@ from tests.asgi_lint import Lint
 from tests.telemetry.support import BASE64, PICTURE
 
 from imagegate.adapter import FilePart, TextPart, UpstreamRequest
-from imagegate.asgi.in_process import Answered, ask
+from imagegate.asgi.captured_response import CapturedResponse
+from imagegate.asgi.in_process import ask
 from imagegate.config.loader import parse_config
 from imagegate.config.schema import ConsoleConfig
 from imagegate.demo.pictures import draw_picture
@@ -41,7 +42,7 @@ def console(**options: Any) -> Console:
     return Console(load=load, **{"keys": KEYS, "operators": ("root",), **options})
 
 
-def get(app: Any, path: str, key: str = "", query: bytes = b"", **scope: Any) -> Answered:
+def get(app: Any, path: str, key: str = "", query: bytes = b"", **scope: Any) -> CapturedResponse:
     headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
     headers.append((b"host", scope.pop("host", "localhost:8000").encode()))
 

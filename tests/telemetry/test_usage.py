@@ -10,7 +10,7 @@ from imagegate.config.schema import ModelPrice, PricesConfig
 from imagegate.protocol.usage import TOKEN_KINDS, sum_usage, tokens_by_kind
 from imagegate.telemetry.cost import cost_of
 from imagegate.telemetry.events import Progress
-from imagegate.telemetry.size_classes import size_class
+from imagegate.telemetry.metric_labels import size_class
 from imagegate.telemetry.trace_context import read_traceparent, span_id, trace_id
 
 json_values = st.recursive(

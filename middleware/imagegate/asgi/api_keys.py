@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from imagegate.errors import AuthenticationError
 
 
-class Keys:
+class APIKeys:
     """The keys that a gateway knows.
 
     Args:

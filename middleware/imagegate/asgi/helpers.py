@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from starlette.types import Message, Receive, Scope, Send
 
 from imagegate.errors import ImagegateError, PayloadTooLarge, RequestTimeout
-from imagegate.protocol.content_length import read_length
+from imagegate.protocol.headers import read_length
 
 SECONDS_OF_SILENCE = 30.0
 """How long a client may keep silent in the middle of a body."""
@@ -79,7 +79,7 @@ async def receive_in_time(receive: Receive, *, silence: float = SECONDS_OF_SILEN
 
 
 @asynccontextmanager
-async def patiently(receive: Receive, *, silence: float = SECONDS_OF_SILENCE) -> AsyncGenerator[Receive]:
+async def receive_with_timeout(receive: Receive, *, silence: float = SECONDS_OF_SILENCE) -> AsyncGenerator[Receive]:
     """The same for a body of many pieces: one timer for all of them, which costs a tenth of one for each.
 
     Args:

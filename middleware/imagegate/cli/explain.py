@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from imagegate.asgi.in_process import Answered, ask
+from imagegate.asgi.captured_response import CapturedResponse
+from imagegate.asgi.in_process import ask
 from imagegate.config.schema import Config
 from imagegate.gateway import ImageGateway
 
 
-async def generate(gateway: ImageGateway, body: bytes, *, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answered:
+async def generate(
+    gateway: ImageGateway, body: bytes, *, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> CapturedResponse:
     """What a gateway answers to a request for generations, sent with the first of its own keys."""
     own = [(b"content-type", b"application/json"), *headers]
     if keys := gateway.config.access.keys:

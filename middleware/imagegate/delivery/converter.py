@@ -23,7 +23,7 @@ from imagegate.spool.upload import Budget, Upload, default_budget
 from imagegate.stores import Store, StoreOfTenant, put, put_stream
 from imagegate.streaming.image_sinks import HEAD, PictureSink, SpoolSink, StoreSink, storage_error
 
-Form = Literal["url", "b64_json"]
+ResponseFormat = Literal["url", "b64_json"]
 
 _BASE64_MODELS: Final = ("gpt-image-", "chatgpt-image-")
 _AI_SDK: Final = b"ai-sdk/"
@@ -32,7 +32,9 @@ _AT_ONCE: Final = 3
 _Convert = Callable[[ReplyImage], Awaitable[ReplyImage]]
 
 
-def wanted_form(asked: Any, model: str, default: Form | None, *, streamed: bool, user_agent: bytes | None) -> Form:
+def wanted_form(
+    asked: Any, model: str, default: ResponseFormat | None, *, streamed: bool, user_agent: bytes | None
+) -> ResponseFormat:
     """How a client wants its pictures: as it says, as configured, or as OpenAI would answer for the model.
 
     OpenAI's streams have base64 only, and SDKs count on it. The Vercel AI SDK throws a reply with links away; it asks
@@ -47,7 +49,7 @@ def wanted_form(asked: Any, model: str, default: Form | None, *, streamed: bool,
     return "b64_json" if user_agent is not None and _AI_SDK in user_agent else "url"
 
 
-class Delivery:
+class ImageConverter:
     """Stores and fetches pictures.
 
     Args:
@@ -61,15 +63,15 @@ class Delivery:
         self._fetcher = fetcher
         self._budget = budget or default_budget()
 
-    def for_client(self, authorization: str | None) -> Delivery:
+    def for_client(self, authorization: str | None) -> ImageConverter:
         """The same for a client, whose pictures the store may keep apart from others'."""
-        return Delivery(StoreOfTenant(self._store, authorization or ""), self._fetcher, self._budget)
+        return ImageConverter(StoreOfTenant(self._store, authorization or ""), self._fetcher, self._budget)
 
-    def sink(self, form: Form) -> PictureSink:
+    def sink(self, form: ResponseFormat) -> PictureSink:
         """Where the pictures of a reply go while it comes in."""
         return StoreSink(self._store) if form == "url" else SpoolSink(self._budget)
 
-    def prepare(self, form: Form) -> None:
+    def prepare(self, form: ResponseFormat) -> None:
         """What can fail before anything is paid for does so here. Raises `StorageError`."""
         if form == "url":
             try:
@@ -80,7 +82,7 @@ class Delivery:
     async def deliver(
         self,
         reply: ImageReply,
-        form: Form,
+        form: ResponseFormat,
         *,
         public_url: str,
         sink: PictureSink,
@@ -109,7 +111,7 @@ class Delivery:
         return msgspec.structs.replace(reply, images=tuple(images))
 
     async def deliver_event(
-        self, event: StreamEvent, form: Form, *, public_url: str, sink: PictureSink, origin: str
+        self, event: StreamEvent, form: ResponseFormat, *, public_url: str, sink: PictureSink, origin: str
     ) -> StreamEvent:
         """The event with its pictures in `form`; what need not change stays as it came. Raises as `deliver`.
 

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from imagegate.asgi.in_process import ask
 from imagegate.config.schema import DeliveryConfig
 from imagegate.config.store_factory import open_store
-from imagegate.delivery.converter import Delivery
+from imagegate.delivery.converter import ImageConverter
 from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.spool.upload import Budget
@@ -43,7 +43,7 @@ class PictureService:
         self.store = open_store(delivery)
         self._endpoint = ServeImages(self.store) if isinstance(self.store, ServedStore) else None
         self.fetcher = Fetcher(client, allow=delivery.fetch_allow, max_bytes=max_image)
-        self.delivery = Delivery(self.store, self.fetcher, budget)
+        self.delivery = ImageConverter(self.store, self.fetcher, budget)
 
     def serves(self, scope: Scope) -> bool:
         """Whether an HTTP request is for one of the store's pictures, and the store has nobody else to serve them."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.types import Message
 
 from imagegate.asgi.helpers import content_length, without_headers
-from imagegate.delivery.response_writer import ClientAnswer
+from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.errors import UpstreamError
 from imagegate.protocol.image_format import Facts, inspect
 from imagegate.protocol.messages import EVENT, REPLY, ImageReply, StreamEvent
@@ -38,7 +38,7 @@ _OF_THE_BYTES = (
 )
 
 
-class AnswerFromBelow:
+class InnerResponse:
     """Takes messages as `send` does. What is no reply with pictures goes to the client as it is.
 
     Args:
@@ -51,7 +51,7 @@ class AnswerFromBelow:
 
     def __init__(
         self,
-        answer: ClientAnswer,
+        answer: ResponseWriter,
         sink: PictureSink,
         *,
         relay: bool,
@@ -186,7 +186,7 @@ class AnswerFromBelow:
 class Relay:
     """A reply that goes to the client as it comes. Its end is held back until the whole is known to be good."""
 
-    def __init__(self, answer: ClientAnswer, start: Message, on_pictures: OnPictures, asked: int) -> None:
+    def __init__(self, answer: ResponseWriter, start: Message, on_pictures: OnPictures, asked: int) -> None:
         self._answer = answer
         self._start: Message | None = start
         self._on_pictures = on_pictures

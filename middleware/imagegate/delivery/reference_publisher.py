@@ -7,17 +7,17 @@ from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
-from imagegate.delivery.converter import Delivery
+from imagegate.delivery.converter import ImageConverter
 from imagegate.errors import RequestError
 from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.protocol.messages import Exchange, Link
 from imagegate.protocol.references import DataURL
 from imagegate.spool.upload import Budget, Upload
-from imagegate.upstream.account import Upstream, upload_file
+from imagegate.upstream.account import Account, upload_file
 
 
-class Bridge:
+class ReferenceConverter:
     """Converts references. Files that it opens are added to the caller's list, which closes them.
 
     Args:
@@ -32,9 +32,9 @@ class Bridge:
     def __init__(
         self,
         *,
-        accounts: Mapping[str, Upstream],
+        accounts: Mapping[str, Account],
         client: HTTPClient,
-        delivery: Delivery,
+        delivery: ImageConverter,
         fetcher: Fetcher,
         budget: Budget,
         public_url: Callable[[Scope], str],

@@ -27,7 +27,7 @@ _SPACES: Final = b" " * 65536
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class ClientAnswer:
+class ResponseWriter:
     """Begins an answer once there is something to say, or once the client has waited for long enough.
 
     Args:

@@ -9,9 +9,9 @@ from functools import cached_property
 from starlette.types import Scope, Send
 
 from imagegate.asgi.helpers import ClientDisconnected
-from imagegate.delivery.converter import Delivery, Form, check_count, fewer, size_changes
-from imagegate.delivery.inner_response import AnswerFromBelow
-from imagegate.delivery.response_writer import ClientAnswer
+from imagegate.delivery.converter import ImageConverter, ResponseFormat, check_count, fewer, size_changes
+from imagegate.delivery.inner_response import InnerResponse
+from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
 from imagegate.protocol.image_format import Facts
 from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent
@@ -22,7 +22,7 @@ from imagegate.telemetry.events import PROGRESS_KEY, Progress
 Forward = Callable[[dict[str, object], Send], Awaitable[None]]
 
 
-class Delivering:
+class DeliverySession:
     """Runs the application below and sends what it answers.
 
     Args:
@@ -32,18 +32,18 @@ class Delivering:
 
     def __init__(
         self,
-        delivery: Delivery,
-        answer: ClientAnswer,
+        delivery: ImageConverter,
+        answer: ResponseWriter,
         exchange: Exchange,
         *,
-        form: Form,
+        form: ResponseFormat,
         scope: Scope,
         public_url: Callable[[], str],
     ) -> None:
         self._delivery = delivery
         self._answer = answer
         self._exchange = exchange
-        self._form: Form = form
+        self._form: ResponseFormat = form
         self._find_public_url = public_url
         self._progress: Progress = scope[PROGRESS_KEY]
         self._streamed = exchange.request.fields.get("stream") is True
@@ -58,7 +58,7 @@ class Delivering:
         self._delivery.prepare(self._form)
         self._progress.streamed = self._streamed
         relay = self._form == "b64_json" and not self._streamed
-        below = AnswerFromBelow(
+        below = InnerResponse(
             self._answer,
             self._sink,
             relay=relay,
@@ -80,7 +80,7 @@ class Delivering:
         """Of the store; "" where no picture becomes a link."""
         return self._find_public_url() if self._form == "url" else ""
 
-    async def _run(self, forward: Forward, below: AnswerFromBelow, *, relay: bool) -> None:
+    async def _run(self, forward: Forward, below: InnerResponse, *, relay: bool) -> None:
         try:
             await forward({"sink": self._sink, "relay": relay, "events": self._streamed}, below)
             await self._finish(below)
@@ -110,7 +110,7 @@ class Delivering:
                     await self._answer.fail(_failed())
             raise
 
-    async def _finish(self, below: AnswerFromBelow) -> None:
+    async def _finish(self, below: InnerResponse) -> None:
         progress = self._progress
         if below.relayed is not None:
             progress.form, progress.images_delivered = "b64_json", len(below.relayed.facts)

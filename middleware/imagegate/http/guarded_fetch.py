@@ -21,7 +21,7 @@ import msgspec
 
 from imagegate.http import HTTPClient, Interrupted, NotSent, Response, Timeouts, close, iter_body
 from imagegate.http.public_addresses import is_public, literal_address
-from imagegate.protocol.content_length import length_of_reply
+from imagegate.protocol.headers import length_of_reply
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Looks up the addresses of a host and port; raises OSError when there are none."""

@@ -19,7 +19,7 @@ from imagegate.contracts.changes import Change
 from imagegate.errors import FetchError, ImagegateError, RequestError, StorageError, UpstreamError
 from imagegate.protocol.messages import FileID, ImageRequest, Link, Reference
 from imagegate.spool.upload import Upload
-from imagegate.telemetry.events import Form, Progress
+from imagegate.telemetry.events import Progress, ResponseFormat
 
 HEADER: Final = b"idempotency-key"
 _KEY: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
@@ -94,7 +94,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     contract: bool = True
     changes: tuple[Change, ...] = ()
     images_delivered: int = 0
-    form: Form | None = None
+    form: ResponseFormat | None = None
     task_state: str = ""
     error_code: str = ""
     outcome: str = ""

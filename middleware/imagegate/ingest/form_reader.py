@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 from starlette.types import Receive
 
-from imagegate.asgi.helpers import ClientDisconnected, patiently, too_large
+from imagegate.asgi.helpers import ClientDisconnected, receive_with_timeout, too_large
 from imagegate.errors import PayloadTooLarge, RequestError
 from imagegate.protocol.parsers.multipart import (
     Event,
@@ -99,7 +99,7 @@ class FormReading:
             ClientDisconnected: before the end.
         """
         try:
-            async with patiently(receive) as receive_in_time:
+            async with receive_with_timeout(receive) as receive_in_time:
                 await self._read(receive_in_time)
             self._reader.finish()
             self.is_whole = True

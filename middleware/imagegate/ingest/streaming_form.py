@@ -13,7 +13,7 @@ from imagegate.spool.upload import Upload
 from imagegate.telemetry.events import Progress
 
 
-class CannotStayLive(Exception):
+class NeedsBufferedForm(Exception):
     """Something came that needs the whole form: a field after a file, or images under names to be changed.
 
     What went upstream so far was no complete request, so nothing was made; the whole form is in the spool.
@@ -27,7 +27,7 @@ class LiveFile(NamedTuple):
     upload: Upload
 
 
-class LiveForm:
+class StreamingForm:
     """The files of a form that is still coming in."""
 
     def __init__(self, reading: FormReading) -> None:
@@ -48,14 +48,14 @@ class LiveForm:
         """The files in the order of the form, each as soon as its head is there.
 
         Raises:
-            CannotStayLive: the request must be made from the whole form.
+            NeedsBufferedForm: the request must be made from the whole form.
             RequestError: a file that the model does not take.
         """
         images: list[Upload] = []
         place = 0
         while True:
             if self._reading.field_after_file or (self._reading.is_over and not self._reading.is_whole):
-                raise CannotStayLive
+                raise NeedsBufferedForm
             if place < len(self._reading.files):
                 upload = self._reading.files[place]
                 place += 1
@@ -75,7 +75,7 @@ class LiveForm:
             )
         if name == "image":
             if upload.part not in ("image", "image[]") or (upload.part == "image" and images):
-                raise CannotStayLive
+                raise NeedsBufferedForm
             images.append(upload)
             if rule and len(images) > rule.max:
                 raise RequestError(f"This model takes at most {rule.max} reference images.", param=upload.part)

@@ -12,7 +12,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi.api_keys import Keys
+from imagegate.asgi.api_keys import APIKeys
 from imagegate.asgi.helpers import announced_length, header, is_form, read_body, too_large
 from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
 from imagegate.ingest.request_reader import DEFAULT_LIMITS
@@ -47,7 +47,7 @@ class Admit(Layer):
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(app, prefix=prefix)
-        self._keys = Keys(keys)
+        self._keys = APIKeys(keys)
         self._json_limit = json_limit
         self._form_limit = form_limit
         self._places = in_flight

@@ -10,10 +10,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.helpers import before_shutdown, header, without_headers
 from imagegate.config.schema import DeliveryConfig
-from imagegate.delivery.converter import Delivery, Form, wanted_form
+from imagegate.delivery.converter import ImageConverter, ResponseFormat, wanted_form
 from imagegate.delivery.images_endpoint import PictureService
-from imagegate.delivery.response_writer import ClientAnswer
-from imagegate.delivery.session import Delivering
+from imagegate.delivery.response_writer import ResponseWriter
+from imagegate.delivery.session import DeliverySession
 from imagegate.http import HTTPClient
 from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import REPLY
@@ -47,10 +47,10 @@ class Deliver(Layer):
         self,
         app: ASGIApp,
         *,
-        delivery: Delivery | None = None,
+        delivery: ImageConverter | None = None,
         store: str | DeliveryConfig = DEFAULT_STORE,
         public_url: str | Callable[[Scope], str] = "",
-        default: Form | None = None,
+        default: ResponseFormat | None = None,
         heartbeat: float | None = None,
         stream_heartbeat: float | None = STREAM_HEARTBEAT,
         prefix: str = "/v1",
@@ -64,7 +64,7 @@ class Deliver(Layer):
             delivery = self._own.delivery
         self._delivery = delivery
         self._public_url = self._address(public_url)
-        self._default: Form | None = default
+        self._default: ResponseFormat | None = default
         self._heartbeat = heartbeat
         self._stream_heartbeat = stream_heartbeat
 
@@ -95,7 +95,7 @@ class Deliver(Layer):
             return
         fields = exchange.request.fields
         streamed = fields.get("stream") is True
-        answer = ClientAnswer(
+        answer = ResponseWriter(
             send, streamed=streamed, heartbeat=self._stream_heartbeat if streamed else self._heartbeat
         )
         form = wanted_form(
@@ -105,7 +105,7 @@ class Deliver(Layer):
             streamed=streamed,
             user_agent=header(scope, b"user-agent"),
         )
-        work = Delivering(
+        work = DeliverySession(
             self._delivery.for_client(exchange.authorization),
             answer,
             exchange,

@@ -21,7 +21,7 @@ from imagegate.ingest.request_reader import (
     request_of_form,
     wants_explanation,
 )
-from imagegate.ingest.streaming_form import CannotStayLive, LiveForm
+from imagegate.ingest.streaming_form import NeedsBufferedForm, StreamingForm
 from imagegate.layers.base import Layer
 from imagegate.protocol.messages import Exchange, ImageRequest
 from imagegate.protocol.requests import read_form_fields
@@ -97,7 +97,7 @@ class Read(Layer):
             fields = read_form_fields(reading.fields, operation, max_prompt=self._limits.prompt)
         except RequestError:
             return None  # perhaps a field is still to come; if not, the whole form is refused
-        request = ImageRequest(operation=operation, fields=fields, from_form=True, live=LiveForm(reading))
+        request = ImageRequest(operation=operation, fields=fields, from_form=True, live=StreamingForm(reading))
         if fields.get("stream") or "async" in fields or self._may_stream is None or not self._may_stream(request):
             return None
         return exchange_of(scope, request)
@@ -113,7 +113,7 @@ class Read(Layer):
                 await reader  # the form is whole, or what is wrong with it is raised here
                 await while_connected(asyncio.shield(work), receive)
             await work
-        except (CannotStayLive, UploadClosed):
+        except (NeedsBufferedForm, UploadClosed):
             return False  # a form that broke off says so itself when it is awaited
         finally:
             work.cancel()

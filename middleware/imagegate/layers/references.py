@@ -10,11 +10,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import ReferenceForm, ReferenceRule
-from imagegate.delivery.reference_publisher import Bridge
+from imagegate.delivery.reference_publisher import ReferenceConverter
 from imagegate.errors import RequestError
 from imagegate.fitting.masks import white_on_black
 from imagegate.fitting.reference_rules import check_uploads, size_of_source
-from imagegate.ingest.streaming_form import LiveForm
+from imagegate.ingest.streaming_form import StreamingForm
 from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import SCOPE_KEY, Exchange, FileID, FileRef, ImageRequest, Link, Reference, member_of
 from imagegate.protocol.references import LIST_MEMBERS, DataURL, check_link, data_url
@@ -34,7 +34,7 @@ class References(Layer):
         bridge: does it; None: what would have to be converted is refused.
     """
 
-    def __init__(self, app: ASGIApp, *, prefix: str = "/v1", bridge: Bridge | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, prefix: str = "/v1", bridge: ReferenceConverter | None = None) -> None:
         super().__init__(app, prefix=prefix)
         self._bridge = bridge
 
@@ -52,7 +52,7 @@ class References(Layer):
             request = exchange.request
             if exchange.target is None or exchange.target.contract is not None:  # an unknown model's pass as they are
                 request = await work.links_of_members(request)
-            if isinstance(request.live, LiveForm) and exchange.reference_rule:
+            if isinstance(request.live, StreamingForm) and exchange.reference_rule:
                 request.live.expect(exchange.reference_rule, scope[PROGRESS_KEY])
             elif request.images:
                 request = await work.convert(request, exchange.reference_rule or AS_OPENAI)
@@ -69,7 +69,9 @@ def _has_references(request: ImageRequest) -> bool:
 class _Converting:
     """The references of one exchange on their way into another form."""
 
-    def __init__(self, bridge: Bridge | None, scope: Scope, exchange: Exchange, opened: list[Upload]) -> None:
+    def __init__(
+        self, bridge: ReferenceConverter | None, scope: Scope, exchange: Exchange, opened: list[Upload]
+    ) -> None:
         self._bridge = bridge
         self._scope = scope
         self._exchange = exchange
@@ -170,7 +172,7 @@ class _Converting:
             raise AssertionError("files of requests are uploads")
         return await self._need_bridge(reference.part).to_link(reference, self._exchange, self._scope)
 
-    def _need_bridge(self, param: str) -> Bridge:
+    def _need_bridge(self, param: str) -> ReferenceConverter:
         if self._bridge is None:
             raise RequestError("References cannot be converted here into what the model takes.", param=param)
         return self._bridge

@@ -9,22 +9,22 @@ from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imagegate.asgi.held import HeldReply
+from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError, RequestError
-from imagegate.ingest.streaming_form import CannotStayLive
+from imagegate.ingest.streaming_form import NeedsBufferedForm
 from imagegate.layers.base import Layer, Work, send_reply
 from imagegate.protocol.messages import REPLY, Exchange, ImageReply, Target
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.routing.catalog import Catalog, addressed, model_change
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.fan_out import merge, shares, with_n, without_stream
-from imagegate.routing.limiter import Gate
-from imagegate.routing.parts import Parts
+from imagegate.routing.limiter import UpstreamLimiter
+from imagegate.routing.parts import FanOut
 from imagegate.routing.retry import Attempt, Attempts, RetryPolicy
 from imagegate.telemetry.events import PROGRESS_KEY, Progress
 
-_OPEN = Gate(Breaker(failures=0, pause=0.0))
+_OPEN = UpstreamLimiter(Breaker(failures=0, pause=0.0))
 """For upstreams without limits."""
 
 
@@ -51,7 +51,7 @@ class Route(Layer):
         max_images: int = 10,
         parallel: int = 4,
         policy: RetryPolicy | None = None,
-        gates: Mapping[str, Gate] | None = None,
+        gates: Mapping[str, UpstreamLimiter] | None = None,
         deadline: float | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
@@ -94,7 +94,7 @@ class Route(Layer):
             progress.fallbacks += last not in (None, attempt.place)
             progress.retries += attempt.is_retry
             if attempt.is_retry and exchange.request.live is not None:
-                raise CannotStayLive  # its files have gone by; it comes again with all of them
+                raise NeedsBufferedForm  # its files have gone by; it comes again with all of them
             last, waited = attempt.place, progress.queue_seconds
             _record_target(progress, exchange, targets[last])
             try:
@@ -149,15 +149,15 @@ class Route(Layer):
         origins: list[str] = []
 
         async def ask(n: int, attempt: Attempt) -> ImageReply:
-            held = HeldReply()
+            held = CapturedResponse()
             await self._pass({**scope}, with_n(exchange, n), receive, held, attempt)
-            reply, origin = held.typed() or (None, "")
+            reply, origin = held.reply() or (None, "")
             if reply is None:
                 raise uncertain("The application's reply carries no image.")
             origins.append(origin)
             return reply
 
-        parts = Parts(
+        parts = FanOut(
             sizes,
             ask,
             parallel=self._parallel,

@@ -13,10 +13,9 @@ from imagegate.errors import AuthenticationError, ModelNotFound
 from imagegate.http import HTTPClient
 from imagegate.layers.base import Layer, send_reply
 from imagegate.protocol.messages import REPLY
-from imagegate.streaming.reply_reader import Taker
+from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.events import PROGRESS_KEY, Progress
-from imagegate.upstream.account import Upstream as Account
-from imagegate.upstream.account import converse, explanation
+from imagegate.upstream.account import Account, converse, explanation
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 
 
@@ -49,7 +48,7 @@ class Upstream(Layer):
                 code="missing_api_key",
             )
         extension = (scope.get("extensions") or {}).get(REPLY)
-        taker = None if extension is None else Taker.of(extension, send, account.origin)
+        taker = None if extension is None else ReplyConsumer.of(extension, send, account.origin)
         for tell in scope.get(SENDING, ()):
             await tell(Sending(account.name, account.adapter.expects_task(exchange.request)))
         listener = scope.get(TASK)

@@ -14,9 +14,9 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
+from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.messages import ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.protocol.provider_errors import failure, provider_error, refusal, shorten, uncertain
-from imagegate.protocol.retry_after import seconds_asked
 
 Bucket = Literal["pending", "done", "failed", "cancelled", "moderated", "lost"]
 

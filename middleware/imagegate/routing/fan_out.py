@@ -48,7 +48,7 @@ def gravest(failures: Sequence[Exception]) -> Exception:
     def gravity(error: Exception) -> int:
         if not isinstance(error, UpstreamError):
             return 0
-        return 1 if error.outcome == "uncertain" else 2 + error.may_go_elsewhere
+        return 1 if error.outcome == "uncertain" else 2 + error.allows_fallback
 
     return min(failures, key=gravity)
 

@@ -24,7 +24,7 @@ _FREE: Final = nullcontext(None)
 """Where there is no limit."""
 
 
-class Gate:
+class UpstreamLimiter:
     """Lets requests through to an upstream that is up to them, and learns from what becomes of them.
 
     Args:
@@ -132,8 +132,8 @@ class Gate:
                 raise _late(progress, was_sent=progress.attempts > sent) from None
             worked = True
         except UpstreamError as error:
-            if (live is None or live.is_whole) and (error.blames_upstream or not error.nothing_sent):
-                worked = not error.blames_upstream
+            if (live is None or live.is_whole) and (error.counts_against_breaker or not error.nothing_sent):
+                worked = not error.counts_against_breaker
             raise
         finally:
             state = self._breaker.state

@@ -16,7 +16,7 @@ AskPart = Callable[[int, Attempt], Awaitable[ImageReply]]
 """Asks for so many images, as patient as the attempt."""
 
 
-class Parts:
+class FanOut:
     """All or an error: a reply with fewer images than were asked for is never made of them.
 
     Parts that were refused are asked for again where others were made and paid for. Where none was, the whole is: that
@@ -84,7 +84,7 @@ class Parts:
 
     def _pause(self, retries: int, until: float | None) -> float | None:
         """Before what is missing is asked for again; None: it is not."""
-        errors = [error for error in self._failures if isinstance(error, ImagegateError) and error.may_pass]
+        errors = [error for error in self._failures if isinstance(error, ImagegateError) and error.is_retryable]
         if not self._replies or retries >= self._policy.retries or len(errors) < len(self._failures):
             return None
         asked = [error.retry_after for error in errors if isinstance(error, UpstreamError) and error.retry_after]

@@ -33,8 +33,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     fall_back_on: frozenset[int] = frozenset()
     """Statuses below 500, such as 402, with which a refused request goes to the next candidate as well."""
 
-    def may_go_elsewhere(self, error: ImagegateError) -> bool:
-        if error.may_go_elsewhere:
+    def allows_fallback(self, error: ImagegateError) -> bool:
+        if error.allows_fallback:
             return True
         rejected = isinstance(error, UpstreamError) and error.outcome == "rejected"
         return rejected and error.status in self.fall_back_on and not isinstance(error, ModerationBlocked)
@@ -134,13 +134,13 @@ class Attempts:
         candidate.error = error
         pause = self._policy.pause(candidate.asked, getattr(error, "retry_after", None), self._random)
         candidate.asked += 1
-        candidate.is_out = not error.may_pass or candidate.asked > self._policy.retries or pause is None
+        candidate.is_out = not error.is_retryable or candidate.asked > self._policy.retries or pause is None
         candidate.ready_at = now + (pause or 0.0)
-        return self._policy.may_go_elsewhere(error)
+        return self._policy.allows_fallback(error)
 
     def _was_not_asked(self, candidate: _Candidate, error: UpstreamUnavailable, now: float) -> None:
         """Full: it is waited for when all others have been asked, once. Its breaker is open: it is not."""
-        candidate.is_out = candidate.visited or not error.may_pass or self._patience <= 0
+        candidate.is_out = candidate.visited or not error.is_retryable or self._patience <= 0
         candidate.visited = True
         candidate.ready_at = now
         if candidate.error is None:

@@ -11,7 +11,7 @@ from starlette.types import Send
 
 from imagegate.errors import UpstreamError, UpstreamUncertain
 from imagegate.http import Body, BodyTooLarge, Interrupted, Response, iter_body
-from imagegate.protocol.content_length import length_of_reply
+from imagegate.protocol.headers import length_of_reply
 from imagegate.protocol.messages import EVENT, ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.protocol.parsers.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, SSEError, Token
@@ -28,7 +28,7 @@ _INDENTATION: Final = 64
 """Bytes of white space that may stand before an event's JSON."""
 
 
-class Taker(msgspec.Struct, frozen=True, kw_only=True):
+class ReplyConsumer(msgspec.Struct, frozen=True, kw_only=True):
     """What the layers above take of a reply before it is complete."""
 
     send: Send
@@ -38,14 +38,14 @@ class Taker(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = ""
 
     @classmethod
-    def of(cls, extension: Mapping[str, Any], send: Send, origin: str) -> Taker:
+    def of(cls, extension: Mapping[str, Any], send: Send, origin: str) -> ReplyConsumer:
         known = {name: extension[name] for name in ("sink", "relay", "events") if name in extension}
         return cls(send=send, origin=origin, **known)
 
 
 async def take(
     response: Response,
-    taker: Taker | None,
+    taker: ReplyConsumer | None,
     *,
     limit: int,
     members: Collection[str] = OPENAI_MEMBERS,
@@ -251,7 +251,7 @@ class EventIntake:
             await self._reception.abort()
 
 
-async def _pass_events(response: Response, taker: Taker, *, limit: int, members: Collection[str]) -> None:
+async def _pass_events(response: Response, taker: ReplyConsumer, *, limit: int, members: Collection[str]) -> None:
     """Event by event. An error in the first one is an error of the request; later ones may follow what was paid for."""
     passed = 0
 
@@ -270,7 +270,7 @@ async def _pass_events(response: Response, taker: Taker, *, limit: int, members:
                 break  # whatever becomes of the connection
         await intake.finish()
     except UpstreamError as error:
-        if passed and error.may_go_elsewhere:
+        if passed and error.allows_fallback:
             raise _after_events(error) from error
         raise
     finally:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.errors import ImagegateError, UpstreamUnreachable
 from imagegate.protocol.provider_errors import uncertain
 
@@ -44,3 +48,25 @@ def internal(*, sent: bool) -> ImagegateError:
 def cancelled() -> ImagegateError:
     """As the client wished."""
     return UpstreamUnreachable("The task was cancelled before anything was sent.", status=409, code="task_cancelled")
+
+
+def task_document(response: CapturedResponse) -> Mapping[str, Any]:
+    """Return the document of a response that a task can keep: links or an error.
+
+    Raises:
+        UpstreamUncertain: it is none of them.
+    """
+    document = response.document()
+    if document is None:
+        raise uncertain("The answer is no JSON document.")
+    if "error" not in document and not _are_links(document.get("data")):
+        raise uncertain("The answer carries no links to images.")
+    return document
+
+
+def _are_links(data: Any) -> bool:
+    return (
+        isinstance(data, list)
+        and bool(data)
+        and all(isinstance(item, dict) and isinstance(item.get("url"), str) and "b64_json" not in item for item in data)
+    )

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from imagegate.delivery.converter import Delivery, check_count
+from imagegate.delivery.converter import ImageConverter, check_count
 from imagegate.errors import UpstreamError
 from imagegate.http import HTTPClient
 from imagegate.protocol.messages import ImageReply
@@ -18,7 +18,7 @@ from imagegate.protocol.replies import PendingTask
 from imagegate.tasks.ids import ProviderTicket, TaskIds
 from imagegate.tasks.records import ProviderTask, TaskRecord
 from imagegate.telemetry.events import Progress
-from imagegate.upstream.account import Upstream, ask_task, cancel_task
+from imagegate.upstream.account import Account, ask_task, cancel_task
 
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
@@ -35,7 +35,9 @@ class ProviderTasks:
         ids: names tasks.
     """
 
-    def __init__(self, client: HTTPClient, accounts: Mapping[str, Upstream], delivery: Delivery, ids: TaskIds) -> None:
+    def __init__(
+        self, client: HTTPClient, accounts: Mapping[str, Account], delivery: ImageConverter, ids: TaskIds
+    ) -> None:
         self._client = client
         self._accounts = accounts
         self._delivery = delivery

@@ -13,6 +13,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.background import Background, is_cancelled, stop
+from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.asgi.helpers import receive_nothing, send_json
 from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError, Overloaded, RequestError, StorageError
@@ -23,9 +24,8 @@ from imagegate.spool.upload import Budget, Upload
 from imagegate.stores.blobs import Blobs
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskStore
-from imagegate.tasks.captured import Captured
 from imagegate.tasks.ids import TaskIds
-from imagegate.tasks.outcomes import files_gone, internal, interrupted, not_begun
+from imagegate.tasks.outcomes import files_gone, internal, interrupted, not_begun, task_document
 from imagegate.tasks.providers import ProviderTasks
 from imagegate.tasks.records import TaskRecord, created_document, public_state
 from imagegate.tasks.requests import exchange_of, keep_request, scope_of, without_body
@@ -38,6 +38,8 @@ from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 
 Forward = Callable[[Scope, Exchange, Receive, Send], Awaitable[None]]
 
+_LONGEST_RESPONSE: Final = 4 * 1024**2
+"""Bytes: the response holds links, no pictures."""
 _SECONDS_TO_ANSWER: Final = 1.0
 """How long a client waits at most before it gets the id of a task that has not begun."""
 _SECONDS_TO_SAVE: Final = 300.0
@@ -209,12 +211,12 @@ class TaskDesk:
         await self._end(run, await self._outcome(run, self._followed(run)))
 
     async def _made(self, run: Run, work: Work) -> TaskRecord | None:
-        captured = Captured()
+        captured = CapturedResponse(limit=_LONGEST_RESPONSE)
         scope = {**work.scope, PROGRESS_KEY: run.progress, SENDING: (run.sending,), TASK: run.accepted}
         await self.forward(scope, work.exchange, receive_nothing, captured)
         if run.provider_id is not None:
             return None
-        answer = captured.document()
+        answer = task_document(captured)
         if "error" in answer:  # the answer had begun when it failed
             error = {**answer["error"], "imagegate": {"outcome": run.progress.outcome or "uncertain"}}
             return msgspec.structs.replace(run.record, state="failed", error=error, request=None)

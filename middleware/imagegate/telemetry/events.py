@@ -23,7 +23,7 @@ _Result = TypeVar("_Result")
 PROGRESS_KEY: Final = "imagegate.progress"
 """Scope key of the `Progress`; the outermost layer puts it there and answers the errors of all others."""
 
-Form = Literal["url", "b64_json", "unchanged"]
+ResponseFormat = Literal["url", "b64_json", "unchanged"]
 Idempotent = Literal["", "joined", "replayed"]
 BreakerState = Literal["closed", "open", "half_open"]
 CallOutcome = Literal["ok", "not_sent", "rejected", "uncertain", "cancelled"]
@@ -79,7 +79,7 @@ class Progress:
     images_delivered: int = 0
     stored_images: int = 0
     """Pictures that were written to the store, references that a provider is to load among them."""
-    form: Form | None = None
+    form: ResponseFormat | None = None
     size_asked: str = ""
     """``size`` as the client wrote it."""
     sizes_made: tuple[str, ...] = ()
@@ -201,7 +201,7 @@ class ExchangeRecord(msgspec.Struct, frozen=True):
     images_made: int
     images_delivered: int
     stored_images: int
-    form: Form | None
+    form: ResponseFormat | None
     size_asked: str
     sizes_made: tuple[str, ...]
     usage: Mapping[str, Any] | None

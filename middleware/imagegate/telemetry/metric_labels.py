@@ -11,6 +11,7 @@ from imagegate.config.model_contracts import contracts_of
 from imagegate.config.routes import address_of
 from imagegate.config.schema import Config
 from imagegate.contracts.contract import Contract, Contracts
+from imagegate.contracts.sizes import Auto, Pixels, Ratio, SizeSyntaxError, Tier, parse_size, tier_of_area
 from imagegate.protocol.requests import PARAMETERS
 
 OTHER: Final = "other"
@@ -18,6 +19,8 @@ OTHER: Final = "other"
 FIELDS: Final = frozenset(PARAMETERS) | {"image", "images", "mask", "markup", "model", "operation", "prompt"}
 """Members that the Images API has, whatever the configuration."""
 _PATTERNS_KEPT: Final = 1024
+_SQUARE_WITHIN: Final = 0.02
+"""Of the ratio: 1024x1008 is a square to the eye."""
 
 
 class Names:
@@ -67,3 +70,38 @@ def _members(contract: Contract) -> set[str]:
     own = {*contract.parameters, *contract.renames, *contract.renames.values(), *(rule.fields if rule else ())}
     nested = [_members(other) for other in (contract.edits, contract.variations) if other is not None]
     return {name.partition(".")[0] for name in own}.union(*nested)
+
+
+@lru_cache(1024)
+def size_class(text: str) -> str:
+    """``landscape_2k`` of pixels, ``landscape`` of a ratio, ``2k`` of a tier, ``auto``, ``none``, or ``other``.
+
+    At most about thirty values, whatever clients write: tiers are 512, 1k, 2k and 4k, others are the nearest of them.
+    """
+    if not text:
+        return "none"
+    try:
+        size = parse_size(text)
+    except SizeSyntaxError:
+        return "other"
+    if isinstance(size, Auto):
+        return "auto"
+    if isinstance(size, Pixels):
+        return f"{_shape(size.width, size.height)}_{_tier(size.area)}"
+    if isinstance(size, Ratio):
+        return _shape(size.width, size.height)
+    return _tier_word(size)
+
+
+def _shape(width: float, height: float) -> str:
+    if abs(width / height - 1) <= _SQUARE_WITHIN:
+        return "square"
+    return "landscape" if width > height else "portrait"
+
+
+def _tier(area: float) -> str:
+    return _tier_word(tier_of_area(area))
+
+
+def _tier_word(tier: Tier) -> str:
+    return str(tier_of_area(tier.edge**2)).lower()

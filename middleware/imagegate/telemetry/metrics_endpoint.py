@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import choose_encoder
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi.api_keys import Keys
+from imagegate.asgi.api_keys import APIKeys
 from imagegate.asgi.helpers import header, route_path, send_error
 from imagegate.errors import AuthenticationError
 from imagegate.telemetry.prometheus import FOLDER_VARIABLE
@@ -36,7 +36,7 @@ class ServeMetrics:
 
     def __init__(self, app: ASGIApp, *, registry: CollectorRegistry, key: str = "") -> None:
         self.app = app
-        self._keys = Keys((key,) if key else ())
+        self._keys = APIKeys((key,) if key else ())
         self._folder = os.environ.get(FOLDER_VARIABLE)
         self._registry = registry
         if self._folder is None:

@@ -20,8 +20,7 @@ from imagegate.protocol.usage import tokens_by_kind
 from imagegate.telemetry.batching import Soon, taken
 from imagegate.telemetry.events import BreakerState, ExchangeRecord, Progress
 from imagegate.telemetry.metric_definitions import METRICS
-from imagegate.telemetry.metric_labels import FIELDS, OTHER, Names
-from imagegate.telemetry.size_classes import size_class
+from imagegate.telemetry.metric_labels import FIELDS, OTHER, Names, size_class
 
 # Pictures take from a tenth of a second (a replay) to minutes (a task).
 BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)

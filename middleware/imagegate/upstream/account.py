@@ -16,14 +16,14 @@ from imagegate import __version__
 from imagegate.adapter import Adapter, FilePart, TextPart, UpstreamRequest
 from imagegate.errors import UpstreamError, UpstreamUnreachable
 from imagegate.http import BodyTooLarge, HTTPClient, Interrupted, NotSent, Response, Timeouts, close
+from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask, UpstreamReply, absolute_link
 from imagegate.protocol.request_encoding import FormBody
-from imagegate.protocol.retry_after import seconds_asked
 from imagegate.spool.body_chunks import form_chunks, sha256_of
 from imagegate.spool.upload import Upload
-from imagegate.streaming.reply_reader import Taker, images_with_pictures, take, unfinished, with_pictures
+from imagegate.streaming.reply_reader import ReplyConsumer, images_with_pictures, take, unfinished, with_pictures
 from imagegate.telemetry.events import Progress
 
 USER_AGENT: Final = f"imagegate/{__version__}"
@@ -35,7 +35,7 @@ _KEY_LIKE: Final = r"\bsk-[a-z0-9_-]{6,}"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 
-class Upstream(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A provider account, and how long to wait for it."""
 
     name: str
@@ -90,12 +90,12 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 async def converse(
     client: HTTPClient,
-    upstream: Upstream,
+    upstream: Account,
     request: UpstreamRequest,
     *,
     authorization: str | None,
     progress: Progress,
-    taker: Taker | None = None,
+    taker: ReplyConsumer | None = None,
     on_task: Callable[[PendingTask], Awaitable[bool]] | None = None,
 ) -> ImageReply | None:
     """Sends a request once, and follows the task that it may become.
@@ -134,7 +134,7 @@ async def converse(
         progress.upstream_seconds += time.perf_counter() - started
 
 
-async def upload_file(client: HTTPClient, upstream: Upstream, upload: Upload, *, authorization: str | None) -> str:
+async def upload_file(client: HTTPClient, upstream: Account, upload: Upload, *, authorization: str | None) -> str:
     """Hands a file to the provider's upload API and returns the link to it. Uploading costs nothing.
 
     Raises:
@@ -151,7 +151,7 @@ async def upload_file(client: HTTPClient, upstream: Upstream, upload: Upload, *,
         raise
 
 
-def _decode(upstream: Upstream, reply: UpstreamReply) -> ImageReply | PendingTask:
+def _decode(upstream: Account, reply: UpstreamReply) -> ImageReply | PendingTask:
     """What the adapter reads, with the pictures that came in apart."""
     try:
         result = upstream.adapter.decode(reply, now=int(time.time()))
@@ -162,7 +162,7 @@ def _decode(upstream: Upstream, reply: UpstreamReply) -> ImageReply | PendingTas
 
 
 async def _whole(
-    client: HTTPClient, upstream: Upstream, request: UpstreamRequest, headers: list[tuple[str, str]]
+    client: HTTPClient, upstream: Account, request: UpstreamRequest, headers: list[tuple[str, str]]
 ) -> UpstreamReply:
     """A reply that nobody takes in parts."""
     reply = await _send(client, upstream, request, headers)
@@ -173,12 +173,12 @@ async def _whole(
 
 async def _send(
     client: HTTPClient,
-    upstream: Upstream,
+    upstream: Account,
     request: UpstreamRequest,
     headers: list[tuple[str, str]],
     *,
     url: str = "",
-    taker: Taker | None = None,
+    taker: ReplyConsumer | None = None,
     progress: Progress | None = None,
 ) -> UpstreamReply | None:
     content, more = _content(request)
@@ -220,12 +220,12 @@ def _content(request: UpstreamRequest) -> tuple[bytes | AsyncIterable[bytes] | N
 
 async def _wait(
     client: HTTPClient,
-    upstream: Upstream,
+    upstream: Account,
     task: PendingTask,
     *,
     headers: list[tuple[str, str]],
     progress: Progress,
-    taker: Taker | None,
+    taker: ReplyConsumer | None,
 ) -> ImageReply:
     """Asks for a task until it ends. Questions cost nothing, so one that fails is simply asked again.
 
@@ -261,7 +261,11 @@ async def _wait(
 
 
 async def _ask(
-    client: HTTPClient, upstream: Upstream, task: PendingTask, headers: list[tuple[str, str]], taker: Taker | None
+    client: HTTPClient,
+    upstream: Account,
+    task: PendingTask,
+    headers: list[tuple[str, str]],
+    taker: ReplyConsumer | None,
 ) -> UpstreamReply | None:
     """One question; None where there was no answer that can be read."""
     request = upstream.adapter.poll(task)
@@ -286,7 +290,7 @@ def _lost(error: UpstreamError) -> UpstreamError:
     return lost
 
 
-def _absolute(reply: ImageReply, upstream: Upstream) -> ImageReply:
+def _absolute(reply: ImageReply, upstream: Account) -> ImageReply:
     """The same reply with full links; a link that is none of http is no picture."""
     if not any(image.url for image in reply.images):
         return reply
@@ -298,7 +302,7 @@ def _absolute(reply: ImageReply, upstream: Upstream) -> ImageReply:
     return msgspec.structs.replace(reply, images=tuple(images))
 
 
-def _scrub(error: UpstreamError, upstream: Upstream, authorization: str | None) -> None:
+def _scrub(error: UpstreamError, upstream: Account, authorization: str | None) -> None:
     """Providers quote keys and addresses in their texts; clients do not get to see them."""
     parts = urlsplit(upstream.base_url)
     key = upstream.api_key or (authorization or "").rpartition(" ")[2]
@@ -316,7 +320,7 @@ def _scrub(error: UpstreamError, upstream: Upstream, authorization: str | None) 
 
 
 async def ask_task(
-    client: HTTPClient, upstream: Upstream, task: PendingTask, *, authorization: str | None
+    client: HTTPClient, upstream: Account, task: PendingTask, *, authorization: str | None
 ) -> ImageReply | PendingTask:
     """Asks once how a task is getting on.
 
@@ -328,7 +332,7 @@ async def ask_task(
 
 
 async def cancel_task(
-    client: HTTPClient, upstream: Upstream, task: PendingTask, *, authorization: str | None
+    client: HTTPClient, upstream: Account, task: PendingTask, *, authorization: str | None
 ) -> ImageReply | PendingTask | None:
     """Asks the provider to give a task up; None: it has no way to be asked. Raises as `ask_task`."""
     request = upstream.adapter.cancel(task)
@@ -336,7 +340,7 @@ async def cancel_task(
 
 
 async def _question(
-    client: HTTPClient, upstream: Upstream, request: UpstreamRequest, link: str | None, authorization: str | None
+    client: HTTPClient, upstream: Account, request: UpstreamRequest, link: str | None, authorization: str | None
 ) -> ImageReply | PendingTask:
     try:
         url = upstream.poll_url(link) if link else upstream.url(request.path)
@@ -351,7 +355,7 @@ async def _question(
 
 
 async def explanation(
-    upstream: Upstream, request: UpstreamRequest, *, authorization: str | None, changes: Any
+    upstream: Account, request: UpstreamRequest, *, authorization: str | None, changes: Any
 ) -> dict[str, Any]:
     """What would be sent, for people: keys are not shown, files are told by name, type, size and SHA-256."""
     _, more = _content(request)

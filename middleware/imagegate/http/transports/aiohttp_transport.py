@@ -21,7 +21,7 @@ from imagegate.http.tls import default_context
 from imagegate.http.transports.attempt import CURRENT, Attempt, TCPConnector
 from imagegate.http.transports.reply_body import ReplyBody
 from imagegate.http.transports.request_body import RequestBody
-from imagegate.protocol.content_length import read_length
+from imagegate.protocol.headers import read_length
 
 _NO_URL: Final = "not a valid http or https URL"
 _PLAIN_URL: Final = re.compile(r"[!-~]+")

@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from imagegate.asgi.api_keys import Keys
+from imagegate.asgi.api_keys import APIKeys
 from imagegate.asgi.helpers import header, route_path, send_error
 from imagegate.errors import AuthenticationError, ImagegateError
 from imagegate.telemetry.capture import SMALL_ANSWER, Capture
@@ -77,7 +77,7 @@ class Console:
         running_after: float = _SOON,
     ) -> None:
         self._load = load
-        self._keys = Keys(keys or {})
+        self._keys = APIKeys(keys or {})
         self._operators = operators
         self._ring = Ring(exchanges)
         self._running: dict[str, tuple[float, Progress]] = {}

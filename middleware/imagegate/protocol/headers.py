@@ -1,4 +1,4 @@
-"""The header Retry-After (RFC 9110, section 10.2.3): seconds, or a date. Pure."""
+"""Header fields whose values have a grammar (RFC 9110): ``Content-Length`` (8.6) and ``Retry-After`` (10.2.3)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
+
+_MOST_DIGITS: Final = 19
+"""No body is longer, and `int` refuses numbers of thousands of digits."""
+
+
+def read_length(value: str | bytes) -> int | None:
+    """The value of a ``Content-Length`` header; None: it is no length."""
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS else None
+
+
+def length_of_reply(headers: Mapping[str, str]) -> int | None:
+    """Bytes that reading a reply's body will give; None: its headers do not tell. Names are in lower case."""
+    return None if "content-encoding" in headers else read_length(headers.get("content-length", ""))
+
 
 _SECONDS: Final = re.compile(r"([0-9]{1,9})(?:\.[0-9]{1,9})?", re.ASCII)
 """Fractions stand in no RFC, but in providers' replies, and the official SDKs read them."""

@@ -1,0 +1,77 @@
+"""A response of an application in this process, held until it is complete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from starlette.types import Message
+
+from imagegate.errors import UpstreamError
+from imagegate.protocol.messages import REPLY, ImageReply
+from imagegate.protocol.provider_errors import uncertain
+from imagegate.protocol.replies import read_document
+
+
+class CapturedResponse:
+    """A `send` that holds what it is given, typed or as bytes.
+
+    Args:
+        limit: bytes of a body; None: any number.
+    """
+
+    def __init__(self, *, limit: int | None = None) -> None:
+        self.status = 500
+        self.headers: dict[str, str] = {}
+        """Names as the application wrote them."""
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._typed: tuple[ImageReply, str] | None = None
+
+    async def __call__(self, message: Message) -> None:
+        """Take a message.
+
+        Raises:
+            UpstreamUncertain: the body is larger than `limit`.
+        """
+        if message["type"] == REPLY:
+            self._typed = message["reply"], message.get("origin", "")
+        elif message["type"] == "http.response.start":
+            headers: Iterable[tuple[bytes, bytes]] = message.get("headers", ())
+            self.status = message["status"]
+            self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        elif message["type"] == "http.response.body":
+            piece = message.get("body", b"")
+            self._pieces.append(piece)
+            self._size += len(piece)
+            if self._limit is not None and self._size > self._limit:
+                raise uncertain(f"The response is larger than {self._limit:,} bytes.")
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._pieces)
+
+    def document(self) -> dict[str, Any] | None:
+        """Return the body as a JSON object; None: it is none."""
+        try:
+            document = msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return document if isinstance(document, dict) else None
+
+    def reply(self) -> tuple[ImageReply, str] | None:
+        """Return the reply and the origin that its links may lead to; None: it carries no pictures."""
+        if self._typed is not None:
+            return self._typed
+        is_json = any(name.lower() == "content-type" and "json" in value for name, value in self.headers.items())
+        document = self.document() if self.status == 200 and is_json else None
+        if document is None or "data" not in document:
+            return None
+        try:
+            reply = read_document(document, now=int(time.time()))
+        except UpstreamError:
+            return None
+        return (reply, "") if isinstance(reply, ImageReply) else None
