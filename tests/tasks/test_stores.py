@@ -202,7 +202,7 @@ def test_slots_in_redis(redis: Redis) -> None:
     """Held, sent, done; a dead holder's slot is free before it has sent, and told of as uncertain afterwards."""
 
     async def run() -> None:
-        first, second = (RedisReplays(RedisClient(redis.url), lease=0.2) for _ in range(2))
+        first, second = (RedisReplays(RedisClient(redis.url), lease=0.8) for _ in range(2))
         reply = KeptReply(status=200, body="{}", size=2)
         assert await first.begin("a", "p", ttl=60) == "mine"
         assert await first.begin("a", "p", ttl=60) == "mine"  # asked again after a broken connection
@@ -217,22 +217,22 @@ def test_slots_in_redis(redis: Redis) -> None:
         assert await second.begin("a", "p", ttl=60) == reply
 
         assert await first.begin("b", "p", ttl=60) == "mine"
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.4)
         await first.renew(["b"])
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.6)
         assert await second.begin("b", "p", ttl=60) == "elsewhere"
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.6)
         assert await second.begin("b", "q", ttl=60) == "mine"
         assert not await first.mark_sent("b", "p", ttl=60)
         await second.release("b")
         assert await first.begin("b", "p", ttl=60) == "mine"
 
         assert await first.mark_sent("b", "p", ttl=60)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.4)
         await first.renew(["b"])
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.6)
         assert await second.begin("b", "p", ttl=60) == "elsewhere"
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.6)
         found = await second.begin("b", "p", ttl=60)
         assert isinstance(found, KeptReply)
         assert (found.status, found.facts.outcome) == (502, "uncertain")
