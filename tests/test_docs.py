@@ -51,6 +51,7 @@ ENVIRONMENT = {
     "TOKENLAB_API_KEY": "tokenlab-key",
     "LINK_SECRET": "link-secret",
     "CLIENT_KEY": "client-key",
+    "GATEWAY_KEY": "gateway-key",
 }
 
 

@@ -17,11 +17,12 @@ from imagegate.asgi.helpers import before_shutdown
 from imagegate.asgi.not_found import NotFound
 from imagegate.config.loader import default_config, load_config
 from imagegate.config.model_contracts import contracts_of, origin_of, warnings_of
+from imagegate.config.network import Clients
 from imagegate.config.schema import Config, UpstreamConfig
 from imagegate.delivery.images_endpoint import PictureService
 from imagegate.delivery.reference_publisher import ReferenceConverter
 from imagegate.errors import ConfigError
-from imagegate.http import HTTPClient, Timeouts
+from imagegate.http import Timeouts
 from imagegate.ingest.form_reader import FormLimits
 from imagegate.ingest.request_reader import ReadLimits
 from imagegate.layers import (
@@ -73,7 +74,8 @@ class ImageGateway:
         config: a `Config`, or the path of a TOML file; None: providers whose ``<NAME>_API_KEY`` is set.
         hooks: told about every exchange; default: one log line each.
         alone: nothing else is served here, so the console is on where the configuration does not say.
-        transport: in place of the gateway's own HTTP client, for tests; not closed by the gateway.
+        transport: sends the requests to all upstreams in place of the gateway's own connections, over HTTP/2 for
+            example; not closed by the gateway. Links that clients and providers name never go through it.
         grace: seconds, from `drain` on, in which what the gateway runs by itself may end.
 
     Raises:
@@ -96,7 +98,7 @@ class ImageGateway:
         self._drained_from: float | None = None
         self.background = Background()
         self._failure: ConfigError | None = None
-        self._client = HTTPClient(transport=transport)
+        self._transport = transport
         try:
             self._set_up(_config(config), hooks, alone=alone)
         except ConfigError as error:
@@ -106,10 +108,15 @@ class ImageGateway:
 
     def _set_up(self, config: Config, hooks: Sequence[Hook] | None, *, alone: bool) -> None:
         self.config = config
+        self._clients = Clients(config, transport=self._transport)
         self.catalog = Catalog(contracts_of(config), config.routes)
         self._budget = Budget(total=config.limits.spool, memory=config.limits.spool_memory, kept=_KEPT_FILES)
         self._pictures = PictureService(
-            config.delivery, client=self._client, budget=self._budget, max_image=config.limits.image
+            config.delivery,
+            client=self._clients.foreign,
+            budget=self._budget,
+            max_image=config.limits.image,
+            origins={origin_of(upstream): self._clients.plain(upstream.name) for upstream in config.upstreams},
         )
         hooks = (LogHook(config.log),) if hooks is None else tuple(hooks)
         with_console = alone if config.console.enabled is None else config.console.enabled
@@ -136,7 +143,7 @@ class ImageGateway:
         self._keeping = keeping = Keeping(
             config,
             store=pictures.store,
-            client=self._client,
+            client=self._clients.foreign,
             accounts=by_name,
             delivery=pictures.delivery,
             fetcher=pictures.fetcher,
@@ -147,13 +154,13 @@ class ImageGateway:
         )
         bridge = ReferenceConverter(
             accounts=by_name,
-            client=self._client,
+            client=self._clients.foreign,
             delivery=pictures.delivery,
             fetcher=pictures.fetcher,
             budget=self._budget,
             public_url=pictures.public_url,
         )
-        layer: Any = Upstream(accounts=accounts, client=self._client, prefix=prefix)
+        layer: Any = Upstream(accounts=accounts, client=self._clients.foreign, prefix=prefix)
         layer = References(layer, prefix=prefix, bridge=bridge)
         layer = Fit(layer, prefix=prefix, policy=policy.fit, tolerance=policy.tolerance)
         layer = Route(
@@ -241,6 +248,7 @@ class ImageGateway:
                 poll_interval=config.tasks.poll_interval,
                 deadline=config.tasks.deadline,
                 reply_limit=config.limits.reply_body,
+                client=self._clients.of(upstream.name),
             )
             for upstream in config.upstreams
         ]
@@ -296,8 +304,8 @@ class ImageGateway:
             get_logger().warning("work was cut short by the end of the gateway", count=cancelled)
         if self._failure is None:
             await self._keeping.aclose()
-        await self._client.aclose()
         if self._failure is None:
+            await self._clients.aclose()
             await self._pictures.aclose()
         self._drained_from = None  # an application may be started again
 

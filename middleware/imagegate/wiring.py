@@ -79,7 +79,7 @@ class Keeping:
             in_flight=tasks.in_flight,
             lease=tasks.lease,
             retry_after=tasks.poll_interval,
-            needs_client_key=any(account.api_key is None for account in accounts.values()),
+            needs_client_key=any(not account.has_key for account in accounts.values()),
             public_url=public_url,
             prefix=config.prefix,
         )

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from imagegate.config.model_contracts import contracts_of_upstream, origin_of
+from imagegate.config.network import check_fetch_proxy, check_network, has_key
 from imagegate.config.routes import address_of
 from imagegate.config.schema import Config, DeliveryConfig, PolicyConfig, UpstreamConfig
 from imagegate.errors import ConfigError
@@ -63,7 +64,7 @@ def check(config: Config) -> None:
     names: set[str] = set()
     for index, upstream in enumerate(config.upstreams):
         _check_upstream(config, upstream, index, names)
-    keyless = {upstream.name: origin_of(upstream) for upstream in config.upstreams if upstream.api_key is None}
+    keyless = {upstream.name: origin_of(upstream) for upstream in config.upstreams if not has_key(upstream)}
     for model, entries in config.routes.items():
         addresses = [address_of(entry) for entry in entries]
         for address in addresses:
@@ -121,6 +122,10 @@ def _check_policy(policy: PolicyConfig) -> None:
 def _check_delivery(delivery: DeliveryConfig) -> None:
     if delivery.max_bytes is not None and delivery.max_bytes < 1:
         raise KeyedError("delivery.max_bytes: must be at least 1", ("delivery", "max_bytes"))
+    try:
+        check_fetch_proxy(delivery)
+    except ConfigError as error:
+        raise KeyedError(f"delivery.{error}", ("delivery", "fetch_proxy")) from error
     from imagegate.config.store_factory import open_store  # which reads this module's structs
 
     try:
@@ -174,8 +179,13 @@ def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names:
         value = getattr(upstream, key)
         if value is not None and value < 1:
             raise fail(key, "must be at least 1")
-    if config.access.keys and upstream.api_key is None:
+    if config.access.keys and not has_key(upstream):
         raise fail("name", "access.keys is set, so this upstream needs an api_key of its own")
+    try:
+        check_network(upstream)
+    except ConfigError as error:
+        key, _, message = str(error).partition(": ")
+        raise fail(key, message) from error
     try:
         contracts_of_upstream(upstream)
     except ConfigError as error:

@@ -18,6 +18,7 @@ from imagegate.config.toml_lines import line_of
 from imagegate.errors import ConfigError
 from imagegate.registry import installed
 
+_FILES: Final = ("contracts", "ca_file", "client_cert")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -142,11 +143,13 @@ def _decode_duration(kind: type, value: Any) -> Any:
 
 
 def _with_directory(config: Config, directory: Path | None) -> Config:
-    """Contract files are looked for beside the configuration file."""
+    """Files that an upstream names are looked for beside the configuration file."""
     if directory is None:
         return config
     upstreams = tuple(
-        msgspec.structs.replace(upstream, contracts=str(directory / upstream.contracts) if upstream.contracts else "")
+        msgspec.structs.replace(
+            upstream, **{key: str(directory / path) for key in _FILES if (path := getattr(upstream, key))}
+        )
         for upstream in config.upstreams
     )
     return msgspec.structs.replace(config, upstreams=upstreams)

@@ -30,6 +30,20 @@ class UpstreamConfig(_Section, frozen=True, kw_only=True):
     """Default: the adapter's; with or without a trailing ``/v1``."""
     api_key: str | None = None
     """None: the client's own Authorization goes upstream."""
+    headers: Mapping[str, str] = {}
+    """Sent with each request, in place of the gateway's own field of that name; treated as secrets."""
+    query: Mapping[str, str] = {}
+    """Added to each address, such as Azure's ``api-version``."""
+    proxy: str = ""
+    """``http://[user:password@]host:port``, https, or socks5 with the extra `socks`; default: none."""
+    trust_env: bool = False
+    """Whether ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` name the proxy where `proxy` does not."""
+    ca_file: str = ""
+    """PEM file of the authorities that are trusted in place of the usual ones."""
+    client_cert: str = ""
+    """PEM file with a certificate chain and its private key, shown to servers that ask for one."""
+    reuse_connections: bool = True
+    """False: each request opens a connection."""
     connect_timeout: Duration = Duration(10)
     read_timeout: Duration = Duration(300)
     max_in_flight: int | None = None
@@ -87,6 +101,8 @@ class DeliveryConfig(_Section, frozen=True, kw_only=True):
     """After which a waiting client is sent white space before its JSON, at the price of the status; default: never."""
     stream_heartbeat: Duration = Duration(15)
     """The same for streams, where it is a comment and costs nothing."""
+    fetch_proxy: str = ""
+    """Proxy for foreign links. It has to keep private networks out of reach itself: host names are looked up there."""
     fetch_allow: tuple[str, ...] = ()
     """Hosts, addresses or networks that may be fetched from although they are not public."""
 

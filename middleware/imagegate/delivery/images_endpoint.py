@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -26,6 +26,7 @@ class PictureService:
         client: reads foreign links; not closed here.
         budget: room for pictures on their way; None: as much as a layer that stands alone may have.
         max_image: bytes of one picture that is read from a link.
+        origins: what sends requests to the origins of upstreams, where it is not `client`.
 
     Raises:
         ConfigError: there is no such store.
@@ -38,11 +39,18 @@ class PictureService:
         client: HTTPClient,
         budget: Budget | None = None,
         max_image: int = 64 * 1024**2,
+        origins: Mapping[str, HTTPClient] | None = None,
     ) -> None:
         self._public_url = delivery.public_url
         self.store = open_store(delivery)
         self._endpoint = ServeImages(self.store) if isinstance(self.store, ServedStore) else None
-        self.fetcher = Fetcher(client, allow=delivery.fetch_allow, max_bytes=max_image)
+        self.fetcher = Fetcher(
+            client,
+            allow=delivery.fetch_allow,
+            max_bytes=max_image,
+            origins=origins,
+            proxy_guards=bool(delivery.fetch_proxy),
+        )
         self.delivery = ImageConverter(self.store, self.fetcher, budget)
 
     def serves(self, scope: Scope) -> bool:

@@ -6,7 +6,8 @@ import re
 import zlib
 from collections.abc import AsyncIterable, Coroutine, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from imagegate.http.messages import (
     CHUNK,
@@ -28,12 +29,14 @@ _FIELD_VALUE = re.compile(r"[\t -~]*").fullmatch
 
 
 class HTTPClient:
-    """Sends single requests: no cookies, no redirects, no retries, nothing taken from the environment.
+    """Sends single requests: no cookies, no redirects, no retries.
 
-    `transport` replaces the connection pool; it stays the caller's to close.
+    Args:
+        transport: replaces aiohttp's connections; it stays the caller's to close.
     """
 
     def __init__(self, *, transport: Transport | AiohttpTransport | None = None) -> None:
+        self._set_added((), ())
         self._owns_sender = transport is None
         self._sender: Sender
         if transport is None or isinstance(transport, AiohttpTransport):
@@ -42,6 +45,51 @@ class HTTPClient:
             from imagegate.http.transports.httpx_transport import HttpxTransport  # httpx takes long to import
 
             self._sender = HttpxTransport(transport)
+
+    @classmethod
+    def of(cls, transport: AiohttpTransport) -> Self:
+        """Make a client that closes its transport."""
+        client = cls(transport=transport)
+        client._owns_sender = True
+        return client
+
+    def adding(self, headers: Sequence[tuple[str, str]], query: Sequence[tuple[str, str]]) -> HTTPClient:
+        """Return this client, or one on the same connections that adds to each request.
+
+        Args:
+            headers: sent in place of the request's own fields of these names.
+            query: added to the address, where it has no parameter of that name.
+        """
+        if not headers and not query:
+            return self
+        client = HTTPClient.__new__(HTTPClient)
+        client._sender, client._owns_sender = self._sender, False
+        client._set_added(headers, query)
+        return client
+
+    def _set_added(self, headers: Sequence[tuple[str, str]], query: Sequence[tuple[str, str]]) -> None:
+        self._headers, self._query = headers, query
+        self._replaced = frozenset(name.lower() for name, _ in headers)
+
+    def completed(self, url: str, headers: Sequence[tuple[str, str]]) -> tuple[str, Sequence[tuple[str, str]]]:
+        """Return the address and the header fields of a request as they are sent."""
+        if self._headers:
+            headers = [field for field in headers if field[0].lower() not in self._replaced] + [*self._headers]
+        if self._query:
+            present = {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
+            added = urlencode([pair for pair in self._query if pair[0] not in present])
+            url += f"{'&' if '?' in url else '?'}{added}" if added else ""
+        return url, headers
+
+    @property
+    def added_headers(self) -> frozenset[str]:
+        """Names, in lower case, of the fields that are sent with each request."""
+        return self._replaced
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What is sent with each request and must not be shown."""
+        return tuple(value for _, value in (*self._headers, *self._query))
 
     def send(
         self,
@@ -60,6 +108,8 @@ class HTTPClient:
         URL's. The caller closes the response. Raises NotSent or Interrupted, the latter also while the body
         is read; an exception of the iterable itself comes out as it is.
         """
+        if self._headers or self._query:
+            url, headers = self.completed(url, headers)
         if not _is_token(method):
             raise NotSent("not a valid HTTP method")
         if not all([_is_token(name) and _FIELD_VALUE(value) for name, value in headers]):  # noqa: C419 - quicker

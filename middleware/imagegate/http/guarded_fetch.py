@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -87,6 +87,8 @@ class Fetcher:
     `allow` names what is permitted although not public: host names, addresses, either with `:port`, and
     networks (`10.0.0.0/8`). `max_bytes` bounds the decoded body; `timeout`, in seconds, everything from the
     first lookup to the last byte. Raises ValueError for an entry of `allow` that is none of these.
+    `origins` says what sends requests to trusted origins, where it is not `client`. `proxy_guards`: `client` goes
+    through a proxy that looks host names up, and keeps private networks out of reach.
     """
 
     def __init__(
@@ -98,8 +100,12 @@ class Fetcher:
         timeout: float = 60.0,
         max_redirects: int = 3,
         resolve: Resolver | None = None,
+        origins: Mapping[str, HTTPClient] | None = None,
+        proxy_guards: bool = False,
     ) -> None:
         self._client = client
+        self._origins = {_parse(origin).origin: client for origin, client in (origins or {}).items()}
+        self._proxy_guards = proxy_guards
         self._allowed = _Allowed(allow)
         self._max_bytes = max_bytes
         self._timeout = timeout
@@ -170,7 +176,7 @@ class Fetcher:
 
     async def _get(self, link: _Link, trusted: frozenset[_Origin], post: _Post | None = None) -> Response:
         if link.origin in trusted:
-            return await self._send(link, link.host)
+            return await self._send(link, link.host, client=self._origins.get(link.origin))
         failure = FetchFailed("the host name cannot be resolved")
         for address in await self._checked_addresses(link):
             try:
@@ -183,6 +189,8 @@ class Fetcher:
         """Look up a link's host once. Raises FetchRefused if any address is off limits."""
         if link.is_address:
             addresses: Sequence[str] = (link.host,)
+        elif self._proxy_guards:
+            return (link.host,)
         else:
             try:
                 addresses = await self._resolve(link.host, link.port)
@@ -192,12 +200,14 @@ class Fetcher:
             raise FetchRefused("the URL leads to an address that is not public")
         return addresses
 
-    async def _send(self, link: _Link, host: str, post: _Post | None = None) -> Response:
+    async def _send(
+        self, link: _Link, host: str, post: _Post | None = None, *, client: HTTPClient | None = None
+    ) -> Response:
         """Send the request for `link` to `host`, its own or an address of it."""
         pinned = host != link.host
         accepted = (("Accept", "image/*"),) if post is None else tuple(post.headers)
         try:
-            return await self._client.send(
+            return await (client or self._client).send(
                 "GET" if post is None else "POST",
                 f"{link.scheme}://{_authority(host, link.port, link.scheme)}{link.target}",
                 headers=(

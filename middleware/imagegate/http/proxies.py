@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import functools
+from importlib.util import find_spec
+from typing import Final
 from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 from yarl import URL
+
+from imagegate.http.messages import NotSent
+
+SOCKS_SCHEMES: Final = ("socks4", "socks5", "socks5h")
+
+
+def has_socks() -> bool:
+    """Return whether the extra `socks` is installed."""
+    return find_spec("aiohttp_socks") is not None
 
 
 class ProxyRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,10 +32,19 @@ class ProxyRule(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     from_environment: bool = False
 
+    @property
+    def is_socks(self) -> bool:
+        """Whether connections are made through a SOCKS proxy, of which requests know nothing."""
+        return self.url.startswith(SOCKS_SCHEMES)
+
     def url_for(self, target: URL) -> URL | None:
-        """Return the proxy of a request to `target`; None: it goes straight."""
+        """Return the HTTP proxy of a request to `target`; None: there is none.
+
+        Raises:
+            NotSent: the environment names a proxy that is none of HTTP.
+        """
         if self.url:
-            return _url(self.url)
+            return None if self.is_socks else _url(self.url)
         return _of_environment(target.scheme, target.raw_host or "", target.port) if self.from_environment else None
 
 
@@ -43,4 +63,9 @@ def _of_environment(scheme: str, host: str, port: int | None) -> URL | None:
         return None
     proxies = getproxies()
     found = proxies.get(scheme) or proxies.get("all")
-    return None if not found else URL(found if "://" in found else f"http://{found}")
+    if not found:
+        return None
+    proxy = URL(found if "://" in found else f"http://{found}")
+    if proxy.scheme not in ("http", "https"):
+        raise NotSent("the environment's proxy is none of HTTP; name it in the upstream's configuration")
+    return proxy

@@ -42,7 +42,7 @@ class Upstream(Layer):
             shown = await explanation(account, request, authorization=exchange.authorization, changes=progress.changes)
             await send_json(send, 200, msgspec.json.encode(shown))
             return
-        if not account.api_key and not exchange.authorization:
+        if not account.has_key and not exchange.authorization:
             raise AuthenticationError(
                 "You did not provide an API key. Send the provider's key as 'Authorization: Bearer YOUR_KEY'.",
                 code="missing_api_key",

@@ -64,7 +64,7 @@ class ProviderTasks:
 
     def can_ask(self, task: ProviderTask, authorization: str | None = None) -> bool:
         account = self._accounts.get(task.upstream)
-        return account is not None and bool(account.api_key or authorization)
+        return account is not None and bool(account.has_key or authorization)
 
     async def ask(
         self, task: ProviderTask, images: int, *, public_url: str, authorization: str | None, progress: Progress

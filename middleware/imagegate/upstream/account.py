@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
@@ -50,6 +50,14 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Seconds that a task may take."""
     reply_limit: int = 512 * 1024**2
     """Bytes of a reply."""
+    client: HTTPClient | None = None
+    """Sends the requests; None: the client that all share."""
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the upstream has a key of its own, in `api_key` or in a header that is sent with each request."""
+        added = self.client.added_headers if self.client is not None else frozenset[str]()
+        return bool(self.api_key) or "authorization" in added
 
     @cached_property
     def origin(self) -> str:
@@ -184,7 +192,7 @@ async def _send(
     content, more = _content(request)
     response: Response | None = None
     try:
-        response = await client.send(
+        response = await (upstream.client or client).send(
             request.method,
             url or upstream.url(request.path),
             headers=[*headers, *more],
@@ -306,7 +314,10 @@ def _scrub(error: UpstreamError, upstream: Account, authorization: str | None) -
     """Providers quote keys and addresses in their texts; clients do not get to see them."""
     parts = urlsplit(upstream.base_url)
     key = upstream.api_key or (authorization or "").rpartition(" ")[2]
-    secrets = [secret for secret in (key, parts.netloc, parts.hostname or "") if len(secret) >= _SHORTEST_SECRET]
+    added = upstream.client.secrets if upstream.client is not None else ()
+    secrets = [
+        secret for secret in (key, parts.netloc, parts.hostname or "", *added) if len(secret) >= _SHORTEST_SECRET
+    ]
     pattern = re.compile("|".join([*map(re.escape, secrets), _KEY_LIKE]), re.IGNORECASE)
 
     def clean(text: str) -> str:
@@ -359,9 +370,15 @@ async def explanation(
 ) -> dict[str, Any]:
     """What would be sent, for people: keys are not shown, files are told by name, type, size and SHA-256."""
     _, more = _content(request)
+    url = upstream.url(request.path)
+    fields: Sequence[tuple[str, str]] = [*upstream.headers(authorization), *more]
+    added = frozenset[str]()
+    if upstream.client is not None:
+        url, fields = upstream.client.completed(url, fields)
+        added = upstream.client.added_headers
     headers = {
-        name: "Bearer [redacted]" if name == "authorization" else value
-        for name, value in [*upstream.headers(authorization), *more]
+        name: "[redacted]" if name.lower() in added else "Bearer [redacted]" if name == "authorization" else value
+        for name, value in fields
     }
     body: Any = msgspec.json.decode(request.body) if request.body else None
     if request.parts:
@@ -369,7 +386,7 @@ async def explanation(
     return {
         "upstream": upstream.name,
         "method": request.method,
-        "url": upstream.url(request.path),
+        "url": url,
         "headers": headers,
         "body": body,
         "changes": changes,

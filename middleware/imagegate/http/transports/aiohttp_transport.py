@@ -145,7 +145,11 @@ class AiohttpTransport:
         )
 
     def _connector(self, **options: Any) -> aiohttp.BaseConnector:
-        return TCPConnector(**options)
+        if not self._proxy.is_socks:
+            return TCPConnector(**options)
+        from imagegate.http.transports.socks import socks_connector  # needs an extra
+
+        return socks_connector(self._proxy.url, **options)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop, also those in use."""
