@@ -10,7 +10,7 @@
     ├── AuthenticationError       401
     ├── ModelNotFound             404
     ├── Overloaded                503  nothing was sent; try again later
-    │   └── ShuttingDown          503  the gateway is about to end
+    │   └── ShuttingDown          503  the gateway is shutting down
     ├── StorageError              502  the picture was made but could not be stored
     ├── FetchError                502  the provider's link could not be read
     └── UpstreamError                  the provider did not answer with a picture
@@ -91,7 +91,7 @@ class ImagegateError(Exception):
 
     @property
     def nothing_sent(self) -> bool:
-        """Whether no provider has got anything of the request."""
+        """Whether nothing of the request was sent to a provider."""
         return False
 
     @property
@@ -101,12 +101,12 @@ class ImagegateError(Exception):
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same candidate may be asked once more, for free and with some hope."""
+        """Whether a retry of the same candidate costs nothing and may succeed."""
         return False
 
     @property
     def counts_against_breaker(self) -> bool:
-        """Whether it says that the provider is not well; the client's mistakes and rate limits do not."""
+        """Whether the error counts against the upstream's circuit breaker; client errors and rate limits do not."""
         return False
 
     def envelope(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class PayloadTooLarge(RequestError):
 
 
 class RequestTimeout(RequestError):
-    """The body stopped coming."""
+    """No data of the body arrived in time."""
 
     status = 408
     code = "request_timeout"
@@ -178,7 +178,7 @@ class ModelNotFound(ImagegateError):
 
 
 class Overloaded(ImagegateError):
-    """More requests in flight than the gateway is allowed to hold."""
+    """The limit of concurrent requests, or of their memory, is reached."""
 
     status = 503
     type = "server_error"
@@ -186,7 +186,7 @@ class Overloaded(ImagegateError):
 
 
 class ShuttingDown(Overloaded):
-    """No new work is taken: the gateway is about to end, and another one will answer.
+    """The gateway is shutting down and accepts no new requests; another process will answer.
 
     Args:
         more: headers of the answer beside Retry-After.
@@ -195,7 +195,7 @@ class ShuttingDown(Overloaded):
     code = "shutting_down"
 
     def __init__(self, more: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        super().__init__("The gateway is about to end. Try again in a moment.", headers=[(b"retry-after", b"1"), *more])
+        super().__init__("The gateway is shutting down. Retry in a moment.", headers=[(b"retry-after", b"1"), *more])
 
 
 class StorageError(ImagegateError):
@@ -239,7 +239,7 @@ class UpstreamError(ImagegateError):
             self.headers.append((b"x-should-retry", b"false"))
 
     def costs_nothing(self) -> None:
-        """Says that the request that failed was none that is paid for: whatever became of it, it may be sent again."""
+        """Mark the failed request as free of charge, so that it may be sent again."""
         if self.outcome == "uncertain":
             self.outcome = "not_sent"
             self.headers.remove((b"x-should-retry", b"false"))
@@ -314,7 +314,7 @@ class UpstreamUncertain(UpstreamError):
 
 
 def type_error(field: str, expected: str, value: Any) -> RequestError:
-    """OpenAI's words for a member of the wrong JSON type."""
+    """Return OpenAI's error for a member of the wrong JSON type."""
     got = {
         type(None): "null",
         bool: "a boolean",
@@ -332,7 +332,7 @@ def type_error(field: str, expected: str, value: Any) -> RequestError:
 
 
 def choice_error(field: str, value: str, allowed: Sequence[Any]) -> RequestError:
-    """OpenAI's words for a value outside an enumeration."""
+    """Return OpenAI's error for a value outside an enumeration."""
     words = [repr(word) for word in allowed]
     listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])}, and {words[-1]}"
     shown = value if len(value) <= 64 else value[:61] + "..."

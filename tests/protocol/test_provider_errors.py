@@ -123,8 +123,8 @@ def test_a_providers_error_has_openais_envelope(name):
         ("toapis-task-not-found", "Task not found"),
         ("seedream-partial", "1 of 2 images were made, then: ..."),
         ("openai-empty-404", "The provider answered 404 without a reason."),
-        ("relay-html", "The provider answered 200 with something that is no JSON."),
-        ("minimax-nothing-made", "The provider's reply carries no image."),
+        ("relay-html", "The provider answered 200 with a body that is not JSON."),
+        ("minimax-nothing-made", "The provider's reply contains no image."),
     ],
 )
 def test_the_providers_own_words_reach_the_client(name, message):

@@ -465,7 +465,7 @@ def test_a_reply_that_is_no_json_object_is_uncertain(body):
     """A page with a 200 says nothing about the picture, which may have been made."""
     with pytest.raises(UpstreamUncertain) as caught:
         read_reply(UpstreamReply(status=200, headers={"x-request-id": "req_1"}, body=body), now=99)
-    assert caught.value.message == "The provider answered 200 with something that is no JSON."
+    assert caught.value.message == "The provider answered 200 with a body that is not JSON."
     assert caught.value.details == {"upstream_request_id": "req_1"}
 
 

@@ -35,14 +35,14 @@ class Rig:
         breaker = Breaker(failures=failures, pause=LONG)
         self.gate = UpstreamLimiter(breaker, changed=self.states.append, clock=lambda: self.now, **limits)
 
-    async def ask(self, error: BaseException | None = None, *, patience: float = 0.0) -> None:
+    async def ask(self, error: BaseException | None = None, *, queue_timeout: float = 0.0) -> None:
         async def work() -> None:
             if error is not None:
                 raise error
 
-        await self.gate.run(work, self.progress, patience=patience, until=None)
+        await self.gate.run(work, self.progress, queue_timeout=queue_timeout, until=None)
 
-    async def hold(self, patience: float = 0.0) -> asyncio.Event:
+    async def hold(self, queue_timeout: float = 0.0) -> asyncio.Event:
         """A request that is in flight until the event is set."""
         event, begun = asyncio.Event(), asyncio.Event()
 
@@ -50,7 +50,7 @@ class Rig:
             begun.set()
             await event.wait()
 
-        self.task = asyncio.create_task(self.gate.run(held, self.progress, patience=patience, until=None))
+        self.task = asyncio.create_task(self.gate.run(held, self.progress, queue_timeout=queue_timeout, until=None))
         await begun.wait()
         return event
 
@@ -60,7 +60,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 
 def test_a_full_upstream_is_not_asked() -> None:
-    """Without patience it is busy at once, and free when one has ended."""
+    """Without a queue timeout it is busy at once, and free when one has ended."""
 
     async def test() -> None:
         rig = Rig(max_in_flight=1)
@@ -71,7 +71,7 @@ def test_a_full_upstream_is_not_asked() -> None:
         assert (error.status, error.code, error.outcome) == (503, "upstream_busy", "not_sent")
         assert (b"retry-after", b"1") in error.headers
         with pytest.raises(UpstreamUnavailable):
-            await rig.ask(patience=NOT_LONG)
+            await rig.ask(queue_timeout=NOT_LONG)
         end.set()
         await rig.task
         await rig.ask()
@@ -79,7 +79,7 @@ def test_a_full_upstream_is_not_asked() -> None:
     run(test())
 
 
-def test_patience_gets_a_place() -> None:
+def test_waiting_gets_a_permit() -> None:
     """Who waits is let in when a place is free, first come, first served."""
 
     async def test() -> None:
@@ -88,7 +88,7 @@ def test_patience_gets_a_place() -> None:
         served: list[int] = []
 
         async def wait(number: int) -> None:
-            await rig.ask(patience=LONG)
+            await rig.ask(queue_timeout=LONG)
             served.append(number)
 
         waiting = [asyncio.create_task(wait(number)) for number in range(3)]
@@ -133,7 +133,7 @@ def test_the_rate_holds_and_says_when_to_come_again() -> None:
         rig.now += 20
         await rig.ask()
         with pytest.raises(UpstreamUnavailable) as caught:
-            await rig.ask(patience=39)
+            await rig.ask(queue_timeout=39)
         assert (caught.value.code, caught.value.retry_after) == ("upstream_busy", 40)
         rig.now += 40
         await rig.ask()
@@ -163,7 +163,7 @@ def test_who_leaves_the_queue_leaves_the_turn() -> None:
     async def test() -> None:
         rig = Rig(requests_per_minute=1)
         await rig.ask()
-        waiter = asyncio.create_task(rig.ask(patience=100))
+        waiter = asyncio.create_task(rig.ask(queue_timeout=100))
         await asyncio.sleep(0)
         waiter.cancel()
         await asyncio.gather(waiter, return_exceptions=True)
@@ -211,7 +211,7 @@ def test_an_open_breaker_and_its_probe() -> None:
             await rig.ask(UpstreamUncertain("Cut."))
         rig.now += 10
         with pytest.raises(UpstreamUnavailable) as caught:
-            await rig.ask(patience=LONG)
+            await rig.ask(queue_timeout=LONG)
         assert (caught.value.code, caught.value.retry_after) == ("upstream_unavailable", 20)
         rig.now += 20
         end = await rig.hold()
@@ -237,9 +237,9 @@ def test_the_breaker_may_open_while_one_waits() -> None:
             await release.wait()
             raise UpstreamUncertain("Cut.")
 
-        failing = asyncio.create_task(rig.gate.run(fail, rig.progress, patience=0, until=None))
+        failing = asyncio.create_task(rig.gate.run(fail, rig.progress, queue_timeout=0, until=None))
         await asyncio.sleep(0)
-        waiting = asyncio.create_task(rig.ask(patience=LONG))
+        waiting = asyncio.create_task(rig.ask(queue_timeout=LONG))
         await asyncio.sleep(0)
         release.set()
         first, second = await asyncio.gather(failing, waiting, return_exceptions=True)
@@ -276,7 +276,7 @@ def test_a_slow_client_is_no_failure_of_the_provider(is_whole: bool) -> None:
             raise UpstreamUncertain("Cut.")
 
         with pytest.raises(UpstreamUncertain):
-            await rig.gate.run(fail, rig.progress, patience=0, until=None, live=files)
+            await rig.gate.run(fail, rig.progress, queue_timeout=0, until=None, live=files)
         assert (["open"] if is_whole else []) == rig.states
 
     run(test())
@@ -304,7 +304,7 @@ def test_the_deadline(was_sent: bool) -> None:
             await asyncio.sleep(LONG)
 
         with pytest.raises(UpstreamUncertain if was_sent else UpstreamUnavailable) as caught:
-            await rig.gate.run(ask, rig.progress, patience=0, until=asyncio.get_running_loop().time())
+            await rig.gate.run(ask, rig.progress, queue_timeout=0, until=asyncio.get_running_loop().time())
         assert caught.value.status == 504
         assert ((b"x-should-retry", b"false") in caught.value.headers) is was_sent
         assert ("upstream_task_id" in caught.value.details) is was_sent

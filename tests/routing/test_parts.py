@@ -15,7 +15,7 @@ from imagegate.routing.parts import FanOut
 from imagegate.routing.retry import Attempt, RetryPolicy
 from imagegate.telemetry.events import Progress
 
-ATTEMPT = Attempt(place=0, pause=0, patience=0, until=None, is_retry=False)
+ATTEMPT = Attempt(place=0, pause=0, queue_timeout=0, until=None, is_retry=False)
 BUSY = UpstreamRefused("Later.", status=429)
 
 
@@ -27,11 +27,11 @@ class Provider:
         self.asked = 0
         self.made = 0
         self.at_work = self.most_at_work = 0
-        self.patience: list[float] = []
+        self.queue_timeout: list[float] = []
 
     async def __call__(self, n: int, attempt: Attempt) -> ImageReply:
         number, self.asked = self.asked, self.asked + 1
-        self.patience.append(attempt.patience)
+        self.queue_timeout.append(attempt.queue_timeout)
         self.at_work += 1
         self.most_at_work = max(self.most_at_work, self.at_work)
         try:
@@ -73,7 +73,7 @@ def test_only_the_first_part_is_impatient() -> None:
     """Where it gets no place, another candidate may; where it does, the others wait for theirs."""
     provider = Provider()
     run(provider, (1, 1, 1))
-    assert provider.patience == [0, 10, 10]
+    assert provider.queue_timeout == [0, 10, 10]
 
 
 def test_a_refused_part_is_asked_for_again_alone() -> None:

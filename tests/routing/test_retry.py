@@ -198,7 +198,7 @@ def test_a_place_is_waited_for_when_nobody_else_is_left() -> None:
     """At first nobody waits: another candidate may have a place."""
     asked, _, steps = drive([[BUSY], [refused(500)]], RetryPolicy(retries=0, queue_timeout=7))
     assert asked == [0, 1, 0]
-    assert [step.patience for step in steps] == [0, 0, 7]
+    assert [step.queue_timeout for step in steps] == [0, 0, 7]
 
 
 def test_waits_for_places_add_up_to_the_bound() -> None:
@@ -271,7 +271,7 @@ def test_nobody_is_asked_too_often(errors: list[list[ImagegateError]], retries: 
     while attempt := attempts.next(now):
         assert 0 <= attempt.pause <= 10
         assert until is None or not any(visits) or now + 2 * attempt.pause < until + 1e-9
-        assert until is None or attempt.patience <= max(until - now - attempt.pause, 0.0) / 2
+        assert until is None or attempt.queue_timeout <= max(until - now - attempt.pause, 0.0) / 2
         assert attempt.is_retry is (sent[attempt.place] > 0)
         now += attempt.pause
         error = errors[attempt.place][visits[attempt.place] % len(errors[attempt.place])]

@@ -462,7 +462,7 @@ def test_stubborn_tasks_are_told_again() -> None:
     async def run() -> None:
         task = asyncio.create_task(stubborn())
         await asyncio.sleep(0)
-        await stop(task, patience=0.05)
+        await stop(task, interval=0.05)
         assert task.cancelled()
         await stop(task)
 

@@ -451,7 +451,7 @@ def test_a_link_that_cannot_be_read(gate: Gateway, provider: Provider) -> None:
 @pytest.mark.parametrize("link", ["ftp://example.com/a.png", "javascript:alert(1)", "http://[bad/x.png", "https://"])
 def test_a_link_that_is_none(gate: Gateway, provider: Provider, link: str) -> None:
     provider.says(partial(), completed(b64_json=None, url=link))
-    assert "link that is none" in later_error(gate, "url")["message"]
+    assert "invalid link" in later_error(gate, "url")["message"]
 
 
 def test_the_store_fails_in_mid_stream(providers_and_ports: Ports, provider: Provider, tmp_path: Path) -> None:

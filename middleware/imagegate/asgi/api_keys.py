@@ -1,4 +1,4 @@
-"""Clients' keys, and the names that logs and the console have for them."""
+"""Client API keys, and their names in logs and the console."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class APIKeys:
         return bool(self._keys)
 
     def name_of(self, authorization: bytes | None) -> str:
-        """The name of the key in an ``Authorization`` header; "" where anybody may come in.
+        """Return the name of the key in an ``Authorization`` header; "" where no keys are configured.
 
         Raises:
-            AuthenticationError: there is none, or a wrong one.
+            AuthenticationError: the key is missing or wrong.
         """
         if not self._keys:
             return ""
@@ -38,7 +38,7 @@ class APIKeys:
                 code="missing_api_key",
                 headers=[(b"www-authenticate", b"Bearer")],
             )
-        # Every key is compared, so that the time taken does not tell which one came near.
+        # Every key is compared in constant time, so that timing reveals nothing about them.
         matches = [name for name, known in self._keys if hmac.compare_digest(key, known)]
         if not matches:
             raise AuthenticationError("Incorrect API key provided.", headers=[(b"www-authenticate", b"Bearer")])

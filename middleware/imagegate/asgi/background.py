@@ -1,4 +1,4 @@
-"""Work that outlives the request that began it."""
+"""Background tasks that outlive the request that started them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-_PATIENCE: Final = 5.0
-"""Seconds that a task has to end in after it was cancelled."""
+_CANCEL_TIMEOUT: Final = 5.0
+"""Seconds after which a task that ignored its cancellation is cancelled again."""
 
 
 class Background:
-    """What the gateway runs by itself. It is waited for before the gateway ends, and then cancelled."""
+    """Background tasks of the gateway: awaited at shutdown, and cancelled after the grace period."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -22,41 +22,42 @@ class Background:
         return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Runs `work` as a task, which is kept from being collected. Its error is the starter's to look at."""
+        """Run `work` as a task and hold a reference to it. The caller handles its error."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def finish(self, grace: float) -> int:
-        """Waits until nothing runs, for `grace` seconds at most; the rest is cancelled and waited for.
+        """Wait up to `grace` seconds for all tasks, then cancel the rest and wait for them.
 
         Returns:
-            How many were cancelled.
+            The number of cancelled tasks.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + grace
-        while self._tasks and (left := until - loop.time()) > 0:  # what ends may have begun something new
+        while self._tasks and (left := until - loop.time()) > 0:  # a task may have started another one
             await asyncio.wait(self._tasks, timeout=left)
         unfinished = tuple(self._tasks)
         await stop(*unfinished)
         return len(unfinished)
 
 
-async def stop(*tasks: asyncio.Task[Any], patience: float = _PATIENCE) -> None:
-    """Cancels tasks and waits for them; again where one goes on, because something below it has swallowed the word.
+async def stop(*tasks: asyncio.Task[Any], interval: float = _CANCEL_TIMEOUT) -> None:
+    """Cancel tasks and wait for them; cancel again where a task swallowed its cancellation.
 
     Args:
-        patience: seconds that a task has to end in before it is cancelled again.
+        tasks: to be cancelled.
+        interval: seconds until a task that still runs is cancelled again.
     """
     pending = {task for task in tasks if not task.done()}
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=patience)
+        _, pending = await asyncio.wait(pending, timeout=interval)
 
 
 def is_cancelled() -> bool:
-    """Whether the running task was told to end and is only tidying up."""
+    """Return whether cancellation of the current task was requested."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -16,10 +16,10 @@ from imagegate.protocol.replies import read_document
 
 
 class CapturedResponse:
-    """A `send` that holds what it is given, typed or as bytes.
+    """A `send` that collects the response, typed or as bytes.
 
     Args:
-        limit: bytes of a body; None: any number.
+        limit: maximum bytes of the body; None: unlimited.
     """
 
     def __init__(self, *, limit: int | None = None) -> None:
@@ -32,7 +32,7 @@ class CapturedResponse:
         self._typed: tuple[ImageReply, str] | None = None
 
     async def __call__(self, message: Message) -> None:
-        """Take a message.
+        """Collect a message.
 
         Raises:
             UpstreamUncertain: the body is larger than `limit`.
@@ -55,7 +55,7 @@ class CapturedResponse:
         return b"".join(self._pieces)
 
     def document(self) -> dict[str, Any] | None:
-        """Return the body as a JSON object; None: it is none."""
+        """Return the body as a JSON object; None: it is not one."""
         try:
             document = msgspec.json.decode(self.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -63,7 +63,7 @@ class CapturedResponse:
         return document if isinstance(document, dict) else None
 
     def reply(self) -> tuple[ImageReply, str] | None:
-        """Return the reply and the origin that its links may lead to; None: it carries no pictures."""
+        """Return the reply and the origin whose links are trusted; None: the response carries no images."""
         if self._typed is not None:
             return self._typed
         is_json = any(name.lower() == "content-type" and "json" in value for name, value in self.headers.items())

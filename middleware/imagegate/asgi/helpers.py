@@ -1,4 +1,4 @@
-"""Small ASGI idioms that the layers share."""
+"""ASGI helpers that the layers share."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from imagegate.errors import ImagegateError, PayloadTooLarge, RequestTimeout
 from imagegate.protocol.headers import read_length
 
 SECONDS_OF_SILENCE = 30.0
-"""How long a client may keep silent in the middle of a body."""
+"""Seconds without data after which reading a request body times out."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 class ClientDisconnected(Exception):
-    """The client left before it was answered."""
+    """The client disconnected before the response was complete."""
 
 
 def route_path(scope: Scope) -> str:
-    """The path below the mount point; ``root_path`` is only taken off at a slash."""
+    """Return the path below the mount point; ``root_path`` is removed only at a slash."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     if root and path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
@@ -31,7 +31,7 @@ def route_path(scope: Scope) -> str:
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header called `name` (lower case)."""
+    """Return the first header called `name` (lower case)."""
     for key, value in scope["headers"]:
         if key == name:
             return value  # type: ignore[no-any-return]
@@ -39,12 +39,12 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def is_form(scope: Scope) -> bool:
-    """Whether the body is ``multipart/form-data``, as announced."""
+    """Return whether ``Content-Type`` is ``multipart/form-data``."""
     return (header(scope, b"content-type") or b"").lower().startswith(b"multipart/form-data")
 
 
 def announced_length(scope: Scope) -> int | None:
-    """Bytes of the body, as announced; a number that no body has is a large one. None: it is not."""
+    """Return the body's ``Content-Length`` in bytes, its digits cut to 20; None: absent or malformed."""
     length = header(scope, b"content-length")
     return int(length[:20]) if length is not None and length.isdigit() else None
 
@@ -54,19 +54,20 @@ def without_headers(headers: Headers, *names: bytes) -> list[tuple[bytes, bytes]
 
 
 def content_length(headers: Headers) -> int | None:
-    """Bytes of a body; None: its headers do not tell, or not in one way."""
+    """Return the length of a body in bytes; None: ``Content-Length`` is absent, repeated or malformed."""
     values = [value for key, value in headers if key.lower() == b"content-length"]
     return read_length(values[0]) if len(values) == 1 else None
 
 
 async def receive_in_time(receive: Receive, *, silence: float = SECONDS_OF_SILENCE) -> Message:
-    """The next piece of a body.
+    """Receive the next ASGI message of a body.
 
     Args:
-        silence: seconds that a client may keep silent.
+        receive: of the server.
+        silence: maximum seconds until the message.
 
-    Raises:
-        RequestTimeout: it kept silent for longer, and holds a place of others.
+            Raises:
+        RequestTimeout: no message came in time.
     """
     limit = asyncio.timeout(silence)
     try:
@@ -80,24 +81,25 @@ async def receive_in_time(receive: Receive, *, silence: float = SECONDS_OF_SILEN
 
 @asynccontextmanager
 async def receive_with_timeout(receive: Receive, *, silence: float = SECONDS_OF_SILENCE) -> AsyncGenerator[Receive]:
-    """The same for a body of many pieces: one timer for all of them, which costs a tenth of one for each.
+    """Yield a `receive` with a timeout for every message: one timer for the whole body, not one a message.
 
     Args:
-        silence: seconds that a client may keep silent.
+        receive: of the server.
+        silence: maximum seconds between two messages; the timeout may come up to a second early.
 
-    Raises:
-        RequestTimeout: a client kept silent, up to a second less than the full time.
+            Raises:
+        RequestTimeout: no message came in time.
     """
     loop = asyncio.get_running_loop()
     is_waiting = False
     try:
-        async with asyncio.timeout(silence) as patience:
+        async with asyncio.timeout(silence) as timer:
 
             async def received() -> Message:
                 nonlocal is_waiting
                 end = loop.time() + silence
-                if (patience.when() or 0.0) < end - 1.0:
-                    patience.reschedule(end)
+                if (timer.when() or 0.0) < end - 1.0:
+                    timer.reschedule(end)
                 is_waiting = True
                 message = await receive()
                 is_waiting = False
@@ -106,20 +108,22 @@ async def receive_with_timeout(receive: Receive, *, silence: float = SECONDS_OF_
             yield received
     except TimeoutError:
         if not is_waiting:
-            raise  # what was done with a piece took so long
+            raise  # from the caller's block, not from `receive`
         raise _silent_for(silence) from None
 
 
 def _silent_for(seconds: float) -> RequestTimeout:
-    return RequestTimeout(f"Nothing of the body came for {seconds:g} s.", headers=[(b"connection", b"close")])
+    return RequestTimeout(
+        f"No data of the request body arrived for {seconds:g} s.", headers=[(b"connection", b"close")]
+    )
 
 
 async def read_body(receive: Receive, *, limit: int) -> bytes:
-    """The whole request body.
+    """Return the whole request body.
 
     Raises:
         PayloadTooLarge: beyond `limit` bytes; the rest is not read.
-        ClientDisconnected: before the end.
+        ClientDisconnected: before the body was complete.
     """
     chunks: list[bytes] = []
     size = 0
@@ -137,13 +141,13 @@ async def read_body(receive: Receive, *, limit: int) -> bytes:
 
 
 def too_large(limit: int, *, endless: bool = True) -> PayloadTooLarge:
-    """Hangs up only on a body that names no end: who is still sending would lose the answer."""
+    """Return the error for a body beyond `limit` bytes; it closes the connection only where the length is unknown."""
     headers = [(b"connection", b"close")] if endless else []
     return PayloadTooLarge(f"The body is larger than {limit:,} bytes.", headers=headers)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives `body` once, then whatever the server says (only a disconnect is legal then)."""
+    """Return a `receive` that yields `body` once, then the server's messages (only a disconnect is legal then)."""
     pending = True
 
     async def replayed() -> Message:
@@ -157,7 +161,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 def replay_chunks(chunks: AsyncIterator[bytes], receive: Receive) -> Receive:
-    """The same for a body that is made while it is read."""
+    """Return a `receive` that yields `chunks` as the body, then the server's messages."""
     ended = False
 
     async def replayed() -> Message:
@@ -174,13 +178,13 @@ def replay_chunks(chunks: AsyncIterator[bytes], receive: Receive) -> Receive:
 
 
 async def receive_nothing() -> Message:
-    """A `receive` for work that goes on whoever leaves: nothing more comes, not even that the client is gone."""
+    """Block forever: a `receive` for work that must go on after the client disconnects."""
     await asyncio.Event().wait()
     raise AssertionError
 
 
 def before_shutdown(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
-    """A `send` for somebody else's lifespan, which is ours too: closes before the server knows that it has ended."""
+    """Return a lifespan `send` that awaits `close` before it reports the end of the shutdown to the server."""
 
     async def closing(message: Message) -> None:
         if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
@@ -191,7 +195,7 @@ def before_shutdown(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-    """A complete JSON response."""
+    """Send a complete JSON response."""
     length = str(len(body)).encode()
     await send(
         {
@@ -204,5 +208,5 @@ async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tupl
 
 
 async def send_error(send: Send, error: ImagegateError) -> None:
-    """An error in OpenAI's envelope."""
+    """Send an error in OpenAI's envelope."""
     await send_json(send, error.status, error.body(), error.headers)

@@ -21,10 +21,10 @@ async def ask(
     headers: Sequence[tuple[bytes, bytes]] = (),
     body: bytes = b"",
 ) -> CapturedResponse:
-    """Return what `app` answers."""
+    """Send one request to `app` and return its response."""
 
     async def connected() -> Message:
-        return await asyncio.Future()  # nobody leaves
+        return await asyncio.Future()  # never disconnects
 
     scope: dict[str, Any] = {
         "type": "http",

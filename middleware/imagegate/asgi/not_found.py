@@ -1,4 +1,4 @@
-"""What stands below a gateway that has no application: a clear answer to everything else."""
+"""The innermost application of a standalone gateway: a 404 in OpenAI's envelope for every other path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store and what belongs to it: the endpoint behind its links, its public address, and what reads foreign links."""
+"""A store with its image endpoint, its public URL, and the client for untrusted links."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from imagegate.stores.serving import IMAGES_PATH, ServeImages, is_signed_link
 
 
 class PictureService:
-    """What `Deliver` works with, made from a configuration.
+    """The services of `Deliver`, built from a configuration.
 
     Args:
         client: reads foreign links; not closed here.
@@ -54,16 +54,16 @@ class PictureService:
         self.delivery = ImageConverter(self.store, self.fetcher, budget)
 
     def serves(self, scope: Scope) -> bool:
-        """Whether an HTTP request is for one of the store's pictures, and the store has nobody else to serve them."""
+        """Return whether an HTTP request is for an image of the store, which the gateway serves itself."""
         return self._endpoint is not None and is_signed_link(scope)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers such a request."""
+        """Serve such a request."""
         if self._endpoint is not None:
             await self._endpoint(scope, receive, send)
 
     def public_url(self, scope: Scope) -> str:
-        """Of the store: as configured, else where this request came to."""
+        """Return the public URL of the store: as configured, else from the request."""
         if self._public_url:
             return self._public_url
         connection = HTTPConnection(scope)
@@ -71,7 +71,7 @@ class PictureService:
         return f"{connection.url.scheme}://{connection.url.netloc}{root}{IMAGES_PATH}"
 
     async def read(self, link: str, scope: Scope, *, trusted_origins: Collection[str] = ()) -> bytes | None:
-        """The picture behind a link: from our own store, or through the guard; None: it cannot be had."""
+        """Return the image behind a link, from the gateway's store or through the guard; None: unavailable."""
         if self._endpoint is not None and link.startswith(f"{self.public_url(scope).rstrip('/')}/"):
             parts = urlsplit(link)
             path = IMAGES_PATH + parts.path.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""What the application below answers: typed, as events, or as bytes that are read while they come."""
+"""Receives the wrapped application's response: a typed reply, a stream of events, or raw bytes parsed incrementally."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class InnerResponse:
         return (reply, "") if isinstance(reply, ImageReply) else None
 
     async def send_unchanged(self) -> None:
-        """What was held goes to the client as it is."""
+        """Send the buffered response to the client unchanged."""
         if not self._start or self._answer.is_relayed:
             return
         await self._answer.relay(self._start)
@@ -169,11 +169,11 @@ class InnerResponse:
         await self._answer.relay({"type": "http.response.body", "body": b"".join(self._held[-1:])})
 
     def error(self) -> UpstreamError:
-        """What was held, as an error, where the answer has begun and it can no longer be sent as it is."""
+        """Return what was held, as an error, where the answer has begun and it can no longer be sent as it is."""
         status = self._start.get("status", 200)
         if status >= 400:
             return failure(status, read_object(b"".join(self._held)))
-        return uncertain("The provider's reply carries no image.")
+        return uncertain("The provider's reply contains no image.")
 
     async def close(self) -> None:
         for intake in (self._reception, self._events):
@@ -206,7 +206,7 @@ class Relay:
             for event in self._scanner.feed(body):
                 self._note(event)
         except ScanError as error:
-            raise uncertain(f"The provider's reply cannot be used. {error}") from error
+            raise uncertain(f"The provider's reply is invalid. {error}") from error
         if not message.get("more_body", False):
             await self._end(body)
             return
@@ -240,7 +240,7 @@ class Relay:
         try:
             document = read_object(self._scanner.finish())
         except ScanError as error:
-            raise uncertain(f"The provider's reply cannot be used. {error}") from error
+            raise uncertain(f"The provider's reply is invalid. {error}") from error
         if document is None:
             raise uncertain("The provider's reply is no valid JSON.")
         reply = read_document(document, now=0)  # raises what the reply says beside its pictures
@@ -254,11 +254,11 @@ class Relay:
 
 
 def _with_pictures(received: Received) -> ImageReply:
-    """Raises `UpstreamError` where what is left of a document without its pictures is no reply."""
+    """Raise `UpstreamError` where what is left of a document without its pictures is no reply."""
     document = read_object(received.rest)
     if document is None:
         raise uncertain("The provider's reply is no valid JSON.")
     reply = read_document(document, now=int(time.time()))
     if not isinstance(reply, ImageReply):
-        raise uncertain("The provider's reply carries no image.")
+        raise uncertain("The provider's reply contains no image.")
     return with_pictures(reply, received.pictures)

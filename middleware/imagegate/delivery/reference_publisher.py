@@ -47,7 +47,7 @@ class ReferenceConverter:
         self._public_url = public_url
 
     async def to_link(self, upload: Upload, exchange: Exchange, scope: Scope) -> str:
-        """A link to a file that the candidate can load: through its upload API, else through the store.
+        """Return a link to a file that the candidate can load: through its upload API, else through the store.
 
         Raises:
             UpstreamError: the upload API refused it.
@@ -69,7 +69,7 @@ class ReferenceConverter:
         return upload.links[name]
 
     async def to_upload(self, link: Link, opened: list[Upload]) -> Upload:
-        """The file behind a link. Raises `RequestError` where it cannot be had."""
+        """Return the file behind a link. Raises `RequestError` where it cannot be had."""
         try:
             fetched = await self._fetcher.read(link.url)
         except FetchRefused as error:
@@ -84,7 +84,7 @@ class ReferenceConverter:
         return await self._hold(link.member, name, "", fetched.content, opened)
 
     async def hold(self, member: str, inline: DataURL, opened: list[Upload]) -> Upload:
-        """The content of a data URL as a file."""
+        """Return the content of a data URL as a file."""
         return await self._hold(member, "upload", inline.media_type, inline.data, opened)
 
     async def _hold(self, part: str, name: str, declared: str, data: bytes, opened: list[Upload]) -> Upload:

@@ -58,7 +58,7 @@ class ResponseWriter:
         return not (self._has_ended or self._is_amid)
 
     def keep_alive(self, work: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None]:
-        """Runs `work`, and sends signs of life meanwhile."""
+        """Run `work`, and send heartbeats meanwhile."""
         return work if self._heartbeat is None else self._keep_alive(work, self._heartbeat)
 
     async def _keep_alive(self, work: Coroutine[Any, Any, None], seconds: float) -> None:
@@ -90,7 +90,7 @@ class ResponseWriter:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def document(self, parts: Sequence[Part]) -> None:
-        """The whole answer as JSON."""
+        """Send the whole response as JSON."""
         async with self._turn:
             if not self.has_begun and len(parts) == 1 and isinstance(parts[0], bytes):
                 self.has_begun = self._has_ended = True
@@ -101,7 +101,7 @@ class ResponseWriter:
             await self._body(b"", more=False)
 
     async def event(self, parts: Sequence[Part]) -> None:
-        """One event of a stream."""
+        """Send one event of a stream."""
         async with self._turn:
             await self._begin()
             await self._pieces(reply_chunks(parts))
@@ -113,19 +113,19 @@ class ResponseWriter:
         self._is_amid = False
 
     async def end(self) -> None:
-        """The end of a stream."""
+        """End a stream."""
         async with self._turn:
             await self._begin()
             await self._body(b"", more=False)
 
     async def fail(self, error: ImagegateError) -> None:
-        """An error in an answer that has begun: an event that the official SDKs raise, or the JSON envelope."""
+        """Send an error after the response has started: an event that the official SDKs raise, or the JSON envelope."""
         async with self._turn:
             body = error.body()
             await self._body(event("error", _as_event(error)) if self._streamed else body, more=False)
 
     async def break_off(self, error: ImagegateError) -> None:
-        """Ends a relayed JSON document in the middle, so that no reader of JSON takes it for whole.
+        """End a relayed JSON document in the middle, so that no reader of JSON takes it for whole.
 
         To hang up would do that too, but the official SDKs send a request again when its answer breaks off, whatever it
         has cost; a document that they cannot read they do not. So where a length was announced, spaces fill it up.
@@ -139,7 +139,7 @@ class ResponseWriter:
             await self._body(body, more=False)
 
     async def relay(self, message: Message) -> None:
-        """Passes on a message that is somebody else's; its head goes nowhere where a sign of life was sooner."""
+        """Pass on a message that is somebody else's; its head goes nowhere where a sign of life was sooner."""
         if message["type"] == "http.response.start":
             async with self._turn:
                 is_late, self.has_begun, self.is_relayed = self.has_begun, True, True

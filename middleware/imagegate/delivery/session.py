@@ -54,7 +54,7 @@ class DeliverySession:
         self._end_mark: StreamEvent | None = None
 
     async def run(self, forward: Forward) -> None:
-        """Raises what the answer cannot say any more, or does not say yet."""
+        """Raise what the answer cannot say any more, or does not say yet."""
         self._delivery.prepare(self._form)
         self._progress.streamed = self._streamed
         relay = self._form == "b64_json" and not self._streamed
@@ -178,7 +178,7 @@ class DeliverySession:
         await self._sink.release(delivered.pictures.values())
 
     def _note(self, facts: Sequence[Facts | None]) -> None:
-        """Writes down the size that the pictures have, and whether it is the one that was asked for."""
+        """Write down the size that the pictures have, and whether it is the one that was asked for."""
         progress = self._progress
         sizes = [f"{known.width}x{known.height}" for known in facts if known is not None and known.width]
         progress.sizes_made = tuple(sizes)

@@ -1,4 +1,4 @@
-"""Requests with the same ``Idempotency-Key`` are one: joined in flight, replayed afterwards.
+"""Coalesces concurrent requests with the same ``Idempotency-Key``, and replays the response afterwards.
 
 Used by the layer Idempotency.
 """

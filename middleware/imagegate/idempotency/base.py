@@ -1,4 +1,4 @@
-"""What a store of kept answers is."""
+"""Interface of a store of recorded responses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Slot = Literal["mine", "elsewhere"]
 
 
 class ReplaysUnavailable(StoreUnavailable):
-    """Without the store nobody could say whether the request was sent before."""
+    """The store cannot be reached, so it is unknown whether the request was sent before."""
 
     code = "idempotency_store_unavailable"
 
     def __init__(self) -> None:
         super().__init__(
-            "The store of idempotency keys cannot be reached, so the request was not sent. Try again in a moment."
+            "The store of idempotency keys cannot be reached, so the request was not sent. Retry in a moment."
         )
 
 
@@ -47,19 +47,19 @@ class ReplayStore(Protocol):
         ...
 
     async def mark_sent(self, slot: str, fingerprint: str, *, ttl: float) -> bool:
-        """To be called before a POST goes out; False: the slot is another process's, so nothing may go."""
+        """Call before a POST is sent; False: the slot belongs to another process, so nothing may be sent."""
         ...
 
     async def finish(self, slot: str, fingerprint: str, reply: KeptReply, *, ttl: float) -> None:
-        """Keeps the answer."""
+        """Keep the answer."""
         ...
 
     async def release(self, slot: str) -> None:
-        """The slot is free again."""
+        """Release the slot."""
         ...
 
     async def renew(self, slots: Collection[str]) -> None:
-        """Says that this process lives and is at work on these."""
+        """Renew the leases of these slots."""
         ...
 
     async def aclose(self) -> None: ...

@@ -1,4 +1,4 @@
-"""One call for all requests with the same idempotency key: those in flight join it, later ones get its answer."""
+"""Runs one call for all requests with the same idempotency key: concurrent ones join it, later ones get a replay."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ Work = Callable[[Call], Awaitable[None]]
 
 
 class KeyedCalls:
-    """Runs calls to their end whoever leaves, since a key was given.
+    """Runs keyed calls to completion, even if all clients disconnect.
 
     Args:
         store: of answers, and of who is at work.
         blobs: for large answers.
         background: runs the calls.
-        lease: seconds; the store is told three times as often that this process lives.
+        lease: seconds; renewed three times as often.
     """
 
     def __init__(self, store: ReplayStore, blobs: Blobs, background: Background, *, lease: float) -> None:
@@ -86,7 +86,7 @@ class KeyedCalls:
         on_begin: Callable[[], None] = lambda: None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """Answers a request; by `work` where nobody is at it or has been.
+        """Answer a request: from a call in flight or a recorded response, else by running `work`.
 
         Args:
             ttl: seconds that the answer is kept.
@@ -112,23 +112,23 @@ class KeyedCalls:
             await self._follow(call, send, progress, *((REPLAYED,) if is_replay else ()))
 
     async def mark_sent(self, call: Call) -> None:
-        """To be called before a POST goes out. Raises where it must not."""
+        """Call before a POST is sent. Raises where it must not be."""
         if call.sent:
             return
         if not await self._store.mark_sent(call.slot, call.fingerprint, ttl=call.ttl):
-            raise ReplaysUnavailable  # this process was taken for dead
+            raise ReplaysUnavailable  # the lease expired and another process took the slot
         call.sent = True
 
     async def aclose(self) -> None:
-        """To be called when no call is at work any more."""
+        """Call after the last call has ended."""
         if self._heart is not None:
             await stop(self._heart)
         await self._store.aclose()
 
-    # Those who want the answer
+    # Requests that wait for a response
 
     async def _follow(self, call: Call, send: Send, progress: Progress, *more: tuple[bytes, bytes]) -> None:
-        """Hands the answer on while it comes, with some headers more."""
+        """Hand the answer on while it comes, with some headers more."""
         leads = progress is call.progress
         try:
             await call.recording.begun()
@@ -165,7 +165,7 @@ class KeyedCalls:
         await send({"type": "http.response.body", "body": first, "more_body": True})
         await send_pieces(send, pieces)
 
-    # The one who makes it
+    # The call that makes it
 
     async def _lead(self, call: Call, work: Work) -> None:
         try:
@@ -188,7 +188,7 @@ class KeyedCalls:
             call.recording.release()
 
     async def _kept_reply(self, call: Call) -> KeptReply | None:
-        """The answer, where there is one or another process makes it; None: it is to be made here."""
+        """Return the recorded response, waiting for another process; None: this process makes it."""
         pause = _FIRST_LOOK
         while True:
             found = await self._store.begin(call.slot, call.fingerprint, ttl=call.ttl)
@@ -211,7 +211,7 @@ class KeyedCalls:
                 call.recording.fail(known)
                 await self._keep(call, error_reply(_copy(known), call.progress))
             else:
-                await self._release(call)  # first, lest the client's next try meets it
+                await self._release(call)  # first, so that the client's retry does not meet it
             raise
         if not self._is_success(call):
             await self._release(call)
@@ -240,11 +240,11 @@ class KeyedCalls:
         try:
             return msgspec.structs.replace(reply, blob=await self._blobs.put(recording.body()))
         except OSError:
-            get_logger().warning("an answer could not be kept for its Idempotency-Key")
+            get_logger().warning("idempotency: the response could not be stored")
             return no_longer_kept()
 
     async def _keep(self, call: Call, reply: KeptReply) -> None:
-        """As long as the store cannot be reached, those who ask this process again are still answered by the call."""
+        """Retry to store the response; meanwhile requests to this process are answered by the call."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _SECONDS_TO_KEEP
         while True:
@@ -253,7 +253,7 @@ class KeyedCalls:
                 return
             except ReplaysUnavailable:
                 if loop.time() > until or is_cancelled():
-                    get_logger().error("an answer could not be kept for its Idempotency-Key")
+                    get_logger().error("idempotency: the response could not be stored")
                     return
                 await asyncio.sleep(_SLOWEST_LOOK)
 
@@ -261,7 +261,7 @@ class KeyedCalls:
         with suppress(ReplaysUnavailable):  # then the lease ends it
             await self._store.release(call.slot)
 
-    # Life signs
+    # Lease renewal
 
     def _keep_beating(self) -> None:
         if self._heart is None or self._heart.done():
@@ -275,7 +275,7 @@ class KeyedCalls:
 
 
 def calls_in_memory() -> KeyedCalls:
-    """For a layer that stands alone: a day's answers, in this process and files of its own."""
+    """Return calls for a layer that is used alone: responses of one day, in memory and temporary files."""
     blobs = FileBlobs(None, ttl=_DAY)
     return KeyedCalls(MemoryReplays(blobs, max_bytes=_KEPT), blobs, Background(), lease=15.0)
 
@@ -289,7 +289,7 @@ class _Replaced(Exception):
 
 
 def _copy(error: ImagegateError) -> ImagegateError:
-    """The same error for another client: each is given headers and details of its own on the way out."""
+    """Return the same error for another client: each is given headers and details of its own on the way out."""
     kind = type(error)
     copied = kind.__new__(kind, *error.args)
     copied.__dict__.update(error.__dict__)
@@ -298,7 +298,7 @@ def _copy(error: ImagegateError) -> ImagegateError:
 
 
 def _unknown(call: Call) -> ImagegateError:
-    """What becomes of a call that ended without a word, or was cut short by the end of the gateway."""
+    """Return the error of a call that ended without a response, or was cancelled at shutdown."""
     if call.sent:
-        return uncertain("The gateway failed after it had asked the provider.")
+        return uncertain("The gateway failed after the request was sent to the provider.")
     return ImagegateError("The gateway failed.", code="internal_error")

@@ -1,4 +1,4 @@
-"""Idempotency keys: how they are read, what makes two requests the same, and which answers are kept. Pure but for the
+"""Idempotency keys: parsing, fingerprints of requests, and which responses are recorded. Pure but for the
 reading of files.
 
 The header is ``Idempotency-Key``, as in Stripe's API and the IETF draft "The Idempotency-Key HTTP Header Field". The
@@ -26,14 +26,14 @@ _KEY: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
 def key_of(scope: Scope) -> str | None:
-    """The key that a client sent. Raises `RequestError` where it cannot be used."""
+    """Return the key that a client sent. Raises `RequestError` where it cannot be used."""
     if header(scope, HEADER) is None:
         return None
     values: set[bytes] = {value for name, value in scope["headers"] if name == HEADER}
     value = values.pop()
     if values or not _KEY.fullmatch(value):
         raise RequestError(
-            "The header Idempotency-Key must be 1 to 255 printable ASCII characters, and come once.",
+            "The header Idempotency-Key must be 1 to 255 printable ASCII characters, and must not be repeated.",
             param="Idempotency-Key",
             code="invalid_idempotency_key",
         )
@@ -41,7 +41,7 @@ def key_of(scope: Scope) -> str | None:
 
 
 def slot_of(authorization: str | None, endpoint: str, key: str) -> str:
-    """Under which name the answer is kept: the key's own, so that clients never share one."""
+    """Return the slot of a key, separate for each client."""
     digest = hashlib.sha256()
     for part in (authorization or "", endpoint, key):
         content = part.encode("utf-8", "surrogatepass")
@@ -50,7 +50,7 @@ def slot_of(authorization: str | None, endpoint: str, key: str) -> str:
 
 
 async def fingerprint(request: ImageRequest) -> str:
-    """What two requests must share to be the same: operation, members, and what references are or lead to.
+    """Return what two requests must share to be the same: operation, members, and what references are or lead to.
 
     The body's own bytes do not count: a form's boundary is another one each time.
     """
@@ -73,7 +73,7 @@ async def _known_by(reference: Reference | None) -> list[str] | None:
 
 
 class KeyReused(RequestError):
-    """The same key with another body: one of the two requests would get the other's pictures."""
+    """The key was used with another body, so the recorded response is another request's."""
 
     status = 409
     code = "idempotency_key_reused"
@@ -86,7 +86,7 @@ class KeyReused(RequestError):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the gateway's own headers and records say about an answer."""
+    """What the gateway's headers and records say about a response."""
 
     upstream: str = ""
     upstream_model: str = ""
@@ -104,7 +104,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return cls(**{name: getattr(progress, name) for name in cls.__struct_fields__})
 
     def tell(self, progress: Progress) -> None:
-        """Writes them down as the facts of another exchange with the same answer."""
+        """Write them down as the facts of another exchange with the same answer."""
         for name in self.__struct_fields__:
             if name != "changes":
                 setattr(progress, name, getattr(self, name))
@@ -124,7 +124,7 @@ class KeptReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def error_reply(error: ImagegateError, progress: Progress) -> KeptReply:
-    """An error as the answer that it becomes."""
+    """Return an error as the answer that it becomes."""
     facts = Facts.of(progress)
     facts = msgspec.structs.replace(
         facts,
@@ -149,7 +149,7 @@ def is_kept(error: BaseException, *, sent: bool) -> bool:
 
 
 def goes_inline(body: bytes) -> bool:
-    """Whether a small body may stand beside its key: it is text, and carries no base64."""
+    """Return whether a small body may stand beside its key: it is text, and carries no base64."""
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:
@@ -158,5 +158,5 @@ def goes_inline(body: bytes) -> bool:
 
 
 def described(headers: Any) -> tuple[tuple[str, str], ...]:
-    """ASGI headers as text."""
+    """Return ASGI headers as text."""
     return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)

@@ -25,7 +25,7 @@ class _Kept(NamedTuple):
 class MemoryReplays:
     """Keeps answers until they expire, and of their bodies the newest `max_bytes`.
 
-    What is known of older ones is that they were: a request for such an answer is told so, and nothing is paid again.
+    Of evicted bodies the slot remains: a request for one is a 410, and nothing is billed again.
     """
 
     inline_limit = 1024
@@ -78,10 +78,10 @@ class MemoryReplays:
             self._kept.pop(slot, None)
 
     async def release(self, slot: str) -> None:
-        """Slots at work are known to the caller alone."""
+        """Do nothing: only the caller knows slots in flight."""
 
     async def renew(self, slots: Collection[str]) -> None:
-        """There is nobody to be told."""
+        """Do nothing: there are no leases."""
 
     async def aclose(self) -> None:
         self._kept.clear()

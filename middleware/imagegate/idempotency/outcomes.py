@@ -1,4 +1,4 @@
-"""Answers that stand for others which nobody can give any more. Pure."""
+"""Errors for responses that were lost. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imagegate.telemetry.events import Progress
 
 
 def interrupted() -> KeptReply:
-    """Of a process that died after it had sent the request."""
+    """Return the error for a process that died after it had sent the request."""
     error = uncertain(
         "The gateway that sent this request ended before the provider had answered, so the image may have been made "
         "and billed. It is not sent again under this Idempotency-Key."
@@ -19,7 +19,7 @@ def interrupted() -> KeptReply:
 
 
 def no_longer_kept() -> KeptReply:
-    """Of an answer that was given before, and whose body had to make room for newer ones."""
+    """Return the error for a response whose body was evicted."""
     error = ImagegateError(
         "This request was answered before, but the answer is no longer kept. It is not sent again under this "
         "Idempotency-Key.",

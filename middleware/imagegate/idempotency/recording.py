@@ -1,4 +1,4 @@
-"""An answer that is written once, and read by everybody who wants it, also while it grows."""
+"""A response that is recorded once, and read by many, also while it grows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Recording:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the recording is complete or has failed."""
         return self._failure is not None or self.is_whole
 
     @property
@@ -59,30 +59,30 @@ class Recording:
         return self._body.chunks()
 
     def fail(self, error: BaseException) -> None:
-        """There will be no answer, or no end of it."""
+        """Fail the recording: there is no response, or it is incomplete."""
         self._failure = error
         self._begun.set()
         if not self._body.is_complete:
             self._body.close()
 
     async def begun(self) -> None:
-        """Returns when status and headers are known. Raises the failure where there is no answer."""
+        """Wait until status and headers are known. Raises the failure where there is no response."""
         await self._begun.wait()
         if self._failure is not None and not self.status:
             raise self._failure
 
     async def replay(self, send: Send, *more: tuple[bytes, bytes]) -> None:
-        """Sends the answer on, as fast as its reader takes it; within `read`."""
+        """Send the answer on, as fast as its reader takes it; within `read`."""
         await self.begun()
         await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers, *more]})
         try:
             await send_pieces(send, self._body.chunks())
         except UploadClosed:
-            raise self._failure or UploadClosed from None  # the server hangs up
+            raise self._failure or UploadClosed from None  # the server closes the connection
 
     @contextmanager
     def read(self) -> Generator[None]:
-        """Keeps the answer there while the block runs."""
+        """Keep the answer there while the block runs."""
         self._readers += 1
         try:
             yield
@@ -91,7 +91,7 @@ class Recording:
             self._close_unread()
 
     def release(self) -> None:
-        """The room is given back as soon as nobody reads any more."""
+        """Release the body as soon as the last reader is done."""
         self._is_released = True
         self._close_unread()
 
@@ -101,18 +101,18 @@ class Recording:
 
 
 def recording_memory(size: int) -> Budget:
-    """The budget that recordings share: `size` bytes in memory, as much as need be on disk."""
+    """Return the budget that recordings share: `size` bytes in memory, as much as need be on disk."""
     return Budget(total=_ON_DISK, memory=size)
 
 
 async def send_pieces(send: Send, pieces: AsyncIterator[bytes]) -> None:
-    """A body in pieces, each as soon as it is there: events must not wait for one another."""
+    """Yield the body in pieces, each as soon as it is available: events must not be delayed."""
     async for piece in pieces:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
 def start_of(reply: KeptReply, *more: tuple[bytes, bytes]) -> dict[str, Any]:
-    """The head of a kept answer."""
+    """Return the head of a kept answer."""
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
     return {"type": "http.response.start", "status": reply.status, "headers": [*headers, *more]}

@@ -2,7 +2,7 @@
 
 A slot is a hash ``{imagegate}:key:SLOT``. As long as nothing was sent it expires with its holder's lease, so that a
 dead process leaves the key free. Once something was sent it stays, and names the time until which its holder is
-believed to live; after that the answer is that nobody knows what became of the request.
+considered alive; after that the response is an uncertain error.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ return {'elsewhere'}
 """
 )
 
-# KEYS slot; ARGV fingerprint, holder, lease, expiry. A slot that has vanished is nobody's.
+# KEYS slot; ARGV fingerprint, holder, lease, expiry. A slot that has vanished has no holder.
 _SENT: Final = Script(
     _NOW
     + """
@@ -99,7 +99,7 @@ class RedisReplays:
 
     Args:
         client: closed with the store.
-        lease: seconds; a process that has not renewed for so long is taken for dead.
+        lease: seconds; a process that has not renewed for that long counts as dead.
     """
 
     inline_limit = 16 * 1024

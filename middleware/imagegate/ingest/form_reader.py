@@ -1,4 +1,4 @@
-"""Reading a form from a client: text fields into memory, files into the spool."""
+"""Reads a client's form: text fields into memory, files into the spool."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Form(NamedTuple):
 
 
 async def read_form(content_type: bytes, receive: Receive, *, limits: FormLimits, budget: Budget) -> Form:
-    """Reads a ``multipart/form-data`` body to its end. Raises as `FormReading.run` does."""
+    """Read a ``multipart/form-data`` body to its end. Raises as `FormReading.run` does."""
     reading = FormReading(content_type, limits=limits, budget=budget, held=_HELD)
     return await reading.run(receive)
 
 
 class FormReading:
-    """A form while it comes in: its parts so far can be looked at, and its files read, before it is whole.
+    """A form that is being received: its parts and files can be read before it is complete.
 
     Args:
         held: as `Upload` has it.
@@ -79,7 +79,7 @@ class FormReading:
         """All files in the order of the form, the last one perhaps still growing."""
         self.field_after_file = False
         self.is_over = False
-        """Whether nothing more will come."""
+        """Whether reading has ended, successfully or not."""
         self.is_whole = False
         """Whether the end of the form was reached."""
         self._progressed = asyncio.Event()
@@ -91,12 +91,12 @@ class FormReading:
         self._text_size = 0
 
     async def run(self, receive: Receive) -> Form:
-        """Reads to the end.
+        """Read the whole form.
 
         Raises:
             RequestError: malformed, cut off, too large, or a part that does not belong there.
             Overloaded: the spool is full.
-            ClientDisconnected: before the end.
+            ClientDisconnected: before the form was complete.
         """
         try:
             async with receive_with_timeout(receive) as receive_in_time:
@@ -130,7 +130,7 @@ class FormReading:
                 await self.take(event)
 
     async def progress(self) -> None:
-        """Returns when there is another file, a field after a file, or the end."""
+        """Wait for another file, a field after a file, or the end of the form."""
         await self._progressed.wait()
 
     def _progress(self) -> None:
@@ -151,7 +151,7 @@ class FormReading:
         if part.filename is None:
             if image or extra:
                 raise RequestError(
-                    f"The part '{part.name}' must be a file, with a file name; it came as text.",
+                    f"The part '{part.name}' must be a file with a filename, but got a text field.",
                     param=part.name,
                     code="invalid_type",
                 )
@@ -180,7 +180,7 @@ class FormReading:
     def _add_image(self, upload: Upload, index: str | None) -> None:
         if len(self._images) >= self._limits.files:
             raise RequestError(f"There can be at most {self._limits.files} images.", param=upload.part)
-        # image[2] says its place; the others come in the order of the form.
+        # image[2] carries its index; the others keep the order of the form.
         self._images.append((int(index) if index else len(self._images), upload))
 
     async def _add(self, data: bytes) -> None:
@@ -217,7 +217,7 @@ class FormReading:
         return Form(self.fields, images, self._extras.get("mask"), self._extras.get("markup"))
 
     def close(self) -> None:
-        """Gives the room of all files back."""
+        """Release all files."""
         for upload in self.files:
             upload.close()
 

@@ -1,4 +1,4 @@
-"""A client's request, in whichever body it comes, as one typed exchange."""
+"""Reads a client's request, JSON or form, into one typed exchange."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORM: Final = b"multipart/form-data"
 
 
 class ReadLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request may hold."""
+    """Size limits of a request."""
 
     json_body: int = 32 * 1024**2
     """Bytes."""
@@ -37,16 +37,16 @@ DEFAULT_LIMITS: Final = ReadLimits()
 async def read_exchange(
     scope: Scope, receive: Receive, *, limits: ReadLimits = DEFAULT_LIMITS, budget: Budget | None = None
 ) -> Exchange:
-    """Reads and checks the body of a request for one of our endpoints. `close_uploads` must follow.
+    """Read and validate the body of a request. The caller must call `close_uploads`.
 
     Raises:
-        RequestError: naming the field at fault.
-        Overloaded: no room for uploads.
-        ClientDisconnected: before the end of the body.
+        RequestError: invalid request; names the field.
+        Overloaded: the upload budget is used up.
+        ClientDisconnected: before the body was complete.
     """
     progress: Progress = scope[PROGRESS_KEY]
     operation: Operation = progress.endpoint  # type: ignore[assignment]
-    # A header that cannot be read is told before the body is.
+    # Reject an invalid header before the body is read.
     progress.explained = wants_explanation(scope)
     content_type = header(scope, b"content-type") or b"application/json"
     budget = budget or default_budget()
@@ -68,7 +68,7 @@ async def read_exchange(
 
 
 def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
-    """What the layers below are handed, and what the record of the exchange knows from here on."""
+    """Return the exchange for the layers below, and record its model and fields."""
     progress: Progress = scope[PROGRESS_KEY]
     progress.model = request.model
     progress.images_asked = request.n
@@ -81,7 +81,7 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
     authorization = header(scope, b"authorization")
     key = authorization.decode("latin-1") if authorization else None
     if key is not None and not (key.isascii() and key.isprintable()):
-        raise AuthenticationError("Incorrect API key provided: it has characters that no key has.")
+        raise AuthenticationError("Incorrect API key provided: it contains invalid characters.")
     return Exchange(
         request=request,
         public_model=request.model,
@@ -92,14 +92,14 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
 
 
 def close_uploads(request: ImageRequest) -> None:
-    """Gives the room of all files back."""
+    """Release all files of a request."""
     for reference in request.references:
         if isinstance(reference, Upload):
             reference.close()
 
 
 def request_of_form(form: Form, operation: Operation, *, max_prompt: int) -> ImageRequest:
-    """A whole form as a request, which owns its files. Raises `RequestError`, and gives their room back."""
+    """Return a complete form as a request, which owns its files. Releases them and raises `RequestError` if invalid."""
     request = ImageRequest(
         operation=operation,
         fields={},
@@ -119,7 +119,7 @@ def request_of_form(form: Form, operation: Operation, *, max_prompt: int) -> Ima
 
 
 async def _with_references(request: ImageRequest, budget: Budget) -> ImageRequest:
-    """The references of a JSON edit, out of its fields; data URLs become files."""
+    """Return the references of a JSON edit, out of its fields; data URLs become files."""
     fields, sources, mask_source = references_of(request.fields)
     opened: list[Upload] = []
     try:
@@ -133,7 +133,7 @@ async def _with_references(request: ImageRequest, budget: Budget) -> ImageReques
 
 
 async def reference(source: Source, budget: Budget, opened: list[Upload]) -> Reference:
-    """A reference that was written in JSON; a file made for it is added to `opened`. Raises `RequestError`."""
+    """Return a reference that was written in JSON; a file made for it is added to `opened`. Raises `RequestError`."""
     if source.file_id is not None:
         return FileID(source.file_id, source.member)
     url = source.url or ""
@@ -171,7 +171,7 @@ def _check(request: ImageRequest) -> None:
 
 
 def wants_explanation(scope: Scope) -> bool:
-    """An RFC 9651 boolean. Anything else is refused: somebody who only wants to look must not be charged."""
+    """Return an RFC 9651 boolean; reject anything else, so that a malformed header never leads to a billed request."""
     if header(scope, _EXPLAIN) is None:
         return False
     values = {value.strip() for name, value in scope["headers"] if name == _EXPLAIN}

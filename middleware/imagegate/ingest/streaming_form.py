@@ -1,4 +1,4 @@
-"""Files that are sent on while they come in, where nothing that may still come can change the request."""
+"""Streams a form's files upstream as they arrive, where the rest of the form cannot change the request."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from imagegate.telemetry.events import Progress
 
 
 class NeedsBufferedForm(Exception):
-    """Something came that needs the whole form: a field after a file, or images under names to be changed.
+    """The request needs the whole form: a field came after a file, or image parts have to be renamed.
 
-    What went upstream so far was no complete request, so nothing was made; the whole form is in the spool.
+    The request sent upstream was incomplete, so nothing was made; the whole form is in the spool.
     """
 
 
@@ -28,7 +28,7 @@ class LiveFile(NamedTuple):
 
 
 class StreamingForm:
-    """The files of a form that is still coming in."""
+    """The files of a form that is being received."""
 
     def __init__(self, reading: FormReading) -> None:
         self._reading = reading
@@ -40,16 +40,16 @@ class StreamingForm:
         return self._reading.is_whole
 
     def expect(self, rule: ReferenceRule, progress: Progress) -> None:
-        """Files are checked against `rule` from now on, and lying media types told to `progress`."""
+        """Validate files against `rule` from now on, and record wrong media types in `progress`."""
         self._rule = rule
         self._progress = progress
 
     async def files(self) -> AsyncIterator[LiveFile]:
-        """The files in the order of the form, each as soon as its head is there.
+        """Yield the files in the order of the form, each as soon as its head is there.
 
         Raises:
             NeedsBufferedForm: the request must be made from the whole form.
-            RequestError: a file that the model does not take.
+            RequestError: the model does not accept the file.
         """
         images: list[Upload] = []
         place = 0
@@ -67,7 +67,7 @@ class StreamingForm:
                 await self._reading.progress()
 
     def _checked(self, upload: Upload, images: list[Upload]) -> str:
-        """The name to send the file with; `images` are those that were sent before."""
+        """Return the name to send the file with; `images` are those that were sent before."""
         rule, name = self._rule, upload.part.partition("[")[0]
         if upload.facts is None and not upload.declared_type.startswith("image/"):
             raise RequestError(

@@ -1,4 +1,4 @@
-"""The layers: each plain ASGI middleware, useful alone in front of anybody's handler, composed by `ImageGateway`."""
+"""The layers: each a plain ASGI middleware, usable alone in front of any application, composed by `ImageGateway`."""
 
 from imagegate.layers.admit import Admit
 from imagegate.layers.base import Layer

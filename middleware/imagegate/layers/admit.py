@@ -1,7 +1,7 @@
-"""Admit: who may come in, and how much; decided on headers, before the body is asked for.
+"""Admit: API keys, size limits and the concurrency limit, checked on headers before the body is read.
 
-Refusals do not hang up: a client that is still sending would lose the answer. The server discards what it sends.
-Only a gateway that is about to end hangs up, on clients whose body is in.
+A rejection leaves the connection open: a client that is still sending would lose the response, and the server discards
+the rest of the body. Only a gateway that is shutting down closes it, after a small body has been read.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from imagegate.protocol.provider_errors import uncertain
 from imagegate.telemetry.events import PROGRESS_KEY, Progress
 
 _DISCARDED: Final = 256 * 1024
-"""Bytes of a body that are read only in order to hang up politely."""
+"""Maximum bytes of a body that is read and discarded before the connection is closed."""
 
 
 class Admit(Layer):
-    """Refuses strangers, bodies that are too large, and more requests than the gateway may hold.
+    """Rejects requests without a valid key, with too large a body, or beyond the concurrency limit.
 
     Args:
-        keys: that clients must send as ``Authorization: Bearer``, by name or without; empty: anybody may come in.
-        json_limit: bytes of a JSON body, by ``Content-Length``.
-        form_limit: bytes of a form.
-        in_flight: requests at a time.
-        is_draining: whether the gateway is about to end and takes no new work.
+        keys: accepted in ``Authorization: Bearer``, with or without names; empty: no authentication.
+        json_limit: maximum ``Content-Length`` of a JSON body, in bytes.
+        form_limit: maximum ``Content-Length`` of a form, in bytes.
+        in_flight: maximum number of concurrent requests.
+        is_draining: returns whether the gateway is shutting down and accepts no new requests.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Admit(Layer):
         self._keys = APIKeys(keys)
         self._json_limit = json_limit
         self._form_limit = form_limit
-        self._places = in_flight
+        self._permits = in_flight
         self._is_draining = is_draining
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,25 +68,25 @@ class Admit(Layer):
             raise ShuttingDown()
         if length is not None and length > limit:
             raise too_large(limit, endless=False)
-        if self._places <= 0:
+        if self._permits <= 0:
             raise Overloaded(
-                "The gateway holds as many requests as it may. Try again in a moment.",
+                "Too many requests in flight. Retry in a moment.",
                 headers=[(b"retry-after", b"1")],
             )
-        self._places -= 1
+        self._permits -= 1
         try:
             await self.down(scope, receive, send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._is_draining() or task is None:
                 raise
-            task.uncancel()  # the server's grace has run out; there is time for a word, lest the client pays again
-            raise _cut_short(scope[PROGRESS_KEY]) from None
+            task.uncancel()  # the grace period is over; respond, so that the client does not retry and pay again
+            raise _shutdown_error(scope[PROGRESS_KEY]) from None
         finally:
-            self._places += 1
+            self._permits += 1
 
 
-def _cut_short(progress: Progress) -> ImagegateError:
+def _shutdown_error(progress: Progress) -> ImagegateError:
     if progress.attempts:
-        return uncertain("The gateway ended before the provider had answered.")
+        return uncertain("The gateway shut down before the provider answered.")
     return ShuttingDown()

@@ -1,4 +1,4 @@
-"""What every layer is: an ASGI middleware that knows its paths and shares the parsed request."""
+"""Base class of the layers: an ASGI middleware that knows its paths and shares the parsed request."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from imagegate.telemetry.events import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 
 Work = Coroutine[Any, Any, None]
-"""What a layer hands on: it must be awaited."""
+"""A coroutine that handles one request; must be awaited."""
 Endpoint = Literal["generations", "edits", "variations", "models", "tasks"]
 
 _OURS: Final = (PROGRESS_KEY, SCOPE_KEY, SENDING, TASK)
-"""Scope keys that nobody else gets to see."""
+"""Scope keys that are removed for applications that are not layers."""
 _OPERATIONS: Final[Mapping[str, Operation]] = {
     "/images/generations": "generations",
     "/images/edits": "edits",
@@ -33,7 +33,7 @@ _OPERATIONS: Final[Mapping[str, Operation]] = {
 
 
 def endpoint_of(scope: Scope, prefix: str) -> Endpoint | None:
-    """Which of our endpoints a request is for, with or without a trailing slash; None: not ours."""
+    """Return the endpoint of a request, with or without a trailing slash; None: not one of the gateway's."""
     path = route_path(scope)
     if not path.startswith(prefix):
         return None
@@ -47,7 +47,7 @@ def endpoint_of(scope: Scope, prefix: str) -> Endpoint | None:
 
 
 def task_id_of(scope: Scope, prefix: str) -> str | None:
-    """What stands for the id in a path such as ``/v1/tasks/ID``; None: it is another path."""
+    """Return the id in a path such as ``/v1/tasks/ID``; None: it is another path."""
     rest = route_path(scope)[len(prefix) :]
     text = rest.removeprefix("/tasks/").removesuffix("/")
     return text if rest.startswith("/tasks/") and text and "/" not in text else None
@@ -56,12 +56,12 @@ def task_id_of(scope: Scope, prefix: str) -> str | None:
 class Layer:
     """Base of the layers.
 
-    The outermost layer that a request meets answers errors and writes the gateway's headers, whichever layer that is;
-    those below raise `ImagegateError`.
+    The outermost layer of a request turns errors into responses and writes the gateway's headers, whichever layer that
+    is; the layers below it raise `ImagegateError`.
 
     Args:
-        app: the next layer, or anybody's ASGI application.
-        prefix: what the paths of the Images API begin with.
+        app: the next layer, or any ASGI application.
+        prefix: path prefix of the Images API.
     """
 
     def __init__(self, app: ASGIApp, *, prefix: str = "/v1") -> None:
@@ -82,16 +82,16 @@ class Layer:
                 await answer_errors(self.handle, {**scope, PROGRESS_KEY: progress}, receive, Answer(send, progress))
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
-        """The layer's own work on a request for one of our endpoints; what it only hands on it may return as it is."""
+        """Handle a request for one of the gateway's endpoints; a layer may return the next layer's coroutine."""
         raise NotImplementedError
 
     async def exchange(self, scope: Scope, receive: Receive) -> Exchange:
-        """The parsed request; read here where no layer above has done so."""
+        """Return the parsed request; reads it where no layer above has done so."""
         exchange: Exchange | None = scope.get(SCOPE_KEY)
         return exchange or await read_exchange(scope, receive)
 
     def down(self, scope: Scope, receive: Receive, send: Send) -> Work:
-        """Hands on untouched. An application that is no layer gets no trace of us: it may hold a gateway of its own."""
+        """Forward the request unchanged. An application that is not a layer sees no scope keys of the gateway."""
         if self._layer_below is not None:
             return self._layer_below(scope, receive, send)
         return self._down({name: value for name, value in scope.items() if name not in _OURS}, receive, send)
@@ -100,7 +100,7 @@ class Layer:
         await self.app(scope, receive, send)
 
     def forward(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
-        """Hands on: to a layer as it is, to anybody else's application as the bytes of a request."""
+        """Forward the request: typed to a layer, as a new body to any other application."""
         if self._layer_below is not None:
             scope[SCOPE_KEY] = exchange  # the scope is a copy that the outermost layer made
             return self._layer_below(scope, receive, send)
@@ -110,13 +110,13 @@ class Layer:
         if exchange.explain:
             await send_json(send, 200, _explanation(scope, exchange))
         else:
-            for tell in scope.get(SENDING, ()):  # nobody below will say when it is sent
-                await tell(Sending())
+            for notify in scope.get(SENDING, ()):  # the application below does not report when it sends
+                await notify(Sending())
             await self.down(*_as_bytes(scope, exchange.request, receive), send)
 
 
 def _explanation(scope: Scope, exchange: Exchange) -> bytes:
-    """What an application below would get; it is not asked."""
+    """Return the request that the application below would get, without sending it."""
     progress: Progress = scope[PROGRESS_KEY]
     shown = {
         "upstream": None,
@@ -130,7 +130,7 @@ def _explanation(scope: Scope, exchange: Exchange) -> bytes:
 
 
 def _as_bytes(scope: Scope, request: ImageRequest, receive: Receive) -> tuple[Scope, Receive]:
-    """The request for an application that knows nothing of us: a form where there are files, else JSON."""
+    """Return the request for an application that is not a layer: a form where there are files, else JSON."""
     if needs_form(request):
         form = FormBody(form_parts(request), request.live)
         content_type, length = form.content_type, form.length
@@ -147,10 +147,13 @@ def _as_bytes(scope: Scope, request: ImageRequest, receive: Receive) -> tuple[Sc
 
 
 async def send_reply(scope: Scope, send: Send, reply: ImageReply, *, origin: str = "") -> None:
-    """Hands a reply up: typed, where a layer above has announced that it takes it, else as JSON.
+    """Send a reply to the layer above: typed, where that announced the extension, else as JSON.
 
     Args:
-        origin: of the upstream; links to it are trusted.
+        scope: of the request.
+        send: of the layer above.
+        reply: to be sent.
+        origin: the upstream's; links to it are trusted.
     """
     if REPLY in (scope.get("extensions") or {}):
         await send({"type": REPLY, "reply": reply, "origin": origin})

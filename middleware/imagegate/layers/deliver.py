@@ -25,22 +25,22 @@ _BYPASSES = ("http.response.pathsend", "http.response.zerocopysend")
 
 
 class Deliver(Layer):
-    """Turns base64 into links and links into base64, whichever the application below answers with.
+    """Converts base64 to links and links to base64, whichever the application below returns.
 
-    What is large passes through piece by piece: base64 into the store while the reply arrives, base64 that is wanted as
-    such to the client as it comes, and streams event by event.
+    Large replies are streamed: base64 into the store or on to the client while the reply arrives, and streams event by
+    event.
 
-    Alone in front of somebody's handler it needs no more than a store, whose links it then answers itself where nobody
-    else does: ``app.add_middleware(Deliver, store="s3://bucket", public_url="https://cdn.example.com")``.
+    Alone in front of an application it needs only a store, and serves that store's links itself:
+    ``app.add_middleware(Deliver, store="s3://bucket", public_url="https://cdn.example.com")``.
 
     Args:
-        delivery: stores pictures and fetches them; None: made from `store`, and closed with the application's lifespan.
-        store: address of a store, or more of the configuration of one.
-        default: the form where a request names none; None: what OpenAI would do for the model.
-        public_url: of the store: itself, or a function of the scope of a request; default: where the request came to.
-        heartbeat: seconds after which a waiting client is sent white space before its JSON; None: never. It costs the
-            status: an error that comes later has status 200.
-        stream_heartbeat: the same for streams, where it is a comment, and an error an event.
+        delivery: stores and fetches images; None: built from `store`, and closed with the application's lifespan.
+        store: address of a store, or its configuration.
+        default: response format where a request names none; None: OpenAI's default for the model.
+        public_url: URL of the store, or a function of a request's scope; default: the URL of the request.
+        heartbeat: interval in seconds of white space before the JSON; None: none. The status is 200 from the first one
+            on, even if an error follows.
+        stream_heartbeat: interval in seconds of comments in streams, where errors are events.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Deliver(Layer):
         await super().__call__(scope, receive, send)
 
     async def aclose(self) -> None:
-        """Closes what the layer has made for itself."""
+        """Close the resources that the layer created."""
         if self._own is not None:
             await self._own.aclose()
         if self._client is not None:
@@ -120,7 +120,7 @@ class Deliver(Layer):
         await work.run(forward)
 
     def _announcing(self, scope: Scope, extension: dict[str, object]) -> Scope:
-        """Announces that replies are taken typed; what comes as bytes must come plain, and not past us."""
+        """Announce the typed reply extension; remove compression and extensions that would bypass this layer."""
         extensions = {**(scope.get("extensions") or {}), REPLY: extension}
         if isinstance(self.app, Layer):
             return {**scope, "extensions": extensions}

@@ -1,4 +1,4 @@
-"""What the outermost layer that a request meets does for all others: the gateway's headers, and errors as answers."""
+"""Error boundary of the outermost layer: adds the gateway's response headers and turns errors into responses."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from imagegate.telemetry.events import PROGRESS_KEY, Progress
 
 
 class Answer:
-    """The outermost `send`: adds what the gateway says about the exchange, and knows whether and when it has begun."""
+    """The outermost `send`: adds the gateway's headers and records status, size and time of the response."""
 
     def __init__(self, send: Send, progress: Progress) -> None:
         self._send = send
         self._progress = progress
         self._started = perf_counter()
         self.status: int | None = None
-        """Of the answer, once it has begun."""
+        """Of the response, once it has started."""
         self.is_whole = False
-        """Whether nothing is missing: a client that hangs up now has not left early."""
+        """Whether the response is complete: a disconnect after it is not early."""
 
     async def __call__(self, message: Message) -> None:
         kind = message["type"]
@@ -62,7 +62,7 @@ class Answer:
 
 
 async def answer_errors(handle: ASGIApp, scope: Scope, receive: Receive, answer: Answer) -> None:
-    """A layer's work, whose error becomes the answer. Once that has begun, errors go to the server, which hangs up."""
+    """Run a layer and send its error as the response; after the response has started, raise it to the server."""
     progress: Progress = scope[PROGRESS_KEY]
     try:
         await handle(scope, receive, answer)

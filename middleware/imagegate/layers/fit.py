@@ -1,4 +1,4 @@
-"""Fit: the request, rewritten into what the candidate's contract accepts."""
+"""Fit: rewrites the request into what the candidate's contract accepts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from imagegate.upstream.dispatch_hooks import TASK
 
 
 class Fit(Layer):
-    """Works on the candidate that Route chose; alone, on the contract of the model that the request names.
+    """Applies the contract of the candidate that Route chose; alone, that of the model in the request.
 
     Args:
-        adapter: whose contracts count where no Route stands above, by name.
-        contracts: the same, given directly.
+        adapter: name of the adapter whose contracts apply where there is no Route above.
+        contracts: the contracts themselves, instead of `adapter`.
         policy: ``nearest``, ``strict`` or ``pass``.
-        tolerance: how far a ratio may be moved; 0.5 is half as wide again.
+        tolerance: maximum relative change of an aspect ratio; 0.5 is 50 % wider.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Fit(Layer):
         await self.forward(scope, self._fitted(await self.exchange(scope, receive), scope), receive, send)
 
     def _fitted(self, exchange: Exchange, scope: Scope) -> Exchange:
-        """Raises `RequestError` where the candidate cannot be asked."""
+        """Return the fitted exchange. Raises `RequestError` where the request does not fit the contract."""
         progress: Progress = scope[PROGRESS_KEY]
         model = exchange.request.model
         contract = exchange.target.contract if exchange.target else find_contract(self._contracts, model)

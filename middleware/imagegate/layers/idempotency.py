@@ -16,13 +16,13 @@ from imagegate.upstream.dispatch_hooks import SENDING, Sending
 
 
 class Idempotency(Layer):
-    """Joins calls in flight, and replays their answers.
+    """Coalesces concurrent requests with the same key, and replays their responses.
 
     Args:
-        calls: runs them, and keeps the answers; None: in the memory of this process.
-        ttl: seconds that an answer is replayed.
-        derive: whether requests without a key are the same where key of the client and body are.
-        derive_window: seconds that the answer to such a request is replayed.
+        calls: runs calls and keeps their responses; None: in the memory of this process.
+        ttl: seconds for which a response is replayed.
+        derive: whether requests without a key are the same where the client's API key and the body are.
+        derive_window: seconds for which the response to such a request is replayed.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Idempotency(Layer):
             await self.forward(scope, exchange, receive, send)
             return
         print_ = await fingerprint(exchange.request)
-        # No key that a client can send holds a line break.
+        # A client's key cannot contain a line break, so derived keys never collide with one.
         slot = slot_of(exchange.authorization, exchange.operation, f"\n{print_}" if key is None else key)
         ttl = self._derive_window if key is None else self._ttl
 

@@ -28,7 +28,7 @@ class Models(Layer):
 
 
 def model_list(catalog: Catalog) -> dict[str, Any]:
-    """The list as it is sent."""
+    """Return the document of ``GET /v1/models``."""
     return {
         "object": "list",
         "data": [_model(name, targets[0], targets) for name, targets in catalog.models()],

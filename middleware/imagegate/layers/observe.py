@@ -1,4 +1,4 @@
-"""Observe: a request id for every exchange, and one record at its end."""
+"""Observe: a request id and one record for every exchange."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 class Observe(Layer):
-    """Names, times and records exchanges, and answers what went wrong without a word about the inside.
+    """Identifies, times and records exchanges, and answers unexpected errors without internal details.
 
     Args:
-        hooks: told about every exchange; default: one log line each.
-        capture: makes what takes an exchange down word for word; None: nothing is.
+        hooks: called for every exchange; default: one log line each.
+        capture: creates the recorder of an exchange's bodies; None: bodies are not recorded.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Observe(Layer):
             await self.observe(endpoint, scope, receive, send)
 
     async def observe(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
-        """The same for a request that is known to be for `endpoint`."""
+        """Handle a request that is known to be for `endpoint`."""
         sent_id, traceparent = _sent_names(scope)
         progress = Progress(endpoint, request_id=_request_id(sent_id), traceparent=read_traceparent(traceparent))
         progress.capture = self._capture() if self._capture else None
@@ -72,8 +72,8 @@ class Observe(Layer):
             progress.error_code = "internal_error"
             get_logger().exception("unexpected error", request_id=progress.request_id)
             if answer.status is not None:
-                raise  # the answer has begun; the server hangs up, so that nobody takes it for whole
-            # What was sent upstream may have been paid for: the official SDKs must not send it again.
+                raise  # the response has started; the server closes the connection, so it is not taken for complete
+            # The request may have been billed: the official SDKs must not retry it.
             paid = [(b"x-should-retry", b"false")] if progress.attempts else []
             await send_error(answer, ImagegateError("The gateway failed.", code="internal_error", headers=paid))
         finally:
@@ -90,7 +90,7 @@ class Observe(Layer):
 
 
 def _sent_names(scope: Scope) -> tuple[bytes | None, bytes | None]:
-    """The first ``x-request-id`` and ``traceparent``, found in one go."""
+    """Return the first ``x-request-id`` and ``traceparent``, in one pass."""
     request_id = traceparent = None
     for name, value in scope["headers"]:
         if name == b"x-request-id":
@@ -101,14 +101,14 @@ def _sent_names(scope: Scope) -> tuple[bytes | None, bytes | None]:
 
 
 def _request_id(sent: bytes | None) -> str:
-    """The client's own, where it is one that a log can hold; else a new one."""
+    """Return the client's request id where it is valid, else a new one."""
     if sent and _REQUEST_ID.fullmatch(sent):
         return sent.decode()
-    return f"req_{getrandbits(128):032x}"  # a name, no secret
+    return f"req_{getrandbits(128):032x}"  # an identifier, not a secret
 
 
 def _bind(progress: Progress) -> Mapping[str, Token[Any]]:
-    """Every line that is logged during the exchange names it."""
+    """Bind the request id, and the trace id if any, to all log lines of the exchange."""
     if progress.traceparent:
         return bind_contextvars(request_id=progress.request_id, trace_id=trace_id(progress.traceparent))
     return bind_contextvars(request_id=progress.request_id)

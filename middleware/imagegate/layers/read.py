@@ -1,4 +1,4 @@
-"""Read: the body, parsed and checked once for all layers below."""
+"""Read: parses and validates the body once for all layers below."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from imagegate.spool.upload import Budget, UploadClosed, default_budget
 from imagegate.telemetry.events import PROGRESS_KEY
 
 _WATCHED_AFTER: Final = 0.05
-"""Seconds that work may take before somebody looks whether its client is still there."""
+"""Seconds of work after which the client's connection is watched."""
 SMALLEST_LIVE_FORM = 8 * 1024 * 1024
-"""Bytes. A smaller form, or one of unknown length, is read and checked whole before anything is sent."""
+"""Bytes. A smaller form, or one of unknown length, is read and validated whole before anything is sent."""
 
 
 class Read(Layer):
-    """Puts the typed request into the scope, and stops the work below when the client leaves.
+    """Puts the typed request into the scope, and cancels the layers below when the client disconnects.
 
     Args:
         limits: of bodies.
         budget: room for uploads, shared by all requests.
-        may_stream: whether the files of such a request may be sent on while they come in; None: never.
+        may_stream: returns whether the files of a request may be streamed upstream; None: never.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Read(Layer):
             close_uploads(exchange.request)
 
     async def _handle_form(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reads in the background; what has come in so far may already be on its way upstream."""
+        """Read the form in a background task; its files may be streamed upstream meanwhile."""
         reading = FormReading(header(scope, b"content-type") or b"", limits=self._limits.form, budget=self._budget)
         reader = asyncio.create_task(reading.run(receive))
         try:
@@ -91,12 +91,12 @@ class Read(Layer):
             reading.close()
 
     def _live_exchange(self, scope: Scope, reading: FormReading) -> Exchange | None:
-        """The exchange as far as it has come in; None where the rest of the form must be waited for."""
+        """Return the exchange with a streaming form; None where the whole form is needed."""
         operation = scope[PROGRESS_KEY].endpoint
         try:
             fields = read_form_fields(reading.fields, operation, max_prompt=self._limits.prompt)
         except RequestError:
-            return None  # perhaps a field is still to come; if not, the whole form is refused
+            return None  # a field may still arrive; if not, the whole form is rejected
         request = ImageRequest(operation=operation, fields=fields, from_form=True, live=StreamingForm(reading))
         if fields.get("stream") or "async" in fields or self._may_stream is None or not self._may_stream(request):
             return None
@@ -105,16 +105,16 @@ class Read(Layer):
     async def _stay_live(
         self, scope: Scope, exchange: Exchange, reader: asyncio.Task[object], receive: Receive, send: Send
     ) -> bool:
-        """Runs the layers below while the form comes in; False where it has to be done again with the whole form."""
+        """Run the layers below while the form arrives; return False where they must run again with the whole form."""
         work = asyncio.create_task(self.forward(scope, exchange, receive, send))
         try:
             await asyncio.wait({work, reader}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                await reader  # the form is whole, or what is wrong with it is raised here
+                await reader  # raises where the form is invalid
                 await while_connected(asyncio.shield(work), receive)
             await work
         except (NeedsBufferedForm, UploadClosed):
-            return False  # a form that broke off says so itself when it is awaited
+            return False  # awaiting the form raises where it broke off
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -130,15 +130,17 @@ def _is_large_form(scope: Scope) -> bool:
 
 
 async def while_connected(work: Awaitable[None], receive: Receive, *, watched_after: float = _WATCHED_AFTER) -> None:
-    """Awaits `work`, and cancels it when the client leaves.
+    """Await `work`, and cancel it when the client disconnects.
 
-    Servers do not cancel handlers: after the body, the only thing left to receive is that the client is gone.
+    Servers do not cancel handlers: after the body, the only ASGI message left is ``http.disconnect``.
 
     Args:
-        watched_after: seconds of work before the client is watched; a task costs more than most of a short answer.
+        work: to be awaited.
+        receive: of the server.
+        watched_after: seconds of work before the connection is watched; a watcher task is costly for short work.
 
-    Raises:
-        ClientDisconnected: it left first.
+            Raises:
+        ClientDisconnected: the client disconnected before `work` was done.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task(loop)
@@ -163,12 +165,12 @@ async def while_connected(work: Awaitable[None], receive: Receive, *, watched_af
     except asyncio.CancelledError:
         if left and task is not None:
             left = False
-            if task.uncancel() == 0:  # nobody else wants it cancelled
+            if task.uncancel() == 0:  # no other cancellation is pending
                 raise ClientDisconnected from None
         raise
     finally:
         timer.cancel()
         if watcher is not None:
             watcher.cancel()
-        if left and task is not None:  # the work took no notice: nor may what the task does next
+        if left and task is not None:  # `work` swallowed the cancellation, which must not hit what follows
             task.uncancel()

@@ -1,4 +1,4 @@
-"""References: the images that a request starts from, in the form that the contract wants."""
+"""References: converts input images into the form that the contract requires."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from imagegate.telemetry.events import PROGRESS_KEY, Progress
 
 _LINKED: Final = frozenset((*LIST_MEMBERS, "mask_url"))
 AS_OPENAI = ReferenceRule(forms=("files", "objects"), mask=True, file_ids=True)
-"""For models in no contract: as they came, but for a mixture of files and links, which becomes links."""
+"""For models without a contract: unchanged, but a mixture of files and links becomes links."""
 
 
 class References(Layer):
-    """Files become links and links become files where the contract takes only the other.
+    """Converts files to links and links to files where the contract takes only the other form.
 
     Args:
-        bridge: does it; None: what would have to be converted is refused.
+        bridge: performs the conversions; None: requests that need one are rejected.
     """
 
     def __init__(self, app: ASGIApp, *, prefix: str = "/v1", bridge: ReferenceConverter | None = None) -> None:
@@ -50,7 +50,7 @@ class References(Layer):
         try:
             work = _Converting(self._bridge, scope, exchange, opened)
             request = exchange.request
-            if exchange.target is None or exchange.target.contract is not None:  # an unknown model's pass as they are
+            if exchange.target is None or exchange.target.contract is not None:  # an unknown model's stay unchanged
                 request = await work.links_of_members(request)
             if isinstance(request.live, StreamingForm) and exchange.reference_rule:
                 request.live.expect(exchange.reference_rule, scope[PROGRESS_KEY])
@@ -67,7 +67,7 @@ def _has_references(request: ImageRequest) -> bool:
 
 
 class _Converting:
-    """The references of one exchange on their way into another form."""
+    """Converts the references of one exchange."""
 
     def __init__(
         self, bridge: ReferenceConverter | None, scope: Scope, exchange: Exchange, opened: list[Upload]
@@ -78,7 +78,7 @@ class _Converting:
         self._opened = opened
 
     async def links_of_members(self, request: ImageRequest) -> ImageRequest:
-        """The links that generations carry in their members; a data URL becomes a link to a file."""
+        """Return the request with the data URLs in its link members replaced by links to stored files."""
         fields = dict(request.fields)
         for name in (*LIST_MEMBERS, "mask_url"):
             value = fields.get(name)
@@ -109,7 +109,7 @@ class _Converting:
         links = [await self._link(image) for image in request.images]
         mask_link = await self._link(request.mask) if request.mask is not None else None
         if form == "objects":  # written out with the body
-            self._tell_names(request, "images", "mask")
+            self._record_renames(request, "images", "mask")
             images = [_reference(link) for link in links]
             mask = None if mask_link is None else _reference(mask_link)
             return msgspec.structs.replace(request, body=None, images=tuple(images), mask=mask)
@@ -119,12 +119,12 @@ class _Converting:
         fields[target] = [*([before] if isinstance(before, str) else before), *links]
         if mask_link is not None and rule.mask_field:
             fields[rule.mask_field] = mask_link
-        self._tell_names(request, target, rule.mask_field)
+        self._record_renames(request, target, rule.mask_field)
         fitted = request.with_fields(fields)
         return msgspec.structs.replace(fitted, images=(), mask=None)
 
-    def _tell_names(self, request: ImageRequest, images: str, mask: str | None) -> None:
-        """Which members of the client's have another name at the provider."""
+    def _record_renames(self, request: ImageRequest, images: str, mask: str | None) -> None:
+        """Record the members that have another name at the provider."""
         progress: Progress = self._scope[PROGRESS_KEY]
         renamed = dict.fromkeys((member_of(image), images) for image in request.images)
         if request.mask is not None and mask is not None:
@@ -132,7 +132,7 @@ class _Converting:
         progress.reference_changes += tuple(Change(name, "renamed", to=own) for name, own in renamed if name != own)
 
     def _checked(self, request: ImageRequest, fetched: ImageRequest, rule: ReferenceRule) -> ImageRequest:
-        """What was behind links is checked like any other file."""
+        """Validate fetched files like uploaded ones, and return the request."""
         target = self._exchange.target
         contract = target.contract.of(self._exchange.operation) if target and target.contract else None
         if contract is None or fetched.references == request.references or self._exchange.explain:
@@ -146,7 +146,7 @@ class _Converting:
 
     async def _file(self, reference: Reference) -> Reference:
         if isinstance(reference, FileID):
-            raise RequestError("This model takes no file ids; send the file or a link.", param=reference.member)
+            raise RequestError("This model does not accept file ids. Send the file or a link.", param=reference.member)
         if isinstance(reference, FileRef) or self._exchange.explain:
             return reference  # explaining fetches nothing
         return await self._need_bridge(reference.member).to_upload(reference, self._opened)
@@ -174,12 +174,14 @@ class _Converting:
 
     def _need_bridge(self, param: str) -> ReferenceConverter:
         if self._bridge is None:
-            raise RequestError("References cannot be converted here into what the model takes.", param=param)
+            raise RequestError(
+                "Reference conversion is not configured, and the model does not accept this form.", param=param
+            )
         return self._bridge
 
 
 def chosen_form(request: ImageRequest, rule: ReferenceRule) -> ReferenceForm:
-    """The form in which references go upstream: the client's own where the model takes it."""
+    """Return the form in which references go upstream: the client's own where the model takes it."""
     extras = (request.mask,) if request.mask is not None else ()
     if all(isinstance(reference, Upload) for reference in (*request.images, *extras)):
         order: tuple[ReferenceForm, ...] = ("files", "links", "objects")

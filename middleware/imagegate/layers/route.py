@@ -1,4 +1,4 @@
-"""Route: from the public model to the upstreams that may answer, and on to the next where that costs nothing."""
+"""Route: maps the public model to upstreams, with fallback and retry where nothing was made."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _OPEN = UpstreamLimiter(Breaker(failures=0, pause=0.0))
 
 
 class Route(Layer):
-    """Asks the candidates in order; another one, or one again, only after an error that shows that nothing was made.
+    """Asks the candidates in order; falls back or retries only after an error that proves that nothing was made.
 
-    A request for more images than a model makes at a time is split into several, all of which must succeed.
+    A request for more images than a model makes at a time is split into parts, all of which must succeed.
 
     Args:
-        catalog: who answers for which model.
-        max_images: most images in one request, whatever the provider's own maximum.
-        parallel: parts of a split request that are sent at a time.
-        policy: who is asked again, and when.
-        gates: of the upstreams; one without a gate may always be asked.
-        deadline: seconds for all attempts together; None: each has only its own.
+        catalog: maps models to upstreams.
+        max_images: maximum `n` of a request, unless the contract allows more.
+        parallel: maximum number of concurrent parts of a split request.
+        policy: of fallback and retries.
+        gates: limiter by upstream; an upstream without one is unlimited.
+        deadline: seconds for all attempts together; None: each attempt has only its own timeouts.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Route(Layer):
         attempts = Attempts(len(targets), self._policy, random.random, asked=progress.retries, until=until)
         answer = _Answer(send)
         try:
-            await self._ask_in_turn(scope, exchange, receive, answer, attempts, targets)
+            await self._ask_in_order(scope, exchange, receive, answer, attempts, targets)
         finally:
             attempts.forget()
 
-    async def _ask_in_turn(
+    async def _ask_in_order(
         self,
         scope: Scope,
         exchange: Exchange,
@@ -94,7 +94,7 @@ class Route(Layer):
             progress.fallbacks += last not in (None, attempt.place)
             progress.retries += attempt.is_retry
             if attempt.is_retry and exchange.request.live is not None:
-                raise NeedsBufferedForm  # its files have gone by; it comes again with all of them
+                raise NeedsBufferedForm  # its files are consumed; Read runs the request again with the whole form
             last, waited = attempt.place, progress.queue_seconds
             _record_target(progress, exchange, targets[last])
             try:
@@ -111,7 +111,7 @@ class Route(Layer):
         try:
             raise failure
         finally:
-            del failure  # it knows this frame
+            del failure  # its traceback refers to this frame
 
     async def _ask(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
         progress: Progress = scope[PROGRESS_KEY]
@@ -129,7 +129,7 @@ class Route(Layer):
             await send_reply(scope, send, reply, origin=origin)
 
     def _shares(self, exchange: Exchange) -> Sequence[int]:
-        """How many images each request to the upstream asks for."""
+        """Return how many images each request to the upstream asks for."""
         n, contract = exchange.request.n, exchange.target.contract if exchange.target else None
         most = max(self._max_images, contract.max_images) if contract else self._max_images
         if n > most:
@@ -144,7 +144,7 @@ class Route(Layer):
         self, scope: Scope, exchange: Exchange, sizes: Sequence[int], receive: Receive, attempt: Attempt
     ) -> tuple[ImageReply, str]:
         extensions = scope.get("extensions") or {}
-        sink = extensions.get(REPLY, {}).get("sink")  # parts are put together here, so nothing is passed on as it is
+        sink = extensions.get(REPLY, {}).get("sink")  # parts are merged here, so nothing may be relayed
         scope = {**scope, "extensions": {**extensions, REPLY: {"sink": sink}}}
         origins: list[str] = []
 
@@ -153,7 +153,7 @@ class Route(Layer):
             await self._pass({**scope}, with_n(exchange, n), receive, held, attempt)
             reply, origin = held.reply() or (None, "")
             if reply is None:
-                raise uncertain("The application's reply carries no image.")
+                raise uncertain("The application's reply contains no image.")
             origins.append(origin)
             return reply
 
@@ -171,11 +171,11 @@ class Route(Layer):
         gate = self._gates.get(exchange.target.upstream, _OPEN) if exchange.target else _OPEN
         live = exchange.request.live
         work = partial(self.forward, scope, exchange, receive, send)
-        return gate.run(work, scope[PROGRESS_KEY], patience=attempt.patience, until=attempt.until, live=live)
+        return gate.run(work, scope[PROGRESS_KEY], queue_timeout=attempt.queue_timeout, until=attempt.until, live=live)
 
 
 class _Answer:
-    """A `send` that knows whether the answer has begun, after which nobody else can give it."""
+    """A `send` that records whether the response has started, after which no other candidate may be asked."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -187,7 +187,7 @@ class _Answer:
 
 
 def _record_target(progress: Progress, exchange: Exchange, target: Target) -> None:
-    """Makes `target` the one that the exchange's record and headers are about."""
+    """Record `target` as the upstream of the exchange."""
     progress.upstream, progress.upstream_model, progress.upstream_request_id = target.upstream, target.model, ""
     progress.route_changes = model_change(exchange.public_model, target)
     progress.fit_changes = progress.reference_changes = ()

@@ -22,7 +22,7 @@ _MEMBERS: Final = frozenset(("async", "callback_url"))
 
 
 class Tasks(Layer):
-    """Answers requests with ``async: true`` by a task, and runs the layers below behind the answer.
+    """Answers requests with ``async: true`` with a task, and runs the layers below in the background.
 
     Args:
         desk: runs tasks.
@@ -45,7 +45,7 @@ class Tasks(Layer):
         wants_task = fields.get("async")
         if "callback_url" in fields and not wants_task:
             raise RequestError(
-                "'callback_url' needs 'async': true; without it the answer is the reply itself.",
+                "'callback_url' requires 'async': true.",
                 param="callback_url",
                 code="unsupported_parameter",
             )
@@ -59,11 +59,11 @@ class Tasks(Layer):
 
 
 class TaskEndpoints(Layer):
-    """Answers ``GET`` and ``DELETE /v1/tasks/{id}``; every other endpoint goes to the layer below.
+    """Serves ``GET`` and ``DELETE /v1/tasks/{id}``; forwards every other endpoint.
 
     Args:
-        queries: asks for tasks and cancels them.
-        retry_after: seconds that a client is told to wait before it asks again.
+        queries: reads and cancels tasks.
+        retry_after: value of ``Retry-After`` for unfinished tasks, in seconds.
     """
 
     def __init__(self, app: ASGIApp, *, queries: TaskQueries, retry_after: float, prefix: str = "/v1") -> None:

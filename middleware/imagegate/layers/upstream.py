@@ -20,11 +20,11 @@ from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 
 
 class Upstream(Layer):
-    """Answers requests through provider accounts; there is no application below it.
+    """Sends requests to provider accounts; the innermost layer.
 
     Args:
-        accounts: that Route may choose from; the first one answers where there is no Route.
-        client: sends the requests; not closed here.
+        accounts: selected by Route; the first one is used where there is no Route.
+        client: sends the requests; not closed by the layer.
     """
 
     def __init__(self, *, accounts: Iterable[Account], client: HTTPClient, prefix: str = "/v1") -> None:
@@ -49,8 +49,8 @@ class Upstream(Layer):
             )
         extension = (scope.get("extensions") or {}).get(REPLY)
         taker = None if extension is None else ReplyConsumer.of(extension, send, account.origin)
-        for tell in scope.get(SENDING, ()):
-            await tell(Sending(account.name, account.adapter.expects_task(exchange.request)))
+        for notify in scope.get(SENDING, ()):
+            await notify(Sending(account.name, account.adapter.expects_task(exchange.request)))
         listener = scope.get(TASK)
         if progress.capture:
             progress.capture.send(account.name, request)

@@ -13,21 +13,21 @@ _MOST_DIGITS: Final = 19
 
 
 def read_length(value: str | bytes) -> int | None:
-    """The value of a ``Content-Length`` header; None: it is no length."""
+    """Return the value of a ``Content-Length`` header; None: it is no length."""
     return int(value) if value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS else None
 
 
 def length_of_reply(headers: Mapping[str, str]) -> int | None:
-    """Bytes that reading a reply's body will give; None: its headers do not tell. Names are in lower case."""
+    """Return the length of a reply's body in bytes; None: unknown. Header names are in lower case."""
     return None if "content-encoding" in headers else read_length(headers.get("content-length", ""))
 
 
 _SECONDS: Final = re.compile(r"([0-9]{1,9})(?:\.[0-9]{1,9})?", re.ASCII)
-"""Fractions stand in no RFC, but in providers' replies, and the official SDKs read them."""
+"""Fractions are in no RFC, but providers send them, and the official SDKs read them."""
 
 
 def seconds_asked(headers: Mapping[str, str], *, now: float) -> float | None:
-    """How long the sender of a reply wants to be left alone; None: it does not say, or in a way that cannot be read.
+    """Return the delay of ``Retry-After`` in seconds; None: absent or malformed.
 
     A date is counted from the reply's own Date, so that it does not matter whose clock is right.
 
@@ -47,7 +47,7 @@ def seconds_asked(headers: Mapping[str, str], *, now: float) -> float | None:
 
 
 def _time(text: str) -> float | None:
-    """Unix time of an HTTP date."""
+    """Return the Unix time of an HTTP date."""
     try:
         date = parsedate_to_datetime(text)
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

@@ -25,7 +25,7 @@ BY_EXTENSION: Final = {found.extension: found for found in (PNG, JPEG, WEBP, GIF
 
 
 def sniff(head: bytes) -> ImageFormat | None:
-    """The format of a picture that begins with `head` (256 bytes are enough); None: no picture that we know."""
+    """Return the format of a picture that begins with `head` (256 bytes are enough); None: no picture that we know."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
     if head.startswith(b"\xff\xd8\xff"):
@@ -43,18 +43,18 @@ def sniff(head: bytes) -> ImageFormat | None:
 
 
 class Facts(NamedTuple):
-    """What the head of a picture tells."""
+    """Facts from an image's header."""
 
     kind: ImageFormat
     width: int
-    """Pixels; 0 where the head does not tell."""
+    """Pixels; 0 where unknown."""
     height: int
     alpha: bool
     """Whether pixels can be transparent."""
 
 
 def inspect(head: bytes) -> Facts | None:
-    """The facts of a picture that begins with `head` (64 KiB are enough but for odd JPEGs); None: no known picture."""
+    """Return the facts of an image from its `head` (64 KiB suffice for most JPEGs); None: unknown format."""
     kind = sniff(head)
     if kind is None:
         return None
@@ -83,7 +83,7 @@ def _png(head: bytes) -> tuple[int, int, bool]:
 
 
 def _jpeg(head: bytes) -> tuple[int, int, bool]:
-    """The first start-of-frame marker (ITU T.81 B.2.2)."""
+    """Return the first start-of-frame marker (ITU T.81 B.2.2)."""
     place = 2
     while place + 9 <= len(head):
         if head[place] != 0xFF:
@@ -103,7 +103,7 @@ def _jpeg(head: bytes) -> tuple[int, int, bool]:
 
 
 def _webp(head: bytes) -> tuple[int, int, bool]:
-    """The three kinds of first chunk (WebP container specification)."""
+    """Return the three kinds of first chunk (WebP container specification)."""
     chunk = head[12:16]
     if chunk == b"VP8X" and len(head) >= 30:
         return (

@@ -1,4 +1,4 @@
-"""The parsed request and reply that the layers share, and where they stand in the ASGI scope."""
+"""The parsed request and reply that the layers share, and their keys in the ASGI scope."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FileRef(ABC):
     @property
     @abstractmethod
     def media_type(self) -> str:
-        """What the file is; only where that cannot be told, what the client says it is."""
+        """The detected media type; the client's declaration where detection fails."""
 
     @abstractmethod
     def chunks(self) -> AsyncIterator[bytes]:
@@ -70,7 +70,7 @@ Reference = FileRef | Link | FileID
 
 
 def member_of(reference: Reference) -> str:
-    """The member or part of the request that it came in, without its place in a list."""
+    """Return the member or part of the request that it came in, without its place in a list."""
     name = reference.part if isinstance(reference, FileRef) else reference.member
     return name.partition("[")[0]
 
@@ -79,7 +79,7 @@ class LiveFiles(Protocol):
     """Files of a form that is still coming in (`imagegate.ingest.streaming_form`)."""
 
     def files(self) -> AsyncIterator[tuple[str, FileRef]]:
-        """Name and file, each as soon as its head is there."""
+        """Yield name and file, each as soon as its head has arrived."""
         ...
 
     @property
@@ -101,9 +101,9 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     mask: Reference | None = None
     markup: Reference | None = None
     live: LiveFiles | None = None
-    """Files that are still coming in, in place of `images` and `mask`."""
+    """Files that are being received, instead of `images` and `mask`."""
     from_form: bool = False
-    """Whether `fields` came as text, so that numbers and booleans are still to be told apart."""
+    """Whether `fields` came as text, so that numbers and booleans must be parsed."""
 
     @property
     def model(self) -> str:
@@ -130,7 +130,7 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.with_fields({name: value for name, value in self.fields.items() if name not in names})
 
     def encode(self) -> bytes:
-        """The request as JSON: the client's own bytes where nothing changed."""
+        """Return the request as JSON: the client's own bytes where nothing changed."""
         return self.body if self.body is not None else msgspec.json.encode(self.fields)
 
 
@@ -185,7 +185,7 @@ class ReplyImage(msgspec.Struct, frozen=True, kw_only=True):
     fields: Mapping[str, Any] = {}
     """Other members, such as ``revised_prompt``."""
     facts: Facts | None = None
-    """Of the picture, where somebody has looked at it."""
+    """Of the image, where its header was read."""
 
 
 class ImageReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,7 +198,7 @@ class ImageReply(msgspec.Struct, frozen=True, kw_only=True):
     """Other members, such as ``usage``."""
 
     def encode(self) -> bytes:
-        """As OpenAI's JSON; only for replies whose pictures are links or base64."""
+        """Return OpenAI's JSON; only for replies whose images are links or base64."""
         data = [_with_picture(image) for image in self.images]
         return msgspec.json.encode({"created": self.created, **self.fields, "data": data})
 

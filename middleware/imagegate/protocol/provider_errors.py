@@ -68,7 +68,7 @@ class ProviderError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def provider_error(document: Mapping[str, Any]) -> ProviderError | None:
-    """The error that a document carries, or None."""
+    """Return the error that a document carries, or None."""
     if document.get("error"):
         return _from_error_member(document["error"], document)
     if detail := document.get("detail"):
@@ -88,13 +88,13 @@ def provider_error(document: Mapping[str, Any]) -> ProviderError | None:
 
 
 def failure(status: int, document: Mapping[str, Any] | None, *, request_id: str | None = None) -> UpstreamError:
-    """The error of a reply with an HTTP status of 400 or more; `document` is None where its body is no JSON object."""
+    """Return the error of a reply with a status of 400 or more; `document` is None where the body is no JSON object."""
     found = provider_error(document) if document else None
     if status >= 600:
         status = 502
     if status in _GAVE_UP or (found is None and (status >= 500 or status in (408, 409))):
         return uncertain(
-            (found.message.strip() if found else "") or f"The provider answered {status} without saying what happened.",
+            (found.message.strip() if found else "") or f"The provider answered {status} without an error message.",
             timed_out=status in (504, 524),
             request_id=request_id,
         )
@@ -112,7 +112,7 @@ def failure(status: int, document: Mapping[str, Any] | None, *, request_id: str 
 
 
 def refusal(found: ProviderError, *, status: int | None = None, request_id: str | None = None) -> UpstreamError:
-    """A provider's error as ours; without a `status`, as in a 200, the error's own words decide."""
+    """Return a provider's error as ours; without a `status`, as in a 200, the error's own words decide."""
     message = shorten(found.message) or "The provider gave no reason."
     if found.moderated:
         return ModerationBlocked(
@@ -136,7 +136,7 @@ def refusal(found: ProviderError, *, status: int | None = None, request_id: str 
 
 
 def uncertain(message: str, *, timed_out: bool = False, request_id: str | None = None) -> UpstreamUncertain:
-    """The provider may have made, and billed, the picture."""
+    """Return the error for a request that may have been made and billed."""
     return UpstreamUncertain(
         shorten(message),
         status=504 if timed_out else 502,
@@ -146,7 +146,7 @@ def uncertain(message: str, *, timed_out: bool = False, request_id: str | None =
 
 
 def shorten(text: str) -> str:
-    """Providers' texts reach clients; whole HTML pages and base64 do not."""
+    """Shorten a provider's text for clients: HTML pages and base64 are cut."""
     text = " ".join(text.split())
     return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 3] + "..."
 
@@ -219,7 +219,7 @@ def _status_in_words(found: ProviderError) -> int:
 
 
 def _text(value: Any) -> str | None:
-    """Codes come as text or as numbers; empty means absent."""
+    """Return a code, text or number, as text; None: empty or absent."""
     if isinstance(value, bool) or value is None or value == "":
         return None
     return str(value) if isinstance(value, (str, int, float)) else None

@@ -27,13 +27,13 @@ class Source(NamedTuple):
     """One reference as written: exactly one of `url` and `file_id`."""
 
     member: str
-    """Where it stands, for errors: ``images[0].image_url``."""
+    """Its path in the request, for errors: ``images[0].image_url``."""
     url: str | None = None
     file_id: str | None = None
 
 
 def references_of(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Source], Source | None]:
-    """Takes the references out of a JSON request: other fields, images in order, mask.
+    """Take the references out of a JSON request: other fields, images in order, mask.
 
     Raises:
         RequestError: naming the member at fault.
@@ -68,7 +68,7 @@ def _source(member: str, value: Any) -> Source:
         raise type_error(member, "an object with image_url or file_id", value)
     if strange := set(value) - {"image_url", "url", "file_id", "type"} or {"image_url", "url"} <= set(value):
         names = ", ".join(sorted(strange)) if isinstance(strange, set) else "image_url and url"
-        raise RequestError(f"'{member}' holds what cannot be passed on: {names[:128]}.", param=member)
+        raise RequestError(f"'{member}' has unsupported members: {names[:128]}.", param=member)
     url = value.get("image_url", value.get("url"))
     if isinstance(url, Mapping):  # chat completions write image_url: {url}
         url = url.get("url")
@@ -84,7 +84,7 @@ def _source(member: str, value: Any) -> Source:
 
 
 def check_link(member: str, url: object, *, longest: int = MAX_LINK) -> None:
-    """Raises `RequestError` where `url` is not a link that a provider could load."""
+    """Raise `RequestError` where `url` is not a link that a provider could load."""
     try:
         parts = urlsplit(url) if isinstance(url, str) and len(url) <= longest else None
     except ValueError:
@@ -105,7 +105,7 @@ class DataURL(NamedTuple):
 
 
 def data_url(member: str, url: str) -> DataURL | None:
-    """The content of a data URL; None: it is an ordinary one. Raises `RequestError`."""
+    """Return the content of a data URL; None: it is an ordinary one. Raises `RequestError`."""
     if url[:5].lower() != "data:":
         return None
     head, comma, body = url[5:].partition(",")
@@ -115,7 +115,7 @@ def data_url(member: str, url: str) -> DataURL | None:
     try:
         data = pybase64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
-        raise RequestError(f"The base64 of '{member}' is broken.", param=member, code="invalid_base64") from None
+        raise RequestError(f"The base64 of '{member}' is invalid.", param=member, code="invalid_base64") from None
     if not data:
         raise RequestError(f"'{member}' is empty.", param=member, code="invalid_image_file")
     media_type = media_type.strip(" ").lower()

@@ -73,7 +73,7 @@ class UpstreamReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-    """What a provider's reply carries.
+    """Return what a provider's reply carries.
 
     Args:
         now: Unix time in seconds, for replies that do not say when they were made.
@@ -88,12 +88,12 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
         _add_retry_after(error, seconds_asked(reply.headers, now=now))
         raise error
     if document is None:
-        raise uncertain(f"The provider answered {reply.status} with something that is no JSON.", request_id=request_id)
+        raise uncertain(f"The provider answered {reply.status} with a body that is not JSON.", request_id=request_id)
     return read_document(document, now=now, request_id=request_id)
 
 
 def read_document(document: Mapping[str, Any], *, now: int, request_id: str | None = None) -> ImageReply | PendingTask:
-    """The same for a document that came with a status below 400. Raises `UpstreamError`."""
+    """Return the same for a document that came with a status below 400. Raises `UpstreamError`."""
     node = _task_node(document)
     word = node.get("status") or node.get("task_status")
     bucket = _bucket(word) if isinstance(word, str) else None
@@ -127,14 +127,14 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
 
 
 def event_error(event: StreamEvent) -> UpstreamError | None:
-    """The error that ends a streamed reply; failures of single images of a group (Seedream) do not end it."""
+    """Return the error that ends a streamed reply; failures of single images of a group (Seedream) do not end it."""
     document = read_object(event.data)
     if document is None or _kind(event, document).endswith("partial_failed"):
         return None
     if not document.get("error") and "error" not in (event.name, document.get("type")):
         return None
     found = provider_error(document)
-    return refusal(found) if found else uncertain("The provider broke off its reply with an error.")
+    return refusal(found) if found else uncertain("The provider's stream ended with an error.")
 
 
 def finished_images(event: StreamEvent) -> int:
@@ -147,7 +147,7 @@ def finished_images(event: StreamEvent) -> int:
 
 
 def event_images(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Where an event's pictures may be: in itself, as with OpenAI, and in ``data``, where it is a whole reply."""
+    """Yield where an event's pictures may be: in itself, as with OpenAI, and in ``data``, where it is a whole reply."""
     yield document
     items = document.get("data")
     yield from (item for item in (items if isinstance(items, list) else ()) if isinstance(item, dict))
@@ -158,13 +158,13 @@ def _kind(event: StreamEvent, document: Mapping[str, Any]) -> str:
 
 
 def usage_of(event: StreamEvent) -> Mapping[str, Any] | None:
-    """What an event says about tokens."""
+    """Return what an event says about tokens."""
     usage = (read_object(event.data) or {}).get("usage")
     return usage if isinstance(usage, Mapping) else None
 
 
 def read_upload(reply: UpstreamReply) -> str:
-    """The link in the reply of an upload API, at the top or under ``data``. Raises `UpstreamError`."""
+    """Return the link in the reply of an upload API, at the top or under ``data``. Raises `UpstreamError`."""
     document = read_object(reply.body)
     if reply.status < 400 and document is not None:
         for node in (document.get("data"), document):
@@ -174,7 +174,7 @@ def read_upload(reply: UpstreamReply) -> str:
 
 
 def read_object(body: bytes) -> dict[str, Any] | None:
-    """A JSON object; None: it is something else, or is nested too deeply for functions that call themselves.
+    """Return a JSON object; None: it is something else, or is nested too deeply for functions that call themselves.
 
     From Python 3.12 on the decoder goes deeper than Python functions may.
     """
@@ -188,7 +188,7 @@ def read_object(body: bytes) -> dict[str, Any] | None:
 
 
 def _may_be_deep(body: bytes) -> bool:
-    """A look at the bytes is cheap, and enough for nearly every reply."""
+    """Return whether the nesting is within bounds; a scan of the bytes decides nearly every reply."""
     return body.count(b"{") + body.count(b"[") > _DEEPEST
 
 
@@ -218,7 +218,7 @@ def absolute_link(link: str, origin: str) -> str:
             return url
     except ValueError:
         pass
-    raise uncertain("The provider answered with a link that is none.")
+    raise uncertain("The provider's reply contains an invalid link.")
 
 
 # Tasks
@@ -238,7 +238,7 @@ def _task_node(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _bucket(word: str) -> Bucket:
-    """Words that nobody has told us yet mean that the task is still at work; a deadline ends the wait."""
+    """Return the kind of a task's state. Unknown states count as running; the deadline ends the polling."""
     return _BUCKETS.get(word.lower(), "pending")
 
 
@@ -269,7 +269,7 @@ def _ended(bucket: Bucket, document: Mapping[str, Any], word: str, request_id: s
         return ModerationBlocked(message or f"The provider answered: {word}.", code=code, request_id=request_id)
     if bucket == "lost":
         return UpstreamRefused(
-            message or "The provider does not know the task any more.",
+            message or "The provider no longer knows the task.",
             status=404,
             type="invalid_request_error",
             code="task_not_found",
@@ -285,7 +285,7 @@ def _ended(bucket: Bucket, document: Mapping[str, Any], word: str, request_id: s
 
 
 def _items(node: Any) -> Iterator[Any]:
-    """Everything that may be a picture, in the provider's order."""
+    """Yield everything that may be an image, in the provider's order."""
     if isinstance(node, list):
         for item in node:
             if isinstance(item, dict) and isinstance(item.get("url"), list):
@@ -348,7 +348,7 @@ def _failed(item: Any) -> bool:
 
 
 def _incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | None) -> UpstreamError:
-    """Some pictures, or all, were not made: an error that lists what was."""
+    """Return the error for missing images; it lists those that were made."""
     reason = next((found for item in failed if item.get("error") and (found := provider_error(item))), None)
     if reason is None:
         error: UpstreamError = ModerationBlocked(
@@ -372,7 +372,7 @@ def _incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | N
 def _without_images(document: Mapping[str, Any], request_id: str | None) -> UpstreamError:
     if found := provider_error(document):
         return refusal(found, request_id=request_id)
-    error = uncertain("The provider's reply carries no image.", request_id=request_id)
+    error = uncertain("The provider's reply contains no image.", request_id=request_id)
     error.code = "no_image"
     return error
 

@@ -1,4 +1,4 @@
-"""What clients get: replies and events as JSON, with pictures that are encoded while they are sent."""
+"""Encodes replies and events as JSON, with images that are encoded while they are sent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EVENT_FIELDS = ("background", "output_format", "quality", "size")
 
 
 def reply_parts(reply: ImageReply) -> Sequence[Part]:
-    """A reply as OpenAI's JSON."""
+    """Return a reply as OpenAI's JSON."""
     tokens = Tokens()
     data = [_image(image, tokens) for image in reply.images]
     document = msgspec.json.encode({"created": reply.created, **reply.fields, "data": data})
@@ -34,13 +34,13 @@ def reply_parts(reply: ImageReply) -> Sequence[Part]:
 
 
 def event_parts(event: StreamEvent) -> Sequence[Part]:
-    """An event of a stream."""
+    """Return an event of a stream."""
     head = event_head(event.name, event.lines)
     return [head, *_split(event_data(event.data), event.pictures), EVENT_END]
 
 
 def completed_events(reply: ImageReply, operation: Operation) -> Iterator[StreamEvent]:
-    """A reply that came whole, as the events that end a stream: one for each picture.
+    """Yield a complete reply as the final events of a stream: one for each image.
 
     The last one has what is said about all of them: ``usage``, and members that OpenAI does not know.
     """
@@ -60,12 +60,12 @@ def completed_events(reply: ImageReply, operation: Operation) -> Iterator[Stream
 
 
 def length_of(parts: Sequence[Part]) -> int:
-    """Bytes."""
+    """Return the length in bytes."""
     return sum(len(part) if isinstance(part, bytes) else -(-part.size // 3) * 4 for part in parts)
 
 
 class Tokens:
-    """Texts that stand for pictures while a document is made; nobody else's text is one."""
+    """Unique placeholders for images while a document is encoded."""
 
     def __init__(self) -> None:
         self._nonce = ""

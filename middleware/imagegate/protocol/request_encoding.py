@@ -26,12 +26,12 @@ class FilePart(msgspec.Struct, frozen=True):
 
 
 def needs_form(request: ImageRequest) -> bool:
-    """Whether there are files, which JSON cannot carry."""
+    """Return whether there are files, which JSON cannot carry."""
     return request.live is not None or any(isinstance(reference, FileRef) for reference in request.references)
 
 
 def json_body(request: ImageRequest) -> bytes:
-    """A request as OpenAI's JSON: links and file ids as ``images: [{...}]`` and ``mask: {...}``."""
+    """Return a request as OpenAI's JSON: links and file ids as ``images: [{...}]`` and ``mask: {...}``."""
     if not request.references:
         return request.encode()
     fields = {**request.fields, "images": [_object(image) for image in request.images]}
@@ -97,11 +97,11 @@ class FormBody:
         return heads + sum(files) + len(self._encoder.end())
 
     def end(self) -> bytes:
-        """Return what stands after the last part."""
+        """Return the bytes after the last part."""
         return self._encoder.end()
 
     def head(self, part: TextPart | FilePart) -> bytes:
-        """Return a whole field, or what stands before a file."""
+        """Return a whole text field, or the head of a file."""
         if isinstance(part, TextPart):
             return self._encoder.field(part.name, part.value)
         return self._encoder.file_head(part.name, part.upload.filename, part.upload.media_type)

@@ -50,7 +50,7 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
 
 
 def read_json(body: bytes, operation: Operation, *, max_prompt: int) -> ImageRequest:
-    """Parses and checks a JSON body; references of edits and variations are left in its fields.
+    """Parse and check a JSON body; references of edits and variations are left in its fields.
 
     Args:
         max_prompt: characters; a contract may allow fewer.
@@ -66,7 +66,7 @@ def read_json(body: bytes, operation: Operation, *, max_prompt: int) -> ImageReq
 
 
 def read_form_fields(pairs: Sequence[tuple[str, str]], operation: Operation, *, max_prompt: int) -> dict[str, Any]:
-    """The text parts of a form as members: ``a[]`` is a list, ``a[b]`` a nested object, numbers are numbers.
+    """Return the text parts of a form as members: ``a[]`` is a list, ``a[b]`` a nested object, numbers are numbers.
 
     Raises:
         RequestError: naming the part at fault.
@@ -83,7 +83,7 @@ def read_form_fields(pairs: Sequence[tuple[str, str]], operation: Operation, *, 
 
 
 def from_text(name: str, value: str, parameter: Parameter) -> Any:
-    """A form's text as the type that a parameter has. Raises `RequestError`."""
+    """Return a form's text as the type that a parameter has. Raises `RequestError`."""
     text = value.strip()
     if parameter.type == "integer":
         if re.fullmatch(r"[+-]?[0-9]{1,18}", text, re.ASCII):
@@ -127,7 +127,7 @@ def check_fields(fields: Mapping[str, Any], operation: Operation, *, max_prompt:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """One JSON object, read strictly: no duplicate members, no NaN, no lone surrogates, bounded nesting.
+    """Return one JSON object, read strictly: no duplicate members, no NaN, no lone surrogates, bounded nesting.
 
     Raises:
         RequestError: the body is something else.

@@ -1,4 +1,4 @@
-"""Token counts of providers' replies: added up, and told by kind. Pure."""
+"""Token counts of providers' replies: summed, and split by kind. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST: Final = 10**12
 
 
 def sum_usage(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Several replies' usage as one: numbers are added, other members are the first's."""
+    """Return the sum of several replies' usage: numbers are added, other members are the first's."""
     total: dict[str, Any] = {}
     for usage in usages:
         for name, value in usage.items():
@@ -36,7 +36,7 @@ def sum_usage(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def tokens_by_kind(usage: Mapping[str, Any] | None) -> dict[TokenKind, int]:
-    """Tokens by kind, none counted twice; what is no whole number or negative is left out.
+    """Return tokens by kind, none counted twice; what is no whole number or negative is left out.
 
     Cached tokens are taken off the input text: providers that cache do so with prompts.
     """

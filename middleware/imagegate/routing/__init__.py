@@ -1,4 +1,4 @@
-"""Chooses who answers a request: the catalog, retries, circuit breakers, limits and fan-out.
+"""Selects the upstream for a request: the catalog, retries, circuit breakers, limits and fan-out.
 
-Decisions are pure; the limiter and the fan-out run them on the event loop for the layer Route.
+Decisions are pure; the limiter and the fan-out apply them on the event loop for the layer Route.
 """

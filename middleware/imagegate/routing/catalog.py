@@ -1,4 +1,4 @@
-"""Which upstream answers for which model."""
+"""Maps public model names to upstreams."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from imagegate.errors import ModelNotFound
 from imagegate.protocol.messages import Exchange, ImageRequest, Target
 
 _RESOLVED_KEPT: Final = 1024
-"""Models; clients name what they like, so not all can be kept."""
+"""Maximum number of cached models; clients choose the names, so the cache is bounded."""
 _LONGEST_KEPT: Final = 256
-"""Characters of one of them: a name that a client makes up may be as long as a body."""
+"""Maximum length of a cached name, in characters; a client may send a name as long as a body."""
 
 
 def find_contract(contracts: Contracts, model: str) -> Contract | None:
-    """The contract of `model`: under its exact name, else under the longest pattern (``gemini-*``) that matches."""
+    """Return the contract of `model`: by its exact name, else by the longest matching pattern (``gemini-*``)."""
     if exact := contracts.get(model):
         return exact
     patterns = [name for name in contracts if "*" in name and fnmatchcase(model, name)]
@@ -35,8 +35,8 @@ class Catalog:
 
     Args:
         upstreams: name -> contracts.
-        routes: public model -> ``upstream/model``, in order of preference. `Choice`s that stand beside each other are
-            one place in that order: each comes first in its share of the requests, and the others follow it.
+        routes: public model -> ``upstream/model``, in order of preference. Adjacent `Choice`s form one weighted group:
+            each comes first in its share of the requests, and the others follow it.
     """
 
     def __init__(self, upstreams: Mapping[str, Contracts], routes: Mapping[str, Sequence[str | Choice]]) -> None:
@@ -53,17 +53,17 @@ class Catalog:
         self._by_contract = lru_cache(_RESOLVED_KEPT)(self._resolve)
 
     def resolve(self, model: str) -> Sequence[Target]:
-        """The candidates for a model as a client names it, best first.
+        """Return the candidates for a public model, best first.
 
         Raises:
-            ModelNotFound: with the nearest names that exist.
+            ModelNotFound: with the closest existing names.
         """
         if route := self._routes.get(model):
-            return route  # choices as they are written
+            return route  # weighted groups in the order of the configuration
         return self._by_contract(model) if len(model) <= _LONGEST_KEPT else self._resolve(model)
 
     def _resolve(self, model: str) -> Sequence[Target]:
-        """Raises `ModelNotFound`."""
+        """Raise `ModelNotFound`."""
         upstream, slash, rest = model.partition("/")
         if slash and rest and upstream in self._upstreams:
             return (self._target(upstream, rest),)
@@ -73,10 +73,11 @@ class Catalog:
         raise ModelNotFound(self._not_found(model), param="model")
 
     def draw(self, model: str, random: Callable[[], float]) -> Sequence[Target]:
-        """The candidates for one request, in the order in which it asks them. Raises `ModelNotFound`.
+        """Return the candidates for one request, in the order in which it asks them. Raises `ModelNotFound`.
 
         Args:
-            random: gives a number from 0 up to 1.
+            model: the public name.
+            random: returns a number in [0, 1).
         """
         groups = self._groups.get(model)
         if groups is None:
@@ -84,7 +85,7 @@ class Catalog:
         return tuple(target for group in groups for target in weighted_order(group, random))
 
     def may_stream(self, request: ImageRequest) -> bool:
-        """Whether files may go upstream while they come in: one candidate, which takes them as they are."""
+        """Return whether files may be streamed upstream: there is one candidate, and it takes them unchanged."""
         try:
             candidates = self.resolve(request.model)
         except ModelNotFound:
@@ -99,7 +100,7 @@ class Catalog:
         return simple and not bridged and request.n <= own.max_images
 
     def models(self) -> Iterator[tuple[str, Sequence[Target]]]:
-        """Every model that has a name of its own, and who answers for it: routes first, then by upstream."""
+        """Yield every named model with its candidates: routes first, then by upstream."""
         seen: set[str] = set()
         for model, targets in self._routes.items():
             seen.add(model)
@@ -119,11 +120,11 @@ class Catalog:
         near = get_close_matches(model[:128], names, n=3, cutoff=0.5)
         near += [name for name in names if name.endswith(f"/{model}") and name not in near]
         hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
-        return f"The model '{shown}' does not exist.{hint} GET /v1/models lists what does."
+        return f"The model '{shown}' does not exist.{hint} GET /v1/models lists the available models."
 
 
 def addressed(exchange: Exchange, target: Target) -> Exchange:
-    """The exchange for a candidate, with the model as the upstream calls it."""
+    """Return the exchange for a candidate, with the upstream's name of the model."""
     request = exchange.request
     if request.model != target.model:
         request = request.with_fields({**request.fields, "model": target.model})
@@ -131,14 +132,14 @@ def addressed(exchange: Exchange, target: Target) -> Exchange:
 
 
 def model_change(public: str, target: Target) -> tuple[Change, ...]:
-    """Another model than the one asked for is disclosed; the upstream's name in front of it is only an address."""
+    """Return the change that discloses another model; the upstream's name as a prefix is no change of model."""
     if public in (target.model, f"{target.upstream}/{target.model}"):
         return ()
     return (Change("model", "mapped", public, target.model),)
 
 
 def weighted_order(choices: Sequence[tuple[Target, float]], random: Callable[[], float]) -> Sequence[Target]:
-    """All of them; the first with the likelihood of its share, the second by the shares of those left, and so on.
+    """Return all targets in a random order: the first drawn by its share, the next by the shares of the rest.
 
     Exponential times with the weights as rates (Efraimidis and Spirakis, 2006, in logarithms).
     """
@@ -149,7 +150,7 @@ def weighted_order(choices: Sequence[tuple[Target, float]], random: Callable[[],
 
 
 def _groups(entries: Sequence[str | Choice]) -> Iterator[list[str | Choice]]:
-    """Choices beside each other belong together; addresses stand alone."""
+    """Yield adjacent choices as one group, and every address as a group of its own."""
     for _, group in groupby(enumerate(entries), lambda entry: -1 if isinstance(entry[1], Choice) else entry[0]):
         yield [entry for _, entry in group]
 

@@ -1,4 +1,4 @@
-"""A circuit breaker: an upstream that keeps failing is left alone for a while. Pure: time is passed in."""
+"""Circuit breaker: rejects requests to an upstream that keeps failing. Pure: time is passed in."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from imagegate.telemetry.events import BreakerState
 
 
 class Breaker:
-    """Opens on failures in a row, lets one probe through after a pause, and closes when that succeeds.
+    """Opens on consecutive failures, admits one probe after a pause, and closes when the probe succeeds.
 
-    Who asks the upstream takes a permit first and gives it back with what it learnt. Permits from before a change of
-    state have nothing more to say: what was sent to an upstream that has failed since does not close its breaker.
+    A caller takes a permit before each request and returns it with the outcome. Permits issued before a change of state
+    are ignored: a request sent before the breaker opened does not close it.
 
     Args:
-        failures: in a row, that open it; 0: it stays closed.
-        pause: seconds until a probe.
+        failures: number of consecutive failures that opens the breaker; 0: it never opens.
+        pause: seconds from opening to the first probe.
     """
 
     def __init__(self, *, failures: int, pause: float) -> None:
@@ -30,17 +30,17 @@ class Breaker:
         return self._state
 
     def is_shut(self, now: float) -> bool:
-        """Whether nobody may pass: it is open and the pause is not over, or a probe is at work."""
+        """Return whether requests are rejected: the breaker is open within the pause, or a probe is running."""
         if self._state == "open":
             return now < self._probe_from
         return self._state == "half_open" and self._probing
 
     def seconds_left(self, now: float) -> float:
-        """Until it is worth asking again; a second where a probe is at work, which may end at any time."""
+        """Return the seconds until the next probe; 1 while a probe is running."""
         return self._probe_from - now if self._state == "open" else 1.0
 
     def enter(self, now: float) -> int | None:
-        """A permit to ask the upstream, to be given back by `leave`; None: nobody may pass."""
+        """Return a permit for one request, to be returned by `leave`; None: the request is rejected."""
         if self.is_shut(now):
             return None
         if self._state == "open":
@@ -49,10 +49,12 @@ class Breaker:
         return self._changes
 
     def leave(self, permit: int, *, worked: bool | None, now: float) -> None:
-        """Gives a permit back.
+        """Return a permit with the outcome of its request.
 
         Args:
-            worked: whether the upstream did; None: that was not learnt, because the client left for example.
+            permit: from `enter`.
+            worked: whether the upstream worked; None: unknown, for example because the client disconnected.
+            now: seconds of a monotonic clock.
         """
         if permit != self._changes:
             return

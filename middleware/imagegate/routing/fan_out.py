@@ -1,4 +1,4 @@
-"""One request as several: how `n` is divided, and how the replies become one again. Pure."""
+"""Splits a request for `n` images into several, and merges the replies. Pure."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from imagegate.protocol.usage import sum_usage
 
 
 def shares(n: int, most: int) -> tuple[int, ...]:
-    """`n` in as few parts as possible, none above `most`: 5 by 2 is 2, 2, 1."""
+    """Divide `n` into as few parts as possible, none above `most`: 5 by 2 is 2, 2, 1."""
     whole, rest = divmod(n, most)
     return (most,) * whole + ((rest,) if rest else ())
 
 
 def with_n(exchange: Exchange, n: int) -> Exchange:
-    """The exchange for one part; 1 is said by leaving it out, which every model understands."""
+    """Return the exchange for one part; ``n=1`` is sent by omitting `n`, which every model accepts."""
     fields = {name: value for name, value in exchange.request.fields.items() if name != "n"}
     return exchange.replace(request=exchange.request.with_fields(fields if n == 1 else {**fields, "n": n}))
 
 
 def without_stream(exchange: Exchange) -> tuple[Exchange, tuple[Change, ...]]:
-    """The same asking for whole replies: parts are put together first, and what the client gets is made of that."""
+    """Return the exchange without streaming, and the changes: parts are merged before the client's reply is made."""
     if exchange.request.fields.get("stream") is not True:
         return exchange, ()
     dropped = [name for name in ("stream", "partial_images") if name in exchange.request.fields]
@@ -32,7 +32,7 @@ def without_stream(exchange: Exchange) -> tuple[Exchange, tuple[Change, ...]]:
 
 
 def merge(replies: Sequence[ImageReply]) -> ImageReply:
-    """One reply with all images in order; usage is added up, other members are those of the first."""
+    """Return one reply with all images in order; usage is summed, other members are the first reply's."""
     first = replies[0]
     fields = dict(first.fields)
     usages = [usage for reply in replies if isinstance(usage := reply.fields.get("usage"), Mapping)]
@@ -43,7 +43,7 @@ def merge(replies: Sequence[ImageReply]) -> ImageReply:
 
 
 def gravest(failures: Sequence[Exception]) -> Exception:
-    """Of several parts' errors the one that forbids most: an unknown one, an uncertain one, one for the client."""
+    """Return the most restrictive error of several parts: unexpected, then uncertain, then the client's."""
 
     def gravity(error: Exception) -> int:
         if not isinstance(error, UpstreamError):
@@ -54,7 +54,7 @@ def gravest(failures: Sequence[Exception]) -> Exception:
 
 
 def incomplete(error: UpstreamError, made: Sequence[ImageReply], n: int) -> UpstreamError:
-    """The error of one part as that of the whole. What the other parts made was paid for, so it is not tried again."""
+    """Return a part's error as the whole's. The images of other parts were billed, so it is not retried."""
     images = tuple(image for reply in made for image in reply.images) + tuple(error.made)
     if not images:
         return error

@@ -1,4 +1,4 @@
-"""What stands before an upstream: its circuit breaker, its places and its rate limit."""
+"""Applies an upstream's circuit breaker, concurrency limit and rate limit."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from imagegate.telemetry.events import BreakerState, Progress
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 _SOON: Final = 1.0
-"""Seconds: when a place may be free that nobody can foresee."""
+"""Seconds: `Retry-After` where the time of the next free permit is unknown."""
 _FREE: Final = nullcontext(None)
-"""Where there is no limit."""
+"""Stands in for a limit that is not configured."""
 
 
 class UpstreamLimiter:
-    """Lets requests through to an upstream that is up to them, and learns from what becomes of them.
+    """Applies an upstream's circuit breaker, concurrency limit and rate limit.
 
     Args:
-        breaker: asked before anybody waits.
-        max_in_flight: requests at a time; None: any number.
-        requests_per_minute: None: any number.
-        changed: told about each new state of the breaker.
-        clock: seconds that never go back.
+        breaker: checked before a request is queued.
+        max_in_flight: maximum number of concurrent requests; None: unlimited.
+        requests_per_minute: None: unlimited.
+        changed: called with each new state of the breaker.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class UpstreamLimiter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._breaker = breaker
-        self._places = asyncio.Semaphore(max_in_flight) if max_in_flight is not None else None
+        self._permits = asyncio.Semaphore(max_in_flight) if max_in_flight is not None else None
         self._rate = RateLimit(requests_per_minute) if requests_per_minute is not None else None
         self._changed = changed
         self._clock = clock
@@ -55,35 +55,36 @@ class UpstreamLimiter:
         work: Work,
         progress: Progress,
         *,
-        patience: float,
+        queue_timeout: float,
         until: float | None,
         live: LiveFiles | None = None,
     ) -> Coroutine[Any, Any, None]:
-        """Lets one request to the upstream through.
+        """Run one request within the limits.
 
         Args:
-            work: is the request.
-            progress: gets the time that was spent waiting.
-            patience: seconds to wait for a place and a turn.
-            until: by the event loop's clock, when the request must be over; None: never.
-            live: files that the client is still sending. A provider that hangs up on them may be tired of the client.
+            work: sends the request.
+            progress: accumulates the seconds spent in the queue.
+            queue_timeout: maximum seconds to wait for a permit and a rate-limit slot.
+            until: deadline on the event loop's clock; None: no deadline.
+            live: files that the client is still sending. While they are incomplete, a closed connection does not count
+                against the breaker: the provider may have timed out on a slow client.
 
         Raises:
-            UpstreamUnavailable: it may not be asked now.
-            UpstreamUncertain: it had been asked when the time was over.
+            UpstreamUnavailable: the breaker is open, or no permit or slot became free in time; nothing was sent.
+            UpstreamUncertain: the deadline passed after the request was sent.
         """
         if self._breaker.is_shut(self._clock()):
             raise self._shut()
-        if self._places is None and self._rate is None:
+        if self._permits is None and self._rate is None:
             return self._permitted(work, progress, until, live)
-        return self._queued(work, progress, patience, until, live)
+        return self._queued(work, progress, queue_timeout, until, live)
 
     async def _queued(
-        self, work: Work, progress: Progress, patience: float, until: float | None, live: LiveFiles | None
+        self, work: Work, progress: Progress, queue_timeout: float, until: float | None, live: LiveFiles | None
     ) -> None:
         queued_at, has_passed = self._clock(), False
         try:
-            async with self._place(patience), self._turn(queued_at + patience):
+            async with self._permit(queue_timeout), self._slot(queued_at + queue_timeout):
                 progress.queue_seconds += self._clock() - queued_at
                 has_passed = True
                 await self._permitted(work, progress, until, live)
@@ -91,35 +92,35 @@ class UpstreamLimiter:
             if not has_passed:
                 progress.queue_seconds += self._clock() - queued_at
 
-    def _place(self, patience: float) -> AbstractAsyncContextManager[None]:
-        return _FREE if self._places is None else _place(self._places, patience)
+    def _permit(self, queue_timeout: float) -> AbstractAsyncContextManager[None]:
+        return _FREE if self._permits is None else _acquire(self._permits, queue_timeout)
 
-    def _turn(self, latest: float) -> AbstractAsyncContextManager[None]:
-        return _FREE if self._rate is None else self._turn_of(self._rate, latest)
+    def _slot(self, latest: float) -> AbstractAsyncContextManager[None]:
+        return _FREE if self._rate is None else self._rate_slot(self._rate, latest)
 
     @asynccontextmanager
-    async def _turn_of(self, rate: RateLimit, latest: float) -> AsyncGenerator[None]:
+    async def _rate_slot(self, rate: RateLimit, latest: float) -> AsyncGenerator[None]:
         now = self._clock()
-        turn = rate.take(now, patience=max(latest - now, 0.0))
-        if turn is None:
-            raise _busy("has had as many requests in a minute as it may", rate.next_turn(now) - now)
+        slot = rate.take(now, max_wait=max(latest - now, 0.0))
+        if slot is None:
+            raise _busy("rate limit", rate.next_slot(now) - now)
         was_used = False
         try:
-            await asyncio.sleep(turn - now)
+            await asyncio.sleep(slot - now)
             was_used = True
             yield
         except BaseException as error:
             if not was_used or (isinstance(error, ImagegateError) and error.nothing_sent):
-                rate.give_back(turn)
+                rate.give_back(slot)
             raise
 
     async def _permitted(self, work: Work, progress: Progress, until: float | None, live: LiveFiles | None) -> None:
-        """With a permit of the breaker's, which is given back with what was learnt."""
+        """Run `work` with a permit of the breaker, and report the outcome to it."""
         state, sent = self._breaker.state, progress.attempts
         permit = self._breaker.enter(self._clock())
         if permit is None:
             raise self._shut()
-        self._tell(state)
+        self._notify(state)
         worked: bool | None = None
         try:
             limit = asyncio.timeout_at(until)
@@ -138,45 +139,47 @@ class UpstreamLimiter:
         finally:
             state = self._breaker.state
             self._breaker.leave(permit, worked=worked, now=self._clock())
-            self._tell(state)
+            self._notify(state)
 
-    def _tell(self, before: BreakerState) -> None:
+    def _notify(self, before: BreakerState) -> None:
         if self._breaker.state != before:
             self._changed(self._breaker.state)
 
     def _shut(self) -> UpstreamUnavailable:
         return UpstreamUnavailable(
-            "The provider has failed several times in a row and is left alone for a while; nothing was sent.",
+            "The provider's circuit breaker is open after repeated failures; nothing was sent.",
             retry_after=max(1, ceil(self._breaker.seconds_left(self._clock()))),
         )
 
 
 @asynccontextmanager
-async def _place(places: asyncio.Semaphore, patience: float) -> AsyncGenerator[None]:
-    if places.locked() and patience <= 0:
-        raise _busy("holds as many requests as it may", _SOON)
+async def _acquire(permits: asyncio.Semaphore, queue_timeout: float) -> AsyncGenerator[None]:
+    if permits.locked() and queue_timeout <= 0:
+        raise _busy("concurrency limit", _SOON)
     try:
-        async with asyncio.timeout(patience if places.locked() else None):
-            await places.acquire()
+        async with asyncio.timeout(queue_timeout if permits.locked() else None):
+            await permits.acquire()
     except TimeoutError:
-        raise _busy("holds as many requests as it may", _SOON) from None
+        raise _busy("concurrency limit", _SOON) from None
     try:
         yield
     finally:
-        places.release()
+        permits.release()
 
 
 def _late(progress: Progress, *, was_sent: bool) -> UpstreamError:
-    """The error where the time for a request is over."""
+    """Return the error for a passed deadline."""
     if not was_sent:
-        return UpstreamUnavailable("There was no time left to ask the provider.", status=504, code="deadline_exceeded")
-    error = uncertain("The provider had not answered when the time for the request was over.", timed_out=True)
+        return UpstreamUnavailable(
+            "The deadline passed before the request was sent to the provider.", status=504, code="deadline_exceeded"
+        )
+    error = uncertain("The deadline passed before the provider answered.", timed_out=True)
     if progress.upstream_task_id:
         error.details["upstream_task_id"] = progress.upstream_task_id
     return error
 
 
-def _busy(why: str, seconds: float) -> UpstreamUnavailable:
+def _busy(limit: str, seconds: float) -> UpstreamUnavailable:
     return UpstreamUnavailable(
-        f"The provider {why}; nothing was sent.", code="upstream_busy", retry_after=max(1, ceil(seconds))
+        f"The provider's {limit} is reached; nothing was sent.", code="upstream_busy", retry_after=max(1, ceil(seconds))
     )

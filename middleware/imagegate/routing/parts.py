@@ -1,4 +1,4 @@
-"""The parts of one request for many images: asked a few at a time, and again those alone that were refused."""
+"""Sends the parts of one request for many images with bounded concurrency, and retries only the rejected parts."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from imagegate.routing.retry import Attempt, Random, RetryPolicy
 from imagegate.telemetry.events import Progress
 
 AskPart = Callable[[int, Attempt], Awaitable[ImageReply]]
-"""Asks for so many images, as patient as the attempt."""
+"""Requests that many images, with the queue timeout of the attempt."""
 
 
 class FanOut:
-    """All or an error: a reply with fewer images than were asked for is never made of them.
+    """Returns all images or raises: a reply never carries fewer images than were requested.
 
-    Parts that were refused are asked for again where others were made and paid for. Where none was, the whole is: that
-    is the caller's to decide, who may know another candidate.
+    Rejected parts are retried once other parts have been made and paid for. Where no part was made, the error goes to
+    the caller, which may fall back to another candidate.
 
     Args:
-        sizes: images of each part.
-        ask: asks for one.
-        parallel: parts at a time.
-        policy: how often, and how soon, refused ones are asked for again.
-        progress: counts that.
+        sizes: number of images of each part.
+        ask: sends one part.
+        parallel: maximum number of concurrent parts.
+        policy: number and delay of retries.
+        random: source of jitter.
+        progress: counts the retries.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class FanOut:
     ) -> None:
         self._sizes = sizes
         self._ask = ask
-        self._places = asyncio.Semaphore(parallel)
+        self._permits = asyncio.Semaphore(parallel)
         self._policy = policy
         self._random = random
         self._progress = progress
@@ -50,18 +51,18 @@ class FanOut:
         self._failures: list[Exception] = []
 
     async def run(self, attempt: Attempt) -> Sequence[ImageReply]:
-        """The replies, in the order of the parts.
+        """Run all parts and return their replies, in the order of the parts.
 
         Args:
-            attempt: of which the first part is. Where that got a place the others follow, and wait for theirs.
+            attempt: the first part uses its queue timeout; the others wait up to the policy's.
 
         Raises:
-            UpstreamError: that of one part; it lists what was made.
+            UpstreamError: the most severe error of a part, with the images that were made.
         """
         try:
             return await self._run(attempt)
         finally:
-            self._failures.clear()  # errors know the frames that know us
+            self._failures.clear()  # tracebacks refer to frames that refer to this object
 
     async def _run(self, attempt: Attempt) -> Sequence[ImageReply]:
         retries = 0
@@ -75,15 +76,15 @@ class FanOut:
                 raise incomplete(error, self._made, sum(self._sizes)) if isinstance(error, UpstreamError) else error
             retries += 1
             self._progress.retries += 1
-            attempt = attempt._replace(patience=self._policy.queue_timeout)
+            attempt = attempt._replace(queue_timeout=self._policy.queue_timeout)
             await asyncio.sleep(pause)
 
     @property
     def _made(self) -> list[ImageReply]:
-        return [self._replies[place] for place in sorted(self._replies)]
+        return [self._replies[index] for index in sorted(self._replies)]
 
     def _pause(self, retries: int, until: float | None) -> float | None:
-        """Before what is missing is asked for again; None: it is not."""
+        """Return the seconds before the missing parts are retried; None: they are not retried."""
         errors = [error for error in self._failures if isinstance(error, ImagegateError) and error.is_retryable]
         if not self._replies or retries >= self._policy.retries or len(errors) < len(self._failures):
             return None
@@ -94,20 +95,20 @@ class FanOut:
 
     async def _ask_missing(self, attempt: Attempt) -> None:
         self._failures.clear()
-        follower = attempt._replace(patience=self._policy.queue_timeout)
+        follower = attempt._replace(queue_timeout=self._policy.queue_timeout)
         async with asyncio.TaskGroup() as tasks:
-            for place, n in enumerate(self._sizes):
-                if place not in self._replies:
-                    tasks.create_task(self._ask_for(place, n, attempt if place == 0 else follower))
+            for index, n in enumerate(self._sizes):
+                if index not in self._replies:
+                    tasks.create_task(self._ask_for(index, n, attempt if index == 0 else follower))
 
-    async def _ask_for(self, place: int, n: int, attempt: Attempt) -> None:
-        async with self._places:
+    async def _ask_for(self, index: int, n: int, attempt: Attempt) -> None:
+        async with self._permits:
             if self._failures:
-                return  # what has not been sent need not be paid for as long as the whole may fail
+                return  # a part that is not sent costs nothing, should the whole fail
             try:
-                self._replies[place] = await self._ask(n, attempt)
+                self._replies[index] = await self._ask(n, attempt)
             except asyncio.CancelledError:
-                self._failures.append(uncertain("The request to the provider was given up."))
+                self._failures.append(uncertain("The request to the provider was cancelled."))
                 raise
             except Exception as error:
                 self._failures.append(error)

@@ -1,4 +1,4 @@
-"""A rate limit that holds in every minute, not only on average. Pure: time is passed in."""
+"""Sliding-window rate limit: holds in every 60 seconds, not only on average. Pure: time is passed in."""
 
 from __future__ import annotations
 
@@ -9,35 +9,40 @@ MINUTE: Final = 60.0
 
 
 class RateLimit:
-    """At most `per_minute` requests in any 60 seconds, however the provider divides its minutes.
+    """Allows at most `per_minute` requests in any 60 seconds, wherever the provider's window begins.
 
-    Turns are given out ahead of time, in order.
+    Slots are reserved ahead of time, in order.
     """
 
     def __init__(self, per_minute: int) -> None:
         self._per_minute = per_minute
-        self._turns: list[float] = []
+        self._slots: list[float] = []
 
-    def next_turn(self, now: float) -> float:
-        """When the next request may go."""
-        earliest = self._turns[-self._per_minute] + MINUTE if len(self._turns) >= self._per_minute else now
-        # Never before one that was given out: where turns between were given back, it has a minute of its own.
-        return max(now, earliest, self._turns[-1] if self._turns else now)
+    def next_slot(self, now: float) -> float:
+        """Return the time of the next free slot."""
+        earliest = self._slots[-self._per_minute] + MINUTE if len(self._slots) >= self._per_minute else now
+        # Never before a reserved slot: a slot released in between must not admit more than one minute allows.
+        return max(now, earliest, self._slots[-1] if self._slots else now)
 
-    def take(self, now: float, *, patience: float) -> float | None:
-        """A turn: when the request may go. None where that is more than `patience` seconds away.
+    def take(self, now: float, *, max_wait: float) -> float | None:
+        """Reserve a slot.
 
-        `now` must not go back.
+        Args:
+            now: seconds of a monotonic clock.
+            max_wait: maximum seconds until the slot.
+
+        Returns:
+            The time at which the request may be sent; None: more than `max_wait` seconds away.
         """
-        turn = self.next_turn(now)
-        if turn - now > patience:
+        slot = self.next_slot(now)
+        if slot - now > max_wait:
             return None
-        del self._turns[: bisect_left(self._turns, now - MINUTE)]
-        self._turns.append(turn)
-        return turn
+        del self._slots[: bisect_left(self._slots, now - MINUTE)]
+        self._slots.append(slot)
+        return slot
 
-    def give_back(self, turn: float) -> None:
-        """A turn of which nothing was made. Those that were given out after it stay where they are."""
-        place = bisect_left(self._turns, turn)
-        if place < len(self._turns) and self._turns[place] == turn:
-            del self._turns[place]
+    def give_back(self, slot: float) -> None:
+        """Release an unused slot. Later slots keep their times."""
+        index = bisect_left(self._slots, slot)
+        if index < len(self._slots) and self._slots[index] == slot:
+            del self._slots[index]

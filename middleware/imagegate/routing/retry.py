@@ -1,7 +1,7 @@
-"""Which candidate is asked next, and after what pause. Pure: time and chance are passed in.
+"""Selects the next candidate and the delay before it. Pure: time and randomness are passed in.
 
-Other candidates come first: asking the same one again is for when nobody else is left. Only an error that shows that
-nothing was made leads to another try; what the provider may have made is never sent again.
+Fallback comes before retry: a candidate is retried only when no other one is left. Only an error that proves that
+nothing was made leads to another attempt; a request that may have been billed is never sent again.
 """
 
 from __future__ import annotations
@@ -16,34 +16,40 @@ import msgspec
 from imagegate.errors import ImagegateError, ModerationBlocked, UpstreamError, UpstreamUnavailable
 
 Random = Callable[[], float]
-"""A number from 0 up to 1."""
+"""Returns a number in [0, 1)."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How often, and how soon. Seconds."""
+    """Number and delay of retries. All times in seconds."""
 
     retries: int = 1
-    """How often the same candidate is asked again."""
+    """Maximum number of retries of one candidate."""
     backoff: float = 0.5
-    """At most before the first retry; twice as long before each further one."""
+    """Upper bound of the delay before the first retry; doubles with each further retry."""
     longest_wait: float = 10.0
-    """Before one retry. A provider that asks for a longer pause in Retry-After is not waited for."""
+    """Maximum delay before a retry. A longer `Retry-After` rules the candidate out."""
     queue_timeout: float = 10.0
-    """That a request waits in all for places at upstreams that are at their limits."""
+    """Maximum total wait of a request for permits and rate-limit slots of upstreams."""
     fall_back_on: frozenset[int] = frozenset()
-    """Statuses below 500, such as 402, with which a refused request goes to the next candidate as well."""
+    """Statuses below 500, such as 402, of rejections that also fall back to the next candidate."""
 
     def allows_fallback(self, error: ImagegateError) -> bool:
+        """Return whether the next candidate may be asked after `error`."""
         if error.allows_fallback:
             return True
         rejected = isinstance(error, UpstreamError) and error.outcome == "rejected"
         return rejected and error.status in self.fall_back_on and not isinstance(error, ModerationBlocked)
 
     def pause(self, retry: int, retry_after: float | None, random: Random) -> float | None:
-        """Before a retry, counted from 0: exponential with full jitter, but never less than Retry-After.
+        """Return the delay before a retry: exponential backoff with full jitter, at least `retry_after`.
+
+        Args:
+            retry: counted from 0.
+            retry_after: seconds that the provider asked for; None: it did not.
+            random: source of jitter.
 
         Returns:
-            None: longer than is worth waiting for.
+            Seconds; None: `retry_after` exceeds `longest_wait`.
         """
         if retry_after is not None and retry_after > self.longest_wait:
             return None
@@ -52,24 +58,24 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempt(NamedTuple):
-    """The next step."""
+    """The next attempt."""
 
     place: int
-    """Of the candidate, counted from 0."""
+    """Index of the candidate, from 0."""
     pause: float
-    """Seconds before it is asked."""
-    patience: float
-    """Seconds that it may wait for a place then."""
+    """Seconds to wait before the attempt."""
+    queue_timeout: float
+    """Maximum seconds to wait for a permit and a rate-limit slot."""
     until: float | None
-    """When it must be over; None: never."""
+    """Deadline on the event loop's clock; None: no deadline."""
     is_retry: bool
-    """Whether the candidate was asked before, by these attempts."""
+    """Whether these attempts have asked the candidate before."""
 
 
 @dataclass(slots=True)
 class _Candidate:
     asked: int = 0
-    """How often something was sent, or tried to be sent."""
+    """Number of requests sent, or tried to send."""
     visited: bool = False
     is_out: bool = False
     ready_at: float = 0.0
@@ -77,13 +83,15 @@ class _Candidate:
 
 
 class Attempts:
-    """The candidates for one request, and what they have answered so far.
+    """The candidates for one request, and the outcome of the attempts so far.
 
     Args:
-        count: of candidates, in order of preference.
-        asked: how often each was asked before, by a form that must be sent anew.
-        until: when the exchange must be over. What is asked just before would be paid for and given up, so no pause and
-            no wait for a place takes more than half of the time that is left.
+        count: number of candidates, in order of preference.
+        policy: number and delay of retries.
+        random: source of jitter.
+        asked: number of earlier attempts for each, where a streamed form has to be sent again.
+        until: deadline of the exchange. A request sent just before it would be paid for and cancelled, so no delay and
+            no wait for a permit takes more than half of the remaining time.
     """
 
     def __init__(
@@ -94,14 +102,14 @@ class Attempts:
         self._random = random
         self._asked_before = asked
         self._candidates = [_Candidate(asked=asked) for _ in range(count)]
-        self._patience = policy.queue_timeout
+        self._queue_timeout = policy.queue_timeout
 
     def next(self, now: float) -> Attempt | None:
-        """Who is asked next; None: nobody, and `error` tells why."""
+        """Return the next attempt; None: no candidate is left, and `error` holds the reason."""
         left = [place for place, candidate in enumerate(self._candidates) if not candidate.is_out]
         if not left:
             return None
-        # Who was never visited is ready at 0 and comes first; sorting keeps the order of preference.
+        # A candidate that was not visited is ready at 0 and comes first; `min` keeps the order of preference.
         place = left[0]
         if self._candidates[place].visited:
             place = min(left, key=lambda place: (self._candidates[place].visited, self._due(place, now)))
@@ -110,23 +118,26 @@ class Attempts:
         left_over = inf if self._until is None else self._until - now - pause
         if left_over <= pause and any(known.error for known in self._candidates):
             return None
-        patience = max(min(self._patience, left_over / 2), 0.0) if candidate.visited else 0.0
-        return Attempt(place, pause, patience, self._until, is_retry=candidate.asked > self._asked_before)
+        queue_timeout = max(min(self._queue_timeout, left_over / 2), 0.0) if candidate.visited else 0.0
+        return Attempt(place, pause, queue_timeout, self._until, is_retry=candidate.asked > self._asked_before)
 
     def _due(self, place: int, now: float) -> float:
         return max(self._candidates[place].ready_at - now, 0.0)
 
     def failed(self, place: int, error: ImagegateError, now: float, *, waited: float = 0.0) -> bool:
-        """Takes down what became of an attempt.
+        """Record a failed attempt.
 
         Args:
-            waited: seconds that it waited for a place.
+            place: index of the candidate.
+            error: of the attempt.
+            now: on the event loop's clock.
+            waited: seconds that it spent in the queue.
 
         Returns:
-            Whether the exchange may go on; if not, the error is its end.
+            Whether another candidate may be asked; if not, the error ends the exchange.
         """
         candidate = self._candidates[place]
-        self._patience = max(0.0, self._patience - waited)
+        self._queue_timeout = max(0.0, self._queue_timeout - waited)
         if isinstance(error, UpstreamUnavailable):
             self._was_not_asked(candidate, error, now)
             return True
@@ -139,23 +150,23 @@ class Attempts:
         return self._policy.allows_fallback(error)
 
     def _was_not_asked(self, candidate: _Candidate, error: UpstreamUnavailable, now: float) -> None:
-        """Full: it is waited for when all others have been asked, once. Its breaker is open: it is not."""
-        candidate.is_out = candidate.visited or not error.is_retryable or self._patience <= 0
+        """Queue once for a candidate at its limit, after all others were asked; never for one with an open breaker."""
+        candidate.is_out = candidate.visited or not error.is_retryable or self._queue_timeout <= 0
         candidate.visited = True
         candidate.ready_at = now
         if candidate.error is None:
             candidate.error = error
 
     def forget(self) -> None:
-        """Lets go of the errors: they know the frames that know us, and with them all that the request has held."""
+        """Drop the errors, whose tracebacks keep the request's frames, and with them its data, alive."""
         self._candidates.clear()
 
     @property
     def error(self) -> tuple[int, ImagegateError]:
-        """The candidate whose error tells the client most, and the error.
+        """The most informative error and the index of its candidate.
 
-        That of a provider that was asked comes before that of one that was not, and this before that of one for which
-        the request cannot be written: with the former the client may come again.
+        The error of a provider that was asked comes first, then one of a provider at its limit, which the client may
+        retry, then one of a contract that the request does not fit.
         """
         failures = [(place, found.error) for place, found in enumerate(self._candidates) if found.error is not None]
         return min(failures, key=lambda failure: _rank(failure[1]))

@@ -1,4 +1,4 @@
-"""Uploaded files on their way: in memory as far as the budget allows, else in temporary files.
+"""Spools uploaded files: in memory as far as the budget allows, else in temporary files.
 
 An edge: the only package that writes temporary files.
 """

@@ -1,4 +1,4 @@
-"""Bodies that are made while they are sent: forms and replies with the files that the spool holds."""
+"""Generates bodies while they are sent: forms and replies with spooled files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagegate.protocol.request_encoding import FilePart, FormBody
 
 
 async def form_chunks(form: FormBody) -> AsyncIterator[bytes]:
-    """Yield a form, its files read from the spool, those that are still coming in last."""
+    """Yield the chunks of a form, its files read from the spool, streamed ones last."""
     for part in form.parts:
         yield form.head(part)
         if isinstance(part, FilePart):
@@ -31,7 +31,7 @@ async def form_chunks(form: FormBody) -> AsyncIterator[bytes]:
 
 
 async def reply_chunks(parts: Sequence[Part]) -> AsyncIterator[bytes]:
-    """Yield a reply with its pictures as base64; what stands around pictures goes with them."""
+    """Yield the chunks of a reply with its images as base64."""
     around = b""
     for part in parts:
         if isinstance(part, bytes):

@@ -17,11 +17,11 @@ from imagegate.spool.write_all import write_all
 CHUNK: Final = 256 * 1024
 """Bytes: no piece of a file that is handed out is larger."""
 IDLE: Final = 1.0
-"""Seconds after which files that nobody needs are closed."""
+"""Seconds after which unused files are closed."""
 
 
 class FileClosed(Exception):
-    """Somebody was still about to use it."""
+    """The file was closed before this operation."""
 
 
 class KeptFiles:
@@ -46,7 +46,7 @@ class KeptFiles:
         self._finalizer = weakref.finalize(self, _close_all, self._files)
 
     def take(self) -> tuple[IO[bytes], int] | None:
-        """A file, which holds what others have written, and how many bytes that is. `keep` must follow."""
+        """Return a file, which holds what others have written, and how many bytes that is. `keep` must follow."""
         with self._lock:
             if not self._files:
                 return None
@@ -55,7 +55,7 @@ class KeptFiles:
         return file, size
 
     def keep(self, file: IO[bytes], size: int, *, before: int = 0) -> bool:
-        """Keeps a file of `size` bytes; False: it is to be closed.
+        """Keep a file of `size` bytes; False: it is to be closed.
 
         Args:
             before: its size when it was taken.
@@ -64,7 +64,7 @@ class KeptFiles:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            loop = None  # nobody would close it
+            loop = None  # no loop to schedule the close on
         with self._lock:
             self._size -= before
             if loop is None or size > self._most // 4 or self._size + size > self._most:
@@ -111,7 +111,7 @@ class SpoolFile:
         self._is_closed = False
 
     def append(self, pieces: Sequence[bytes]) -> None:
-        """Writes; one thread at a time. Raises `FileClosed` and `OSError`."""
+        """Append; one thread at a time. Raises `FileClosed` and `OSError`."""
         with self._used():
             if self._file is None:
                 self._file, self._size_before = self._kept.take() or (tempfile.TemporaryFile(buffering=0), 0)  # noqa: SIM115 - by close()
@@ -119,7 +119,7 @@ class SpoolFile:
             write_all(self._file.fileno(), pieces)
 
     def read(self, place: int, length: int) -> list[bytes]:
-        """What was written there, in pieces. Raises `FileClosed` and `OSError`."""
+        """Return what was written there, in pieces. Raises `FileClosed` and `OSError`."""
         with self._used():
             if self._file is None:
                 raise FileClosed
@@ -140,7 +140,7 @@ class SpoolFile:
                 self._end_if_unused()
 
     def close(self) -> None:
-        """Gives the disk back, as soon as the thread that is at work has ended."""
+        """Release the disk space, as soon as a running thread has finished."""
         with self._lock:
             self._is_closed = True
             self._end_if_unused()

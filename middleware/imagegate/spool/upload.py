@@ -47,27 +47,27 @@ class Budget:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether uploads that come in hold as much memory as they may, so that each has to hold less."""
+        """Whether incoming uploads have reached their share of memory, so that each must buffer less."""
         return self.coming_in > _COMING_IN
 
     def take(self, size: int) -> None:
-        """Raises `Overloaded`."""
+        """Raise `Overloaded`."""
         if size > self._total:
             raise Overloaded(
-                "The gateway holds as many uploads as it may. Try again in a moment.",
+                "Too many uploads in flight. Retry in a moment.",
                 headers=[(b"retry-after", b"5")],
             )
         self._total -= size
 
     def take_memory(self, size: int) -> bool:
-        """Whether `size` bytes may stay in memory."""
+        """Return whether `size` bytes may stay in memory."""
         if size > self._memory:
             return False
         self._memory -= size
         return True
 
     def may_hold(self, size: int) -> bool:
-        """Whether a file that is coming in, of `size` bytes so far, may wait in memory for its end."""
+        """Return whether an incoming file of `size` bytes so far may stay in memory until it is complete."""
         return size <= self._memory and not self.is_crowded
 
     def give_back(self, *, total: int, memory: int) -> None:
@@ -76,12 +76,12 @@ class Budget:
 
 
 def default_budget() -> Budget:
-    """For a layer that stands alone."""
+    """Return the budget of a layer that is used alone."""
     return Budget(total=1024**3, memory=16 * 1024**2)
 
 
 class UploadClosed(Exception):
-    """The file was given back while somebody read it; what was read so far is not the whole."""
+    """The file was closed while it was being read; the bytes read so far are incomplete."""
 
 
 class Upload(FileRef):
@@ -133,11 +133,11 @@ class Upload(FileRef):
 
     @property
     def media_type(self) -> str:
-        """What the file is; only where that cannot be told, what the client says it is."""
+        """The detected media type; the client's declaration where detection fails."""
         return self._facts.kind.media_type if self._facts else self.declared_type or "application/octet-stream"
 
     async def write(self, data: bytes) -> None:
-        """Appends. Raises `Overloaded` where the budget is used up, and `OSError` where the disk fails."""
+        """Append. Raises `Overloaded` where the budget is used up, and `OSError` where the disk fails."""
         self._budget.take(len(data))
         self._taken += len(data)
         for start in range(0, len(data), CHUNK):
@@ -169,7 +169,7 @@ class Upload(FileRef):
         self._budget.coming_in += size
 
     def _save(self) -> None:
-        """Begins to write what is not on disk; it leaves memory only when it is there, so that readers find it."""
+        """Start writing buffered bytes to disk; they stay in memory until written, so that readers find them."""
         if self._is_closed:
             return
         file = self._file
@@ -188,14 +188,14 @@ class Upload(FileRef):
             self._trim()
 
     async def _saved(self) -> None:
-        """Returns when the disk has what it was given."""
+        """Wait until all handed-over bytes are on disk."""
         while self._saving is not None:
             await asyncio.wait([self._saving])  # not the future itself: what has begun is not to be cancelled
         if self._failure is not None:
             raise self._failure
 
     def _trim(self) -> None:
-        """Drops what is on disk, but for what readers are about to read."""
+        """Drop what is on disk, but for what readers are about to read."""
         wanted = min((reader.place for reader in self._readers), default=self.size)
         window = 0 if self._budget.is_crowded else _WINDOW
         before = self._start
@@ -214,7 +214,7 @@ class Upload(FileRef):
         self._grown = asyncio.Event()
 
     async def complete(self) -> None:
-        """To be called after the last `write`. Raises `OSError` where the disk fails."""
+        """Call after the last `write`. Raises `OSError` where the disk fails."""
         self._facts = inspect(self._head)
         if self._file is None and self._budget.take_memory(self.size):
             self._in_memory = self.size
@@ -228,14 +228,14 @@ class Upload(FileRef):
         self._grow()
 
     async def head_known(self) -> None:
-        """Returns when `facts` can be told."""
+        """Wait until `facts` can be detected."""
         while not self.is_complete and not self._is_closed and len(self._head) < _HEAD:
             await self._grown.wait()
         if self._facts is None:
             self._facts = inspect(self._head)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes, in pieces of at most 256 KiB; waits for those that are still to come. Raises `UploadClosed`."""
+        """Yield the bytes, in pieces of at most 256 KiB, as they arrive. Raises `UploadClosed`."""
         reader = _Reader()
         self._readers.append(reader)
         try:
@@ -270,7 +270,7 @@ class Upload(FileRef):
             raise UploadClosed from None
 
     def _from_window(self, reader: _Reader) -> bytes:
-        """The next piece, small ones put together; empty: there is none yet."""
+        """Return the next piece, small ones put together; empty: there is none yet."""
         if reader.place == self._start:
             reader.number = self._first
         pieces: list[bytes] = []
@@ -286,22 +286,22 @@ class Upload(FileRef):
         return data
 
     async def read(self) -> bytes:
-        """All bytes at once."""
+        """Return all bytes at once."""
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def sha256(self) -> str:
-        """Of the bytes, in hexadecimal."""
+        """Return the hash of the bytes, in hexadecimal."""
         digest = hashlib.sha256()
         async for chunk in self.chunks():
             digest.update(chunk)
         return digest.hexdigest()
 
     def retain(self) -> None:
-        """Keeps the file for somebody else, who must `close` it too: the room is given back by the last one."""
+        """Add a reference; each holder must call `close`, and the last one releases the file."""
         self._retained += 1
 
     def close(self) -> None:
-        """Gives the room back, unless somebody else has kept the file."""
+        """Drop a reference, and release the file with the last one."""
         if self._retained:
             self._retained -= 1
             return
@@ -317,7 +317,7 @@ class Upload(FileRef):
 
 
 class _Reader:
-    """How far somebody has read."""
+    """The position of one reader."""
 
     __slots__ = ("number", "place")
 

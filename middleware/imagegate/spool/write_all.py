@@ -12,7 +12,7 @@ _PIECES_AT_ONCE: Final = 1024
 
 
 def write_all(descriptor: int, data: Sequence[bytes]) -> None:
-    """All of it, with as few calls as the system allows: each one gives other threads their turn. Raises `OSError`."""
+    """Write all pieces with as few system calls as possible: each one releases the GIL. Raises `OSError`."""
     left = deque(memoryview(piece) for piece in data if piece)
     while left:
         written = os.writev(descriptor, [left[at] for at in range(min(len(left), _PIECES_AT_ONCE))])

@@ -1,4 +1,4 @@
-"""What a store is, and which one an address such as ``file://./images`` names."""
+"""Interface of a store, and the mapping of addresses such as ``file://./images`` to stores."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class PictureWriter(Protocol):
     """One picture on its way into a store, pushed in pieces as they come. It must end in `commit` or `abort`."""
 
     async def write(self, data: bytes) -> None:
-        """Appends. Raises `OSError`, `StoreFull` among them; what follows can only be `abort`."""
+        """Append. Raises `OSError`, including `StoreFull`; only `abort` may follow an error."""
         ...
 
     async def commit(self) -> str:
-        """Ends the picture and returns its key; only from now on can it be had. Raises `OSError`."""
+        """End the picture and return its key; only from now on can it be had. Raises `OSError`."""
         ...
 
     async def abort(self) -> None:
@@ -37,17 +37,17 @@ class PictureWriter(Protocol):
 
 
 class Store(Protocol):
-    """Keeps pictures under names that nobody can guess.
+    """Keeps images under unguessable names.
 
     The messages of its errors are short and name no host, path or secret, but they are for the log, not for clients.
     """
 
     def prepare(self) -> None:
-        """What can fail before anything is paid for fails here. Raises `OSError`."""
+        """Check whether the store is usable before anything is billed. Raises `OSError`."""
         ...
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> PictureWriter:
-        """Begins a picture.
+        """Begin a picture.
 
         Args:
             tenant: whose it is, such as the client's key. Stores that keep tenants apart show a keyed hash of it.
@@ -58,7 +58,7 @@ class Store(Protocol):
         ...
 
     async def link(self, key: str, base: str) -> str:
-        """The public link to a picture.
+        """Return the public link to a picture.
 
         Args:
             base: where the gateway is reached under ``/images/``; for stores that it serves itself.
@@ -73,14 +73,14 @@ class Store(Protocol):
 
 @runtime_checkable
 class ServedStore(Store, Protocol):
-    """A store whose pictures the gateway serves itself, to whoever has a link that it signed."""
+    """A store whose images the gateway serves itself, by signed links."""
 
     def holds(self, key: str, query_string: bytes) -> bool:
-        """Whether a request's query for `key` is one that the store has signed and that has not expired."""
+        """Return whether a request's query for `key` is one that the store has signed and that has not expired."""
         ...
 
     async def response(self, key: str) -> ASGIApp | None:
-        """An ASGI response with the picture; None: there is no such key."""
+        """Return an ASGI response with the picture; None: there is no such key."""
         ...
 
 
@@ -101,11 +101,11 @@ class StoreOfTenant:
         return await self._store.link(key, base)
 
     async def aclose(self) -> None:
-        """The store is others' too."""
+        """Do nothing: the store is shared."""
 
 
 async def put(store: Store, picture: bytes, kind: ImageFormat, *, tenant: str = "") -> str:
-    """Stores a picture, whole or not at all, and returns its key. Raises `OSError`."""
+    """Store a picture, whole or not at all, and return its key. Raises `OSError`."""
     writer = await store.writer(kind, tenant=tenant)
     try:
         await writer.write(picture)
@@ -116,7 +116,7 @@ async def put(store: Store, picture: bytes, kind: ImageFormat, *, tenant: str = 
 
 
 async def put_stream(store: Store, chunks: AsyncIterator[bytes], kind: ImageFormat, *, tenant: str = "") -> str:
-    """The same for a picture that is read while it is stored."""
+    """Return the same for a picture that is read while it is stored."""
     writer = await store.writer(kind, tenant=tenant)
     try:
         async for chunk in chunks:
@@ -128,7 +128,7 @@ async def put_stream(store: Store, chunks: AsyncIterator[bytes], kind: ImageForm
 
 
 def plain_error(error: OSError) -> OSError:
-    """The system's error without the path in it; `StoreFull` where a disk or a quota is used up."""
+    """Return the system's error without the path in it; `StoreFull` where a disk or a quota is used up."""
     if isinstance(error, StoreFull):
         return error
     kind = StoreFull if error.errno in _FULL else OSError

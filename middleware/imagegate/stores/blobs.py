@@ -1,4 +1,4 @@
-"""What is no picture and must outlive a request: recorded replies, and requests of tasks with their files."""
+"""Data that outlives a request and is no image: recorded responses, and requests of tasks with their files."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _SECONDS_BETWEEN_SWEEPS: Final = 60.0
 
 
 class Blobs(Protocol):
-    """Keeps bytes under names of its own; nobody is ever served them."""
+    """Keeps bytes under generated names; they are never served."""
 
     is_shared: bool
     """Whether other processes can read them."""
 
     async def put(self, chunks: AsyncIterator[bytes]) -> str:
-        """Keeps them, whole or not at all, and returns their key. Raises `OSError`."""
+        """Keep them, whole or not at all, and return their key. Raises `OSError`."""
         ...
 
     def read(self, key: str) -> AsyncIterator[bytes]:
-        """The bytes in pieces; `FileNotFoundError` where they are gone. Raises `OSError`."""
+        """Return the bytes in pieces; `FileNotFoundError` where they are gone. Raises `OSError`."""
         ...
 
     async def remove(self, key: str) -> None:
-        """Never fails: what cannot be removed now is removed when it is old."""
+        """Remove a blob. Never fails: what cannot be removed now expires later."""
         ...
 
     async def aclose(self) -> None: ...
@@ -161,18 +161,18 @@ class StoreBlobs:
             await close(response)
 
     async def remove(self, key: str) -> None:
-        """What is old is removed by the store's own rules."""
+        """Do nothing: the store's lifecycle rules remove old blobs."""
 
     async def aclose(self) -> None:
-        """The store is the gateway's to close."""
+        """Do nothing: the gateway closes the store."""
 
 
 async def whole(pieces: AsyncIterator[bytes]) -> bytes:
-    """All pieces as one."""
+    """Return all pieces as one."""
     return b"".join([piece async for piece in pieces])
 
 
 async def pieces_of(content: bytes) -> AsyncIterator[bytes]:
-    """Bytes in pieces of at most 256 KiB."""
+    """Yield bytes in pieces of at most 256 KiB."""
     for start in range(0, len(content), _READ):
         yield content[start : start + _READ]

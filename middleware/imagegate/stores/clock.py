@@ -9,9 +9,9 @@ class Clock(Protocol):
     """What stores use of the module ``time``, which is one of these."""
 
     def time(self) -> float:
-        """Seconds since the epoch, as in links and in files' times."""
+        """Return seconds since the epoch, as in links and in files' times."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since some moment, which nobody sets back."""
+        """Return the seconds of a monotonic clock."""
         ...

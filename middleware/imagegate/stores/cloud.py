@@ -35,7 +35,7 @@ _PART: Final = 5 * 1024 * 1024
 """Bytes. A smaller picture is one PUT. Of a larger one, parts of this size, the least that S3 allows, are sent one
 after the other while the next is collected, so that a picture on its way takes 11 MiB however large it is."""
 _THREADS: Final = 64
-"""Pictures that are being sent at the same moment; others wait for their turn."""
+"""Maximum number of concurrent uploads; others are queued."""
 _REQUESTS: Final = 3
 """Requests that one hop into a thread may wait for: begin a multipart upload, send a part, complete the upload."""
 
@@ -77,7 +77,7 @@ class CloudStore:
         self._threads: ThreadPoolExecutor | None = None
 
     def prepare(self) -> None:
-        """Nothing that fails without asking the bucket."""
+        """Do nothing: every check would need a request to the bucket."""
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> ThreadWriter:
         prefix = self._prefix.replace("{tenant}", tenant_name(tenant, self._secret))
@@ -110,7 +110,7 @@ class CloudStore:
         return self._threads
 
     async def aclose(self) -> None:
-        """Waits for what is under way, among it the clean-up of uploads that were aborted."""
+        """Wait for what is under way, among it the clean-up of uploads that were aborted."""
         threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.to_thread(threads.shutdown)
@@ -126,7 +126,7 @@ class CloudWriter(ThreadWriter):
     async def abort(self) -> None:
         """Does not wait: a bucket that has just failed may take its time to fail once more."""
         if self.is_to_be_discarded():
-            self._store.threads().submit(self.discard_in_turn)
+            self._store.threads().submit(self.discard_in_order)
 
     def plain(self, error: Exception) -> Exception:
         return plain_cloud_error(error)
@@ -197,7 +197,7 @@ class ContentWriter(CloudWriter):
     def _is_there(self, key: str) -> bool:
         try:
             age = datetime.datetime.now(datetime.UTC) - obstore.head(self._store.client, key)["last_modified"]
-        except Exception:  # not found, or not to be told without a permission to list: then it is sent
+        except Exception:  # not found, or unknown without permission to list: upload it
             return False
         return age.total_seconds() < self._store.ttl
 

@@ -15,7 +15,7 @@ _UNSENT: Final = "error sending request"
 
 
 def plain_cloud_error(error: Exception) -> Exception:
-    """An `OSError` that says what an operator must know and nothing else; `StoreFull` where there is no room.
+    """Return an `OSError` that says what an operator must know and nothing else; `StoreFull` where there is no room.
 
     S3's codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; MinIO answers 507
     ``XMinioStorageFull``, Ceph 403 ``QuotaExceeded``.

@@ -27,7 +27,7 @@ class PictureDirectory:
 
     Args:
         max_bytes: of all pictures together; None: as the disk allows.
-        clock: tells the time.
+        clock: source of the time.
     """
 
     def __init__(self, path: Path, *, ttl: float, max_bytes: int | None = None, clock: Clock = time) -> None:
@@ -42,7 +42,7 @@ class PictureDirectory:
         self._is_counted = threading.Event()
 
     def check(self) -> None:
-        """Raises `StoreFull` where not even a small picture has room, `OSError` where nothing can be written at all.
+        """Raise `StoreFull` where not even a small picture has room, `OSError` where nothing can be written at all.
 
         Blocks for its first count only.
         """
@@ -67,7 +67,7 @@ class PictureDirectory:
         return disk.f_bavail * disk.f_frsize
 
     def take(self, size: int) -> None:
-        """Counts bytes that are about to be written. Raises `StoreFull`."""
+        """Count bytes that are about to be written. Raises `StoreFull`."""
         with self._lock:
             if self._max_bytes is not None and self._used + size > self._max_bytes:
                 raise StoreFull("the pictures take as many bytes as they may")
@@ -75,13 +75,13 @@ class PictureDirectory:
             self._used_since_scan += size
 
     def give_back(self, size: int) -> None:
-        """Counts bytes that are there no more."""
+        """Count bytes that are there no more."""
         with self._lock:
             self._used -= size
             self._used_since_scan -= size
 
     def sweep(self) -> None:
-        """Removes old pictures and counts the others, once a minute."""
+        """Remove old pictures and count the others, once a minute."""
         with self._lock:
             if is_due := self._is_due():
                 self._swept = self._clock.monotonic()
@@ -98,7 +98,7 @@ class PictureDirectory:
         return self._clock.monotonic() - self._swept >= _SECONDS_BETWEEN_SWEEPS
 
     def _scan(self, oldest: float) -> int:
-        """Bytes that are left of pictures, whole ones and partial ones."""
+        """Return bytes that are left of pictures, whole ones and partial ones."""
         used = 0
         with contextlib.suppress(OSError), os.scandir(self.path) as entries:  # cleaning never fails a picture
             for entry in entries:

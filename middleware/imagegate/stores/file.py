@@ -34,7 +34,7 @@ class FileStore:
         max_bytes: of all pictures together; more are refused until old ones have gone. None: as the disk allows.
         link_secret: signs links; empty: one that is made once and kept in the directory.
         content_addressed: the same bytes are one file.
-        clock: tells the time.
+        clock: source of the time.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class FileStore:
         return kept_secret(self._path / _SECRET_FILE)
 
     async def aclose(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: nothing is held open."""
 
 
 class FileWriter(ThreadWriter):
-    """Writes ``NAME.partial``, which `commit` renames: nobody ever sees half a file.
+    """Writes ``NAME.partial``, which `commit` renames: no reader ever sees a partial file.
 
     Args:
         content: names the picture by its bytes; None: a random name.
@@ -132,7 +132,7 @@ class FileWriter(ThreadWriter):
 
     def finish(self) -> str:
         if self._file is not None:
-            self._file.close()  # some file systems tell only now that they are full
+            self._file.close()  # some file systems report only now that they are full
         if self._content is None:
             self._partial.rename(self._directory.path / self._key)
             return self._key

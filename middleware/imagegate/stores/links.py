@@ -18,7 +18,7 @@ class Links:
     Args:
         secret: gives what signs key and expiry (HMAC-SHA256); asked once, when the first link is made or checked.
         ttl: seconds that a link is good for.
-        clock: tells the time.
+        clock: source of the time.
     """
 
     def __init__(self, secret: Callable[[], bytes], *, ttl: float, clock: Clock = time) -> None:
@@ -27,13 +27,13 @@ class Links:
         self._ttl = ttl
 
     def link(self, base: str, key: str) -> str:
-        """A link to `key` below `base`, the public URL of the store."""
+        """Return a link to `key` below `base`, the public URL of the store."""
         expires = int(self._clock.time() + self._ttl)
         query = urlencode({"expires": expires, "signature": self._signature(key, expires)})
         return f"{base.rstrip('/')}/{key}?{query}"
 
     def holds(self, key: str, query_string: bytes) -> bool:
-        """Whether the query of a request for `key` is one that we signed and has not expired."""
+        """Return whether the query of a request for `key` has a valid signature and has not expired."""
         try:
             query = parse_qs(query_string.decode("ascii", "replace"), max_num_fields=16)
         except ValueError:

@@ -28,7 +28,7 @@ class MemoryStore:
         capacity: bytes; None: 256 MiB.
         link_secret: signs links; empty: a random one, so that links end with the process as the pictures do.
         content_addressed: the same bytes are kept once.
-        clock: tells the time.
+        clock: source of the time.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class MemoryStore:
         self._links = Links(lambda: secret, ttl=ttl, clock=clock)
 
     def prepare(self) -> None:
-        """Nothing can fail."""
+        """Do nothing: the memory store is always usable."""
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> MemoryWriter:
         return MemoryWriter(self, kind)
 
     def add(self, picture: bytes, kind: ImageFormat) -> str:
-        """Keeps a picture no larger than `capacity` and returns its key; the oldest ones make room."""
+        """Keep a picture no larger than `capacity` and return its key; the oldest ones make room."""
         now = self._clock.monotonic()
         key = self._key(picture, kind)
         self._remove(key)
@@ -74,7 +74,7 @@ class MemoryStore:
         return content.key(kind)
 
     def take_back(self, key: str) -> None:
-        """Drops a picture, but where the same bytes are one."""
+        """Drop a picture, but where the same bytes are one."""
         if self._content_secret is None:
             self._remove(key)
 

@@ -59,7 +59,7 @@ class RedisClient:
         self._scripts: dict[str, Any] = {}
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
-        """Runs a script. Raises `RedisFailed`."""
+        """Run a script. Raises `RedisFailed`."""
         registered = self._scripts.get(script.source)
         if registered is None:
             registered = self._scripts[script.source] = self._redis.register_script(script.source)
@@ -73,7 +73,7 @@ class RedisClient:
 
 
 def is_redis_url(address: str) -> bool:
-    """Whether an address of the configuration is ``redis[s]://[:password@]host[:port][/db]``."""
+    """Return whether an address of the configuration is ``redis[s]://[:password@]host[:port][/db]``."""
     try:
         parts = urlsplit(address)
         parts.port  # noqa: B018 - raises where it is no number

@@ -13,7 +13,7 @@ IMAGES_PATH = "/images/"
 
 
 def picture_headers(ttl: float) -> dict[str, str]:
-    """A picture is a picture: never sniffed as something else, never run as a document (SVG can carry scripts)."""
+    """Return headers that prevent MIME sniffing and scripts (SVG can contain scripts)."""
     return {
         "cache-control": f"private, max-age={int(min(ttl, 86400))}, immutable",
         "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
@@ -23,7 +23,7 @@ def picture_headers(ttl: float) -> dict[str, str]:
 
 
 def is_signed_link(scope: Scope) -> bool:
-    """Whether a request is for a link of the shape that the gateway makes; other paths are the application's."""
+    """Return whether a path has the shape of the gateway's links; other paths are the application's."""
     path = route_path(scope)
     return (
         scope["method"] in ("GET", "HEAD")
@@ -50,7 +50,7 @@ class ServeImages:
     async def _response(self, key: str, query_string: bytes) -> ASGIApp:
         try:
             if not self._store.holds(key, query_string):
-                raise _LinkRefused("The link is not valid, or not any more.")
+                raise _LinkRefused("The link is invalid or has expired.")
             response = await self._store.response(key)
         except OSError as error:
             raise StorageError("The store cannot be used.") from error

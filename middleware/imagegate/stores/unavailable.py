@@ -11,5 +11,5 @@ class StoreUnavailable(ImagegateError):
     status = 503
     code = "task_store_unavailable"
 
-    def __init__(self, message: str = "The gateway's task store cannot be reached. Try again in a moment.") -> None:
+    def __init__(self, message: str = "The gateway's task store cannot be reached. Retry in a moment.") -> None:
         super().__init__(message, headers=[(b"retry-after", b"1")])

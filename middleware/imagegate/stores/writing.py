@@ -22,7 +22,7 @@ class ThreadWriter(ABC):
 
     Args:
         threads: None: the event loop's own.
-        limit: seconds that the caller waits for a thread, its turn included; None: as long as it takes.
+        limit: maximum seconds that the caller waits for a thread, including the queue; None: unlimited.
     """
 
     def __init__(self, *, threads: Executor | None = None, limit: float | None = None) -> None:
@@ -50,15 +50,15 @@ class ThreadWriter(ABC):
     async def abort(self) -> None:
         if self.is_to_be_discarded():
             # Handed over at once and shielded: it is done also where the caller is cancelled meanwhile.
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, self.discard_in_turn))
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, self.discard_in_order))
 
     def is_to_be_discarded(self) -> bool:
-        """Ends the picture; whether anything of it may be left to clean up."""
+        """End the picture; whether anything of it may be left to clean up."""
         self._held = []
         was_aborted, self._is_aborted = self._is_aborted, True
         return self._has_begun and not was_aborted
 
-    def discard_in_turn(self) -> None:
+    def discard_in_order(self) -> None:
         with self._lock:
             self.discard()
 
@@ -66,30 +66,30 @@ class ThreadWriter(ABC):
         data, self._held, self._held_size = self._held, [], 0
         self._has_begun = True
 
-        def in_turn() -> Result:
+        def in_order() -> Result:
             with self._lock:
-                if self._is_aborted:  # aborted before its turn came
+                if self._is_aborted:  # aborted while it was queued
                     raise OSError("the picture was aborted")
                 return work(data)
 
         try:
             async with asyncio.timeout(self._limit):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, in_turn)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, in_order)
         except Exception as error:
             raise self.plain(error) from None
 
     @abstractmethod
     def append(self, data: Sequence[bytes]) -> None:
-        """Takes the next pieces, perhaps none. Runs in a thread, as what follows."""
+        """Take the next pieces, perhaps none. Runs in a thread, as what follows."""
 
     @abstractmethod
     def finish(self) -> str:
-        """Makes the picture available and returns its key."""
+        """Make the picture available and return its key."""
 
     @abstractmethod
     def discard(self) -> None:
-        """Cleans up whatever there is, after `finish` too. Never fails."""
+        """Clean up, also after `finish`. Never fails."""
 
     @abstractmethod
     def plain(self, error: Exception) -> Exception:
-        """A thread's error as callers may see it."""
+        """Return a thread's error as callers may see it."""

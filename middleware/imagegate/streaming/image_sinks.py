@@ -1,4 +1,4 @@
-"""Pictures on their way in: decoded while the reply that carries them arrives, and put where they are wanted."""
+"""Image sinks: decode the images of a reply while it arrives, into the store or the spool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imagegate.spool.upload import Budget, Upload
 from imagegate.stores import PictureWriter, Store, StoreFull
 
 HEAD: Final = 64 * 1024
-"""Bytes of a picture that tell its format and size."""
+"""Bytes of an image's head that contain its format and size."""
 _AT_ONCE: Final = 3
 """Pictures of one reply that are being completed while the next one comes in."""
 
@@ -32,7 +32,7 @@ class Receiver(Protocol):
     async def finish(self) -> Picture: ...
 
     async def abort(self) -> None:
-        """Leaves nothing behind. Never raises."""
+        """Leave nothing behind. Never raises."""
         ...
 
 
@@ -43,7 +43,7 @@ class PictureSink:
         self._receivers: list[Receiver] = []
 
     def receiver(self) -> Receiver:
-        """For the next picture."""
+        """Return a writer for the next image."""
         receiver = self._new()
         self._receivers.append(receiver)
         return receiver
@@ -52,16 +52,16 @@ class PictureSink:
         raise NotImplementedError
 
     async def release(self, pictures: Collection[Picture]) -> None:
-        """Gives back the room of pictures that have been sent."""
+        """Give back the room of pictures that have been sent."""
         spooled = [one for one in self._receivers if isinstance(one, _Spooling) and one.upload in pictures]
         for receiver in spooled:
             await receiver.abort()
             self._receivers.remove(receiver)
 
     async def close(self, kept: Collection[Picture] = ()) -> None:
-        """Gives back what nobody is to find: all pictures but those in `kept`."""
+        """Discard all images but those in `kept`."""
         left = [one for one in self._receivers if not (isinstance(one, _Storing) and one.stored in kept)]
-        if left:  # also where a client that has hung up stops us here
+        if left:  # also where a client disconnect cancels this
             await asyncio.shield(asyncio.gather(*(receiver.abort() for receiver in left)))
 
 
@@ -108,7 +108,7 @@ class _Storing:
         head = bytes(self._head)
         self._facts = inspect(head)
         if self._facts is None:
-            raise uncertain("The provider's reply carries something that is no image.")
+            raise uncertain("The provider's reply contains data that is not an image.")
         self._head.clear()
         try:
             self._writer = await self._store.writer(self._facts.kind)
@@ -209,7 +209,7 @@ class Reception:
                 task.result()  # what failed need not be followed by more
 
     async def finish(self) -> Received:
-        """The document is complete, and so are its pictures."""
+        """Finish the document, and wait for its images."""
         try:
             rest = self._scanner.finish()
         except ScanError as error:
@@ -218,12 +218,12 @@ class Reception:
         return Received(rest, dict(zip(self._finishing, pictures, strict=True)))
 
     async def made(self) -> tuple[ReplyImage, ...]:
-        """The pictures that came in whole, where the document did not."""
+        """Return the complete images of an incomplete document."""
         pictures = await asyncio.gather(*self._finishing.values(), return_exceptions=True)
         return tuple(ReplyImage(picture=picture) for picture in pictures if not isinstance(picture, BaseException))
 
     async def abort(self) -> None:
-        """Stops what is still at work; the sink's `close` gives back what it left."""
+        """Cancel running work; the sink's `close` discards what it left."""
         running = [task for task in self._finishing.values() if not task.done()]
         for task in running:
             task.cancel()
@@ -232,14 +232,14 @@ class Reception:
 
 
 def broken(error: ScanError) -> Exception:
-    return uncertain(f"The provider's reply cannot be used. {error}")
+    return uncertain(f"The provider's reply is invalid. {error}")
 
 
 _NOT_STORED: Final = "The image was made, but could not be stored."
 
 
 def storage_error(error: OSError, message: str = _NOT_STORED) -> StorageError:
-    """What a client is told: never the store's own words, which are for the log."""
+    """Return the error for the client, without the store's own message, which is only logged."""
     structlog.get_logger("imagegate").warning("store failed", reason=str(error))
     if isinstance(error, StoreFull) or error.errno in (errno.ENOSPC, errno.EDQUOT):
         return no_room(message)

@@ -1,4 +1,4 @@
-"""A provider's reply while it comes in: held whole where it is small, its pictures taken out where it is large."""
+"""Reads a provider's reply: buffers small ones, extracts the images of large ones while they arrive."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def take(
     limit: int,
     members: Collection[str] = OPENAI_MEMBERS,
 ) -> UpstreamReply | None:
-    """The reply, with tokens for pictures that went into the sink; None: all of it has been passed on.
+    """Return the reply, with tokens for images that went into the sink; None: it has been relayed.
 
     Args:
         limit: bytes of the reply.
@@ -87,7 +87,7 @@ def _reply(response: Response, body: bytes, pictures: Mapping[str, Picture] | No
 
 
 def _bounded(response: Response, limit: int) -> Body:
-    """Raises `BodyTooLarge`, at once where the header tells."""
+    """Raise `BodyTooLarge`, early where ``Content-Length`` exceeds the limit."""
     length = length_of_reply(response.headers)
     if length is not None and length > limit:
         raise BodyTooLarge(limit)
@@ -117,7 +117,7 @@ class _Bounded:
 
 
 def is_plain(held: list[bytes]) -> bool:
-    """Whether a reply that begins so is in OpenAI's shape, and can be passed on as it is.
+    """Return whether a reply with this beginning has OpenAI's shape, and can be relayed unchanged.
 
     It is not where its base64 needs tidying, nor where it has links, which would have to be fetched.
     """
@@ -164,8 +164,8 @@ async def _received(
 
 
 def unfinished(error: Interrupted) -> UpstreamError:
-    """The error of a reply that broke off."""
-    return uncertain(f"The provider did not finish its reply: {error}.", timed_out=error.timed_out)
+    """Return the error of a reply that broke off."""
+    return uncertain(f"The provider's reply is incomplete: {error}.", timed_out=error.timed_out)
 
 
 # Streamed replies
@@ -178,7 +178,7 @@ class EventIntake:
     `StorageError`.
 
     Args:
-        emit: is awaited with each event, so that who does not read stops who sends.
+        emit: awaited with each event, for backpressure.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class EventIntake:
         await self._take(self._reader.feed(data))
 
     async def finish(self) -> None:
-        """The stream has ended; an event that was still coming in counts where all of its data is there."""
+        """End the stream; a last event counts where its data is complete."""
         self._has_ended = True
         await self._take(self._reader.finish())
 
@@ -217,13 +217,13 @@ class EventIntake:
                 else:
                     await self._end(token)
         except SSEError as error:
-            raise uncertain(f"The provider's reply cannot be used. {error}") from error
+            raise uncertain(f"The provider's reply is invalid. {error}") from error
 
     async def _more(self, data: bytes) -> None:
         if self._reception is None:
             self._text += data
             if len(self._text) > MAX_REST:
-                raise uncertain("The provider's reply cannot be used. An event is too large.")
+                raise uncertain("The provider's reply is invalid. An event is too large.")
             if not self._text[:_INDENTATION].lstrip().startswith(b"{"):
                 return
             data = bytes(self._text)
@@ -261,7 +261,7 @@ async def _pass_events(response: Response, taker: ReplyConsumer, *, limit: int, 
         await taker.send({"type": EVENT, "event": event, "origin": taker.origin})
 
     if taker.sink is None:
-        raise AssertionError("who takes events has a sink")
+        raise AssertionError("a consumer of events has a sink")
     intake = EventIntake(taker.sink, emit, members=members)
     try:
         async for piece in _bounded(response, limit):
@@ -276,18 +276,18 @@ async def _pass_events(response: Response, taker: ReplyConsumer, *, limit: int, 
     finally:
         await intake.abort()
     if not passed:
-        raise uncertain("The provider's stream carries no event.")
+        raise uncertain("The provider's stream contains no event.")
 
 
 def _after_events(error: UpstreamError) -> UpstreamError:
-    """What was streamed was paid for, so nobody else is asked."""
+    """Return the error as uncertain: streamed events were billed, so there is no fallback."""
     later = UpstreamUncertain(error.message, status=error.status, type=error.type, code=error.code, param=error.param)
     later.details = error.details
     return later
 
 
 def with_pictures(reply: ImageReply, pictures: Mapping[str, Picture]) -> ImageReply:
-    """The reply with pictures in the places of their tokens."""
+    """Return the reply with tokens replaced by their images."""
     return msgspec.structs.replace(reply, images=images_with_pictures(reply.images, pictures)) if pictures else reply
 
 

@@ -1,7 +1,7 @@
 """Base64 inside a JSON document, decoded while the document arrives.
 
 A push scanner without I/O: it takes the document in pieces cut anywhere and gives back decoded pictures in pieces,
-and at the end the *rest*: the same document with a short token in each picture's place, for an ordinary JSON reader.
+and at the end the *rest*: the same document with a short token instead of each picture, for an ordinary JSON reader.
 It follows strings and nesting only as far as it takes to know the path of a member; whether the rest is valid JSON,
 the reader of the rest finds out. A megabyte of base64 costs about a millisecond, and no memory.
 """
@@ -67,7 +67,7 @@ class Base64Decoder:
         self._padded = False
 
     def feed(self, text: bytes | memoryview, *, spaces: bytes = b" ") -> Sequence[bytes]:
-        """What `text` adds, in whole groups of four characters; `spaces` are skipped. Raises `ScanError`."""
+        """Return what `text` adds, in whole groups of four characters; `spaces` are skipped. Raises `ScanError`."""
         try:
             decoded = self._decode(self._carry, text)
         except ValueError:
@@ -81,7 +81,7 @@ class Base64Decoder:
         return decoded
 
     def finish(self) -> bytes:
-        """What is left. Raises `ScanError`."""
+        """Return what is left. Raises `ScanError`."""
         rest = self._carry
         if rest and self._padded:
             raise _broken_base64()
@@ -91,7 +91,7 @@ class Base64Decoder:
             raise _broken_base64() from None
 
     def _decode(self, carry: bytes, text: bytes | memoryview) -> Sequence[bytes]:
-        """Raises `ValueError`, and then has changed nothing."""
+        """Raise `ValueError`, and then have changed nothing."""
         if carry:
             missing = 4 - len(carry)
             carry, text = carry + bytes(text[:missing]), text[missing:]
@@ -162,7 +162,7 @@ class Base64Scanner:
         return self._count
 
     def feed(self, data: bytes) -> Sequence[Event]:
-        """What a piece of the document brings. Raises `ScanError`."""
+        """Return what a piece of the document brings. Raises `ScanError`."""
         self._events = []
         if self._pending:
             data, self._pending = self._pending + data, b""
@@ -172,7 +172,7 @@ class Base64Scanner:
         return self._events
 
     def finish(self) -> bytes:
-        """The rest of the document. Raises `ScanError` where it is cut off."""
+        """Return the rest of the document. Raises `ScanError` where it is cut off."""
         if self._state is not Base64Scanner._structure or self._containers or self._pending:
             raise ScanError("The document is cut off.")
         return self.rest
@@ -274,7 +274,7 @@ class Base64Scanner:
         return place
 
     def _head(self, data: bytes, place: int) -> int:
-        """The beginning of a string that may be a picture."""
+        """Return the beginning of a string that may be a picture."""
         raw, place, ended = self._take(data, place)
         self._string.append(raw)
         self._string_size += len(raw)
@@ -295,7 +295,7 @@ class Base64Scanner:
         return place
 
     def _encoded(self, raw: bytes) -> bytes | None:
-        """The base64 at the beginning of a string, still escaped; None: this is no picture."""
+        """Return the base64 at the beginning of a string, still escaped; None: this is no picture."""
         text = _text(raw) if b"\\" in raw or raw.startswith(b"data:") else ""
         if text.startswith("data:"):
             about, comma, encoded = text.partition(",")
@@ -370,7 +370,7 @@ def _ends(path: str, member: str) -> bool:
 
 
 def _text(raw: bytes) -> str:
-    """A JSON string's text, from between its quotes. Raises `ScanError`."""
+    """Return a JSON string's text, from between its quotes. Raises `ScanError`."""
     try:
         text = json.loads(b'"' + raw + b'"')
     except (ValueError, RecursionError):
@@ -379,4 +379,4 @@ def _text(raw: bytes) -> str:
 
 
 def _broken_base64() -> ScanError:
-    return ScanError("The document carries broken base64.")
+    return ScanError("The document contains invalid base64.")

@@ -51,7 +51,7 @@ Event = PartBegin | PartData | PartEnd
 
 
 def boundary_of(content_type: bytes) -> bytes:
-    """The boundary of a ``multipart/form-data`` header. Raises `MultipartError`."""
+    """Return the boundary of a ``multipart/form-data`` header. Raises `MultipartError`."""
     media_type, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if media_type != b"multipart/form-data":
@@ -62,7 +62,7 @@ def boundary_of(content_type: bytes) -> bytes:
 
 
 class _Parts:
-    """What the parser tells. It knows neither parser nor reader, so that nothing here refers to itself."""
+    """Callbacks of the parser. Refers to neither parser nor reader, to avoid reference cycles."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -122,9 +122,9 @@ class MultipartReader:
             raise MultipartError("The form's boundary cannot be read.") from error
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that a piece of the body completes."""
+        """Return the events that a piece of the body completes."""
         if self._opening:
-            # Nothing but a line end may stand before the first boundary: readers differ in what it means.
+            # Only a line end may precede the first boundary: parsers disagree on a preamble.
             chunk = self._held + chunk
             body = chunk.removeprefix(b"\r\n")
             if not body.startswith(self._opening[: len(body)]) and chunk != b"\r":
@@ -141,7 +141,7 @@ class MultipartReader:
         return events
 
     def finish(self) -> None:
-        """To be called at the end of the body, which must be the end of the form."""
+        """Call at the end of the body, which must be the end of the form."""
         if not self._parts.has_ended:
             raise MultipartError("The form is cut off before its end.")
 
@@ -195,11 +195,11 @@ class FormEncoder:
         return f"multipart/form-data; boundary={self._boundary}"
 
     def field(self, name: str, value: str) -> bytes:
-        """A whole text field."""
+        """Return a whole text field."""
         return self._head(f'name="{_quoted(name)}"') + value.encode() + self.PART_END
 
     def file_head(self, name: str, filename: str, content_type: str) -> bytes:
-        """What stands before the bytes of a file."""
+        """Return the head of a file part."""
         disposition = f'name="{_quoted(name)}"; filename="{_quoted(filename)}"'
         return self._head(disposition, f"Content-Type: {content_type}\r\n")
 

@@ -56,7 +56,7 @@ class EventReader:
         self._data_lines = 0
 
     def feed(self, data: bytes) -> Iterator[Token]:
-        """What a piece of the stream brings. Raises `SSEError`."""
+        """Yield what a piece of the stream brings. Raises `SSEError`."""
         if self._mark is not None:
             data = self._mark + data
             if len(data) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(data):
@@ -78,7 +78,7 @@ class EventReader:
             self._after_return = found.group() == b"\r" and place == len(data)
 
     def finish(self) -> Iterator[Token]:
-        """The stream has ended. An event that only lacks its empty line comes all the same.
+        """End the stream, and yield a last event that only lacks its empty line.
 
         Whether its data is whole, who reads that finds out. Raises `SSEError` where an event had begun without data.
         """
@@ -103,7 +103,7 @@ class EventReader:
         elif len(self._line) > _LONGEST_FIELD:
             if self._line.startswith((b"event:", *(name + b":" for name in _KEPT_FIELDS))):
                 raise SSEError("A line of the stream is too long.")
-            self._line[:] = b":"  # a field that nobody knows is worth no more than a comment
+            self._line[:] = b":"  # an unknown field is treated as a comment
 
     def _begin_data(self) -> Iterator[Token]:
         value = bytes(self._line[5:]).removeprefix(b" ")
@@ -141,13 +141,13 @@ class EventReader:
 
 
 def event_head(name: str, lines: tuple[bytes, ...] = ()) -> bytes:
-    """What stands before the data of an event."""
+    """Return the lines before the data of an event."""
     head = b"".join(line + b"\n" for line in lines)
     return head + (f"event: {name}\n".encode() if name else b"") + b"data: "
 
 
 def event_data(data: bytes) -> bytes:
-    """Data as it stands after ``data: ``; one with several lines gets the field's name before each."""
+    """Return data with ``data: `` before each of its lines."""
     return b"\ndata: ".join(_LINE_END.split(data))
 
 
@@ -155,5 +155,5 @@ EVENT_END = b"\n\n"
 
 
 def event(name: str, data: bytes) -> bytes:
-    """A whole event."""
+    """Return a whole event."""
     return event_head(name) + event_data(data) + EVENT_END
