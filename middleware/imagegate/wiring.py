@@ -33,7 +33,7 @@ from imagegate.tasks.queries import TaskQueries
 from imagegate.tasks.redis import RedisTaskStore
 from imagegate.tasks.runner import TaskDesk
 from imagegate.tasks.webhooks import Webhooks
-from imagegate.telemetry.events import Hooks
+from imagegate.telemetry.hooks import Hooks
 from imagegate.upstream.account import Account
 
 _SECRET_FILE: Final = ".task-secret"  # noqa: S105 - a file name

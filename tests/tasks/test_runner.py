@@ -29,7 +29,7 @@ from imagegate.layers import Idempotency
 from imagegate.protocol.image_format import ImageFormat
 from imagegate.stores.blobs import FileBlobs, StoreBlobs, pieces_of, whole
 from imagegate.tasks.outcomes import internal
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 
 UPSTREAM = '[[upstreams]]\nname = "openai"\napi_key = "sk-0123456789"\n[delivery]\nstore = "memory://"\n'
 BODY = {"model": "gpt-image-1.5", "prompt": "A kite"}

@@ -17,7 +17,7 @@ from imagegate.protocol.image_format import Facts
 from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent
 from imagegate.protocol.replies import finished_images, usage_of
 from imagegate.protocol.reply_encoding import completed_events, event_parts, reply_parts
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 Forward = Callable[[dict[str, object], Send], Awaitable[None]]
 

@@ -16,7 +16,7 @@ from imagegate.tasks.base import TaskNotFound
 from imagegate.tasks.queries import TaskQueries
 from imagegate.tasks.records import TaskRecord, document, public_state
 from imagegate.tasks.runner import TaskDesk
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _MEMBERS: Final = frozenset(("async", "callback_url"))
 

@@ -17,7 +17,7 @@ from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask
 from imagegate.tasks.ids import ProviderTicket, TaskIds
 from imagegate.tasks.records import ProviderTask, TaskRecord
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account, ask_task, cancel_task
 
 _SLOWEST_POLL: Final = 10.0

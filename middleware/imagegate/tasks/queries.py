@@ -21,7 +21,7 @@ from imagegate.tasks.outcomes import cancelled
 from imagegate.tasks.providers import lost, may_be_asked_again, provider_task, with_progress
 from imagegate.tasks.records import TaskRecord
 from imagegate.tasks.runner import TaskDesk
-from imagegate.telemetry.events import PROGRESS_KEY
+from imagegate.telemetry.progress import PROGRESS_KEY
 
 _MAX_REMEMBERED: Final = 10_000
 

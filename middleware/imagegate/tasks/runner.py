@@ -32,8 +32,9 @@ from imagegate.tasks.requests import exchange_of, keep_request, scope_of, withou
 from imagegate.tasks.run import Run, TaskTaken, Work
 from imagegate.tasks.webhook_queue import Telling
 from imagegate.tasks.webhooks import Webhooks
-from imagegate.telemetry.events import PROGRESS_KEY, Hooks, Progress
+from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.logger import get_logger
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 
 Forward = Callable[[Scope, Exchange, Receive, Send], Awaitable[None]]

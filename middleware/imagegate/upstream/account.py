@@ -24,7 +24,7 @@ from imagegate.protocol.request_encoding import FormBody
 from imagegate.spool.body_chunks import form_chunks, sha256_of
 from imagegate.spool.upload import Upload
 from imagegate.streaming.reply_reader import ReplyConsumer, images_with_pictures, take, unfinished, with_pictures
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 
 USER_AGENT: Final = f"imagegate/{__version__}"
 _HEADERS: Final = (("accept", "application/json"), ("accept-encoding", "identity"), ("user-agent", USER_AGENT))
