@@ -18,7 +18,8 @@ from imagegate.protocol.replies import PendingTask
 from imagegate.tasks.ids import ProviderTicket, TaskIds
 from imagegate.tasks.records import ProviderTask, TaskRecord
 from imagegate.telemetry.progress import Progress
-from imagegate.upstream.account import Account, ask_task, cancel_task
+from imagegate.upstream.account import Account
+from imagegate.upstream.polling import ask_task, cancel_task
 
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
