@@ -9,9 +9,11 @@ from functools import cached_property
 from starlette.types import Scope, Send
 
 from imagegate.asgi.helpers import ClientDisconnected
-from imagegate.delivery.converter import ImageConverter, ResponseFormat, check_count, fewer, size_changes
+from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.inner_response import InnerResponse
+from imagegate.delivery.response_format import ResponseFormat
 from imagegate.delivery.response_writer import ResponseWriter
+from imagegate.delivery.size_disclosure import check_count, fewer, size_changes
 from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
 from imagegate.protocol.image_format import Facts
 from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent

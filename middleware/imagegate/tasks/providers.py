@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from imagegate.delivery.converter import ImageConverter, check_count
+from imagegate.delivery.converter import ImageConverter
+from imagegate.delivery.size_disclosure import check_count
 from imagegate.errors import UpstreamError
 from imagegate.http import HTTPClient
 from imagegate.protocol.messages import ImageReply
