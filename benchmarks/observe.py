@@ -56,8 +56,9 @@ async def measure(requests: int, rounds: int) -> tuple[list[float], list[float]]
     from imagegate.contracts.changes import Change
     from imagegate.layers import Layer, Observe
     from imagegate.telemetry.cost import cost_of
-    from imagegate.telemetry.events import PROGRESS_KEY, Hook, Hooks, Progress
+    from imagegate.telemetry.hooks import Hook, Hooks
     from imagegate.telemetry.log import LogHook
+    from imagegate.telemetry.progress import PROGRESS_KEY, Progress
     from imagegate.telemetry.prometheus import PrometheusHook
 
     changes = (Change("size", "mapped", "1920x1080", "1920x1088"), Change("style", "dropped"))

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.server
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 SERVER = """

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from imagegate.contracts.contract import Contract, load_contracts
     from imagegate.errors import ConfigError, ImagegateError
     from imagegate.gateway import ImageGateway
-    from imagegate.telemetry.events import ExchangeRecord, Hook
+    from imagegate.telemetry.hooks import Hook
+    from imagegate.telemetry.record import ExchangeRecord
 
 __all__ = [
     "Adapter",
@@ -34,8 +35,8 @@ _HOMES = {
     "Config": "imagegate.config.schema",
     "ConfigError": "imagegate.errors",
     "Contract": "imagegate.contracts.contract",
-    "ExchangeRecord": "imagegate.telemetry.events",
-    "Hook": "imagegate.telemetry.events",
+    "ExchangeRecord": "imagegate.telemetry.record",
+    "Hook": "imagegate.telemetry.hooks",
     "ImageGateway": "imagegate.gateway",
     "ImagegateError": "imagegate.errors",
     "OpenAIAdapter": "imagegate.adapter",

@@ -1,16 +1,8 @@
 """Public names of `imagegate.telemetry`: the record of an exchange, and the hooks that are given it."""
 
-from imagegate.telemetry.events import (
-    BreakerHook,
-    BreakerState,
-    ConfiguredHook,
-    ExchangeRecord,
-    Hook,
-    OutcomeClass,
-    StartHook,
-    TaskHook,
-    UpstreamCall,
-)
+from imagegate.telemetry.exchange import UpstreamCall
+from imagegate.telemetry.hooks import BreakerHook, BreakerState, ConfiguredHook, Hook, StartHook, TaskHook
+from imagegate.telemetry.record import ExchangeRecord, OutcomeClass
 
 __all__ = [
     "BreakerHook",

@@ -49,7 +49,7 @@ from imagegate.spool.upload import Budget
 from imagegate.telemetry.capture import Capture
 from imagegate.telemetry.console import Console, is_console_path
 from imagegate.telemetry.cost import cost_of
-from imagegate.telemetry.events import Hook, Hooks
+from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.metric_labels import Names

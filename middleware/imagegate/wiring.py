@@ -27,13 +27,13 @@ from imagegate.stores.redis_client import RedisClient
 from imagegate.stores.secret_file import SECRET_BYTES, kept_secret
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.ids import TaskIds
+from imagegate.tasks.manager import TaskManager
 from imagegate.tasks.memory import MemoryTaskStore
 from imagegate.tasks.providers import ProviderTasks
 from imagegate.tasks.queries import TaskQueries
 from imagegate.tasks.redis import RedisTaskStore
-from imagegate.tasks.runner import TaskDesk
 from imagegate.tasks.webhooks import Webhooks
-from imagegate.telemetry.events import Hooks
+from imagegate.telemetry.hooks import Hooks
 from imagegate.upstream.account import Account
 
 _SECRET_FILE: Final = ".task-secret"  # noqa: S105 - a file name
@@ -67,7 +67,7 @@ class Keeping:
         tasks, idempotency = config.tasks, config.idempotency
         self._blobs = _blobs(config, store, client)
         ids = TaskIds(_task_secret(config), ttl=tasks.ttl)
-        self.desk = TaskDesk(
+        self.desk = TaskManager(
             store=_task_store(config),
             ids=ids,
             providers=ProviderTasks(client, accounts, delivery, ids),

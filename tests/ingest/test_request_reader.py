@@ -22,7 +22,7 @@ from imagegate.ingest.request_reader import ReadLimits, close_uploads, read_exch
 from imagegate.protocol.messages import Exchange, FileID, Link
 from imagegate.protocol.requests import from_text, read_form_fields
 from imagegate.spool.upload import Budget, Upload
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 MIB = 1024 * 1024
 TOTAL, MEMORY = 32 * MIB, 2 * MIB

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from imagegate.delivery.converter import ImageConverter, ResponseFormat
+from imagegate.delivery.converter import ImageConverter
+from imagegate.delivery.response_format import ResponseFormat
 from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.protocol.messages import StreamEvent

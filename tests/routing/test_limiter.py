@@ -18,7 +18,7 @@ from imagegate.errors import (
 )
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.limiter import UpstreamLimiter
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 
 LONG = 30.0
 """Seconds that no test waits."""

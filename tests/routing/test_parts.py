@@ -13,7 +13,7 @@ from imagegate.errors import UpstreamError, UpstreamRefused, UpstreamUncertain, 
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.routing.parts import FanOut
 from imagegate.routing.retry import Attempt, RetryPolicy
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 
 ATTEMPT = Attempt(place=0, pause=0, queue_timeout=0, until=None, is_retry=False)
 BUSY = UpstreamRefused("Later.", status=429)

@@ -18,7 +18,7 @@ from imagegate.errors import ConfigError
 from imagegate.layers import Admit, Observe
 from imagegate.layers.base import Layer
 from imagegate.standalone import Standalone, find_config, grace
-from imagegate.telemetry.events import PROGRESS_KEY
+from imagegate.telemetry.progress import PROGRESS_KEY
 
 CONFIG = '[[upstreams]]\nname = "openai"\napi_key = "sk-any"\n[delivery]\nstore = "memory://"\n'
 

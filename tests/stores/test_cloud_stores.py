@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from tests.stores.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_server
 
 from imagegate.config.loader import load_config
+from imagegate.config.model_contracts import warnings_of
 from imagegate.config.schema import CloudConfig, DeliveryConfig, Duration
 from imagegate.config.store_factory import open_store
 from imagegate.errors import ConfigError
@@ -517,7 +518,8 @@ SCRIPT = """
 import asyncio, resource, sys
 from imagegate.config.schema import CloudConfig, DeliveryConfig
 from imagegate.protocol.image_format import PNG
-from imagegate.stores import open_store, put, put_stream
+from imagegate.config.store_factory import open_store
+from imagegate.stores import put, put_stream
 
 def settings(port):
     cloud = CloudConfig(endpoint=f"http://127.0.0.1:{port}", region="us-east-1", access_key_id=%r, secret_access_key=%r)
@@ -679,7 +681,7 @@ def test_settings_of_other_stores_are_a_warning() -> None:
     """Settings for buckets that a file store does not read are told."""
     from imagegate import Config
 
-    found = Config(delivery=DeliveryConfig(cloud=CloudConfig(region="x"))).warnings()
+    found = warnings_of(Config(delivery=DeliveryConfig(cloud=CloudConfig(region="x"))))
     assert found == ["delivery.cloud: does nothing with a file:// store"]
 
 

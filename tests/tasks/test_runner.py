@@ -29,7 +29,7 @@ from imagegate.layers import Idempotency
 from imagegate.protocol.image_format import ImageFormat
 from imagegate.stores.blobs import FileBlobs, StoreBlobs, pieces_of, whole
 from imagegate.tasks.outcomes import internal
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 
 UPSTREAM = '[[upstreams]]\nname = "openai"\napi_key = "sk-0123456789"\n[delivery]\nstore = "memory://"\n'
 BODY = {"model": "gpt-image-1.5", "prompt": "A kite"}
@@ -355,7 +355,7 @@ def test_the_end_with_tasks_at_work() -> None:
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 reply = await client.post("/v1/images/generations", json={**BODY, "async": True})
                 assert reply.status_code == 202
-                (run_,) = gateway._keeping.desk._runs.values()
+                (run_,) = gateway._keeping.desk.runner.runs.values()
                 await gateway.background.finish(0)
                 document = (await client.get(reply.headers["location"])).json()
         assert (run_.record.state, document["error"]["code"]) == ("failed", "task_not_begun")

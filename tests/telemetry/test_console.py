@@ -29,7 +29,8 @@ from imagegate.telemetry.capture import Capture, documents_of, pictures_in, show
 from imagegate.telemetry.console import Console, page, policy
 from imagegate.telemetry.console.ring import Ring
 from imagegate.telemetry.console.thumbnails import EDGE, LARGEST_ORIGINAL, thumbnail
-from imagegate.telemetry.events import ExchangeRecord, Progress, finish
+from imagegate.telemetry.progress import Progress
+from imagegate.telemetry.record import ExchangeRecord, finish
 
 KEYS = {"alice": "alices-key", "bob": "bobs-key", "root": "roots-key"}
 

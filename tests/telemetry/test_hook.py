@@ -17,10 +17,12 @@ from imagegate.config.loader import parse_config
 from imagegate.config.model_contracts import contracts_of
 from imagegate.contracts.changes import Change
 from imagegate.errors import UpstreamRefused, UpstreamUncertain, UpstreamUnreachable
-from imagegate.telemetry.events import ExchangeRecord, Hooks, Progress, classify, finish
+from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.metric_definitions import METRICS
 from imagegate.telemetry.metric_labels import Names
+from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.prometheus import FOLDER_VARIABLE, PrometheusHook
+from imagegate.telemetry.record import ExchangeRecord, classify, finish
 
 CONFIG = parse_config("""
 [[upstreams]]

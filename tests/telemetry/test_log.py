@@ -24,9 +24,10 @@ from imagegate.gateway import ImageGateway
 from imagegate.layers import Observe
 from imagegate.standalone import configure_logs
 from imagegate.telemetry.capture import Capture
-from imagegate.telemetry.events import Progress, finish
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.logger import get_logger
+from imagegate.telemetry.progress import Progress
+from imagegate.telemetry.record import finish
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from imagegate.config.schema import ModelPrice, PricesConfig
 from imagegate.protocol.usage import TOKEN_KINDS, sum_usage, tokens_by_kind
 from imagegate.telemetry.cost import cost_of
-from imagegate.telemetry.events import Progress
 from imagegate.telemetry.metric_labels import size_class
+from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.trace_context import read_traceparent, span_id, trace_id
 
 json_values = st.recursive(

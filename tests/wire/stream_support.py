@@ -19,7 +19,7 @@ from tests.wire.edit_support import picture, until
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
-from imagegate.telemetry.events import ExchangeRecord
+from imagegate.telemetry.record import ExchangeRecord
 
 GENERATIONS, EDITS = "/v1/images/generations", "/v1/images/edits"
 KEY = "sk-key-of-the-gateway"

@@ -273,9 +273,9 @@ def test_cancelled_through_another_process(both: Both) -> None:
 
 def silence(gateway: ImageGateway) -> None:
     """The gateway goes on with its work, but gives no sign of life any more, as one that was suspended."""
-    desk = gateway._keeping.desk
-    assert desk._watch is not None
-    desk._watch.get_loop().call_soon_threadsafe(desk._watch.cancel)
+    watch = gateway._keeping.desk.take_over._watch
+    assert watch is not None
+    watch.get_loop().call_soon_threadsafe(watch.cancel)
 
 
 def test_seemingly_dead(both: Both) -> None:

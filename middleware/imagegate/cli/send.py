@@ -14,7 +14,8 @@ from imagegate.cli.explain import generate
 from imagegate.config.schema import Config
 from imagegate.gateway import ImageGateway
 from imagegate.protocol.image_format import sniff
-from imagegate.telemetry.events import ExchangeRecord, Progress
+from imagegate.telemetry.progress import Progress
+from imagegate.telemetry.record import ExchangeRecord
 from imagegate.terminal import Working
 
 _LONGEST_NAME = 48

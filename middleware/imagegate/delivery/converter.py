@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import binascii
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import pybase64
 
-from imagegate.contracts.changes import Change
-from imagegate.contracts.sizes import Pixels, SizeSyntaxError, parse_size
+from imagegate.delivery.response_format import ResponseFormat
 from imagegate.errors import FetchError, RequestError, StorageError, UpstreamError
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.protocol.image_format import Facts, inspect
@@ -23,30 +22,9 @@ from imagegate.spool.upload import Budget, Upload, default_budget
 from imagegate.stores import Store, StoreOfTenant, put, put_stream
 from imagegate.streaming.image_sinks import HEAD, PictureSink, SpoolSink, StoreSink, storage_error
 
-ResponseFormat = Literal["url", "b64_json"]
-
-_BASE64_MODELS: Final = ("gpt-image-", "chatgpt-image-")
-_AI_SDK: Final = b"ai-sdk/"
 _AT_ONCE: Final = 3
 """Pictures of one reply that are stored or fetched at a time; each needs a megabyte or two."""
 _Convert = Callable[[ReplyImage], Awaitable[ReplyImage]]
-
-
-def wanted_form(
-    asked: Any, model: str, default: ResponseFormat | None, *, streamed: bool, user_agent: bytes | None
-) -> ResponseFormat:
-    """How a client wants its pictures: as it says, as configured, or as OpenAI would answer for the model.
-
-    OpenAI's streams have base64 only, and SDKs count on it. The Vercel AI SDK throws a reply with links away; it asks
-    for base64 where it generates with a model that it does not know, but not where it edits.
-    """
-    if asked in ("url", "b64_json"):
-        return asked  # type: ignore[no-any-return]
-    if default is not None:
-        return default
-    if streamed or model.rpartition("/")[2].startswith(_BASE64_MODELS):
-        return "b64_json"
-    return "b64_json" if user_agent is not None and _AI_SDK in user_agent else "url"
 
 
 class ImageConverter:
@@ -278,51 +256,6 @@ def known(facts: Facts | None) -> Facts:
     if facts is None:
         raise uncertain("The provider's reply carries something that is no image.")
     return facts
-
-
-def check_count(asked: int, reply: ImageReply) -> tuple[Change, ...]:
-    """More images than asked for are disclosed.
-
-    Raises:
-        UpstreamUncertain: fewer came; it names ``n``, and knows those that were made.
-    """
-    made = len(reply.images)
-    if made < asked:
-        raise fewer(asked, made, reply.images)
-    return () if made == asked else (Change("n", "mapped", asked, made),)
-
-
-def fewer(asked: int, made: int, images: tuple[ReplyImage, ...] = ()) -> UpstreamError:
-    """The error where not all images were made that were asked for."""
-    error = uncertain(f"The provider made {made} of {asked} images.")
-    error.code, error.param, error.made = "fewer_images", "n", images
-    return error
-
-
-def size_changes(asked: Any, sizes: Collection[str], told: Collection[Change]) -> tuple[Change, ...]:
-    """Pictures of another size than the client has been led to expect are disclosed.
-
-    Args:
-        asked: the client's ``size``.
-        sizes: ``WIDTHxHEIGHT`` of the pictures.
-        told: what is disclosed already; only a size in pixels can be compared, a ratio says that none was promised.
-    """
-    told_sizes = [str(change.to) for change in told if change.field == "size"]
-    expected = [asked, *told_sizes][-1]
-    if all(size == expected for size in sizes):
-        return ()
-    pixels = _pixels(expected)
-    if pixels is None:
-        return ()
-    return tuple(Change("size", "made", asked, size) for size in dict.fromkeys(sizes) if size != str(pixels))
-
-
-def _pixels(size: Any) -> Pixels | None:
-    try:
-        parsed = parse_size(size) if isinstance(size, str) else None
-    except SizeSyntaxError:
-        return None
-    return parsed if isinstance(parsed, Pixels) else None
 
 
 def _changed(event: StreamEvent, document: Any, pictures: Mapping[str, Picture]) -> StreamEvent:

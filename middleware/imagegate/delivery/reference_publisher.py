@@ -14,7 +14,8 @@ from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.protocol.messages import Exchange, Link
 from imagegate.protocol.references import DataURL
 from imagegate.spool.upload import Budget, Upload
-from imagegate.upstream.account import Account, upload_file
+from imagegate.upstream.account import Account
+from imagegate.upstream.conversation import upload_file
 
 
 class ReferenceConverter:

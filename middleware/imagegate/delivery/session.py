@@ -9,15 +9,17 @@ from functools import cached_property
 from starlette.types import Scope, Send
 
 from imagegate.asgi.helpers import ClientDisconnected
-from imagegate.delivery.converter import ImageConverter, ResponseFormat, check_count, fewer, size_changes
+from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.inner_response import InnerResponse
+from imagegate.delivery.response_format import ResponseFormat
 from imagegate.delivery.response_writer import ResponseWriter
+from imagegate.delivery.size_disclosure import check_count, fewer, size_changes
 from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
 from imagegate.protocol.image_format import Facts
 from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent
 from imagegate.protocol.replies import finished_images, usage_of
 from imagegate.protocol.reply_encoding import completed_events, event_parts, reply_parts
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 Forward = Callable[[dict[str, object], Send], Awaitable[None]]
 

@@ -19,8 +19,8 @@ from imagegate.idempotency.outcomes import no_longer_kept
 from imagegate.idempotency.recording import Recording, recording_memory, send_pieces, start_of
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.stores.blobs import Blobs, FileBlobs, whole
-from imagegate.telemetry.events import Progress
 from imagegate.telemetry.logger import get_logger
+from imagegate.telemetry.progress import Progress
 
 REPLAYED: Final = (b"idempotency-replayed", b"true")
 _MEMORY: Final = 16 * 1024**2

@@ -19,7 +19,8 @@ from imagegate.contracts.changes import Change
 from imagegate.errors import FetchError, ImagegateError, RequestError, StorageError, UpstreamError
 from imagegate.protocol.messages import FileID, ImageRequest, Link, Reference
 from imagegate.spool.upload import Upload
-from imagegate.telemetry.events import Progress, ResponseFormat
+from imagegate.telemetry.exchange import ResponseFormat
+from imagegate.telemetry.progress import Progress
 
 HEADER: Final = b"idempotency-key"
 _KEY: Final = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")

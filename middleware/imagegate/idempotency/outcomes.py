@@ -5,7 +5,7 @@ from __future__ import annotations
 from imagegate.errors import ImagegateError
 from imagegate.idempotency.keys import KeptReply, error_reply
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 
 
 def interrupted() -> KeptReply:

@@ -15,7 +15,7 @@ from imagegate.protocol.messages import Exchange, FileID, ImageRequest, Link, Re
 from imagegate.protocol.references import MAX_LINK, Source, check_link, data_url, references_of
 from imagegate.protocol.requests import read_form_fields, read_json
 from imagegate.spool.upload import Budget, Upload, default_budget
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _EXPLAIN: Final = b"imagegate-explain"
 _FORM: Final = b"multipart/form-data"

@@ -10,7 +10,7 @@ from imagegate.errors import RequestError
 from imagegate.fitting.reference_rules import check_image, check_mask, type_change
 from imagegate.ingest.form_reader import FormReading
 from imagegate.spool.upload import Upload
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 
 
 class NeedsBufferedForm(Exception):

@@ -18,7 +18,7 @@ from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
 from imagegate.ingest.request_reader import DEFAULT_LIMITS
 from imagegate.layers.base import Layer
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _DISCARDED: Final = 256 * 1024
 """Maximum bytes of a body that is read and discarded before the connection is closed."""

@@ -16,7 +16,7 @@ from imagegate.layers.error_boundary import Answer, answer_errors
 from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange, ImageReply, ImageRequest
 from imagegate.protocol.request_encoding import FormBody, form_parts, json_body, needs_form
 from imagegate.spool.body_chunks import form_chunks
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 
 Work = Coroutine[Any, Any, None]

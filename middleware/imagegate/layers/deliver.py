@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.helpers import before_shutdown, header, without_headers
 from imagegate.config.schema import DeliveryConfig
-from imagegate.delivery.converter import ImageConverter, ResponseFormat, wanted_form
+from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.images_endpoint import PictureService
+from imagegate.delivery.response_format import ResponseFormat, wanted_form
 from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.delivery.session import DeliverySession
 from imagegate.http import HTTPClient

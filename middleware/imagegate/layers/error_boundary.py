@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from imagegate.asgi.helpers import send_error
 from imagegate.contracts.changes import header_value
 from imagegate.errors import ImagegateError, forget_frames
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 
 class Answer:

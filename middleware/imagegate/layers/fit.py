@@ -10,7 +10,7 @@ from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import SCOPE_KEY, Exchange
 from imagegate.registry import load_adapter
 from imagegate.routing.catalog import find_contract
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import TASK
 
 

@@ -11,7 +11,7 @@ from imagegate.ingest.request_reader import close_uploads
 from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import SCOPE_KEY, Exchange
 from imagegate.spool.upload import Upload
-from imagegate.telemetry.events import PROGRESS_KEY
+from imagegate.telemetry.progress import PROGRESS_KEY
 from imagegate.upstream.dispatch_hooks import SENDING, Sending
 
 

@@ -18,9 +18,10 @@ from imagegate.errors import ImagegateError
 from imagegate.layers.base import Endpoint, Layer, Work, endpoint_of
 from imagegate.layers.error_boundary import Answer, answer_errors
 from imagegate.telemetry.capture import Capture
-from imagegate.telemetry.events import PROGRESS_KEY, Hook, Hooks, Progress
+from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.logger import get_logger
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.telemetry.trace_context import read_traceparent, trace_id
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")

@@ -26,7 +26,7 @@ from imagegate.layers.base import Layer
 from imagegate.protocol.messages import Exchange, ImageRequest
 from imagegate.protocol.requests import read_form_fields
 from imagegate.spool.upload import Budget, UploadClosed, default_budget
-from imagegate.telemetry.events import PROGRESS_KEY
+from imagegate.telemetry.progress import PROGRESS_KEY
 
 _WATCHED_AFTER: Final = 0.05
 """Seconds of work after which the client's connection is watched."""

@@ -20,7 +20,7 @@ from imagegate.protocol.messages import SCOPE_KEY, Exchange, FileID, FileRef, Im
 from imagegate.protocol.references import LIST_MEMBERS, DataURL, check_link, data_url
 from imagegate.spool.body_chunks import sha256_of
 from imagegate.spool.upload import Upload
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _LINKED: Final = frozenset((*LIST_MEMBERS, "mask_url"))
 AS_OPENAI = ReferenceRule(forms=("files", "objects"), mask=True, file_ids=True)

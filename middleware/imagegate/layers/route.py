@@ -22,7 +22,7 @@ from imagegate.routing.fan_out import merge, shares, with_n, without_stream
 from imagegate.routing.limiter import UpstreamLimiter
 from imagegate.routing.parts import FanOut
 from imagegate.routing.retry import Attempt, Attempts, RetryPolicy
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _OPEN = UpstreamLimiter(Breaker(failures=0, pause=0.0))
 """For upstreams without limits."""

@@ -13,10 +13,10 @@ from imagegate.errors import RequestError
 from imagegate.layers.base import Layer, Work, task_id_of
 from imagegate.protocol.messages import SCOPE_KEY, Exchange
 from imagegate.tasks.base import TaskNotFound
+from imagegate.tasks.manager import TaskManager
 from imagegate.tasks.queries import TaskQueries
 from imagegate.tasks.records import TaskRecord, document, public_state
-from imagegate.tasks.runner import TaskDesk
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _MEMBERS: Final = frozenset(("async", "callback_url"))
 
@@ -28,7 +28,7 @@ class Tasks(Layer):
         desk: runs tasks.
     """
 
-    def __init__(self, app: ASGIApp, *, desk: TaskDesk, prefix: str = "/v1") -> None:
+    def __init__(self, app: ASGIApp, *, desk: TaskManager, prefix: str = "/v1") -> None:
         super().__init__(app, prefix=prefix)
         self._desk = desk
         desk.forward = self.forward

@@ -14,9 +14,11 @@ from imagegate.http import HTTPClient
 from imagegate.layers.base import Layer, send_reply
 from imagegate.protocol.messages import REPLY
 from imagegate.streaming.reply_reader import ReplyConsumer
-from imagegate.telemetry.events import PROGRESS_KEY, Progress
-from imagegate.upstream.account import Account, converse, explanation
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
+from imagegate.upstream.account import Account
+from imagegate.upstream.conversation import converse
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
+from imagegate.upstream.explanation import explanation
 
 
 class Upstream(Layer):

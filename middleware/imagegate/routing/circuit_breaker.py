@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagegate.telemetry.events import BreakerState
+from imagegate.telemetry.hooks import BreakerState
 
 
 class Breaker:

@@ -14,7 +14,8 @@ from imagegate.protocol.messages import LiveFiles
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.rate_limit import RateLimit
-from imagegate.telemetry.events import BreakerState, Progress
+from imagegate.telemetry.hooks import BreakerState
+from imagegate.telemetry.progress import Progress
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 

@@ -10,7 +10,7 @@ from imagegate.protocol.messages import ImageReply
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.routing.fan_out import gravest, incomplete
 from imagegate.routing.retry import Attempt, Random, RetryPolicy
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 
 AskPart = Callable[[int, Attempt], Awaitable[ImageReply]]
 """Requests that many images, with the queue timeout of the attempt."""

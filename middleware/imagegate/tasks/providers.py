@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from imagegate.delivery.converter import ImageConverter, check_count
+from imagegate.delivery.converter import ImageConverter
+from imagegate.delivery.size_disclosure import check_count
 from imagegate.errors import UpstreamError
 from imagegate.http import HTTPClient
 from imagegate.protocol.messages import ImageReply
@@ -17,8 +18,9 @@ from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask
 from imagegate.tasks.ids import ProviderTicket, TaskIds
 from imagegate.tasks.records import ProviderTask, TaskRecord
-from imagegate.telemetry.events import Progress
-from imagegate.upstream.account import Account, ask_task, cancel_task
+from imagegate.telemetry.progress import Progress
+from imagegate.upstream.account import Account
+from imagegate.upstream.polling import ask_task, cancel_task
 
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5

@@ -17,11 +17,11 @@ from imagegate.protocol.messages import ImageReply
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskNotCancellable, TaskNotFound
 from imagegate.tasks.ids import OwnTicket, ProviderTicket, Ticket
+from imagegate.tasks.manager import TaskManager
 from imagegate.tasks.outcomes import cancelled
 from imagegate.tasks.providers import lost, may_be_asked_again, provider_task, with_progress
 from imagegate.tasks.records import TaskRecord
-from imagegate.tasks.runner import TaskDesk
-from imagegate.telemetry.events import PROGRESS_KEY
+from imagegate.telemetry.progress import PROGRESS_KEY
 
 _MAX_REMEMBERED: Final = 10_000
 
@@ -46,7 +46,7 @@ class TaskQueries:
         public_url: of the picture store, from the scope of a request.
     """
 
-    def __init__(self, desk: TaskDesk, *, retry_after: float, public_url: Callable[[Scope], str]) -> None:
+    def __init__(self, desk: TaskManager, *, retry_after: float, public_url: Callable[[Scope], str]) -> None:
         self._desk = desk
         self._retry_after = retry_after
         self._public_url = public_url

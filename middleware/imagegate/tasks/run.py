@@ -17,7 +17,7 @@ from imagegate.protocol.replies import PendingTask
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.records import ProviderTask, TaskRecord
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 from imagegate.upstream.dispatch_hooks import Sending
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imagegate.config.schema import PricesConfig
 from imagegate.protocol.usage import tokens_by_kind
-from imagegate.telemetry.events import Progress
+from imagegate.telemetry.progress import Progress
 
 _MILLION = 1_000_000
 

@@ -14,8 +14,9 @@ import structlog
 from imagegate.config.schema import LogConfig
 from imagegate.contracts.changes import header_value
 from imagegate.telemetry.batching import Soon, taken
-from imagegate.telemetry.events import ExchangeRecord
+from imagegate.telemetry.exchange import ExchangeFacts
 from imagegate.telemetry.logger import NAME, get_plain_logger
+from imagegate.telemetry.record import ExchangeRecord
 from imagegate.telemetry.trace_context import span_id, trace_id
 
 _LONGEST_NAME: Final = 128
@@ -27,72 +28,52 @@ _DIGITS: Final = 4
 """Of seconds, after the point."""
 
 
-class ExchangeLine(msgspec.Struct, omit_defaults=True):
-    """What a line says of an exchange, as the record does; what there is none of is left out."""
+_OTHERWISE: Final = frozenset(("traceparent", "sizes_made", "usage", "outcome", "changes_header", "capture"))
+"""Facts of a record that a line leaves out, or says under another name."""
+_FIRST: Final = frozenset(("request_id", "endpoint"))
+_ROUNDED: Final = ("upstream_seconds", "delivery_seconds", "queue_seconds", "first_byte_seconds")
+_AS_IT_IS: Final = tuple(
+    name for name in ExchangeFacts.__struct_fields__ if name not in _OTHERWISE | _FIRST | frozenset(_ROUNDED)
+)
+_NOTHING: Final = ExchangeFacts("")
 
-    timestamp: datetime
-    level: str
-    event: str
-    request_id: str
-    endpoint: str
-    status: int
-    outcome: str
-    seconds: float
-    upstream: str = ""
-    upstream_model: str = ""
-    upstream_request_id: str = ""
-    key_name: str = ""
-    model: str = ""
-    route: str = ""
-    form: str | None = None
-    size_asked: str = ""
-    attempts: int = 0
-    images_asked: int = 0
-    images_made: int = 0
-    images_delivered: int = 0
-    stored_images: int = 0
-    polls: int = 0
-    retries: int = 0
-    fallbacks: int = 0
-    idempotent: str = ""
-    task_state: str = ""
-    in_background: bool = False
-    streamed: bool = False
-    explained: bool = False
-    contract: bool = True
-    upload_count: int = 0
-    upload_bytes: int = 0
-    link_fetches: int = 0
-    fetch_refusals: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    error_code: str = ""
-    upstream_seconds: float = 0.0
-    delivery_seconds: float = 0.0
-    queue_seconds: float = 0.0
-    first_byte_seconds: float = 0.0
-    sizes: str = ""
-    changes: str = ""
-    cost: str = ""
-    trace_id: str = ""
-    span_id: str = ""
-    prompt: str = ""
-    """Only where the configuration asks for it."""
-    links: list[str] = []
-    """Likewise."""
+ExchangeLine: Final[Any] = msgspec.defstruct(
+    "ExchangeLine",
+    [
+        ("timestamp", datetime),
+        ("level", str),
+        ("event", str),
+        ("request_id", str),
+        ("endpoint", str),
+        ("status", int),
+        ("outcome", str),  # the record's `outcome_class`
+        ("seconds", float),
+        *((name, Any, getattr(_NOTHING, name)) for name in _AS_IT_IS),
+        *((name, float, 0.0) for name in _ROUNDED),
+        ("sizes", str, ""),
+        ("changes", str, ""),
+        ("cost", str, ""),
+        ("trace_id", str, ""),
+        ("span_id", str, ""),
+        ("prompt", str, ""),  # only where the configuration asks for it
+        ("links", list[str], []),  # likewise
+    ],
+    omit_defaults=True,
+    module=__name__,
+)
+"""What a line says of an exchange, as the record does; what there is none of is left out."""
+
+_facts: Final[Any] = attrgetter(*_AS_IT_IS)
+_durations: Final[Any] = attrgetter(*_ROUNDED)
 
 
-_MEMBERS: Final = ExchangeLine.__struct_fields__
-_taken_over: Final[Any] = attrgetter(*_MEMBERS[_MEMBERS.index("upstream") : _MEMBERS.index("upstream_seconds")])
-
-
-def line_of(record: ExchangeRecord, config: LogConfig, ended: float | None = None) -> ExchangeLine:
-    """What is said of an exchange: facts, and words only where `config` asks for them.
+def line_of(record: ExchangeRecord, config: LogConfig, ended: float | None = None) -> Any:
+    """Make the `ExchangeLine` of an exchange: facts, and words only where `config` asks for them.
 
     Args:
         ended: Unix time in seconds; None: now.
     """
-    facts: tuple[Any, ...] = (
+    line = ExchangeLine(
         datetime.now(UTC) if ended is None else datetime.fromtimestamp(ended, UTC),
         "info" if record.status < 500 else "warning",
         "exchange",
@@ -101,13 +82,9 @@ def line_of(record: ExchangeRecord, config: LogConfig, ended: float | None = Non
         record.status,
         record.outcome_class,
         round(record.seconds, _DIGITS),
-        *_taken_over(record),
-        round(record.upstream_seconds, _DIGITS),
-        round(record.delivery_seconds, _DIGITS),
-        round(record.queue_seconds, _DIGITS),
-        round(record.first_byte_seconds or 0.0, _DIGITS),
+        *_facts(record),
+        *[round(seconds or 0.0, _DIGITS) for seconds in _durations(record)],
     )
-    line = ExchangeLine(*facts)
     if len(line.model) > _LONGEST_NAME or len(line.upstream_model) > _LONGEST_NAME:
         line.model, line.upstream_model = line.model[:_LONGEST_NAME], line.upstream_model[:_LONGEST_NAME]
     if record.sizes_made:

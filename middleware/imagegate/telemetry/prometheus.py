@@ -18,9 +18,11 @@ from prometheus_client.registry import Collector
 from imagegate import __version__
 from imagegate.protocol.usage import tokens_by_kind
 from imagegate.telemetry.batching import Soon, taken
-from imagegate.telemetry.events import BreakerState, ExchangeRecord, Progress
+from imagegate.telemetry.hooks import BreakerState
 from imagegate.telemetry.metric_definitions import METRICS
 from imagegate.telemetry.metric_labels import FIELDS, OTHER, Names, size_class
+from imagegate.telemetry.progress import Progress
+from imagegate.telemetry.record import ExchangeRecord
 
 # Pictures take from a tenth of a second (a replay) to minutes (a task).
 BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)

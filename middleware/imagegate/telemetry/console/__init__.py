@@ -29,7 +29,8 @@ from imagegate.errors import AuthenticationError, ImagegateError
 from imagegate.telemetry.capture import SMALL_ANSWER, Capture
 from imagegate.telemetry.console.ring import Entry, Picture, Ring
 from imagegate.telemetry.console.thumbnails import thumbnail
-from imagegate.telemetry.events import ExchangeRecord, Progress
+from imagegate.telemetry.progress import Progress
+from imagegate.telemetry.record import ExchangeRecord
 
 PATH: Final = "/console"
 _LARGEST_ANSWER: Final = 12 * 1024**2

@@ -6,11 +6,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from imagegate.telemetry.capture import Capture, documents_of, pictures_in
 from imagegate.telemetry.console.thumbnails import Thumbnail
-from imagegate.telemetry.events import ExchangeRecord
+from imagegate.telemetry.record import ExchangeRecord
 
 MOST_BYTES: Final = 32 * 1024**2
 """Of pictures that are held."""
@@ -35,7 +35,7 @@ class Entry:
     """One exchange: as it was recorded, until somebody looks at it."""
 
     def __init__(self, number: int, record: ExchangeRecord) -> None:
-        capture: Capture = record.capture
+        capture = cast("Capture", record.capture)
         self.number = number
         self.key_name = record.key_name
         self._record = record
@@ -124,7 +124,7 @@ def _shown(
     documents: Sequence[Mapping[str, Any]],
     pictures: Sequence[Picture],
 ) -> dict[str, Any]:
-    capture: Capture = record.capture
+    capture = cast("Capture", record.capture)
     error = next((found for document in documents if isinstance(found := document.get("error"), dict)), None)
     return {
         "number": number,

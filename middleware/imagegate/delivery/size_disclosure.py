@@ -1,0 +1,57 @@
+"""What a client is told where pictures differ from what it asked for, in number or in size."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from imagegate.contracts.changes import Change
+from imagegate.contracts.sizes import Pixels, SizeSyntaxError, parse_size
+from imagegate.errors import UpstreamError
+from imagegate.protocol.messages import ImageReply, ReplyImage
+from imagegate.protocol.provider_errors import uncertain
+
+
+def check_count(asked: int, reply: ImageReply) -> tuple[Change, ...]:
+    """More images than asked for are disclosed.
+
+    Raises:
+        UpstreamUncertain: fewer came; it names ``n``, and knows those that were made.
+    """
+    made = len(reply.images)
+    if made < asked:
+        raise fewer(asked, made, reply.images)
+    return () if made == asked else (Change("n", "mapped", asked, made),)
+
+
+def fewer(asked: int, made: int, images: tuple[ReplyImage, ...] = ()) -> UpstreamError:
+    """The error where not all images were made that were asked for."""
+    error = uncertain(f"The provider made {made} of {asked} images.")
+    error.code, error.param, error.made = "fewer_images", "n", images
+    return error
+
+
+def size_changes(asked: Any, sizes: Collection[str], told: Collection[Change]) -> tuple[Change, ...]:
+    """Pictures of another size than the client has been led to expect are disclosed.
+
+    Args:
+        asked: the client's ``size``.
+        sizes: ``WIDTHxHEIGHT`` of the pictures.
+        told: what is disclosed already; only a size in pixels can be compared, a ratio says that none was promised.
+    """
+    told_sizes = [str(change.to) for change in told if change.field == "size"]
+    expected = [asked, *told_sizes][-1]
+    if all(size == expected for size in sizes):
+        return ()
+    pixels = _pixels(expected)
+    if pixels is None:
+        return ()
+    return tuple(Change("size", "made", asked, size) for size in dict.fromkeys(sizes) if size != str(pixels))
+
+
+def _pixels(size: Any) -> Pixels | None:
+    try:
+        parsed = parse_size(size) if isinstance(size, str) else None
+    except SizeSyntaxError:
+        return None
+    return parsed if isinstance(parsed, Pixels) else None

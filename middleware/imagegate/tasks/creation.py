@@ -1,0 +1,188 @@
+"""Accepting a task: what is checked before, what is kept of the request, and what its client is answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.types import Scope, Send
+
+from imagegate.asgi.helpers import send_json
+from imagegate.errors import Overloaded, RequestError, StorageError
+from imagegate.protocol.messages import Exchange
+from imagegate.spool.upload import Upload
+from imagegate.stores.blobs import Blobs
+from imagegate.tasks.base import TaskStore
+from imagegate.tasks.ids import TaskIds
+from imagegate.tasks.providers import ProviderTasks
+from imagegate.tasks.records import TaskRecord, created_document
+from imagegate.tasks.requests import keep_request, without_body
+from imagegate.tasks.run import Run, Work
+from imagegate.tasks.runner import TaskRunner, without_own
+from imagegate.tasks.webhooks import Webhooks
+from imagegate.telemetry.hooks import Hooks
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
+from imagegate.upstream.dispatch_hooks import SENDING, Sending
+
+_SECONDS_TO_ANSWER: Final = 1.0
+"""How long a client waits at most before it gets the id of a task that has not begun."""
+
+
+class TaskCreation:
+    """Accept requests that are to be done behind their answers.
+
+    Args:
+        runner: does them.
+        store: keeps tasks.
+        ids: names them.
+        providers: name tasks that a provider keeps.
+        webhooks: check who is to be called.
+        blobs: keep requests for other processes.
+        hooks: hear of new tasks.
+        in_flight: tasks at a time in this process.
+        retry_after: seconds that clients are told to wait between two questions.
+        needs_client_key: whether an upstream is asked with the client's own key, which is never kept, so that no other
+            process can take over what was not sent.
+        public_url: of the picture store, from the scope of a request.
+    """
+
+    def __init__(
+        self,
+        runner: TaskRunner,
+        *,
+        store: TaskStore,
+        ids: TaskIds,
+        providers: ProviderTasks,
+        webhooks: Webhooks,
+        blobs: Blobs,
+        hooks: Hooks,
+        in_flight: int,
+        retry_after: float,
+        needs_client_key: bool,
+        public_url: Callable[[Scope], str],
+        prefix: str,
+    ) -> None:
+        self._runner = runner
+        self._store = store
+        self._ids = ids
+        self._providers = providers
+        self._webhooks = webhooks
+        self._blobs = blobs
+        self._hooks = hooks
+        self._in_flight = in_flight
+        self._retry_after = retry_after
+        self._needs_client_key = needs_client_key
+        self._public_url = public_url
+        self._prefix = prefix
+
+    async def create(self, scope: Scope, exchange: Exchange, send: Send) -> None:
+        """Answer 202 with the id of a task that does `exchange`, or with the error that shows before it is sent."""
+        if len(self._runner.runs) >= self._in_flight:
+            raise Overloaded(
+                "The gateway has as many tasks at work as it may. Try again in a moment.",
+                headers=[(b"retry-after", b"5")],
+            )
+        fields = dict(exchange.request.fields)
+        callback_url = fields.pop("callback_url", None)
+        if callback_url is not None:
+            callback_url = await self._webhooks.check(callback_url)
+        if fields.get("stream"):
+            raise RequestError("A task cannot be streamed.", param="stream", code="unsupported_parameter")
+        exchange = _as_task(exchange, fields)
+        run = await self._begin(scope, exchange, callback_url or "")
+        try:
+            await run.answerable(_SECONDS_TO_ANSWER)
+        except BaseException:
+            run.end("client")
+            raise
+        progress: Progress = scope[PROGRESS_KEY]
+        _tell_facts(run.progress, progress)
+        if run.early is not None or run.provider_id is not None:  # nobody else tells of what was sent
+            progress.attempts, progress.calls = run.progress.attempts, run.progress.calls
+        if run.early is not None:
+            raise run.early
+        progress.task_state = "pending"
+        if run.provider_id is None:
+            self._hooks.task_changed("pending", 0.0)
+        await self._answer(scope, send, run)
+
+    async def _begin(self, scope: Scope, exchange: Exchange, callback_url: str) -> Run:
+        now = time.time()
+        owner = self._ids.owner(exchange.authorization)
+        task_id, number = self._ids.own(owner, now=now)
+        record = TaskRecord(
+            number=number,
+            owner=owner.hex(),
+            created=now,
+            model=exchange.public_model,
+            images=exchange.request.n,
+            task_id=task_id,
+            poll_url=self.poll_url(scope, task_id),
+            public_url=self._public_url(scope),
+            callback_url=callback_url,
+        )
+        if self._store.is_shared and not self._needs_client_key:
+            try:
+                kept = await keep_request(scope, exchange, self._blobs)
+            except OSError as error:
+                raise StorageError("The request of the task could not be kept; nothing was sent.") from error
+            record = msgspec.structs.replace(record, request=kept)
+        for tell in scope.get(SENDING, ()):  # once another process can take it over, it counts as sent
+            await tell(Sending())
+        await self._store.add(record)
+        outer: Progress = scope[PROGRESS_KEY]
+        run = Run(record, self._store, _progress_like(outer))
+        run.is_public = False
+        if not callback_url:
+            run.hand_over = lambda upstream, task: self._providers.id_of(upstream, task, record, owner)
+        for reference in exchange.request.references:
+            if isinstance(reference, Upload):
+                reference.retain()
+        self._runner.start(run, Work(without_body(scope), exchange))
+        return run
+
+    def poll_url(self, scope: Scope, task_id: str) -> str:
+        """The path where a task is asked for."""
+        return f"{scope.get('root_path', '').rstrip('/')}{self._prefix}/tasks/{task_id}"
+
+    async def _answer(self, scope: Scope, send: Send, run: Run) -> None:
+        record = run.record
+        if run.provider_id is not None:
+            record = msgspec.structs.replace(
+                record, task_id=run.provider_id, poll_url=self.poll_url(scope, run.provider_id)
+            )
+        headers = [
+            (b"location", record.poll_url.encode()),
+            (b"retry-after", str(max(1, round(self._retry_after))).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        await send_json(send, 202, msgspec.json.encode(created_document(record)), headers)
+
+
+def _as_task(exchange: Exchange, fields: Mapping[str, Any]) -> Exchange:
+    """The request as the layers below get it: it answers with links, to pictures in the store."""
+    request = exchange.request.with_fields({**fields, "response_format": "url"})
+    return exchange.replace(request=request, copies_links=True)
+
+
+def _progress_like(outer: Progress) -> Progress:
+    return Progress(
+        outer.endpoint,
+        request_id=outer.request_id,
+        traceparent=outer.traceparent,
+        key_name=outer.key_name,
+        model=outer.model,
+        images_asked=outer.images_asked,
+        size_asked=outer.size_asked,
+        in_background=True,
+        capture=outer.capture,
+    )
+
+
+def _tell_facts(inner: Progress, outer: Progress) -> None:
+    """What is known when the client is answered."""
+    outer.upstream, outer.upstream_model, outer.contract = inner.upstream, inner.upstream_model, inner.contract
+    outer.route_changes, outer.reference_changes = inner.route_changes, inner.reference_changes
+    outer.fit_changes = without_own(inner.fit_changes)

@@ -1,0 +1,122 @@
+"""Tasks whose process has died: another one, which shares the store, takes them over."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from imagegate.asgi.background import stop
+from imagegate.errors import Overloaded
+from imagegate.spool.upload import Budget
+from imagegate.stores.blobs import Blobs
+from imagegate.stores.unavailable import StoreUnavailable
+from imagegate.tasks.base import TaskStore
+from imagegate.tasks.outcomes import files_gone, interrupted, not_begun
+from imagegate.tasks.providers import ProviderTasks
+from imagegate.tasks.records import TaskRecord
+from imagegate.tasks.requests import exchange_of, scope_of
+from imagegate.tasks.run import Run, Work
+from imagegate.tasks.runner import TaskRunner
+from imagegate.tasks.webhook_queue import Telling
+from imagegate.telemetry.logger import get_logger
+from imagegate.telemetry.progress import Progress
+
+_MAX_TAKES: Final = 3
+"""Processes that may take a task over: one that ends its process each time is not tried for ever."""
+
+
+class TakeOver:
+    """Tell the store that this process lives, and go on with tasks that others have abandoned.
+
+    Args:
+        runner: does them.
+        store: knows which are abandoned.
+        providers: can be asked for tasks that were sent.
+        telling: tells ends that were not told.
+        blobs: keep the requests.
+        budget: room for the files of requests that are taken over.
+        lease: seconds; the store is told three times as often that this process lives.
+    """
+
+    def __init__(
+        self,
+        runner: TaskRunner,
+        *,
+        store: TaskStore,
+        providers: ProviderTasks,
+        telling: Telling,
+        blobs: Blobs,
+        budget: Budget,
+        lease: float,
+    ) -> None:
+        self._runner = runner
+        self._store = store
+        self._providers = providers
+        self._telling = telling
+        self._blobs = blobs
+        self._budget = budget
+        self._lease = lease
+        self._watch: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look after tasks; to be called where an event loop runs."""
+        if self._store.is_shared and (self._watch is None or self._watch.done()):
+            self._watch = asyncio.create_task(self._look_after())
+
+    async def _look_after(self) -> None:
+        while True:
+            with suppress(StoreUnavailable):  # it may come back
+                await self._renew()
+                for record in await self._store.abandoned():
+                    await self._try_to_take_over(record)
+            await asyncio.sleep(self._lease / 3)
+
+    async def _try_to_take_over(self, record: TaskRecord) -> None:
+        """One that cannot be must not keep the others back."""
+        try:
+            await self._take_over(record)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            get_logger().exception("a task could not be taken over", task=record.number)
+
+    async def _renew(self) -> None:
+        held = {number: run.record for number, run in self._runner.runs.items()}
+        held |= self._telling.held()
+        for number in await self._store.renew(list(held.values())):
+            if number in self._runner.runs:
+                self._runner.runs[number].end("lost")
+
+    async def _take_over(self, record: TaskRecord) -> None:
+        if record.number in self._runner.runs:
+            return  # this process seemed dead, to itself
+        if record.is_over:
+            self._telling.tell(record)
+            return
+        run = Run(record, self._store, Progress("generations", model=record.model))
+        if record.state == "sent":
+            if record.provider is not None and self._providers.can_ask(record.provider):
+                self._runner.start_to_follow(run)
+            else:
+                await self._runner.end(run, record.failed(interrupted()))
+        elif record.request is None or record.takes > _MAX_TAKES:
+            await self._runner.end(run, record.failed(not_begun()))
+        else:
+            kept = record.request
+            run.progress.endpoint = kept.operation
+            try:
+                exchange = await exchange_of(kept, record.model, self._blobs, self._budget)
+            except OSError:
+                await self._runner.end(run, record.failed(files_gone()))
+                return
+            except Overloaded:
+                await self._store.release(record)
+                return
+            self._runner.start(run, Work(scope_of(kept), exchange.replace(copies_links=True)))
+
+    async def aclose(self) -> None:
+        """Stop looking after tasks."""
+        if self._watch is not None:
+            await stop(self._watch)
+            self._watch = None

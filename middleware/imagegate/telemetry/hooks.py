@@ -1,0 +1,114 @@
+"""Hooks: who is told of exchanges, circuit breakers and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from imagegate.telemetry.logger import get_logger
+from imagegate.telemetry.progress import Progress
+from imagegate.telemetry.record import ExchangeRecord, finish
+
+if TYPE_CHECKING:
+    from imagegate.telemetry.metric_labels import Names
+
+BreakerState = Literal["closed", "open", "half_open"]
+
+
+class Hook(Protocol):
+    """Somebody who wants to know; must not block. It may have the methods of the protocols below as well."""
+
+    def exchange_ended(self, record: ExchangeRecord) -> None:
+        """Called once for each exchange, after the answer was sent."""
+        ...
+
+
+@runtime_checkable
+class ConfiguredHook(Protocol):
+    """A hook that wants to know the names that the gateway knows."""
+
+    def configured(self, names: Names) -> None:
+        """Called once by each gateway that the hook is given to."""
+        ...
+
+
+@runtime_checkable
+class StartHook(Protocol):
+    """A hook that hears of exchanges when they begin."""
+
+    def exchange_started(self, progress: Progress) -> None:
+        """Called before the body is read; `progress` is filled in later, and is not to be written to."""
+        ...
+
+
+@runtime_checkable
+class BreakerHook(Protocol):
+    """A hook that hears of circuit breakers."""
+
+    def breaker_changed(self, upstream: str, state: BreakerState) -> None:
+        """Called when an upstream's breaker enters `state`."""
+        ...
+
+
+@runtime_checkable
+class TaskHook(Protocol):
+    """A hook that hears of the gateway's own tasks."""
+
+    def task_changed(self, state: str, seconds: float) -> None:
+        """Called when a task enters `state`, `seconds` after it was made."""
+        ...
+
+
+class Hooks:
+    """All hooks as one, each told what it has a method for. One that raises is logged and does no other harm.
+
+    Args:
+        routes: models that records may name as routes.
+        cost: what an exchange cost; None where that is not known.
+        currency: of costs.
+    """
+
+    def __init__(
+        self,
+        hooks: Sequence[Hook] = (),
+        *,
+        routes: Container[str] = (),
+        cost: Callable[[Progress], float | None] | None = None,
+        currency: str = "",
+    ) -> None:
+        self._routes = routes
+        self._cost = cost
+        self._currency = currency
+        self._configured = [hook.configured for hook in hooks if isinstance(hook, ConfiguredHook)]
+        self._ended = [hook.exchange_ended for hook in hooks]
+        self._started = [hook.exchange_started for hook in hooks if isinstance(hook, StartHook)]
+        self._breaker = [hook.breaker_changed for hook in hooks if isinstance(hook, BreakerHook)]
+        self._task = [hook.task_changed for hook in hooks if isinstance(hook, TaskHook)]
+
+    def configured(self, names: Names) -> None:
+        _tell(self._configured, names)
+
+    def exchange_started(self, progress: Progress) -> None:
+        _tell(self._started, progress)
+
+    def exchange_ended(self, progress: Progress, *, status: int, seconds: float) -> None:
+        """Make the record, here and nowhere else, and tell it."""
+        if progress.model in self._routes:
+            progress.route = progress.model
+        cost = self._cost(progress) if self._cost is not None else None
+        _tell(self._ended, finish(progress, status=status, seconds=seconds, cost=cost, currency=self._currency))
+
+    def breaker_changed(self, upstream: str, state: BreakerState) -> None:
+        _tell(self._breaker, upstream, state)
+
+    def task_changed(self, state: str, seconds: float) -> None:
+        _tell(self._task, state, seconds)
+
+
+def _tell(listeners: Sequence[Callable[..., None]], *facts: object) -> None:
+    for listener in listeners:
+        try:
+            listener(*facts)
+        except Exception as error:
+            # Its text is not logged: it may quote what the hook was told.
+            get_logger().error("a hook failed", hook=getattr(listener, "__qualname__", ""), error=type(error).__name__)

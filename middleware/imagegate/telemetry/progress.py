@@ -1,0 +1,66 @@
+"""The context of one request: what the layers write down while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from time import perf_counter
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from imagegate.contracts.changes import Change
+from imagegate.errors import ImagegateError, UpstreamError
+from imagegate.protocol.usage import sum_usage
+from imagegate.telemetry.exchange import CallOutcome, ExchangeFacts, UpstreamCall
+
+_Result = TypeVar("_Result")
+PROGRESS_KEY: Final = "imagegate.progress"
+"""Scope key of the `Progress`; the outermost layer puts it there and answers the errors of all others."""
+
+
+class Progress(ExchangeFacts):
+    """One exchange while it runs. Layers write down what they did; nothing reads it but the outermost one."""
+
+    calls: list[UpstreamCall] = msgspec.field(default_factory=list[UpstreamCall])
+    """The POSTs that were sent upstream, one by one, once they have ended."""
+    upstream_task_id: str = ""
+    """Of the provider's task that was waited for last."""
+    route_changes: tuple[Change, ...] = ()
+    fit_changes: tuple[Change, ...] = ()
+    reference_changes: tuple[Change, ...] = ()
+    reply_changes: tuple[Change, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        all_changes = self.route_changes + self.fit_changes + self.reference_changes + self.reply_changes
+        if len(all_changes) < 2 or len({change.field for change in all_changes}) == len(all_changes):
+            return all_changes
+        # The parts of a split request all change in the same way.
+        return tuple(change for place, change in enumerate(all_changes) if change not in all_changes[:place])
+
+    async def call(self, upstream: str, model: str, work: Awaitable[_Result]) -> _Result:
+        """Time one POST, and classify it by the error that it raises."""
+        started = perf_counter()
+        outcome: CallOutcome = "ok"
+        try:
+            return await work
+        except UpstreamError as error:
+            outcome = error.outcome
+            raise
+        except BaseException:
+            outcome = "cancelled"
+            raise
+        finally:
+            self.calls.append(UpstreamCall(upstream, model, outcome, perf_counter() - started))
+
+    def failed(self, error: ImagegateError) -> None:
+        """Note the error that the exchange ends with."""
+        self.error_code = error.code or error.type
+        if isinstance(error, UpstreamError):
+            self.outcome = error.outcome
+
+    def replied(self, images: int, usage: Any) -> None:
+        """Count what a provider's reply carries; the parts of a split request add up."""
+        self.images_made += images
+        if isinstance(usage, Mapping):
+            self.usage = usage if self.usage is None else sum_usage([self.usage, usage])

@@ -1,0 +1,81 @@
+"""A paid request, from sending it to the pictures; and the upload of a file that it refers to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+from imagegate.adapter import UpstreamRequest
+from imagegate.errors import UpstreamError
+from imagegate.http import HTTPClient
+from imagegate.protocol.messages import ImageReply
+from imagegate.protocol.replies import PendingTask
+from imagegate.spool.upload import Upload
+from imagegate.streaming.reply_reader import ReplyConsumer
+from imagegate.telemetry.progress import Progress
+from imagegate.upstream.account import Account
+from imagegate.upstream.polling import wait_for_task
+from imagegate.upstream.sending import decode, scrub, send_request, whole_reply, with_full_links
+
+
+async def converse(
+    client: HTTPClient,
+    upstream: Account,
+    request: UpstreamRequest,
+    *,
+    authorization: str | None,
+    progress: Progress,
+    taker: ReplyConsumer | None = None,
+    on_task: Callable[[PendingTask], Awaitable[bool]] | None = None,
+) -> ImageReply | None:
+    """Send a request once, and follow the task that it may become.
+
+    Args:
+        taker: gets what the layers above take before the reply is complete.
+        on_task: is told of the task, and says whether it will be asked for elsewhere.
+
+    Returns:
+        The reply; None where `taker` has got all of it, or `on_task` has taken the task.
+
+    Raises:
+        UpstreamError: classified by what may have been made, its text free of keys and hosts.
+        StorageError: `taker` did not take a picture.
+    """
+    headers = upstream.headers(authorization)
+    if progress.traceparent:
+        headers.append(("traceparent", progress.traceparent))
+    started = time.perf_counter()
+    try:
+        progress.attempts += 1
+        reply = await send_request(client, upstream, request, headers, taker=taker, progress=progress)
+        if reply is None:
+            return None
+        result = decode(upstream, reply)
+        if isinstance(result, PendingTask):
+            progress.upstream_task_id = result.id[:256]
+            if on_task is not None and await on_task(result):
+                return None
+            result = await wait_for_task(client, upstream, result, headers=headers, progress=progress, taker=taker)
+        return with_full_links(result, upstream)
+    except UpstreamError as error:
+        scrub(error, upstream, authorization)
+        raise
+    finally:
+        progress.upstream_seconds += time.perf_counter() - started
+
+
+async def upload_file(client: HTTPClient, upstream: Account, upload: Upload, *, authorization: str | None) -> str:
+    """Hand a file to the provider's upload API and return the link to it. Uploading costs nothing.
+
+    Raises:
+        UpstreamError: it was not taken.
+    """
+    request = upstream.adapter.encode_upload(upload)
+    try:
+        reply = await whole_reply(client, upstream, request, upstream.headers(authorization))
+        return upstream.adapter.decode_upload(reply)
+    except UpstreamError as error:
+        scrub(error, upstream, authorization)
+        error.message = f"The provider did not take the reference image: {error.message}"
+        error.costs_nothing()
+        raise
