@@ -9,7 +9,8 @@ import pytest
 
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contract, ContractDocument, Parameter, ReferenceRule, load_contracts
-from imagegate.contracts.sizes import ListRule, Pixels, Ratio, RatioRule, RatioTierRule, Tier, Wanted
+from imagegate.contracts.size_syntax import Pixels, Ratio, Tier
+from imagegate.contracts.sizes import ListRule, RatioRule, RatioTierRule, Wanted
 from imagegate.errors import RequestError
 from imagegate.fitting.fit import VARIATION_PROMPT, fit, wanted_size
 from imagegate.protocol.messages import ImageRequest, Link

@@ -13,19 +13,8 @@ import msgspec
 
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import SIZE_FIELDS, Contract, Parameter, ReferenceRule
-from imagegate.contracts.sizes import (
-    PUBLISHED_RATIO_ERROR,
-    Auto,
-    Fitted,
-    Pixels,
-    Ratio,
-    SizeRule,
-    SizeSyntaxError,
-    Tier,
-    Wanted,
-    parse_size,
-    tier_of_area,
-)
+from imagegate.contracts.size_syntax import Auto, Pixels, Ratio, SizeSyntaxError, Tier, parse_size
+from imagegate.contracts.sizes import PUBLISHED_RATIO_ERROR, Fitted, SizeRule, Wanted, tier_of_area
 from imagegate.errors import RequestError, choice_error, type_error
 from imagegate.fitting.reference_rules import check_uploads, size_of_source
 from imagegate.protocol.messages import FileRef, ImageRequest, Reference
