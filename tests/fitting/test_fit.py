@@ -12,7 +12,8 @@ from imagegate.contracts.contract import Contract, ContractDocument, Parameter, 
 from imagegate.contracts.size_syntax import Pixels, Ratio, Tier
 from imagegate.contracts.sizes import ListRule, RatioRule, RatioTierRule, Wanted
 from imagegate.errors import RequestError
-from imagegate.fitting.fit import VARIATION_PROMPT, fit, wanted_size
+from imagegate.fitting.fit import VARIATION_PROMPT, fit
+from imagegate.fitting.size_fields import wanted_size
 from imagegate.protocol.messages import ImageRequest, Link
 
 PROMPT = {"prompt": {"max_length": 32_000}}
