@@ -12,24 +12,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from imagegate.contracts.contract import ContractDocument, load_contracts
+from imagegate.contracts.size_syntax import MAX_SIZE_LENGTH, Auto, Pixels, Ratio, SizeSyntaxError, Tier, parse_size
 from imagegate.contracts.sizes import (
-    MAX_SIZE_LENGTH,
-    Auto,
     Fitted,
     FlexibleRule,
     ListRule,
     NoSizeRule,
-    Pixels,
-    Ratio,
     RatioRule,
     RatioTierRule,
-    SizeSyntaxError,
-    Tier,
     Wanted,
     log_ratio,
     nearest_ratio,
     nearest_tier,
-    parse_size,
     tier_of_area,
 )
 

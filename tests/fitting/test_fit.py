@@ -9,9 +9,11 @@ import pytest
 
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contract, ContractDocument, Parameter, ReferenceRule, load_contracts
-from imagegate.contracts.sizes import ListRule, Pixels, Ratio, RatioRule, RatioTierRule, Tier, Wanted
+from imagegate.contracts.size_syntax import Pixels, Ratio, Tier
+from imagegate.contracts.sizes import ListRule, RatioRule, RatioTierRule, Wanted
 from imagegate.errors import RequestError
-from imagegate.fitting.fit import VARIATION_PROMPT, fit, wanted_size
+from imagegate.fitting.fit import VARIATION_PROMPT, fit
+from imagegate.fitting.size_fields import wanted_size
 from imagegate.protocol.messages import ImageRequest, Link
 
 PROMPT = {"prompt": {"max_length": 32_000}}

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from imagegate.contracts.changes import Change
-from imagegate.contracts.sizes import Pixels, SizeSyntaxError, parse_size
+from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
 from imagegate.errors import UpstreamError
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain

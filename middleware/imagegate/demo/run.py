@@ -17,7 +17,7 @@ import structlog
 from PIL import Image
 from starlette.applications import Starlette
 
-from imagegate.contracts.sizes import Pixels
+from imagegate.contracts.size_syntax import Pixels
 from imagegate.demo.pictures import draw_picture
 from imagegate.demo.requests import REQUESTS, DemoRequest
 from imagegate.demo.servers import gateway, local_providers, write_config

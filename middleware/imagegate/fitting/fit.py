@@ -6,36 +6,22 @@ dropped, what would change the meaning is refused with an error that names the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import SIZE_FIELDS, Contract, Parameter, ReferenceRule
-from imagegate.contracts.sizes import (
-    PUBLISHED_RATIO_ERROR,
-    Auto,
-    Fitted,
-    Pixels,
-    Ratio,
-    SizeRule,
-    SizeSyntaxError,
-    Tier,
-    Wanted,
-    parse_size,
-    tier_of_area,
-)
 from imagegate.errors import RequestError, choice_error, type_error
 from imagegate.fitting.reference_rules import check_uploads, size_of_source
+from imagegate.fitting.size_fields import check_distance, nested, remove_nested, set_nested, size_changes, wanted_size
 from imagegate.protocol.messages import FileRef, ImageRequest, Reference
 from imagegate.protocol.references import LIST_MEMBERS, MASK_MEMBERS, references_of
 from imagegate.protocol.requests import from_text
 
 Policy = Literal["nearest", "strict", "pass"]
-
 VARIATION_PROMPT: Final = "Make a variation of this image: the same subject and style, with differences in detail."
-_TOLERANCE_SLACK: Final = 1e-9
 _SIZES_KEPT: Final = 1024
 _REFERENCES: Final = frozenset((*LIST_MEMBERS, *MASK_MEMBERS))
 _OTHER_SIZES: Final = frozenset(name.partition(".")[0] for name in SIZE_FIELDS) - {"size"}
@@ -186,7 +172,7 @@ class _Fitting:
         is_alone = isinstance(size, str) and _OTHER_SIZES.isdisjoint(self.fields)
         if is_alone and (size, self.has_references) in known:
             return
-        sent = {name: value for name in SIZE_FIELDS if (value := self._nested(name)) is not None}
+        sent = {name: value for name in SIZE_FIELDS if (value := nested(self.fields, name)) is not None}
         if not sent:
             return
         rule = self.contract.size
@@ -199,59 +185,13 @@ class _Fitting:
             if is_alone and len(known) < _SIZES_KEPT:
                 known.add((sent["size"], self.has_references))
             return
-        self._check_distance(sent, rule, fitted)
+        check_distance(sent, rule, fitted, strict=self.strict, tolerance=self.tolerance)
         for name in sent:
             if name not in own:
-                self._remove_nested(name)
+                remove_nested(self.fields, name)
         for name, value in fitted.fields.items():
-            self._set_nested(name, value)
-        self.changes += _size_changes(sent, fitted.fields)
-
-    def _check_distance(self, sent: Mapping[str, str], rule: SizeRule, fitted: Fitted) -> None:
-        name = next((name for name in ("aspect_ratio", "size") if name in sent), next(iter(sent)))
-        tier = next((name for name in ("resolution", "metadata.resolution") if name in sent), None)
-        if tier and fitted.off <= PUBLISHED_RATIO_ERROR:
-            name = tier  # the shape can be had
-        nearest = " and ".join(f"{field} '{value}'" for field, value in fitted.fields.items())
-        if fitted.off > self.tolerance + _TOLERANCE_SLACK:
-            reason = "is too far from every shape that this model makes"
-        elif self.strict and not fitted.exact:
-            reason = "is not supported by this model"
-        else:
-            return
-        raise RequestError(
-            f"Invalid {name} '{sent[name]}': it {reason}. {rule.describe()}"
-            + (f" The nearest is {nearest}." if nearest else ""),
-            param=name,
-            type="image_generation_user_error",
-        )
-
-    def _nested(self, path: str) -> Any:
-        """The member, if it says something about the size: only strings do."""
-        name, _, inner = path.partition(".")
-        value = self.fields.get(name)
-        if inner:
-            value = value.get(inner) if isinstance(value, Mapping) else None
-        return value if isinstance(value, str) else None
-
-    def _set_nested(self, path: str, value: str) -> None:
-        name, _, inner = path.partition(".")
-        if inner:
-            node = self.fields.get(name, {})
-            if not isinstance(node, Mapping):
-                raise type_error(name, "an object", node)
-            self.fields[name] = {**node, inner: value}
-        else:
-            self.fields[name] = value
-
-    def _remove_nested(self, path: str) -> None:
-        name, _, inner = path.partition(".")
-        if inner:
-            rest = {key: value for key, value in self.fields[name].items() if key != inner}
-            if rest:
-                self.fields[name] = rest
-                return
-        del self.fields[name]
+            set_nested(self.fields, name, value)
+        self.changes += size_changes(sent, fitted.fields)
 
     # Everything else
 
@@ -328,67 +268,10 @@ class _Fitting:
             )
 
 
-def wanted_size(sent: Mapping[str, str]) -> Wanted:
-    """What the size fields say together: an explicit ratio or tier beats ``size``, which says what they leave open.
-
-    Raises:
-        RequestError: naming the field that cannot be read.
-    """
-    parsed = {name: _parse(name, value) for name, value in sent.items()}
-    size = parsed.get("size")
-    tier = parsed.get("resolution", parsed.get("metadata.resolution"))
-    if isinstance(tier, (Pixels, Ratio)):  # some dialects call WIDTHxHEIGHT the resolution
-        size, tier = tier, None
-    shape = parsed.get("aspect_ratio", size)
-    if isinstance(size, Tier):
-        tier = size if tier is None or isinstance(tier, Auto) else tier
-    if isinstance(tier, Auto):
-        tier = None
-    if isinstance(shape, Tier):
-        shape, tier = None, tier or shape
-    if shape is None or isinstance(shape, Auto):
-        return Wanted(tier=tier, auto=isinstance(shape, Auto) or tier is None)
-    if isinstance(shape, Pixels) and tier is None and "aspect_ratio" not in parsed:
-        return Wanted(ratio=Ratio(*shape), pixels=shape)
-    if tier is None and isinstance(size, Pixels):
-        tier = tier_of_area(size.area)
-    return Wanted(ratio=Ratio(*shape), tier=tier)
-
-
 def _as_named(error: RequestError, name: str) -> RequestError:
     """The same error about the member as the client called it."""
     message = error.message.replace(f"'{error.param}'", f"'{name}'")
     return RequestError(message, param=name, code=error.code, type=error.type)
-
-
-def _parse(name: str, value: str) -> Pixels | Ratio | Tier | Auto:
-    try:
-        return parse_size(value)
-    except SizeSyntaxError as error:
-        shown = value if len(value) <= 64 else value[:61] + "..."
-        raise RequestError(
-            f"Invalid {name} '{shown}'. {error}", param=name, type="image_generation_user_error"
-        ) from None
-
-
-def _size_changes(sent: Mapping[str, str], fitted: Mapping[str, str]) -> list[Change]:
-    """One item for each field that was sent and did not stay; the first one tells what it became."""
-    created = {name: value for name, value in fitted.items() if name not in sent}
-    asked = [name for name in sent if sent[name] != fitted.get(name)]
-    changes: list[Change] = []
-    for place, name in enumerate(asked):
-        became = {name: fitted[name]} if name in fitted else {}
-        if place == 0:
-            became |= created
-        if not became:
-            changes.append(Change(name, "dropped"))
-            continue
-        alone = list(became) == [name]
-        to = became[name] if alone else ",".join(f"{field}={value}" for field, value in became.items())
-        changes.append(Change(name, "mapped", sent[name], to))
-    if not asked:
-        changes += [Change(name, "added", to=value) for name, value in created.items()]
-    return changes
 
 
 def _links(name: str, value: Any) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contract, ReferenceRule
-from imagegate.contracts.sizes import ListRule, Pixels, SizeSyntaxError, parse_size
+from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
+from imagegate.contracts.sizes import ListRule
 from imagegate.errors import RequestError
 from imagegate.protocol.messages import FileID, FileRef, ImageRequest
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from imagegate.contracts.contract import Operation, Parameter
-from imagegate.contracts.sizes import MAX_SIZE_LENGTH
+from imagegate.contracts.size_syntax import MAX_SIZE_LENGTH
 from imagegate.errors import RequestError, type_error
 from imagegate.protocol.messages import ImageRequest
 

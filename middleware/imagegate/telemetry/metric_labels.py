@@ -11,7 +11,8 @@ from imagegate.config.model_contracts import contracts_of
 from imagegate.config.routes import address_of
 from imagegate.config.schema import Config
 from imagegate.contracts.contract import Contract, Contracts
-from imagegate.contracts.sizes import Auto, Pixels, Ratio, SizeSyntaxError, Tier, parse_size, tier_of_area
+from imagegate.contracts.size_syntax import Auto, Pixels, Ratio, SizeSyntaxError, Tier, parse_size
+from imagegate.contracts.sizes import tier_of_area
 from imagegate.protocol.requests import PARAMETERS
 
 OTHER: Final = "other"
