@@ -40,7 +40,9 @@ def put(store: ServedStore, content: bytes = CONTENT, kind: ImageFormat = PNG) -
     return asyncio.run(put_async(store, content, kind))
 
 
-def served(store: ServedStore, key: str) -> tuple[int, dict[str, str], bytes] | None:
+def served(
+    store: ServedStore, key: str, *, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> tuple[int, dict[str, str], bytes] | None:
     """Status, headers and body of what the store answers for a key; None: it has no such key."""
 
     async def run() -> tuple[int, dict[str, str], bytes] | None:
@@ -55,9 +57,9 @@ def served(store: ServedStore, key: str) -> tuple[int, dict[str, str], bytes] | 
         async def send(message: Message) -> None:
             sent.append(message)
 
-        await app({"type": "http", "method": "GET", "headers": [], "path": f"/images/{key}"}, receive, send)
-        headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])
+        await app({"type": "http", "method": "GET", "headers": list(headers), "path": f"/images/{key}"}, receive, send)
+        answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return sent[0]["status"], answered, b"".join(message.get("body", b"") for message in sent[1:])
 
     return asyncio.run(run())
 
@@ -104,6 +106,16 @@ def test_serves_what_was_put(store: ServedStore, kind: ImageFormat) -> None:
     assert headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'; sandbox"
     assert headers["cross-origin-resource-policy"] == "cross-origin"
     assert headers["cache-control"] == "private, max-age=60, immutable"
+
+
+@pytest.mark.parametrize("ranges", ["0-9", "0-9,20-29", "-5", "0-9,100-109,200-"])
+def test_lengths_of_ranges(tmp_path: Path, ranges: str) -> None:
+    """What is announced is sent, for several ranges too, or the server would hang up in the middle."""
+    store = FileStore(tmp_path, ttl=60)
+    found = served(store, put(store), headers=[(b"range", f"bytes={ranges}".encode())])
+    assert found is not None
+    status, headers, body = found
+    assert (206, str(len(body))) == (status, headers["content-length"])
 
 
 def test_names_cannot_be_guessed(store: ServedStore) -> None:

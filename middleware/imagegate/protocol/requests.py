@@ -155,7 +155,7 @@ def _plain_object(body: bytes) -> dict[str, Any] | None:
         return None
     try:
         document = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
     if type(document) is not dict:
         return None
