@@ -422,7 +422,7 @@ def test_broken_base64(gate: Gateway, provider: Provider, form: Form, encoded: s
 def test_what_is_no_image_gets_no_link(gate: Gateway, provider: Provider) -> None:
     """Base64 of something else cannot be stored as a picture."""
     provider.says(partial(), completed(b64_json=b64(b"<html>" + bytes(100))))
-    assert "no image" in later_error(gate, "url")["message"]
+    assert "not an image" in later_error(gate, "url")["message"]
 
 
 def test_unknown_formats_pass_as_base64(gate: Gateway, provider: Provider) -> None:

@@ -12,7 +12,7 @@ class APIKeys:
     """The keys that a gateway knows.
 
     Args:
-        keys: name -> key, or keys without names; empty: anybody may come in.
+        keys: name -> key, or keys without names; empty: no authentication.
     """
 
     def __init__(self, keys: Mapping[str, str] | Collection[str] = ()) -> None:

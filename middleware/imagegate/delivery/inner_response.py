@@ -45,7 +45,7 @@ class InnerResponse:
         sink: for pictures of large replies.
         relay: whether a large reply in OpenAI's shape goes to the client as it comes.
         on_event: takes the events of a stream; None: a stream was not asked for.
-        on_pictures: is told what is known of the pictures before a relayed reply begins.
+        on_pictures: called with the known facts of the images before a relayed reply starts.
         asked: images.
     """
 

@@ -50,7 +50,7 @@ class ResponseWriter:
         self._announced: int | None = None
         """Bytes that a relayed head has announced and that have not been sent."""
         self.is_relayed = False
-        """Whether somebody else's bytes are passed on, so that an error can only break the answer off."""
+        """Whether another application's bytes are relayed, so that an error can only abort the response."""
 
     @property
     def can_go_on(self) -> bool:
@@ -139,7 +139,7 @@ class ResponseWriter:
             await self._body(body, more=False)
 
     async def relay(self, message: Message) -> None:
-        """Pass on a message that is somebody else's; its head goes nowhere where a sign of life was sooner."""
+        """Relay an ASGI message of another application; its start is dropped after a heartbeat."""
         if message["type"] == "http.response.start":
             async with self._turn:
                 is_late, self.has_begun, self.is_relayed = self.has_begun, True, True

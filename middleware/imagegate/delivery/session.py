@@ -104,7 +104,7 @@ class DeliverySession:
         except ClientDisconnected:
             raise
         except Exception:
-            # An application of somebody else's has failed. Its server would hang up, and the official SDKs ask again.
+            # The wrapped application failed. Its server would close the connection, and the official SDKs would retry.
             if self._answer.can_go_on:
                 if below.relayed is not None and self._answer.is_relayed:
                     await self._answer.break_off(_failed())

@@ -50,7 +50,7 @@ class RedisClient:
             timeout=_SECONDS_TO_ANSWER,
             socket_connect_timeout=_SECONDS_TO_CONNECT,
             socket_timeout=_SECONDS_TO_ANSWER,
-            # A connection that broke while nobody used it is only noticed by the next command. Every script may be
+            # A connection that broke while idle is only noticed by the next command. Every script may be
             # run again.
             retry=Retry(ExponentialBackoff(cap=0.4, base=0.05), _RETRIES),
         )
