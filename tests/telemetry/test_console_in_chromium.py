@@ -145,6 +145,11 @@ def test_refusal_is_told_while_typing(page: Page) -> None:
 def test_keyboard(page: Page) -> None:
     """Everything can be reached without a mouse: the prompt, the list, an exchange in it."""
     page.open()
+    page.write("model", "tokenlab/gpt-image-2")
+    page.write("prompt", "A lighthouse")
+    page.one("#send").click()  # something to look at, whatever ran before
+    wait_until(lambda: page.all("#list .head[aria-expanded]"))
+    page.open()  # nothing is expanded
     wait_until(lambda: page.all("#list .head[aria-expanded]"))
     page.one("body").send_keys("/")
     assert page.driver.switch_to.active_element.get_attribute("id") == "prompt"
