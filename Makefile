@@ -16,7 +16,7 @@ demo: $(VENV)/.demo ## runs the gateway and local providers, and shows every kin
 
 # As many processes as there are cores; the tests of a file stay in one, so that what they share starts once. A process
 # that is killed ends the run: started anew, it may wait for ever.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --max-worker-restart 0
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0
 
 test: $(VENV)/.test ## all tests, with their coverage, in under 8 minutes on two cores
 	$(BIN)/coverage erase
