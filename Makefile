@@ -14,8 +14,9 @@ help:
 demo: $(VENV)/.demo ## runs the gateway and local providers, and shows every kind of request
 	$(BIN)/imagegate demo $(ARGS)
 
-# As many processes as there are cores; the tests of a file stay in one, so that what they share starts once.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup
+# As many processes as there are cores; the tests of a file stay in one, so that what they share starts once. A process
+# that is killed ends the run: started anew, it may wait for ever.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0
 
 test: $(VENV)/.test ## all tests, with their coverage, in under 8 minutes on two cores
 	$(BIN)/coverage erase

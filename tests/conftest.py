@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import sys
@@ -37,17 +38,12 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests that start servers or programs, and keeps those of a file together: its servers start once.
-
-    Those that measure memory have a group of their own, across files: they do not run beside each other.
-    """
+    """Marks tests that start servers or programs."""
     for item in items:
         file = item.path.relative_to(TESTS).as_posix()
         is_in_server_folder = file.startswith(tuple(f"{name}/" for name in SERVER_FOLDERS))
         if (is_in_server_folder and file not in SERVERLESS_FILES) or any(map(item.get_closest_marker, PROGRAMS)):
             item.add_marker("server")
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(file))
 
 
 def pytest_collection_finish() -> None:
@@ -98,6 +94,17 @@ def structlog_as_it_was() -> Iterator[None]:
     """Tests that configure structlog leave no trace."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def memory_to_itself(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests that measure memory wait for each other, in whichever processes they run."""
+    if request.node.get_closest_marker("memory") is None:
+        yield
+        return
+    with (tmp_path_factory.getbasetemp().parent / "memory.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)

@@ -572,7 +572,7 @@ def test_processes_end_well(server: S3Server) -> None:
     assert len(server.files) == 20
 
 
-@pytest.mark.xdist_group("memory")
+@pytest.mark.memory
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
 def test_memory_stays_flat(server: S3Server) -> None:
     """Ten pictures of 20 MB, one after the other, take no more memory than one of them, and 20 MiB at most."""

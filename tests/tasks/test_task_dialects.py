@@ -118,8 +118,40 @@ def test_failed(name: str) -> None:
 def test_members_that_nobody_knows_change_nothing(name: str, more: dict[str, Any]) -> None:
     """Whatever else a relay adds."""
     document = AT_WORK[name][0] if name in AT_WORK else DONE[name]
-    ours = {"error", "errors", "detail", "url", "image_url", "sample", "urls", "success", "fail_reason", "code"}
-    known = ours | {"message", "status", "finish_reason", "base_resp", "images", "result", "results", "output", "data"}
+    known = {
+        "error",
+        "errors",
+        "detail",
+        "url",
+        "image_url",
+        "sample",
+        "urls",
+        "success",
+        "fail_reason",
+        "code",
+        "message",
+        "status",
+        "finish_reason",
+        "base_resp",
+        "images",
+        "result",
+        "results",
+        "output",
+        "data",
+        "result_url",
+        "b64_json",
+        "task_status",
+        "poll_url",
+        "polling_url",
+        "status_url",
+        "candidates",
+        "promptFeedback",
+        "cancelled",
+        "created",
+        "created_at",
+        "progress",
+        "type",
+    }
     added = {key: value for key, value in more.items() if key not in known}
     plain, padded = read_document(document, now=1), read_document({**added, **document}, now=1)
     if isinstance(plain, ImageReply):

@@ -21,7 +21,7 @@ from tests.wire.edit_support import Process, gateway_process, large_picture, pic
 
 from imagegate.demo.servers import serving
 
-pytestmark = pytest.mark.xdist_group("memory")
+pytestmark = pytest.mark.memory
 
 MIB = 1024 * 1024
 EDITS = "/v1/images/edits"

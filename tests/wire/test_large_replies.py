@@ -17,7 +17,7 @@ from tests.wire.edit_support import Process, gateway_process, large_picture, sha
 
 from imagegate.demo.servers import serving
 
-pytestmark = pytest.mark.xdist_group("memory")
+pytestmark = pytest.mark.memory
 
 MIB = 1024 * 1024
 GENERATIONS = "/v1/images/generations"

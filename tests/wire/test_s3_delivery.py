@@ -233,7 +233,7 @@ def test_client_that_leaves(upstream_port: tuple[Upstream, int], upstream: Upstr
     assert (server.files, server.uploads()) == ({}, (before + 1, 0))
 
 
-@pytest.mark.xdist_group("memory")
+@pytest.mark.memory
 def test_ten_pictures_of_twenty_megabytes(
     upstream_port: tuple[Upstream, int], upstream: Upstream, server: S3Server, tmp_path: Path
 ) -> None:

@@ -1014,7 +1014,7 @@ def test_a_handler_that_fails_amid_its_answer(tmp_path: Path) -> None:
 # Memory
 
 
-@pytest.mark.xdist_group("memory")
+@pytest.mark.memory
 @both_forms
 def test_events_of_twenty_megabytes(providers_and_ports: Ports, provider: Provider, tmp_path: Path, form: Form) -> None:
     """A hundred megabytes of base64 pass through a process that hardly grows, and leave no room taken."""
