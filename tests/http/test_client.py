@@ -11,7 +11,6 @@ import shutil
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 import tracemalloc
 import zlib
@@ -23,6 +22,7 @@ import certifi
 import httpx
 import pytest
 import respx
+from tests.certificates import tls_of_images_test
 
 from imagegate.http import (
     CHUNK,
@@ -1404,27 +1404,7 @@ async def test_respx_sees_the_requests() -> None:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Contexts of a server called images.test and of a client that trusts its authority."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command")
-    folder = tmp_path_factory.mktemp("tls")
-    make_certificate(folder)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "server.pem", folder / "server.key")
-    return server, ssl.create_default_context(cafile=str(folder / "ca.pem"))
-
-
-def make_certificate(folder: Path) -> None:
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Throwaway")
-    openssl("req", *key[:-2], "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=images.test")
-    (folder / "names").write_text("subjectAltName=DNS:images.test")
-    openssl(
-        *("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-        *("-days", "2", "-extfile", "names", "-out", "server.pem"),
-    )
+    return tls_of_images_test(tmp_path_factory.mktemp("tls"))
 
 
 async def test_the_certificate_must_carry_the_given_name(

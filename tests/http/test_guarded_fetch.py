@@ -6,18 +6,16 @@ import asyncio
 import contextlib
 import gzip
 import ipaddress
-import shutil
 import socket
 import ssl
-import subprocess
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.certificates import tls_of_images_test
 
 from imagegate.http import AiohttpTransport, HTTPClient, Response
 from imagegate.http.guarded_fetch import Fetched, FetchedStream, Fetcher, FetchFailed, FetchRefused, Resolver
@@ -804,27 +802,7 @@ async def test_unreachable_hosts(client: HTTPClient, host: str, text: str) -> No
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Contexts of a server that is images.test, and of a client that trusts its throwaway authority."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command")
-    folder = tmp_path_factory.mktemp("tls")
-    make_certificate(folder)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "server.pem", folder / "server.key")
-    return server, ssl.create_default_context(cafile=str(folder / "ca.pem"))
-
-
-def make_certificate(folder: Path) -> None:
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *key, "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=CA")
-    openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=images.test")
-    (folder / "names").write_text("subjectAltName=DNS:images.test")
-    openssl(
-        *("x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-        *("-days", "2", "-extfile", "names", "-out", "server.pem"),
-    )
+    return tls_of_images_test(tmp_path_factory.mktemp("tls"))
 
 
 async def test_the_certificate_is_checked_against_the_name(

@@ -7,13 +7,13 @@ import base64
 import contextlib
 import json
 import ssl
-import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.certificates import make_authority, sign
 
 from imagegate import ConfigError, ImageGateway
 from imagegate.config.loader import parse_config
@@ -156,20 +156,9 @@ api_key = "sk-of-the-gateway"
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A throwaway authority, and certificates of a server on 127.0.0.1 and of a client."""
     folder = tmp_path_factory.mktemp("authority")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *key, "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Throwaway")
+    make_authority(folder)
     for name in ("server", "client"):
-        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}.test")
-        (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
-        openssl(
-            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-            *("-days", "2", "-extfile", "names", "-out", f"{name}.crt"),
-        )
-        (folder / f"{name}.pem").write_text((folder / f"{name}.crt").read_text() + (folder / f"{name}.key").read_text())
+        sign(folder, name, "IP:127.0.0.1")
     return folder
 
 

@@ -1,0 +1,48 @@
+"""Throwaway authorities and certificates, made by the openssl command."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+def make_authority(folder: Path) -> None:
+    """Make ``ca.pem`` with its key. Skips the test where there is no openssl."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    _openssl(folder, "req", "-x509", *_NEW_KEY, "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=CA")
+
+
+def sign(folder: Path, name: str, alternative: str) -> None:
+    """Make ``NAME.pem``, a certificate with its key after it, and ``NAME.key``.
+
+    Args:
+        alternative: the name that the certificate carries, such as ``DNS:images.test`` or ``IP:127.0.0.1``.
+    """
+    _openssl(folder, "req", *_NEW_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}.test")
+    (folder / "names").write_text(f"subjectAltName={alternative}")
+    _openssl(
+        folder,
+        *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+        *("-days", "2", "-extfile", "names", "-out", f"{name}.crt"),
+    )
+    (folder / f"{name}.pem").write_text((folder / f"{name}.crt").read_text() + (folder / f"{name}.key").read_text())
+
+
+def tls_of_images_test(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts of a server that is images.test, and of a client that trusts its authority."""
+    make_authority(folder)
+    sign(folder, "server", "DNS:images.test")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "server.pem")
+    return server, ssl.create_default_context(cafile=str(folder / "ca.pem"))
+
+
+def _openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
