@@ -154,13 +154,12 @@ class ImageGateway:
         )
         bridge = ReferenceConverter(
             accounts=by_name,
-            client=self._clients.foreign,
             delivery=pictures.delivery,
             fetcher=pictures.fetcher,
             budget=self._budget,
             public_url=pictures.public_url,
         )
-        layer: Any = Upstream(accounts=accounts, client=self._clients.foreign, prefix=prefix)
+        layer: Any = Upstream(accounts=accounts, prefix=prefix)
         layer = References(layer, prefix=prefix, bridge=bridge)
         layer = Fit(layer, prefix=prefix, policy=policy.fit, tolerance=policy.tolerance)
         layer = Route(

@@ -70,7 +70,7 @@ class Keeping:
         self.desk = TaskManager(
             store=_task_store(config),
             ids=ids,
-            providers=ProviderTasks(client, accounts, delivery, ids),
+            providers=ProviderTasks(accounts, delivery, ids),
             webhooks=Webhooks(fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts),
             blobs=self._blobs,
             budget=budget,

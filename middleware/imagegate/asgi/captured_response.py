@@ -6,13 +6,11 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from starlette.types import Message
 
-from imagegate.errors import UpstreamError
 from imagegate.protocol.messages import REPLY, ImageReply
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import read_document
+from imagegate.protocol.replies import images_of, read_object
 
 
 class CapturedResponse:
@@ -56,11 +54,7 @@ class CapturedResponse:
 
     def document(self) -> dict[str, Any] | None:
         """Return the body as a JSON object; None: it is not one."""
-        try:
-            document = msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
-        return document if isinstance(document, dict) else None
+        return read_object(self.body)
 
     def reply(self) -> tuple[ImageReply, str] | None:
         """Return the reply and the origin whose links are trusted; None: the response carries no images."""
@@ -68,10 +62,5 @@ class CapturedResponse:
             return self._typed
         is_json = any(name.lower() == "content-type" and "json" in value for name, value in self.headers.items())
         document = self.document() if self.status == 200 and is_json else None
-        if document is None or "data" not in document:
-            return None
-        try:
-            reply = read_document(document, now=int(time.time()))
-        except UpstreamError:
-            return None
-        return (reply, "") if isinstance(reply, ImageReply) else None
+        reply = images_of(document, now=int(time.time()))
+        return None if reply is None else (reply, "")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
 from imagegate.config.schema import Config, DeliveryConfig, UpstreamConfig
 from imagegate.errors import ConfigError
-from imagegate.http import AiohttpTransport, HTTPClient, Transport
+from imagegate.http import AiohttpTransport, HTTPClient, Transport, is_header_field
 from imagegate.http.proxies import NO_PROXY, SOCKS_SCHEMES, ProxyRule, has_socks
 from imagegate.http.tls import context_of
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE: Final = re.compile(r"[\t -~]*")
 _OURS: Final = frozenset(
     ("connection", "content-length", "content-type", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade")
 )
@@ -28,7 +25,7 @@ def check_network(upstream: UpstreamConfig) -> None:
         ConfigError: beginning with the name of the key that is wrong, and a colon.
     """
     for name, value in upstream.headers.items():
-        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+        if not is_header_field(name, value):
             raise ConfigError(f"headers: {name!r} or its value has characters that HTTP does not allow")
         if name.lower() in _OURS:
             raise ConfigError(f"headers: {name} is set by the gateway, because it frames the message")

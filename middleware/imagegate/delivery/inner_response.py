@@ -16,7 +16,7 @@ from imagegate.protocol.image_format import Facts, inspect
 from imagegate.protocol.messages import EVENT, REPLY, ImageReply, StreamEvent
 from imagegate.protocol.parsers.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart, ScanError
 from imagegate.protocol.provider_errors import failure, uncertain
-from imagegate.protocol.replies import read_document, read_object
+from imagegate.protocol.replies import images_of, read_document, read_object
 from imagegate.streaming.image_sinks import HEAD, PictureSink, Received, Reception
 from imagegate.streaming.reply_reader import HOLD, EventIntake, is_plain, with_pictures
 
@@ -150,14 +150,8 @@ class InnerResponse:
             if received.pictures:
                 return _with_pictures(received), ""
             self._held = [received.rest]  # all of it is still there
-        document = read_object(b"".join(self._held))
-        if document is None or "data" not in document:
-            return None
-        try:
-            reply = read_document(document, now=int(time.time()))
-        except UpstreamError:
-            return None
-        return (reply, "") if isinstance(reply, ImageReply) else None
+        reply = images_of(read_object(b"".join(self._held)), now=int(time.time()))
+        return None if reply is None else (reply, "")
 
     async def send_unchanged(self) -> None:
         """Send the buffered response to the client unchanged."""

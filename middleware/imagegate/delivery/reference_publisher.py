@@ -9,7 +9,6 @@ from starlette.types import Scope
 
 from imagegate.delivery.converter import ImageConverter
 from imagegate.errors import RequestError
-from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.protocol.messages import Exchange, Link
 from imagegate.protocol.references import DataURL
@@ -23,7 +22,6 @@ class ReferenceConverter:
 
     Args:
         accounts: of the providers, some of which have an upload API.
-        client: sends to it.
         delivery: the store, for providers that have none.
         fetcher: reads links.
         budget: room for what is read.
@@ -34,14 +32,12 @@ class ReferenceConverter:
         self,
         *,
         accounts: Mapping[str, Account],
-        client: HTTPClient,
         delivery: ImageConverter,
         fetcher: Fetcher,
         budget: Budget,
         public_url: Callable[[Scope], str],
     ) -> None:
         self._accounts = accounts
-        self._client = client
         self._delivery = delivery
         self._fetcher = fetcher
         self._budget = budget
@@ -61,7 +57,7 @@ class ReferenceConverter:
         async with upload.publishing:  # the parts of a split request want the same link
             if name not in upload.links:
                 upload.links[name] = (
-                    await upload_file(self._client, through, upload, authorization=exchange.authorization)
+                    await upload_file(through, upload, authorization=exchange.authorization)
                     if through
                     else await self._delivery.for_client(exchange.authorization).publish(
                         upload, self._public_url(scope)

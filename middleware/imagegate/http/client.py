@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import AsyncIterable, Coroutine, Sequence
+from copy import copy
 from functools import lru_cache
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -36,7 +37,10 @@ class HTTPClient:
     """
 
     def __init__(self, *, transport: Transport | AiohttpTransport | None = None) -> None:
-        self._set_added((), ())
+        self._headers: Sequence[tuple[str, str]] = ()
+        self._query: Sequence[tuple[str, str]] = ()
+        self.added_headers: frozenset[str] = frozenset()
+        """Names, in lower case, of the fields that are sent with each request."""
         self._owns_sender = transport is None
         self._sender: Sender
         if transport is None or isinstance(transport, AiohttpTransport):
@@ -62,29 +66,21 @@ class HTTPClient:
         """
         if not headers and not query:
             return self
-        client = HTTPClient.__new__(HTTPClient)
-        client._sender, client._owns_sender = self._sender, False
-        client._set_added(headers, query)
+        client = copy(self)
+        client._owns_sender = False
+        client._headers, client._query = headers, query
+        client.added_headers = frozenset(name.lower() for name, _ in headers)
         return client
-
-    def _set_added(self, headers: Sequence[tuple[str, str]], query: Sequence[tuple[str, str]]) -> None:
-        self._headers, self._query = headers, query
-        self._replaced = frozenset(name.lower() for name, _ in headers)
 
     def completed(self, url: str, headers: Sequence[tuple[str, str]]) -> tuple[str, Sequence[tuple[str, str]]]:
         """Return the address and the header fields of a request as they are sent."""
         if self._headers:
-            headers = [field for field in headers if field[0].lower() not in self._replaced] + [*self._headers]
+            headers = [field for field in headers if field[0].lower() not in self.added_headers] + [*self._headers]
         if self._query:
             present = {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
             added = urlencode([pair for pair in self._query if pair[0] not in present])
             url += f"{'&' if '?' in url else '?'}{added}" if added else ""
         return url, headers
-
-    @property
-    def added_headers(self) -> frozenset[str]:
-        """Names, in lower case, of the fields that are sent with each request."""
-        return self._replaced
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -112,7 +108,7 @@ class HTTPClient:
             url, headers = self.completed(url, headers)
         if not _is_token(method):
             raise NotSent("not a valid HTTP method")
-        if not all([_is_token(name) and _FIELD_VALUE(value) for name, value in headers]):  # noqa: C419 - quicker
+        if not all([is_header_field(name, value) for name, value in headers]):  # noqa: C419 - quicker
             raise NotSent("a request header holds characters that HTTP does not allow")
         return self._sender.send(Request(method, url, headers, content, timeouts, sni_hostname))
 
@@ -125,6 +121,11 @@ class HTTPClient:
 @lru_cache(maxsize=256)
 def _is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
+
+
+def is_header_field(name: str, value: str) -> bool:
+    """Return whether HTTP allows the characters of a header field."""
+    return _is_token(name) and _FIELD_VALUE(value) is not None
 
 
 async def close(response: Response) -> None:

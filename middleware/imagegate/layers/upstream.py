@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.helpers import send_json
 from imagegate.errors import AuthenticationError, ModelNotFound
-from imagegate.http import HTTPClient
 from imagegate.layers.base import Layer, send_reply
 from imagegate.protocol.messages import REPLY
 from imagegate.streaming.reply_reader import ReplyConsumer
@@ -26,13 +25,11 @@ class Upstream(Layer):
 
     Args:
         accounts: selected by Route; the first one is used where there is no Route.
-        client: sends the requests; not closed by the layer.
     """
 
-    def __init__(self, *, accounts: Iterable[Account], client: HTTPClient, prefix: str = "/v1") -> None:
+    def __init__(self, *, accounts: Iterable[Account], prefix: str = "/v1") -> None:
         super().__init__(_nothing_below, prefix=prefix)
         self._accounts = {account.name: account for account in accounts}
-        self._client = client
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = await self.exchange(scope, receive)
@@ -57,7 +54,6 @@ class Upstream(Layer):
         if progress.capture:
             progress.capture.send(account.name, request)
         asking = converse(
-            self._client,
             account,
             request,
             authorization=exchange.authorization,

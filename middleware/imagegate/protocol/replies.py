@@ -126,6 +126,17 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
     return ImageReply(images=tuple(images), created=_created(document, now), fields=fields)
 
 
+def images_of(document: Mapping[str, Any] | None, *, now: int) -> ImageReply | None:
+    """Return what an application answered as a reply; None: it carries no images, and is passed on as it is."""
+    if document is None or "data" not in document:
+        return None
+    try:
+        reply = read_document(document, now=now)
+    except UpstreamError:
+        return None
+    return reply if isinstance(reply, ImageReply) else None
+
+
 def event_error(event: StreamEvent) -> UpstreamError | None:
     """Return the error that ends a streamed reply; failures of single images of a group (Seedream) do not end it."""
     document = read_object(event.data)

@@ -12,7 +12,6 @@ import msgspec
 from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.size_disclosure import check_count
 from imagegate.errors import UpstreamError
-from imagegate.http import HTTPClient
 from imagegate.protocol.messages import ImageReply
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask
@@ -31,16 +30,12 @@ class ProviderTasks:
     """Asks providers.
 
     Args:
-        client: sends the questions.
         accounts: of the providers, by name.
         delivery: puts pictures into the store.
         ids: names tasks.
     """
 
-    def __init__(
-        self, client: HTTPClient, accounts: Mapping[str, Account], delivery: ImageConverter, ids: TaskIds
-    ) -> None:
-        self._client = client
+    def __init__(self, accounts: Mapping[str, Account], delivery: ImageConverter, ids: TaskIds) -> None:
         self._accounts = accounts
         self._delivery = delivery
         self._ids = ids
@@ -81,7 +76,7 @@ class ProviderTasks:
         account = self._accounts[task.upstream]
         progress.upstream = account.name
         progress.polls += 1
-        answer = await ask_task(self._client, account, _pending(task), authorization=authorization)
+        answer = await ask_task(account, _pending(task), authorization=authorization)
         if isinstance(answer, PendingTask):
             return answer
         check_count(images, answer)
@@ -103,7 +98,7 @@ class ProviderTasks:
         """
         account = self._accounts[task.upstream]
         try:
-            answer = await cancel_task(self._client, account, _pending(task), authorization=authorization)
+            answer = await cancel_task(account, _pending(task), authorization=authorization)
         except UpstreamError as error:
             if error.ends_task:
                 return error

@@ -24,6 +24,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     adapter: Adapter
     base_url: str
     """What adapters' paths are appended to: scheme, host and perhaps a path, without a slash at its end."""
+    client: HTTPClient
+    """Sends the requests."""
     api_key: str | None = None
     timeouts: Timeouts = Timeouts()
     poll_interval: float = 2.0
@@ -32,14 +34,11 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Seconds that a task may take."""
     reply_limit: int = 512 * 1024**2
     """Bytes of a reply."""
-    client: HTTPClient | None = None
-    """Sends the requests; None: the client that all share."""
 
     @property
     def has_key(self) -> bool:
         """Whether the upstream has a key of its own, in `api_key` or in a header that is sent with each request."""
-        added = self.client.added_headers if self.client is not None else frozenset[str]()
-        return bool(self.api_key) or "authorization" in added
+        return bool(self.api_key) or "authorization" in self.client.added_headers
 
     @cached_property
     def origin(self) -> str:

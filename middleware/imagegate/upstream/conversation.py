@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import UpstreamError
-from imagegate.http import HTTPClient
 from imagegate.protocol.messages import ImageReply
 from imagegate.protocol.replies import PendingTask
 from imagegate.spool.upload import Upload
@@ -19,7 +18,6 @@ from imagegate.upstream.sending import decode, scrub, send_request, whole_reply,
 
 
 async def converse(
-    client: HTTPClient,
     upstream: Account,
     request: UpstreamRequest,
     *,
@@ -47,7 +45,7 @@ async def converse(
     started = time.perf_counter()
     try:
         progress.attempts += 1
-        reply = await send_request(client, upstream, request, headers, taker=taker, progress=progress)
+        reply = await send_request(upstream, request, headers, taker=taker, progress=progress)
         if reply is None:
             return None
         result = decode(upstream, reply)
@@ -55,7 +53,7 @@ async def converse(
             progress.upstream_task_id = result.id[:256]
             if on_task is not None and await on_task(result):
                 return None
-            result = await wait_for_task(client, upstream, result, headers=headers, progress=progress, taker=taker)
+            result = await wait_for_task(upstream, result, headers=headers, progress=progress, taker=taker)
         return with_full_links(result, upstream)
     except UpstreamError as error:
         scrub(error, upstream, authorization)
@@ -64,7 +62,7 @@ async def converse(
         progress.upstream_seconds += time.perf_counter() - started
 
 
-async def upload_file(client: HTTPClient, upstream: Account, upload: Upload, *, authorization: str | None) -> str:
+async def upload_file(upstream: Account, upload: Upload, *, authorization: str | None) -> str:
     """Hand a file to the provider's upload API and return the link to it. Uploading costs nothing.
 
     Raises:
@@ -72,7 +70,7 @@ async def upload_file(client: HTTPClient, upstream: Account, upload: Upload, *, 
     """
     request = upstream.adapter.encode_upload(upload)
     try:
-        reply = await whole_reply(client, upstream, request, upstream.headers(authorization))
+        reply = await whole_reply(upstream, request, upstream.headers(authorization))
         return upstream.adapter.decode_upload(reply)
     except UpstreamError as error:
         scrub(error, upstream, authorization)

@@ -20,10 +20,8 @@ async def explanation(
     _, more = content_of(request)
     url = upstream.url(request.path)
     fields: Sequence[tuple[str, str]] = [*upstream.headers(authorization), *more]
-    added = frozenset[str]()
-    if upstream.client is not None:
-        url, fields = upstream.client.completed(url, fields)
-        added = upstream.client.added_headers
+    url, fields = upstream.client.completed(url, fields)
+    added = upstream.client.added_headers
     headers = {
         name: "[redacted]" if name.lower() in added else "Bearer [redacted]" if name == "authorization" else value
         for name, value in fields

@@ -10,7 +10,6 @@ import msgspec
 
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import UpstreamError
-from imagegate.http import HTTPClient
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.messages import ImageReply
 from imagegate.protocol.provider_errors import uncertain
@@ -25,7 +24,6 @@ _POLL_GROWTH: Final = 1.5
 
 
 async def wait_for_task(
-    client: HTTPClient,
     upstream: Account,
     task: PendingTask,
     *,
@@ -46,7 +44,7 @@ async def wait_for_task(
                 await asyncio.sleep(pause)
                 pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, upstream.poll_interval))
                 progress.polls += 1
-                reply = await _ask(client, upstream, task, headers, taker)
+                reply = await _ask(upstream, task, headers, taker)
                 if reply is None:
                     continue
                 if reply.status in (408, 425, 429) or reply.status >= 500:
@@ -67,7 +65,6 @@ async def wait_for_task(
 
 
 async def _ask(
-    client: HTTPClient,
     upstream: Account,
     task: PendingTask,
     headers: list[tuple[str, str]],
@@ -77,7 +74,7 @@ async def _ask(
     request = upstream.adapter.poll(task)
     url = upstream.poll_url(task.poll_url) if task.poll_url else upstream.url(request.path)
     try:
-        reply = await send_request(client, upstream, request, headers, url=url, taker=taker)
+        reply = await send_request(upstream, request, headers, url=url, taker=taker)
     except UpstreamError:
         return None
     return reply if reply is None or reply.status >= 400 or reply.body.lstrip()[:1] == b"{" else None
@@ -96,32 +93,30 @@ def _lost(error: UpstreamError) -> UpstreamError:
     return lost
 
 
-async def ask_task(
-    client: HTTPClient, upstream: Account, task: PendingTask, *, authorization: str | None
-) -> ImageReply | PendingTask:
+async def ask_task(upstream: Account, task: PendingTask, *, authorization: str | None) -> ImageReply | PendingTask:
     """Ask once how a task is getting on.
 
     Raises:
         UpstreamError: it ended without pictures (``ends_task``), or there is no answer.
     """
     request = upstream.adapter.poll(task)
-    return await _question(client, upstream, request, task.poll_url, authorization)
+    return await _question(upstream, request, task.poll_url, authorization)
 
 
 async def cancel_task(
-    client: HTTPClient, upstream: Account, task: PendingTask, *, authorization: str | None
+    upstream: Account, task: PendingTask, *, authorization: str | None
 ) -> ImageReply | PendingTask | None:
     """Ask the provider to give a task up; None: it has no way to be asked. Raises as `ask_task`."""
     request = upstream.adapter.cancel(task)
-    return None if request is None else await _question(client, upstream, request, task.poll_url, authorization)
+    return None if request is None else await _question(upstream, request, task.poll_url, authorization)
 
 
 async def _question(
-    client: HTTPClient, upstream: Account, request: UpstreamRequest, link: str | None, authorization: str | None
+    upstream: Account, request: UpstreamRequest, link: str | None, authorization: str | None
 ) -> ImageReply | PendingTask:
     try:
         url = upstream.poll_url(link) if link else upstream.url(request.path)
-        reply = await send_request(client, upstream, request, upstream.headers(authorization), url=url)
+        reply = await send_request(upstream, request, upstream.headers(authorization), url=url)
         if reply is None:
             raise AssertionError("only a taker can have taken it")
         result = decode(upstream, reply)

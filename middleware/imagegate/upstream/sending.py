@@ -12,7 +12,7 @@ import msgspec
 
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import UpstreamError, UpstreamUnreachable
-from imagegate.http import BodyTooLarge, HTTPClient, Interrupted, NotSent, Response, close
+from imagegate.http import BodyTooLarge, Interrupted, NotSent, Response, close
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask, UpstreamReply, absolute_link
@@ -28,7 +28,6 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 
 async def send_request(
-    client: HTTPClient,
     upstream: Account,
     request: UpstreamRequest,
     headers: list[tuple[str, str]],
@@ -41,7 +40,7 @@ async def send_request(
     content, more = content_of(request)
     response: Response | None = None
     try:
-        response = await (upstream.client or client).send(
+        response = await upstream.client.send(
             request.method,
             url or upstream.url(request.path),
             headers=[*headers, *more],
@@ -64,11 +63,9 @@ async def send_request(
             await close(response)
 
 
-async def whole_reply(
-    client: HTTPClient, upstream: Account, request: UpstreamRequest, headers: list[tuple[str, str]]
-) -> UpstreamReply:
+async def whole_reply(upstream: Account, request: UpstreamRequest, headers: list[tuple[str, str]]) -> UpstreamReply:
     """A reply that nobody takes in parts."""
-    reply = await send_request(client, upstream, request, headers)
+    reply = await send_request(upstream, request, headers)
     if reply is None:
         raise AssertionError("only a taker can have taken it")
     return reply
@@ -114,8 +111,7 @@ def scrub(error: UpstreamError, upstream: Account, authorization: str | None) ->
     """
     parts = urlsplit(upstream.base_url)
     key = upstream.api_key or (authorization or "").rpartition(" ")[2]
-    added = upstream.client.secrets if upstream.client is not None else ()
-    known = (key, parts.netloc, parts.hostname or "", *added)
+    known = (key, parts.netloc, parts.hostname or "", *upstream.client.secrets)
     secrets = [secret for secret in known if len(secret) >= _SHORTEST_SECRET]
     pattern = re.compile("|".join([*map(re.escape, secrets), _KEY_LIKE]), re.IGNORECASE)
 

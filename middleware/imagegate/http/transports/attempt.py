@@ -72,6 +72,11 @@ class Attempt:
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection has ended, or is about to."""
+        return self._transport is not None and self._transport.is_closing()
+
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         """Drop the connection where it belongs to `loop`."""
         if loop is self._loop:

@@ -24,8 +24,6 @@ class ReplyBody:
         self._has_length = "Content-Length" in response.headers
         self._timeouts = attempt.timeouts
         self._attempt: Attempt | None = attempt
-        connection = response.connection
-        self._transport = None if connection is None else connection.transport
 
     def __aiter__(self) -> ReplyBody:
         return self
@@ -55,7 +53,7 @@ class ReplyBody:
             left -= _LOOK
             if left <= 0:
                 raise Interrupted(f"the reply stopped for {self._timeouts.read:g} s", timed_out=True)
-            if self._transport is not None and self._transport.is_closing():
+            if self._attempt is not None and self._attempt.is_closing:
                 raise Interrupted("connection closed before the reply was complete")
 
     async def aclose(self) -> None:
