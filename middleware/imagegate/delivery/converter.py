@@ -77,6 +77,8 @@ class ImageConverter:
             StorageError: a picture could not be stored.
             FetchError: a link could not be read.
         """
+        if form == "url" and not copies_links and all([image.url is not None for image in reply.images]):  # noqa: C419 - quicker
+            return reply
         copied_from = trusted_origins if copies_links else None
         to_link = self._to_link(public_url, copied_from)
         convert = to_link if form == "url" else self._to_base64(sink, trusted_origins)

@@ -147,7 +147,8 @@ class DeliverySession:
             )
         finally:
             progress.delivery_seconds = time.perf_counter() - started
-        self._note([image.facts for image in reply.images])
+        if facts := [image.facts for image in reply.images if image.facts is not None]:
+            self._note(facts)
         progress.form, progress.images_delivered = self._form, len(reply.images)
         if self._form == "url":  # a link that is passed on as it came is to a picture that we have not seen
             progress.stored_images = sum(image.facts is not None for image in reply.images)

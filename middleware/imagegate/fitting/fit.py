@@ -245,8 +245,9 @@ class _Fitting:
         value = self.fields[name]
         if self._request.from_form and isinstance(value, str):
             value = self.fields[name] = from_text(name, value, parameter)
-        parameter.check_type(name, value)
-        if isinstance(value, str) and value not in parameter.values:
+        if not isinstance(value, str):
+            parameter.check_type(name, value)
+        elif value not in parameter.values:
             if value in parameter.omit:
                 self.drop(name)
                 return

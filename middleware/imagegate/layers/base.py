@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final, Literal
 
@@ -68,6 +68,10 @@ class Layer:
         self.app = app
         self.prefix = prefix
         self._layer_below = app.handle if isinstance(app, Layer) else None
+        self.pass_exchange: Callable[[Scope, Receive, Send], Work] = self._layer_below or self._pass_exchange
+        """Forward the request that is in the scope already, as `forward` does with another one."""
+        self.down: Callable[[Scope, Receive, Send], Work] = self._layer_below or self._leave
+        """Forward the request unchanged. An application that is not a layer sees no scope keys of the gateway."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,14 +94,11 @@ class Layer:
         exchange: Exchange | None = scope.get(SCOPE_KEY)
         return exchange or await read_exchange(scope, receive)
 
-    def down(self, scope: Scope, receive: Receive, send: Send) -> Work:
-        """Forward the request unchanged. An application that is not a layer sees no scope keys of the gateway."""
-        if self._layer_below is not None:
-            return self._layer_below(scope, receive, send)
-        return self._down({name: value for name, value in scope.items() if name not in _OURS}, receive, send)
+    async def _leave(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app({name: value for name, value in scope.items() if name not in _OURS}, receive, send)
 
-    async def _down(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
+    def _pass_exchange(self, scope: Scope, receive: Receive, send: Send) -> Work:
+        return self._forward_bytes(scope, scope[SCOPE_KEY], receive, send)
 
     def forward(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
         """Forward the request: typed to a layer, as a new body to any other application."""

@@ -17,7 +17,7 @@ from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.delivery.session import DeliverySession
 from imagegate.http import HTTPClient
 from imagegate.layers.base import Layer, Work
-from imagegate.protocol.messages import REPLY
+from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange
 
 DEFAULT_STORE = "file://./images"
 STREAM_HEARTBEAT = 15.0
@@ -90,7 +90,7 @@ class Deliver(Layer):
             await self._client.aclose()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         if exchange.explain:
             await self.forward(scope, exchange, receive, send)
             return

@@ -29,7 +29,12 @@ class Answer:
         if kind == "http.response.body":
             self.is_whole = not message.get("more_body", False)
             if body := message.get("body"):
-                self._count(body)
+                progress = self._progress
+                progress.bytes_out += len(body)
+                if progress.first_byte_seconds is None:
+                    progress.first_byte_seconds = perf_counter() - self._started
+                if progress.capture:
+                    progress.capture.answer(body)
         elif kind == "http.response.start":
             self.status = message["status"]
             own = self._headers()
@@ -37,14 +42,6 @@ class Answer:
             kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
             message = {**message, "headers": kept + own}
         await self._send(message)
-
-    def _count(self, body: bytes) -> None:
-        progress = self._progress
-        progress.bytes_out += len(body)
-        if progress.first_byte_seconds is None:
-            progress.first_byte_seconds = perf_counter() - self._started
-        if progress.capture:
-            progress.capture.answer(body)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         progress = self._progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.contracts.contract import Contracts, load_contracts
@@ -62,7 +63,7 @@ class Fit(Layer):
                 exchange.request, contract, policy=self._policy, tolerance=self._tolerance
             )
             own = contract.of(exchange.request.operation)
-            return exchange.replace(request=request, reference_rule=own.references if own else None)
+            return msgspec.structs.replace(exchange, request=request, reference_rule=own.references if own else None)
         if TASK in scope:  # the gateway's own task does not need one of the provider's
             return exchange.replace(request=exchange.request.without("async"))
         return exchange

@@ -44,12 +44,12 @@ class Idempotency(Layer):
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         exchange: Exchange | None = scope.get(SCOPE_KEY)
         if exchange is not None and not self._derive and header(scope, HEADER) is None:
-            return self.forward(scope, exchange, receive, send)
+            return self.pass_exchange(scope, receive, send)
         return self._share(scope, receive, send)
 
     async def _share(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = key_of(scope)
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         if exchange.explain or (key is None and not self._derive):
             await self.forward(scope, exchange, receive, send)
             return

@@ -57,7 +57,9 @@ class Observe(Layer):
     async def observe(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request that is known to be for `endpoint`."""
         sent_id, traceparent = _sent_names(scope)
-        progress = Progress(endpoint, request_id=_request_id(sent_id), traceparent=read_traceparent(traceparent))
+        progress = Progress(endpoint, request_id=_request_id(sent_id))
+        if traceparent is not None:
+            progress.traceparent = read_traceparent(traceparent)
         progress.capture = self._capture() if self._capture else None
         answer = Answer(send, progress)
         started = perf_counter()

@@ -41,11 +41,11 @@ class References(Layer):
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         exchange: Exchange | None = scope.get(SCOPE_KEY)
         if exchange is not None and not _has_references(exchange.request):
-            return self.forward(scope, exchange, receive, send)
+            return self.pass_exchange(scope, receive, send)
         return self._convert(scope, receive, send)
 
     async def _convert(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         opened: list[Upload] = []
         try:
             work = _Converting(self._bridge, scope, exchange, opened)

@@ -14,7 +14,7 @@ from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError, RequestError
 from imagegate.ingest.streaming_form import NeedsBufferedForm
 from imagegate.layers.base import Layer, Work, send_reply
-from imagegate.protocol.messages import REPLY, Exchange, ImageReply, Target
+from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange, ImageReply, Target
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.routing.catalog import Catalog, addressed, model_change
 from imagegate.routing.circuit_breaker import Breaker
@@ -63,7 +63,7 @@ class Route(Layer):
         self._deadline = deadline
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         progress: Progress = scope[PROGRESS_KEY]
         now = asyncio.get_running_loop().time
         model = exchange.request.model
@@ -138,7 +138,7 @@ class Route(Layer):
                 param="n",
                 code="integer_above_max_value",
             )
-        return shares(n, contract.max_images) if contract else (n,)
+        return (n,) if contract is None or n <= contract.max_images else shares(n, contract.max_images)
 
     async def _ask_for_parts(
         self, scope: Scope, exchange: Exchange, sizes: Sequence[int], receive: Receive, attempt: Attempt

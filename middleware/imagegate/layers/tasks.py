@@ -36,11 +36,11 @@ class Tasks(Layer):
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         exchange: Exchange | None = scope.get(SCOPE_KEY)
         if exchange is not None and _MEMBERS.isdisjoint(exchange.request.fields):
-            return self.forward(scope, exchange, receive, send)
+            return self.pass_exchange(scope, receive, send)
         return self._handle(scope, receive, send)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         fields = exchange.request.fields
         wants_task = fields.get("async")
         if "callback_url" in fields and not wants_task:

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from imagegate.asgi.helpers import send_json
 from imagegate.errors import AuthenticationError, ModelNotFound
 from imagegate.layers.base import Layer, send_reply
-from imagegate.protocol.messages import REPLY
+from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.account import Account
@@ -32,7 +32,7 @@ class Upstream(Layer):
         self._accounts = {account.name: account for account in accounts}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = await self.exchange(scope, receive)
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         progress: Progress = scope[PROGRESS_KEY]
         account = self._accounts[exchange.target.upstream] if exchange.target else next(iter(self._accounts.values()))
         progress.upstream = account.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -88,7 +89,7 @@ class LiveFiles(Protocol):
         ...
 
 
-class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ImageRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A request to the Images API, members as the client named them."""
 
     operation: Operation
@@ -105,19 +106,19 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     from_form: bool = False
     """Whether `fields` came as text, so that numbers and booleans must be parsed."""
 
-    @property
+    @cached_property
     def model(self) -> str:
         model = self.fields["model"]
         return model if isinstance(model, str) else ""
 
-    @property
+    @cached_property
     def references(self) -> tuple[Reference, ...]:
         """Everything that is not in `fields`."""
         if self.mask is None and self.markup is None:
             return self.images
         return (*self.images, *(extra for extra in (self.mask, self.markup) if extra is not None))
 
-    @property
+    @cached_property
     def n(self) -> int:
         """Images asked for; 1 where the client does not say."""
         n = self.fields.get("n", 1)

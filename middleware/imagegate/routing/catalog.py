@@ -10,6 +10,8 @@ from itertools import groupby
 from math import log
 from typing import Final
 
+import msgspec
+
 from imagegate.config.routes import Choice, address_of
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contract, Contracts
@@ -128,7 +130,7 @@ def addressed(exchange: Exchange, target: Target) -> Exchange:
     request = exchange.request
     if request.model != target.model:
         request = request.with_fields({**request.fields, "model": target.model})
-    return exchange.replace(request=request, target=target)
+    return msgspec.structs.replace(exchange, request=request, target=target)
 
 
 def model_change(public: str, target: Target) -> tuple[Change, ...]:

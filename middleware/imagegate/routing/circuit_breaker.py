@@ -19,33 +19,32 @@ class Breaker:
     def __init__(self, *, failures: int, pause: float) -> None:
         self._failures = failures
         self._pause = pause
-        self._state: BreakerState = "closed"
+        self.state: BreakerState = "closed"
+        """Read by others, set here alone."""
         self._in_a_row = 0
         self._probe_from = 0.0
         self._probing = False
         self._changes = 0
 
-    @property
-    def state(self) -> BreakerState:
-        return self._state
-
     def is_shut(self, now: float) -> bool:
         """Return whether requests are rejected: the breaker is open within the pause, or a probe is running."""
-        if self._state == "open":
+        if self.state == "open":
             return now < self._probe_from
-        return self._state == "half_open" and self._probing
+        return self.state == "half_open" and self._probing
 
     def seconds_left(self, now: float) -> float:
         """Return the seconds until the next probe; 1 while a probe is running."""
-        return self._probe_from - now if self._state == "open" else 1.0
+        return self._probe_from - now if self.state == "open" else 1.0
 
     def enter(self, now: float) -> int | None:
         """Return a permit for one request, to be returned by `leave`; None: the request is rejected."""
+        if self.state == "closed":
+            return self._changes
         if self.is_shut(now):
             return None
-        if self._state == "open":
+        if self.state == "open":
             self._become("half_open")
-        self._probing = self._state == "half_open"
+        self._probing = True
         return self._changes
 
     def leave(self, permit: int, *, worked: bool | None, now: float) -> None:
@@ -62,13 +61,13 @@ class Breaker:
         if worked is None:
             return
         self._in_a_row = 0 if worked else self._in_a_row + 1
-        if self._state == "half_open" and worked:
+        if self.state == "half_open" and worked:
             self._become("closed")
-        elif self._state == "half_open" or 0 < self._failures <= self._in_a_row:
+        elif self.state == "half_open" or 0 < self._failures <= self._in_a_row:
             self._probe_from = now + self._pause
             self._become("open")
 
     def _become(self, state: BreakerState) -> None:
-        self._state = state
+        self.state = state
         self._in_a_row = 0
         self._changes += 1

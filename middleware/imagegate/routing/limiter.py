@@ -74,7 +74,7 @@ class UpstreamLimiter:
             UpstreamUnavailable: the breaker is open, or no permit or slot became free in time; nothing was sent.
             UpstreamUncertain: the deadline passed after the request was sent.
         """
-        if self._breaker.is_shut(self._clock()):
+        if self._breaker.state != "closed" and self._breaker.is_shut(self._clock()):
             raise self._shut()
         if self._permits is None and self._rate is None:
             return self._permitted(work, progress, until, live)
@@ -121,7 +121,8 @@ class UpstreamLimiter:
         permit = self._breaker.enter(self._clock())
         if permit is None:
             raise self._shut()
-        self._notify(state)
+        if self._breaker.state != state:
+            self._changed(self._breaker.state)
         worked: bool | None = None
         try:
             limit = asyncio.timeout_at(until)
@@ -140,11 +141,8 @@ class UpstreamLimiter:
         finally:
             state = self._breaker.state
             self._breaker.leave(permit, worked=worked, now=self._clock())
-            self._notify(state)
-
-    def _notify(self, before: BreakerState) -> None:
-        if self._breaker.state != before:
-            self._changed(self._breaker.state)
+            if self._breaker.state != state:
+                self._changed(self._breaker.state)
 
     def _shut(self) -> UpstreamUnavailable:
         return UpstreamUnavailable(

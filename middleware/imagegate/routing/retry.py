@@ -110,11 +110,11 @@ class Attempts:
         if not left:
             return None
         # A candidate that was not visited is ready at 0 and comes first; `min` keeps the order of preference.
-        place = left[0]
+        place, pause = left[0], 0.0
         if self._candidates[place].visited:
             place = min(left, key=lambda place: (self._candidates[place].visited, self._due(place, now)))
+            pause = self._due(place, now)
         candidate = self._candidates[place]
-        pause = self._due(place, now)
         left_over = inf if self._until is None else self._until - now - pause
         if left_over <= pause and any(known.error for known in self._candidates):
             return None

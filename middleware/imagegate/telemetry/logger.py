@@ -7,12 +7,15 @@ that stands alone does so in `imagegate.standalone`.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import MutableMapping
 from typing import Any, Final
 
 import structlog
 
 NAME: Final = "imagegate"
+_PLAIN: Final = re.compile(r'[^ "=]+').fullmatch
+"""Matches values that stand without quotes, where they are printable."""
 
 
 def get_logger() -> Any:
@@ -34,12 +37,10 @@ def _as_plain_line(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tu
     """``exchange status=200 ...`` for plain formatters, the same facts as ``record.imagegate`` for structured ones."""
     exc_info = event.pop("exc_info", None)
     facts = {name: value for name, value in event.items() if name != "event"}
-    words = [str(event["event"]), *(f"{name}={_word(value)}" for name, value in facts.items())]
+    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in facts.values()]
+    words = [
+        f"{name}={text if _PLAIN(text) and text.isprintable() else repr(text)}"
+        for name, text in zip(facts, texts, strict=True)
+    ]
     # The message is no template, so that a per cent sign in it stays one.
-    return (" ".join(words),), {"extra": {NAME: facts}, "exc_info": exc_info}
-
-
-def _word(value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    quoted = not text or not text.isprintable() or any(character in ' "=' for character in text)
-    return repr(text) if quoted else text
+    return (" ".join([str(event["event"]), *words]),), {"extra": {NAME: facts}, "exc_info": exc_info}
