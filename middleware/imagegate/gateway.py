@@ -213,7 +213,7 @@ class ImageGateway:
             json_limit=limits.json_body,
             form_limit=limits.form,
             in_flight=limits.in_flight,
-            is_draining=lambda: self.is_draining,
+            is_draining=lambda: self._drained_from is not None,
         )
         capture: Callable[[], Capture] | None = self._console.capture if self._console else None
         if capture is None and (config.log.prompts or config.log.links):

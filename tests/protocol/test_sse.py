@@ -8,6 +8,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,6 +26,7 @@ from imagegate.protocol.reply_encoding import event_parts
 from imagegate.spool.body_chunks import reply_chunks
 from imagegate.spool.upload import Upload, default_budget
 from imagegate.stores.memory import MemoryStore
+from imagegate.streaming.image_sinks import PictureSink
 from imagegate.streaming.reply_reader import EventIntake
 
 
@@ -225,7 +227,7 @@ async def taken(stream: bytes, places: Iterable[int], form: ResponseFormat) -> E
     """What a client gets of a provider's stream."""
     store = MemoryStore(ttl=60)
     delivery = ImageConverter(store, Fetcher(HTTPClient()))
-    sink = delivery.sink(form)
+    sink = PictureSink(partial(delivery.receiver, form))
     sent: Emitted = []
 
     async def emit(came: StreamEvent) -> None:

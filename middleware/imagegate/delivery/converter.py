@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,14 @@ from imagegate.protocol.replies import absolute_link, event_images, read_object
 from imagegate.protocol.reply_encoding import Tokens
 from imagegate.spool.upload import Budget, Upload, default_budget
 from imagegate.stores import Store, StoreOfTenant, put, put_stream
-from imagegate.streaming.image_sinks import HEAD, PictureSink, SpoolSink, StoreSink, storage_error
+from imagegate.streaming.image_sinks import (
+    HEAD,
+    PictureSink,
+    Receiver,
+    SpoolReceiver,
+    StoreReceiver,
+    storage_error,
+)
 
 _AT_ONCE: Final = 3
 """Pictures of one reply that are stored or fetched at a time; each needs a megabyte or two."""
@@ -45,9 +53,9 @@ class ImageConverter:
         """The same for a client, whose pictures the store may keep apart from others'."""
         return ImageConverter(StoreOfTenant(self._store, authorization or ""), self._fetcher, self._budget)
 
-    def sink(self, form: ResponseFormat) -> PictureSink:
-        """Where the pictures of a reply go while it comes in."""
-        return StoreSink(self._store) if form == "url" else SpoolSink(self._budget)
+    def receiver(self, form: ResponseFormat) -> Receiver:
+        """Return what takes a picture of a reply while it comes in."""
+        return StoreReceiver(self._store) if form == "url" else SpoolReceiver(self._budget)
 
     def prepare(self, form: ResponseFormat) -> None:
         """What can fail before anything is paid for does so here. Raises `StorageError`."""
@@ -77,8 +85,6 @@ class ImageConverter:
             StorageError: a picture could not be stored.
             FetchError: a link could not be read.
         """
-        if form == "url" and not copies_links and all([image.url is not None for image in reply.images]):  # noqa: C419 - quicker
-            return reply
         copied_from = trusted_origins if copies_links else None
         to_link = self._to_link(public_url, copied_from)
         convert = to_link if form == "url" else self._to_base64(sink, trusted_origins)
@@ -201,7 +207,7 @@ class ImageConverter:
 
     async def _copied(self, url: str, trusted_origins: Collection[str]) -> Picture:
         """Into the store, piece by piece."""
-        sink = StoreSink(self._store)
+        sink = PictureSink(partial(StoreReceiver, self._store))
         try:
             return await self._fetched(url, sink, trusted_origins)
         except BaseException:

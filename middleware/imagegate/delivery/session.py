@@ -19,6 +19,7 @@ from imagegate.protocol.image_format import Facts
 from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent
 from imagegate.protocol.replies import finished_images, usage_of
 from imagegate.protocol.reply_encoding import completed_events, event_parts, reply_parts
+from imagegate.streaming.image_sinks import PictureSink, Receiver
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 Forward = Callable[[dict[str, object], Send], Awaitable[None]]
@@ -34,7 +35,7 @@ class DeliverySession:
 
     def __init__(
         self,
-        delivery: ImageConverter,
+        converter: ImageConverter,
         answer: ResponseWriter,
         exchange: Exchange,
         *,
@@ -42,14 +43,14 @@ class DeliverySession:
         scope: Scope,
         public_url: Callable[[], str],
     ) -> None:
-        self._delivery = delivery
+        self._converter = converter
         self._answer = answer
         self._exchange = exchange
         self._form: ResponseFormat = form
         self._find_public_url = public_url
         self._progress: Progress = scope[PROGRESS_KEY]
         self._streamed = exchange.request.fields.get("stream") is True
-        self._sink = delivery.sink(form)
+        self._sink = PictureSink(self._receiver)
         self._kept: list[Picture] = []
         self._facts: list[Facts | None] = []
         """Of the finished pictures of a stream."""
@@ -57,7 +58,7 @@ class DeliverySession:
 
     async def run(self, forward: Forward) -> None:
         """Raise what the answer cannot say any more, or does not say yet."""
-        self._delivery.prepare(self._form)
+        self._converter.prepare(self._form)
         self._progress.streamed = self._streamed
         relay = self._form == "b64_json" and not self._streamed
         below = InnerResponse(
@@ -75,7 +76,16 @@ class DeliverySession:
             try:
                 await below.close()
             finally:
-                await self._sink.close(self._kept)
+                if not self._sink.is_empty:
+                    await self._sink.close(self._kept)
+
+    @cached_property
+    def _delivery(self) -> ImageConverter:
+        """For this client; made for the first picture that does not pass through."""
+        return self._converter.for_client(self._exchange.authorization)
+
+    def _receiver(self) -> Receiver:
+        return self._delivery.receiver(self._form)
 
     @cached_property
     def _public_url(self) -> str:
@@ -135,18 +145,8 @@ class DeliverySession:
         progress = self._progress
         self._kept += [image.picture for image in reply.images if image.picture is not None]
         progress.reply_changes = check_count(self._exchange.request.n, reply)
-        started = time.perf_counter()
-        try:
-            reply = await self._delivery.deliver(
-                reply,
-                self._form,
-                public_url=self._public_url,
-                sink=self._sink,
-                trusted_origins=(origin,) if origin else (),
-                copies_links=self._exchange.copies_links,
-            )
-        finally:
-            progress.delivery_seconds = time.perf_counter() - started
+        if self._exchange.copies_links or self._form != "url" or any([image.url is None for image in reply.images]):  # noqa: C419 - quicker
+            reply = await self._converted(reply, origin)
         if facts := [image.facts for image in reply.images if image.facts is not None]:
             self._note(facts)
         progress.form, progress.images_delivered = self._form, len(reply.images)
@@ -158,6 +158,20 @@ class DeliverySession:
         for event in completed_events(reply, self._exchange.operation):
             await self._answer.event(event_parts(event))
         await self._answer.end()
+
+    async def _converted(self, reply: ImageReply, origin: str) -> ImageReply:
+        started = time.perf_counter()
+        try:
+            return await self._delivery.deliver(
+                reply,
+                self._form,
+                public_url=self._public_url,
+                sink=self._sink,
+                trusted_origins=(origin,) if origin else (),
+                copies_links=self._exchange.copies_links,
+            )
+        finally:
+            self._progress.delivery_seconds = time.perf_counter() - started
 
     async def _event(self, event: StreamEvent, origin: str) -> None:
         if event.is_end_mark:  # SDKs read no further, so it waits until the whole is known to be good

@@ -104,10 +104,10 @@ class Deliver(Layer):
             exchange.public_model,
             self._default,
             streamed=streamed,
-            user_agent=header(scope, b"user-agent"),
+            user_agent=None if "response_format" in fields else header(scope, b"user-agent"),
         )
         work = DeliverySession(
-            self._delivery.for_client(exchange.authorization),
+            self._delivery,
             answer,
             exchange,
             form=form,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -37,9 +37,14 @@ class Receiver(Protocol):
 
 
 class PictureSink:
-    """Where the pictures of one exchange go. `close` must follow."""
+    """Where the pictures of one exchange go. `close` must follow.
 
-    def __init__(self) -> None:
+    Args:
+        new: makes a writer for an image.
+    """
+
+    def __init__(self, new: Callable[[], Receiver]) -> None:
+        self._new = new
         self._receivers: list[Receiver] = []
 
     def receiver(self) -> Receiver:
@@ -48,47 +53,27 @@ class PictureSink:
         self._receivers.append(receiver)
         return receiver
 
-    def _new(self) -> Receiver:
-        raise NotImplementedError
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to discard."""
+        return not self._receivers
 
     async def release(self, pictures: Collection[Picture]) -> None:
         """Give back the room of pictures that have been sent."""
-        spooled = [one for one in self._receivers if isinstance(one, _Spooling) and one.upload in pictures]
+        spooled = [one for one in self._receivers if isinstance(one, SpoolReceiver) and one.upload in pictures]
         for receiver in spooled:
             await receiver.abort()
             self._receivers.remove(receiver)
 
     async def close(self, kept: Collection[Picture] = ()) -> None:
         """Discard all images but those in `kept`."""
-        left = [one for one in self._receivers if not (isinstance(one, _Storing) and one.stored in kept)]
+        left = [one for one in self._receivers if not (isinstance(one, StoreReceiver) and one.stored in kept)]
         if left:  # also where a client disconnect cancels this
             await asyncio.shield(asyncio.gather(*(receiver.abort() for receiver in left)))
 
 
-class StoreSink(PictureSink):
-    """Into the store."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__()
-        self._store = store
-
-    def _new(self) -> Receiver:
-        return _Storing(self._store)
-
-
-class SpoolSink(PictureSink):
-    """Into the spool, for as long as the exchange lasts."""
-
-    def __init__(self, budget: Budget) -> None:
-        super().__init__()
-        self._budget = budget
-
-    def _new(self) -> Receiver:
-        return _Spooling(self._budget)
-
-
-class _Storing:
-    """Waits for a picture's head, which tells what it is, before the store is asked for room."""
+class StoreReceiver:
+    """Takes a picture into the store, once its head has told what it is."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -138,7 +123,9 @@ class _Storing:
             await self._writer.abort()
 
 
-class _Spooling:
+class SpoolReceiver:
+    """Takes a picture into the spool, for as long as the exchange lasts."""
+
     def __init__(self, budget: Budget) -> None:
         self.upload = Upload("", "", "", budget=budget)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ from imagegate.errors import UpstreamError
 from imagegate.protocol.messages import ImageReply
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask
+from imagegate.streaming.image_sinks import PictureSink
 from imagegate.tasks.ids import ProviderTicket, TaskIds
 from imagegate.tasks.records import ProviderTask, TaskRecord
 from imagegate.telemetry.progress import Progress
@@ -85,7 +87,7 @@ class ProviderTasks:
             answer,
             "url",
             public_url=public_url,
-            sink=delivery.sink("url"),
+            sink=PictureSink(partial(delivery.receiver, "url")),
             trusted_origins=(account.origin,),
             copies_links=True,
         )

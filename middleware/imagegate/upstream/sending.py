@@ -12,7 +12,7 @@ import msgspec
 
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import UpstreamError, UpstreamUnreachable
-from imagegate.http import BodyTooLarge, Interrupted, NotSent, Response, close
+from imagegate.http import BodyTooLarge, Interrupted, NotSent, Response
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask, UpstreamReply, absolute_link
@@ -60,7 +60,7 @@ async def send_request(
         raise uncertain(f"The provider's reply is too large: {error}.") from error
     finally:
         if response is not None:
-            await close(response)
+            await response.aclose()
 
 
 async def whole_reply(upstream: Account, request: UpstreamRequest, headers: list[tuple[str, str]]) -> UpstreamReply:
