@@ -227,7 +227,7 @@ async def taken(stream: bytes, places: Iterable[int], form: ResponseFormat) -> E
     """What a client gets of a provider's stream."""
     store = MemoryStore(ttl=60)
     delivery = ImageConverter(store, Fetcher(HTTPClient()))
-    sink = PictureSink(partial(delivery.receiver, form))
+    sink = PictureSink(partial(delivery.receiver, form, None))
     sent: Emitted = []
 
     async def emit(came: StreamEvent) -> None:

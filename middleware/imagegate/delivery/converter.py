@@ -53,9 +53,13 @@ class ImageConverter:
         """The same for a client, whose pictures the store may keep apart from others'."""
         return ImageConverter(StoreOfTenant(self._store, authorization or ""), self._fetcher, self._budget)
 
-    def receiver(self, form: ResponseFormat) -> Receiver:
-        """Return what takes a picture of a reply while it comes in."""
-        return StoreReceiver(self._store) if form == "url" else SpoolReceiver(self._budget)
+    def receiver(self, form: ResponseFormat, authorization: str | None) -> Receiver:
+        """Return what takes a client's picture while it comes in."""
+        return (
+            StoreReceiver(StoreOfTenant(self._store, authorization or ""))
+            if form == "url"
+            else SpoolReceiver(self._budget)
+        )
 
     def prepare(self, form: ResponseFormat) -> None:
         """What can fail before anything is paid for does so here. Raises `StorageError`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 from starlette.types import Scope, Send
 
@@ -19,7 +19,7 @@ from imagegate.protocol.image_format import Facts
 from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent
 from imagegate.protocol.replies import finished_images, usage_of
 from imagegate.protocol.reply_encoding import completed_events, event_parts, reply_parts
-from imagegate.streaming.image_sinks import PictureSink, Receiver
+from imagegate.streaming.image_sinks import PictureSink
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 Forward = Callable[[dict[str, object], Send], Awaitable[None]]
@@ -50,7 +50,7 @@ class DeliverySession:
         self._find_public_url = public_url
         self._progress: Progress = scope[PROGRESS_KEY]
         self._streamed = exchange.request.fields.get("stream") is True
-        self._sink = PictureSink(self._receiver)
+        self._sink = PictureSink(partial(converter.receiver, form, exchange.authorization))
         self._kept: list[Picture] = []
         self._facts: list[Facts | None] = []
         """Of the finished pictures of a stream."""
@@ -83,9 +83,6 @@ class DeliverySession:
     def _delivery(self) -> ImageConverter:
         """For this client; made for the first picture that does not pass through."""
         return self._converter.for_client(self._exchange.authorization)
-
-    def _receiver(self) -> Receiver:
-        return self._delivery.receiver(self._form)
 
     @cached_property
     def _public_url(self) -> str:

@@ -87,7 +87,7 @@ class ProviderTasks:
             answer,
             "url",
             public_url=public_url,
-            sink=PictureSink(partial(delivery.receiver, "url")),
+            sink=PictureSink(partial(self._delivery.receiver, "url", authorization)),
             trusted_origins=(account.origin,),
             copies_links=True,
         )
