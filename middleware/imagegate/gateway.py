@@ -96,6 +96,7 @@ class ImageGateway:
         self.app: ASGIApp = NotFound() if app is None else app
         self._grace = grace
         self._drained_from: float | None = None
+        self._is_started = False
         self.background = Background()
         self._failure: ConfigError | None = None
         self._transport = transport
@@ -151,6 +152,7 @@ class ImageGateway:
             background=self.background,
             hooks=self._hooks,
             public_url=pictures.public_url,
+            catalog=self.catalog,
         )
         bridge = ReferenceConverter(
             accounts=by_name,
@@ -174,6 +176,7 @@ class ImageGateway:
                 queue_timeout=policy.queue_timeout,
                 fall_back_on=frozenset(policy.fall_back_on),
             ),
+            keyless=frozenset(account.name for account in accounts if not account.has_key),
             gates={upstream.name: self._gate(upstream) for upstream in config.upstreams},
             deadline=policy.deadline,
         )
@@ -268,6 +271,8 @@ class ImageGateway:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": f"imagegate: {self._failure}"})
             return
+        if not self._is_started:
+            self._start()
         if scope["type"] == "http":
             if endpoint := endpoint_of(scope, self.config.prefix):
                 await self._stack.observe(endpoint, scope, receive, send)
@@ -279,9 +284,14 @@ class ImageGateway:
                 await self._console(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
-            self._keeping.desk.start()
             send = before_shutdown(send, self.aclose)
         await self.app(scope, receive, send)
+
+    def _start(self) -> None:
+        """Begin what a gateway does by itself: at its application's start-up, or with its first request of any kind."""
+        if self._failure is None and not self.is_draining:
+            self._is_started = True
+            self._keeping.desk.start()
 
     def drain(self) -> None:
         """No new work from now on: it is answered 503. What runs goes on, until `aclose` ends it."""
@@ -306,9 +316,11 @@ class ImageGateway:
         if self._failure is None:
             await self._clients.aclose()
             await self._pictures.aclose()
+        self._is_started = False
         self._drained_from = None  # an application may be started again
 
     async def __aenter__(self) -> Self:
+        self._start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

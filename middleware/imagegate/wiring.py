@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +15,14 @@ from starlette.types import Scope
 from imagegate.asgi.background import Background
 from imagegate.config.schema import Config
 from imagegate.delivery.converter import ImageConverter
+from imagegate.errors import ModelNotFound
 from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.idempotency.base import ReplayStore
 from imagegate.idempotency.coalescing import KeyedCalls
 from imagegate.idempotency.memory import MemoryReplays
 from imagegate.idempotency.redis import RedisReplays
+from imagegate.routing.catalog import Catalog
 from imagegate.spool.upload import Budget
 from imagegate.stores import Store
 from imagegate.stores.blobs import Blobs, FileBlobs, StoreBlobs
@@ -63,6 +66,7 @@ class Keeping:
         background: Background,
         hooks: Hooks,
         public_url: Callable[[Scope], str],
+        catalog: Catalog,
     ) -> None:
         tasks, idempotency = config.tasks, config.idempotency
         self._blobs = _blobs(config, store, client)
@@ -79,7 +83,7 @@ class Keeping:
             in_flight=tasks.in_flight,
             lease=tasks.lease,
             retry_after=tasks.poll_interval,
-            needs_client_key=any(not account.has_key for account in accounts.values()),
+            needs_client_key=partial(_needs_client_key, catalog, accounts),
             public_url=public_url,
             prefix=config.prefix,
         )
@@ -96,6 +100,14 @@ class Keeping:
         await self.calls.aclose()
         await self.desk.aclose()
         await self._blobs.aclose()
+
+
+def _needs_client_key(catalog: Catalog, accounts: Mapping[str, Account], model: str) -> bool:
+    """Return whether no candidate for a public model has a key of its own."""
+    try:
+        return not any(accounts[target.upstream].has_key for target in catalog.resolve(model))
+    except ModelNotFound:
+        return False  # nothing will be sent
 
 
 def _task_store(config: Config) -> TaskStore:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,8 @@ class Provider:
         self.asked = 0
         self.made = 0
         self.created: dict[str, Any] = CREATED
+        self.may_accept = threading.Event()
+        self.may_accept.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,6 +42,8 @@ class Provider:
         else:
             if scope["method"] == "POST":
                 self.made += 1
+                while not self.may_accept.is_set():
+                    await asyncio.sleep(0.01)
             else:
                 self.asked += 1
                 status, document, headers = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -80,6 +86,20 @@ deadline = "400ms"
 def create(client: httpx.Client, **more: Any) -> httpx.Response:
     body = {"model": "gpt-image-1.5-official", "prompt": "A kite", "async": True, **more}
     return client.post(GENERATIONS, json=body)
+
+
+def test_a_provider_that_takes_its_time(client: httpx.Client, provider: Provider) -> None:
+    """The client has its answer before the provider has accepted the request: a task of the gateway's own, which
+    becomes what the provider's does."""
+    provider.answers = [(200, done("/1.png"), {})]
+    provider.may_accept.clear()
+    reply = create(client)
+    assert (reply.status_code, reply.json()["status"]) == (202, "pending")
+    assert client.get(reply.headers["location"]).json()["status"] == "processing"
+    provider.may_accept.set()
+    over = ended(client, reply.headers["location"])
+    assert (over["status"], client.get(over["data"][0]["url"]).content) == ("completed", PNG)
+    assert provider.made == 1
 
 
 def done(*links: str) -> dict[str, Any]:

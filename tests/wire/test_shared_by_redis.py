@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from tests.wire.edit_support import Process, gateway_process, picture, until
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from tests.wire.edit_support import gateway_process, picture, until
 from tests.wire.keeping_support import (
     EDITS,
     GENERATIONS,
@@ -27,8 +26,8 @@ from tests.wire.keeping_support import (
     generation,
     held_edit,
     redis_server,
-    write_config,
 )
+from tests.wire.shared_support import SECRET, Both, create, found, in_thread, kill, silence
 
 from imagegate import ImageGateway
 from imagegate.demo.servers import local_providers, serving
@@ -36,39 +35,11 @@ from imagegate.demo.servers import write_config as write_demo_config
 
 pytestmark = pytest.mark.redis
 
-SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
-
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     with redis_server(tmp_path_factory.mktemp("redis")) as found:
         yield found
-
-
-class Both:
-    """The counting provider, and as many gateways as a test wants."""
-
-    def __init__(self, folder: Path, origin: Origin, port: int, redis: Redis, stack: contextlib.ExitStack) -> None:
-        self.folder, self.origin, self.port, self.redis, self._stack = folder, origin, port, redis, stack
-        self._count = 0
-
-    def gateway(self) -> tuple[Process, httpx.Client]:
-        self._count += 1
-        tasks = f'store = "{self.redis.url}"\nlease = "1s"\ncallback_secret = "whsec_{SECRET}"\n'
-        config = write_config(self.folder / str(self._count), self.port, store=self.folder / "images", tasks=tasks)
-        process = self._stack.enter_context(gateway_process(config, IMAGEGATE_GRACE="1"))
-        return process, self._stack.enter_context(httpx.Client(base_url=process.url, timeout=30))
-
-    def here(self, lease: str = "1s", more: str = "") -> tuple[ImageGateway, httpx.Client]:
-        """The same in a thread of this process."""
-        self._count += 1
-        tasks = f'store = "{self.redis.url}"\nlease = "{lease}"\ncallback_secret = "whsec_{SECRET}"\n'
-        config = write_config(
-            self.folder / str(self._count), self.port, store=self.folder / "images", tasks=tasks, more=more
-        )
-        gateway = ImageGateway(config=config, grace=0.2)
-        url = f"http://127.0.0.1:{self._stack.enter_context(serving(gateway))}"
-        return gateway, self._stack.enter_context(httpx.Client(base_url=url, timeout=30))
 
 
 @pytest.fixture
@@ -79,37 +50,6 @@ def both(redis: Redis, tmp_path: Path) -> Iterator[Both]:
         yield Both(tmp_path, origin, port, redis, stack)
         origin.gate.set()
         origin.link_gate.set()
-
-
-def kill(process: Process) -> None:
-    process.process.send_signal(signal.SIGKILL)
-    process.process.wait()
-
-
-def create(client: httpx.Client, body: dict[str, Any], path: str = GENERATIONS) -> str:
-    reply = client.post(path, json={**body, "async": True})
-    assert reply.status_code == 202, reply.text
-    return str(reply.headers["location"])
-
-
-def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Starts it; the result waits for it."""
-    found: list[Any] = []
-
-    def run() -> None:
-        try:
-            found.append(work())
-        except Exception as error:
-            found.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-
-    def result() -> Any:
-        thread.join(timeout=60)
-        return found[0]
-
-    return result
 
 
 def test_shared_and_killed(both: Both) -> None:
@@ -253,12 +193,6 @@ def test_redis_restarted(both: Both) -> None:
     assert [both.origin.made(text) for text in ("hold over it", "before it", "hold keyed")] == [1, 1, 1]
 
 
-def found(client: httpx.Client, location: str) -> dict[str, Any]:
-    """The task's document, once the store knows it again and it is over."""
-    until(lambda: client.get(location).status_code == 200, what="the task")
-    return ended(client, location)
-
-
 def test_cancelled_through_another_process(both: Both) -> None:
     """The maker does not send what another process was told to give up."""
     _, maker = both.here()
@@ -269,13 +203,6 @@ def test_cancelled_through_another_process(both: Both) -> None:
     time.sleep(0.5)
     assert maker.get(location).json()["cancelled"]
     assert both.origin.made("given up") == 0
-
-
-def silence(gateway: ImageGateway) -> None:
-    """The gateway goes on with its work, but gives no sign of life any more, as one that was suspended."""
-    watch = gateway._keeping.desk.take_over._watch
-    assert watch is not None
-    watch.get_loop().call_soon_threadsafe(watch.cancel)
 
 
 def test_seemingly_dead(both: Both) -> None:
@@ -317,26 +244,65 @@ def test_files_that_are_gone(both: Both) -> None:
     assert both.origin.made("no files") == 0
 
 
-def test_only_the_clients_key_could_pay(both: Both) -> None:
-    """It is never kept, so another process can only say that nothing was sent."""
-    upstream = f'[[upstreams]]\nname = "other"\nadapter = "openai"\nbase_url = "http://127.0.0.1:{both.port}"\n'
-    first, maker = both.here("300ms", upstream)
+KEYLESS = """
+[[upstreams]]
+name = "keyless"
+adapter = "openai"
+base_url = "http://127.0.0.1:{port}"
+
+[upstreams.models.takes-files]
+family = "gpt-image-1"
+[upstreams.models.takes-files.edits.references]
+forms = ["files"]
+
+[routes]
+"either" = ["keyless/takes-files", "openai/takes-files"]
+"""
+"""A second upstream, which is asked with the client's own key; and a route that tries it first."""
+
+
+@pytest.mark.parametrize(
+    ("model", "is_done"), [("takes-files", True), ("either", True), ("keyless/takes-files", False)]
+)
+def test_whose_key_pays(both: Both, model: str, is_done: bool) -> None:
+    """A client's key is never kept, so another process says that nothing was sent where every candidate needs it;
+    other upstreams of the configuration do not count, nor does a candidate where another one has a key of its own."""
+    more = KEYLESS.format(port=both.port)
+    first, maker = both.here("300ms", more)
     headers = {"authorization": "Bearer sk-clients-own"}
-    reply = maker.post(EDITS, json={**held_edit(both.port, "own key"), "async": True}, headers=headers)
+    prompt = f"own key {model}"
+    body = {**held_edit(both.port, prompt), "model": model, "async": True}
+    reply = maker.post(EDITS, json=body, headers=headers)
+    assert reply.status_code == 202, reply.text
     assert b"sk-clients-own" not in both.redis.everything()
     silence(first)
-    _, other = both.here("300ms", upstream)
-    over: dict[str, Any] = {}
+    _, other = both.here("300ms", more)
+    other.headers.update(headers)
+    if is_done:
+        both.origin.link_gate.set()
+        assert ended(other, reply.headers["location"])["status"] == "completed"
+    else:
+        assert ended(other, reply.headers["location"])["error"]["code"] == "task_not_begun"
+        both.origin.link_gate.set()
+        time.sleep(0.2)
+    assert both.origin.made(prompt) == int(is_done)
 
-    def is_over() -> bool:
-        over.update(other.get(reply.headers["location"], headers=headers).json())
-        return over["status"] == "failed"
 
-    until(is_over)
-    assert over["error"]["code"] == "task_not_begun"
+@pytest.mark.parametrize("is_mounted", [True, False])
+def test_a_gateway_that_is_not_asked_for_tasks(both: Both, is_mounted: bool) -> None:
+    """It takes abandoned tasks over all the same: from its start-up on, or, where its application runs no lifespan
+    for it, from its first request of any kind."""
+    first, maker = both.here("300ms")
+    create(maker, held_edit(both.port, f"abandoned {is_mounted}"), EDITS)
+    silence(first)
+    other = ImageGateway(config=both.config("300ms"), grace=0.2)
+    app = Starlette(routes=[Mount("/images-api", other)]) if is_mounted else other
     both.origin.link_gate.set()
-    time.sleep(0.2)
-    assert both.origin.made("own key") == 0
+    with serving(app) as port:
+        if is_mounted:
+            assert httpx.get(f"http://127.0.0.1:{port}/images-api/v1/models").status_code == 200
+        until(lambda: both.origin.made(f"abandoned {is_mounted}"))
+    assert both.origin.made(f"abandoned {is_mounted}") == 1
 
 
 def test_providers_task_outlives_its_maker(redis: Redis, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,6 +38,8 @@ class Route(Layer):
         max_images: maximum `n` of a request, unless the contract allows more.
         parallel: maximum number of concurrent parts of a split request.
         policy: of fallback and retries.
+        keyless: upstreams that are asked with the client's key. A request without one passes them over, as long as
+            there is another candidate.
         gates: limiter by upstream; an upstream without one is unlimited.
         deadline: seconds for all attempts together; None: each attempt has only its own timeouts.
     """
@@ -51,6 +53,7 @@ class Route(Layer):
         max_images: int = 10,
         parallel: int = 4,
         policy: RetryPolicy | None = None,
+        keyless: Collection[str] = (),
         gates: Mapping[str, UpstreamLimiter] | None = None,
         deadline: float | None = None,
     ) -> None:
@@ -59,6 +62,7 @@ class Route(Layer):
         self._max_images = max_images
         self._parallel = parallel
         self._policy = policy or RetryPolicy()
+        self._keyless = keyless
         self._gates = gates or {}
         self._deadline = deadline
 
@@ -68,6 +72,8 @@ class Route(Layer):
         now = asyncio.get_running_loop().time
         model = exchange.request.model
         targets = self._catalog.resolve(model) if exchange.explain else self._catalog.draw(model, random.random)
+        if self._keyless and exchange.authorization is None:
+            targets = [target for target in targets if target.upstream not in self._keyless] or targets
         until = now() + self._deadline if self._deadline else None
         attempts = Attempts(len(targets), self._policy, random.random, asked=progress.retries, until=until)
         answer = _Answer(send)

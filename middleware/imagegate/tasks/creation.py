@@ -43,8 +43,8 @@ class TaskCreation:
         hooks: hear of new tasks.
         in_flight: tasks at a time in this process.
         retry_after: seconds that clients are told to wait between two questions.
-        needs_client_key: whether an upstream is asked with the client's own key, which is never kept, so that no other
-            process can take over what was not sent.
+        needs_client_key: whether every candidate for a model is asked with the client's own key, which is never kept,
+            so that no other process can take over what was not sent.
         public_url: of the picture store, from the scope of a request.
     """
 
@@ -60,7 +60,7 @@ class TaskCreation:
         hooks: Hooks,
         in_flight: int,
         retry_after: float,
-        needs_client_key: bool,
+        needs_client_key: Callable[[str], bool],
         public_url: Callable[[Scope], str],
         prefix: str,
     ) -> None:
@@ -123,7 +123,7 @@ class TaskCreation:
             public_url=self._public_url(scope),
             callback_url=callback_url,
         )
-        if self._store.is_shared and not self._needs_client_key:
+        if self._store.is_shared and not self._needs_client_key(exchange.public_model):
             try:
                 kept = await keep_request(scope, exchange, self._blobs)
             except OSError as error:

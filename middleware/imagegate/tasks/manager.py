@@ -37,8 +37,8 @@ class TaskManager:
         in_flight: tasks at a time in this process.
         lease: seconds; the store is told three times as often that this process lives.
         retry_after: seconds that clients are told to wait between two questions.
-        needs_client_key: whether an upstream is asked with the client's own key, which is never kept, so that no other
-            process can take over what was not sent.
+        needs_client_key: whether every candidate for a model is asked with the client's own key, which is never kept,
+            so that no other process can take over what was not sent.
         public_url: of the picture store, from the scope of a request.
     """
 
@@ -56,7 +56,7 @@ class TaskManager:
         in_flight: int,
         lease: float,
         retry_after: float,
-        needs_client_key: bool,
+        needs_client_key: Callable[[str], bool],
         public_url: Callable[[Scope], str],
         prefix: str = "/v1",
     ) -> None:
@@ -102,7 +102,6 @@ class TaskManager:
 
     async def create(self, scope: Scope, exchange: Exchange, send: Send) -> None:
         """Answer 202 with the id of a task that does `exchange`, or with the error that shows before it is sent."""
-        self.start()
         await self._creation.create(scope, exchange, send)
 
     def poll_url(self, scope: Scope, task_id: str) -> str:

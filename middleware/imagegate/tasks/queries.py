@@ -54,7 +54,6 @@ class TaskQueries:
 
     def find(self, text: str, authorization: str | None, *, now: float) -> Found | None:
         """What an id names; None where it is none of this client's."""
-        self._desk.start()
         ids = self._desk.ids
         ticket = ids.read(text, ids.owner(authorization), now=now)
         return None if ticket is None else Found(ticket, text, authorization)

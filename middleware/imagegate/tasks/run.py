@@ -33,7 +33,6 @@ class Run:
         """Why it was cancelled: ``client``, ``cancelled`` or ``lost``; empty: the gateway is about to end."""
         self.is_public = True
         """Whether the client knows the task's id; as long as it does not, errors are its answer."""
-        self.expects_task = False
         self.early: ImagegateError | None = None
         self.provider_id: str | None = None
         """The id under which the client will ask for the provider's task itself."""
@@ -49,16 +48,14 @@ class Run:
             self.task.cancel()
 
     async def answerable(self, within: float) -> None:
-        """Returns when the client can be answered: the work is on its way, or has ended before it began.
+        """Return when the client can be answered: the work is on its way, or has ended before it began.
 
         Args:
-            within: seconds, after which an answer is due anyway, but where the provider is about to name its task.
+            within: seconds, after which an answer is due anyway. A provider that has not named its task by then works
+                on one of the gateway's own.
         """
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(within):
-                await self._answerable.wait()
-        except TimeoutError:
-            if self.expects_task:
                 await self._answerable.wait()
         if self.early is None and self.provider_id is None:
             self.is_public = True
@@ -76,8 +73,7 @@ class Run:
         if not await self._store.mark_sent(self.record):
             raise TaskTaken
         self.record = self.record.with_state("sent")
-        self.expects_task = sending.expects_task and not self.is_public
-        if not self.expects_task:
+        if self.is_public or not sending.expects_task:
             self.is_public = True
             self.be_answerable()
 
