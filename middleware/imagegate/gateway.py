@@ -16,7 +16,7 @@ from imagegate.asgi.background import Background
 from imagegate.asgi.helpers import before_shutdown
 from imagegate.asgi.not_found import NotFound
 from imagegate.config.loader import default_config, load_config
-from imagegate.config.model_contracts import contracts_of, origin_of, warnings_of
+from imagegate.config.model_contracts import base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
 from imagegate.config.schema import Config, UpstreamConfig
 from imagegate.delivery.images_endpoint import PictureService
@@ -117,7 +117,7 @@ class ImageGateway:
             client=self._clients.foreign,
             budget=self._budget,
             max_image=config.limits.image,
-            origins={origin_of(upstream): self._clients.plain(upstream.name) for upstream in config.upstreams},
+            origins={base_url_of(upstream): self._clients.plain(upstream.name) for upstream in config.upstreams},
         )
         hooks = (LogHook(config.log),) if hooks is None else tuple(hooks)
         with_console = alone if config.console.enabled is None else config.console.enabled
@@ -244,7 +244,7 @@ class ImageGateway:
             Account(
                 name=upstream.name,
                 adapter=load_adapter(upstream.adapter_name),
-                base_url=origin_of(upstream),
+                base_url=base_url_of(upstream),
                 api_key=upstream.api_key,
                 timeouts=Timeouts(connect=upstream.connect_timeout, read=upstream.read_timeout),
                 poll_interval=config.tasks.poll_interval,

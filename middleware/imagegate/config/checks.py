@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
-from imagegate.config.model_contracts import contracts_of_upstream, origin_of
+from imagegate.config.model_contracts import base_url_of, contracts_of_upstream
 from imagegate.config.network import check_fetch_proxy, check_network, has_key
 from imagegate.config.routes import address_of
 from imagegate.config.schema import Config, DeliveryConfig, PolicyConfig, UpstreamConfig
 from imagegate.errors import ConfigError
+from imagegate.protocol.base_urls import fault_of, read_base_url
 from imagegate.registry import load_adapter
 from imagegate.stores.redis_client import is_redis_url
 
@@ -64,7 +64,11 @@ def check(config: Config) -> None:
     names: set[str] = set()
     for index, upstream in enumerate(config.upstreams):
         _check_upstream(config, upstream, index, names)
-    keyless = {upstream.name: origin_of(upstream) for upstream in config.upstreams if not has_key(upstream)}
+    keyless = {
+        upstream.name: read_base_url(base_url_of(upstream)).url("/v1")
+        for upstream in config.upstreams
+        if not has_key(upstream)
+    }
     for model, entries in config.routes.items():
         addresses = [address_of(entry) for entry in entries]
         for address in addresses:
@@ -166,11 +170,11 @@ def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names:
         raise fail("name", f"there are two upstreams called '{upstream.name}'")
     names.add(upstream.name)
     try:
-        load_adapter(upstream.adapter_name)
+        adapter = load_adapter(upstream.adapter_name)
     except ConfigError as error:
         raise fail("adapter" if upstream.adapter else "name", str(error)) from error
-    if upstream.base_url and not _is_base_url(upstream.base_url):
-        raise fail("base_url", "must be http:// or https://, a host, and perhaps a port and a path")
+    if upstream.base_url and (fault := fault_of(upstream.base_url, tuple(getattr(adapter, "paths", {}).values()))):
+        raise fail("base_url", fault)
     if upstream.api_key is not None and not re.fullmatch(r"[!-~]+", upstream.api_key):
         if not upstream.api_key:
             raise fail("api_key", "is empty; leave it out to send the client's own key upstream")
@@ -190,18 +194,3 @@ def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names:
         contracts_of_upstream(upstream)
     except ConfigError as error:
         raise fail("contracts" if upstream.contracts else "models", str(error)) from error
-
-
-def _is_base_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises where it is no number
-    except ValueError:
-        return False
-    plain = url.isascii() and url.isprintable() and " " not in url
-    return (
-        plain
-        and parts.scheme in ("http", "https")
-        and bool(parts.hostname)
-        and not (parts.query or parts.fragment or "@" in parts.netloc or url.endswith(("?", "#")))
-    )

@@ -11,10 +11,9 @@ from imagegate.errors import ConfigError
 from imagegate.registry import load_adapter
 
 
-def origin_of(upstream: UpstreamConfig) -> str:
-    """Return ``base_url`` without a trailing slash or ``/v1``, which adapters' paths begin with."""
-    url = upstream.base_url or load_adapter(upstream.adapter_name).base_url
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+def base_url_of(upstream: UpstreamConfig) -> str:
+    """Return the configured ``base_url``, or the adapter's own."""
+    return upstream.base_url or load_adapter(upstream.adapter_name).base_url
 
 
 def contracts_of(config: Config) -> dict[str, Contracts]:

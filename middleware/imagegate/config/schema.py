@@ -27,7 +27,7 @@ class UpstreamConfig(_Section, frozen=True, kw_only=True):
     adapter: str = ""
     """An installed adapter; default: `name`."""
     base_url: str = ""
-    """Default: the adapter's; with or without a trailing ``/v1``."""
+    """Default: the adapter's. ``/v1`` is added where its path has no version, deployment or query of its own."""
     api_key: str | None = None
     """None: the client's own Authorization goes upstream."""
     headers: Mapping[str, str] = {}

@@ -11,6 +11,7 @@ import msgspec
 from imagegate import __version__
 from imagegate.adapter import Adapter
 from imagegate.http import HTTPClient, Timeouts
+from imagegate.protocol.base_urls import BaseURL, read_base_url
 from imagegate.protocol.provider_errors import uncertain
 
 USER_AGENT: Final = f"imagegate/{__version__}"
@@ -23,7 +24,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     name: str
     adapter: Adapter
     base_url: str
-    """What adapters' paths are appended to: scheme, host and perhaps a path, without a slash at its end."""
+    """As configured: scheme, host, and perhaps a path and a query."""
     client: HTTPClient
     """Sends the requests."""
     api_key: str | None = None
@@ -41,14 +42,18 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return bool(self.api_key) or "authorization" in self.client.added_headers
 
     @cached_property
+    def base(self) -> BaseURL:
+        """`base_url` in parts."""
+        return read_base_url(self.base_url)
+
+    @property
     def origin(self) -> str:
         """Scheme and host of `base_url`."""
-        parts = urlsplit(self.base_url)
-        return f"{parts.scheme}://{parts.netloc}"
+        return self.base.origin
 
     def url(self, path: str) -> str:
         """The full URL of an adapter's path."""
-        return self.base_url + path
+        return self.base.url(path)
 
     def poll_url(self, link: str) -> str:
         """The full URL of a link to a task, as the provider gave it; relative ones are taken from the origin.
@@ -57,9 +62,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             UpstreamUncertain: it leads to another origin, where our key must not go.
         """
         try:
-            base_path = urlsplit(self.base_url).path
-            if link.startswith("/") and not link.startswith(("//", f"{base_path}/")):
-                return self.base_url + link
+            if link.startswith("/") and not link.startswith("//") and not self.base.follows(link):
+                return self.url(link)
             url = urljoin(f"{self.origin}/", link)
             parts = urlsplit(url)
             same = f"{parts.scheme}://{parts.netloc}" == self.origin
@@ -67,7 +71,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             same, url = False, ""
         if not same:
             raise uncertain("The provider's task has an address that cannot be used.")
-        return url
+        return self.base.with_query(url)
 
     def headers(self, authorization: str | None) -> list[tuple[str, str]]:
         """Only what a provider needs: nothing of the client's goes upstream but its key, where there is no other."""

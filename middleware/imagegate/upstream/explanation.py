@@ -21,6 +21,7 @@ async def explanation(
     url = upstream.url(request.path)
     fields: Sequence[tuple[str, str]] = [*upstream.headers(authorization), *more]
     url, fields = upstream.client.completed(url, fields)
+    url = upstream.base.redacted(url, upstream.client.secrets)
     added = upstream.client.added_headers
     headers = {
         name: "[redacted]" if name.lower() in added else "Bearer [redacted]" if name == "authorization" else value

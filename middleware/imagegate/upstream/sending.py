@@ -111,7 +111,7 @@ def scrub(error: UpstreamError, upstream: Account, authorization: str | None) ->
     """
     parts = urlsplit(upstream.base_url)
     key = upstream.api_key or (authorization or "").rpartition(" ")[2]
-    known = (key, parts.netloc, parts.hostname or "", *upstream.client.secrets)
+    known = (key, parts.netloc, parts.hostname or "", *upstream.client.secrets, *upstream.base.secrets)
     secrets = [secret for secret in known if len(secret) >= _SHORTEST_SECRET]
     pattern = re.compile("|".join([*map(re.escape, secrets), _KEY_LIKE]), re.IGNORECASE)
 
