@@ -11,11 +11,15 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
+from tests.certificates import make_authority, sign
 from tests.conftest import Running
+from tests.http2_server import http2_server
 
 from imagegate import load_config
 from imagegate.config.model_contracts import contracts_of, warnings_of
 from imagegate.config.schema import Duration
+from imagegate.demo.providers import tokenlab
 from imagegate.demo.servers import serving
 from imagegate.registry import installed
 from imagegate.routing.catalog import Catalog
@@ -57,9 +61,10 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_every_example_is_tested() -> None:
     """There is no example that this file does not know."""
     mounts = ["fastapi_service.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
+    upstream = ["http2_upstream.py"]
     alone = ["async_task.py", "deliver_alone.py", "fit_alone.py"]
     edits = ["edit_with_mask.mjs", "edit_with_mask.py", "edit_with_mask.sh"]  # wire/test_edit_examples.py
-    assert sorted([*edits, *mounts, *alone]) == sorted(
+    assert sorted([*edits, *mounts, *alone, *upstream]) == sorted(
         file.name for file in EXAMPLES.iterdir() if file.is_file() and file.suffix != ".webp"
     )
 
@@ -114,6 +119,33 @@ def test_starlette_mount(url: str) -> None:
     makes_pictures(f"{url}/pictures{GENERATIONS}")
     assert httpx.get(url).text == "Pictures are made under /pictures/v1."
     assert httpx.post(url + GENERATIONS, json=ASKED).status_code == 404
+
+
+@pytest.fixture
+def http2_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """TokenLab over TLS with HTTP/2; the versions of HTTP that requests came in."""
+    provider, versions = tokenlab.create_app(), list[str]()
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            versions.append(scope["http_version"])
+        await provider(scope, receive, send)
+
+    make_authority(tmp_path)
+    sign(tmp_path, "provider", "IP:127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with http2_server(noting, certificate=tmp_path / "provider.pem", key=tmp_path / "provider.key") as port:
+        monkeypatch.setattr(TokenLab, "base_url", f"https://127.0.0.1:{port}")
+        yield versions
+
+
+def test_http2_upstream(http2_provider: list[str]) -> None:
+    """The provider is asked over HTTP/2."""
+    with serving(example("http2_upstream").app) as port:
+        reply = httpx.post(f"http://127.0.0.1:{port}{GENERATIONS}", json=ASKED, timeout=30)
+    assert reply.status_code == 200, reply.text[:500]
+    assert base64.b64decode(reply.json()["data"][0]["b64_json"]).startswith(b"\x89PNG")
+    assert set(http2_provider) == {"2"}
 
 
 @pytest.mark.parametrize("url", ["fit_alone"], indirect=True)
