@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from imagegate.demo.providers.common import ReceivedRequest, RefusedError
@@ -16,6 +16,17 @@ from imagegate.demo.providers.incoming import Incoming, Recorder, incoming_of
 
 KEY_PREFIX: Final = "sk-demo-"
 """Every key that starts so, and only such a key, is right at every stand-in."""
+
+
+def has_bearer_key(incoming: Incoming) -> bool:
+    """Whether the request carries a right key as most providers want it: `Authorization: Bearer`."""
+    return incoming.key.startswith(KEY_PREFIX)
+
+
+def is_open(incoming: Incoming) -> bool:
+    """Let every request in, as servers without keys do."""
+    return True
+
 
 Handler = Callable[[Incoming], Awaitable[Response]]
 Endpoints = Mapping[tuple[str, str], Handler]
@@ -28,8 +39,8 @@ class Dialect(Protocol):
     request_id_header: str
     """Name of the reply header that carries the provider's own request id."""
 
-    def envelope(self, refusal: RefusedError, request_id: str) -> dict[str, object]:
-        """The JSON body of an error reply."""
+    def envelope(self, refusal: RefusedError, request_id: str) -> Mapping[str, object] | str:
+        """The body of an error reply: JSON, or plain text."""
         ...
 
     def wrong_key(self, key: str) -> RefusedError:
@@ -47,11 +58,13 @@ def build_app(
     *,
     open_routes: Sequence[BaseRoute] = (),
     edge: Callable[[Incoming], None] | None = None,
+    is_authorized: Callable[[Incoming], bool] = has_bearer_key,
 ) -> Starlette:
     """An app with `endpoints` behind the key check and `open_routes` (pictures) before it.
 
-    `edge` refuses what the provider turns away before it looks at the key. `app.state.received` lists the
-    requests that arrived, the newest last; `app.state.requests_seen` counts all of them.
+    `edge` refuses what the provider turns away before it looks at the key, and `is_authorized` is that look, for
+    providers with a header of their own or with no keys. `app.state.received` lists the requests that arrived, the
+    newest last; `app.state.requests_seen` counts all of them.
     """
 
     def guarded(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -60,7 +73,7 @@ def build_app(
             try:
                 if edge is not None:
                     edge(incoming)
-                if not incoming.key.startswith(KEY_PREFIX):
+                if not is_authorized(incoming):
                     raise dialect.wrong_key(incoming.key)
                 response = await handler(incoming)
             except RefusedError as refusal:
@@ -71,7 +84,8 @@ def build_app(
         return endpoint
 
     def refused(incoming: Incoming, refusal: RefusedError) -> Response:
-        return JSONResponse(dialect.envelope(refusal, incoming.request_id), refusal.status)
+        body = dialect.envelope(refusal, incoming.request_id)
+        return PlainTextResponse(body, refusal.status) if isinstance(body, str) else JSONResponse(body, refusal.status)
 
     async def no_route(request: Request, error: Exception) -> Response:
         incoming = incoming_of(request)

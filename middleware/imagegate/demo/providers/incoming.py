@@ -74,6 +74,8 @@ class Incoming:
     is_form: bool = False
     fields: dict[str, object] | None = None
     files: tuple[UploadedFile, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
+    """The text parts of a form as they were sent, repeated names too; `fields` has the last of each, typed."""
     problem: str = _BAD_JSON
     query: dict[str, str] = field(default_factory=dict[str, str])
     path_params: dict[str, str] = field(default_factory=dict[str, str])
@@ -182,6 +184,7 @@ def _decode(body: bytes) -> object:
 async def _read_form(request: Request, incoming: Incoming) -> tuple[FormPart, ...]:
     parts: list[FormPart] = []
     files: list[UploadedFile] = []
+    texts: list[tuple[str, str]] = []
     fields: dict[str, object] = {}
     try:
         async with request.form(max_files=64, max_fields=256) as form:
@@ -191,12 +194,13 @@ async def _read_form(request: Request, incoming: Incoming) -> tuple[FormPart, ..
                     files.append(file)
                     parts.append(FormPart(name, None, file.filename, file.content_type, len(file.data)))
                 else:
+                    texts.append((name, value))
                     fields[name] = _typed(name, value)
                     parts.append(FormPart(name, value, None, None, len(value.encode())))
     except (MultiPartException, HTTPException, KeyError, ValueError):
         incoming.problem = "We could not parse the multipart form of your request."
         return ()
-    incoming.fields, incoming.files = fields, tuple(files)
+    incoming.fields, incoming.files, incoming.texts = fields, tuple(files), tuple(texts)
     return tuple(parts)
 
 
