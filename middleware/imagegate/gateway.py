@@ -47,14 +47,14 @@ from imagegate.routing.limiter import UpstreamLimiter
 from imagegate.routing.retry import RetryPolicy
 from imagegate.spool.upload import Budget
 from imagegate.telemetry.capture import Capture
-from imagegate.telemetry.console import Console, is_console_path
+from imagegate.telemetry.console import Console, is_console_path, refuse_console
 from imagegate.telemetry.cost import cost_of
 from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.metric_labels import Names
 from imagegate.upstream.account import Account
-from imagegate.wiring import Keeping
+from imagegate.wiring import Keeping, browser_guard
 
 if TYPE_CHECKING:
     from imagegate.http import Transport
@@ -73,7 +73,8 @@ class ImageGateway:
         app: gets every request that is not for the gateway.
         config: a `Config`, or the path of a TOML file; None: providers whose ``<NAME>_API_KEY`` is set.
         hooks: told about every exchange; default: one log line each.
-        alone: nothing else is served here, so the console is on where the configuration does not say.
+        alone: nothing else is served here, so that a gateway with keys has its console where the configuration does
+            not say.
         transport: sends the requests to all upstreams in place of the gateway's own connections, over HTTP/2 for
             example; not closed by the gateway. Links that clients and providers name never go through it.
         grace: seconds, from `drain` on, in which what the gateway runs by itself may end.
@@ -120,8 +121,11 @@ class ImageGateway:
             origins={base_url_of(upstream): self._clients.plain(upstream.name) for upstream in config.upstreams},
         )
         hooks = (LogHook(config.log),) if hooks is None else tuple(hooks)
-        with_console = alone if config.console.enabled is None else config.console.enabled
-        self._console = self._new_console() if with_console else None
+        self.guard = browser_guard(config, mounted=not isinstance(self.app, NotFound))
+        is_open = bool(config.access.keys) if config.console.enabled is None else config.console.enabled
+        has_console = alone if config.console.enabled is None else config.console.enabled
+        self._console = self._new_console() if has_console and is_open else None
+        self._console_app: ASGIApp | None = self._console or (refuse_console if has_console else None)
         self._hooks = Hooks(
             hooks if self._console is None else (*hooks, self._console),
             routes=config.routes,
@@ -216,6 +220,7 @@ class ImageGateway:
             json_limit=limits.json_body,
             form_limit=limits.form,
             in_flight=limits.in_flight,
+            guard=self.guard,
             is_draining=lambda: self._drained_from is not None,
         )
         capture: Callable[[], Capture] | None = self._console.capture if self._console else None
@@ -231,7 +236,7 @@ class ImageGateway:
             operators=config.console.operators,
             exchanges=config.console.exchanges,
             prefix=config.prefix,
-            local_only=config.console.enabled is None and not config.access.keys,
+            guard=self.guard,
         )
 
     async def _load_picture(self, link: str, upstream: str, scope: Scope) -> bytes | None:
@@ -280,8 +285,8 @@ class ImageGateway:
             if self._pictures.serves(scope):
                 await self._pictures.serve(scope, receive, send)
                 return
-            if self._console is not None and is_console_path(scope):
-                await self._console(scope, receive, send)
+            if self._console_app is not None and is_console_path(scope):
+                await self._console_app(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
             send = before_shutdown(send, self.aclose)

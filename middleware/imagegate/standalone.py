@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, MutableMapping
+from collections.abc import Callable, Collection, Generator, MutableMapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, Final
 import msgspec
 import prometheus_client
 import structlog
-from starlette.types import Receive, Scope, Send
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.config.loader import default_config, load_config
 from imagegate.config.schema import Config
@@ -39,6 +40,16 @@ GRACE_VARIABLE = "IMAGEGATE_GRACE"
 DEFAULT_GRACE = 60
 """Seconds that running exchanges, and then the gateway's own work, have from the signal to end on."""
 DEFAULT_FILE = Path("imagegate.toml")
+_EXPOSED: Final = (
+    "Idempotency-Replayed",
+    "Imagegate-Changes",
+    "Imagegate-Contract",
+    "Imagegate-Upstream",
+    "Location",
+    "Retry-After",
+    "x-request-id",
+)
+"""Header fields of answers that pages may read."""
 
 
 def find_config() -> Config:
@@ -111,7 +122,11 @@ class Standalone:
         self._log = LogHook(config.log, output=log)
         hooks: list[Hook] = [self._log, self._metrics]
         self.gateway = ImageGateway(config=config, hooks=hooks, alone=True, grace=grace)
-        self._app = ServeMetrics(self.gateway, registry=registry, key=config.metrics.key)
+        self._app: ASGIApp = ServeMetrics(
+            self.gateway, registry=registry, key=config.metrics.key, guard=self.gateway.guard
+        )
+        if config.access.allowed_origins:
+            self._app = _with_cors(self._app, config.access.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -121,6 +136,17 @@ class Standalone:
             await self._app(scope, receive, send)
         self._log.write()
         self._metrics.count()  # for the processes that go on
+
+
+def _with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
+    """Answer preflights of pages that may use the gateway, and let them read its answers."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=_EXPOSED,
+    )
 
 
 @contextmanager

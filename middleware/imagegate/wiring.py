@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
 from imagegate.asgi.background import Background
+from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.config.schema import Config
 from imagegate.delivery.converter import ImageConverter
 from imagegate.errors import ModelNotFound
@@ -108,6 +110,21 @@ def _needs_client_key(catalog: Catalog, accounts: Mapping[str, Account], model: 
         return not any(accounts[target.upstream].has_key for target in catalog.resolve(model))
     except ModelNotFound:
         return False  # nothing will be sent
+
+
+def browser_guard(config: Config, *, mounted: bool) -> BrowserGuard:
+    """Return what keeps web pages from elsewhere out, as the configuration says.
+
+    Args:
+        mounted: whether an application stands behind the gateway.
+    """
+    return BrowserGuard(
+        keyed=bool(config.access.keys),
+        mounted=mounted,
+        origins=config.access.allowed_origins,
+        hosts=config.access.allowed_hosts,
+        own_host=urlsplit(config.delivery.public_url).hostname or "",
+    )
 
 
 def _task_store(config: Config) -> TaskStore:

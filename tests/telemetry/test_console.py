@@ -17,6 +17,7 @@ from tests.asgi_lint import Lint
 from tests.telemetry.support import BASE64, PICTURE
 
 from imagegate.adapter import FilePart, TextPart, UpstreamRequest
+from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.asgi.in_process import ask
 from imagegate.config.loader import parse_config
@@ -46,6 +47,7 @@ def console(**options: Any) -> Console:
 def get(app: Any, path: str, key: str = "", query: bytes = b"", **scope: Any) -> CapturedResponse:
     headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
     headers.append((b"host", scope.pop("host", "localhost:8000").encode()))
+    headers += [(name.encode(), value.encode()) for name, value in scope.pop("more", {}).items()]
 
     async def with_client(inner: Scope, receive: Any, send: Any) -> None:
         await Lint(app)({**inner, "client": ("127.0.0.1", 1), **scope}, receive, send)
@@ -169,15 +171,20 @@ def test_the_ring_is_bounded(sizes: list[int]) -> None:
     assert len(list(ring.after(0))) == min(8, len(sizes))
 
 
-def test_without_keys_only_this_machine_may_look() -> None:
-    """A gateway that anybody may use shows its prompts to its own machine, by a name that is the machine's."""
-    app = console(keys=None, local_only=True)
-    assert get(app, "/console").status == 200
-    assert get(app, "/console", host="[::1]:8000").status == 200
-    for far in ({"client": ("10.0.0.9", 1)}, {"client": None}, {"host": "rebound.example"}, {"host": ""}):
-        answered = get(app, "/console/exchanges", **far)
-        assert (answered.status, json.loads(answered.body)["error"]["code"]) == (403, "console_local_only")
-    assert get(console(keys=None), "/console", host="gate.example", client=("10.0.0.9", 1)).status == 200
+def test_pages_from_elsewhere_read_nothing() -> None:
+    """Without keys no page of another origin reads the console; a link to its page may be followed."""
+    app = console(keys=None, guard=BrowserGuard())
+    loopback: dict[str, Any] = {"server": ("127.0.0.1", 8000)}
+    assert get(app, "/console", **loopback).status == 200
+    assert get(app, "/console/exchanges", host="[::1]:8000", **loopback).status == 200
+    for path in ("/console", "/console/exchanges", "/console/pictures/1/0"):
+        rebound = get(app, path, host="rebound.example:8000", **loopback)
+        assert (rebound.status, json.loads(rebound.body)["error"]["code"]) == (403, "host_not_allowed")
+        foreign = get(app, path, more={"sec-fetch-site": "cross-site"}, **loopback)
+        assert (foreign.status, json.loads(foreign.body)["error"]["code"]) == (403, "origin_not_allowed")
+    visit = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert get(app, "/console", more=visit, **loopback).status == 200
+    assert get(app, "/console/exchanges", more=visit, **loopback).status == 403
 
 
 def test_the_page_allows_nothing_from_elsewhere() -> None:
@@ -212,18 +219,23 @@ store = "memory://"
 
 
 @pytest.mark.parametrize(
-    ("section", "alone", "served"),
+    ("section", "alone", "status"),
     [
-        ("", True, True),
-        ("", False, False),
-        ("[console]\nenabled = true", False, True),
-        ("[console]\nenabled = false", True, False),
+        ('[access]\nkeys = ["k"]', True, 200),
+        ('[access]\nkeys = ["k"]', False, 404),
+        ("", True, 403),
+        ("", False, 404),
+        ("[console]\nenabled = true", True, 200),
+        ("[console]\nenabled = true", False, 200),
+        ("[console]\nenabled = false", True, 404),
     ],
 )
-def test_where_there_is_a_console(section: str, alone: bool, served: bool) -> None:
-    """On where the gateway stands alone, off in a host application, unless the configuration says otherwise."""
+def test_where_there_is_a_console(section: str, alone: bool, status: int) -> None:
+    """On where a gateway with keys stands alone, off in a host application, unless the configuration says otherwise."""
     gateway = ImageGateway(config=parse_config(CONFIG + section), alone=alone)
-    assert (get(gateway, "/console").status == 200) is served
+    answered = get(gateway, "/console")
+    assert answered.status == status
+    assert status != 403 or json.loads(answered.body)["error"]["code"] == "console_disabled"
     assert get(gateway, "/console/elsewhere").status == 404
 
 

@@ -8,16 +8,19 @@ from typing import Final
 
 import msgspec
 
+from imagegate.asgi.browser_guard import ANY
 from imagegate.config.model_contracts import base_url_of, contracts_of_upstream
 from imagegate.config.network import check_fetch_proxy, check_network, has_key
 from imagegate.config.routes import address_of
-from imagegate.config.schema import Config, DeliveryConfig, PolicyConfig, UpstreamConfig
+from imagegate.config.schema import AccessConfig, Config, DeliveryConfig, PolicyConfig, UpstreamConfig
 from imagegate.errors import ConfigError
 from imagegate.protocol.base_urls import fault_of, read_base_url
 from imagegate.registry import load_adapter
 from imagegate.stores.redis_client import is_redis_url
 
 _SHORTEST_SECRET: Final = 16
+_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+")
+_HOST: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -59,6 +62,7 @@ def check(config: Config) -> None:
     for name, value in msgspec.structs.asdict(config.limits).items():
         if value < 1:
             raise KeyedError(f"limits.{name}: must be at least 1", ("limits", name))
+    _check_access(config.access)
     _check_visibility(config)
     _check_tasks(config)
     names: set[str] = set()
@@ -89,8 +93,7 @@ def check(config: Config) -> None:
             raise KeyedError(f"routes.{model}: names no upstream", ("routes", model))
 
 
-def _check_visibility(config: Config) -> None:
-    access, console, prices = config.access, config.console, config.prices
+def _check_access(access: AccessConfig) -> None:
     if access.names and len(access.names) != len(access.keys):
         raise KeyedError(f"access.names: must name all {len(access.keys)} keys", ("access", "names"))
     for place, name in enumerate(access.names):
@@ -99,6 +102,25 @@ def _check_visibility(config: Config) -> None:
                 f"access.names[{place}]: must be letters, digits, '.', '_' and '-', no other's name and no key",
                 ("access", "names", place),
             )
+    for place, key in enumerate(access.keys):
+        if not re.fullmatch(r"[!-~]+", key):
+            raise KeyedError(f"access.keys[{place}]: has characters that no key has, or none", ("access", "keys"))
+    for place, origin in enumerate(access.allowed_origins):
+        if origin != ANY and not _ORIGIN.fullmatch(origin):
+            raise KeyedError(
+                f"access.allowed_origins[{place}]: {origin!r} is no origin such as 'https://app.example.com'",
+                ("access", "allowed_origins"),
+            )
+    for place, host in enumerate(access.allowed_hosts):
+        if host != ANY and not _HOST.fullmatch(host):
+            raise KeyedError(
+                f"access.allowed_hosts[{place}]: {host!r} is no host such as 'example.com' or '*.example.com'",
+                ("access", "allowed_hosts"),
+            )
+
+
+def _check_visibility(config: Config) -> None:
+    access, console, prices = config.access, config.console, config.prices
     for place, operator in enumerate(console.operators):
         if operator not in access.named_keys():
             raise KeyedError(f"console.operators[{place}]: access.names has no such name", ("console", "operators"))

@@ -173,6 +173,10 @@ class AccessConfig(_Section, frozen=True, kw_only=True):
     keys: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     """What logs and the console call the keys, in the same order; default: ``key-1``, ``key-2``."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of web pages that may use a gateway without keys, such as ``https://app.example.com``; ``*``: all."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that ``Host`` may have, beside loopback's; ``*.example.com``, ``*``. Default: any, on loopback none."""
 
     def named_keys(self) -> dict[str, str]:
         """Name -> key."""
@@ -199,7 +203,7 @@ class ConsoleConfig(_Section, frozen=True, kw_only=True):
     """The page at ``/console`` (``[console]``)."""
 
     enabled: bool | None = None
-    """Default: only where the gateway stands alone."""
+    """Default: only where the gateway stands alone and has keys."""
     exchanges: int = 50
     """How many of the last ones are kept, in memory."""
     operators: tuple[str, ...] = ()

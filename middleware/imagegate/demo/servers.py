@@ -75,8 +75,9 @@ def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
     routes = '[routes]\n"dall-e-3" = ["tokmodel/openai/dall-e-3"]\n'
     delivery = f'[delivery]\nstore = "file://{store.as_posix()}"\n'
     tasks = '[tasks]\npoll_interval = "100ms"\n'
+    console = "[console]\nenabled = true\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{upstreams}\n{routes}\n{delivery}\n{tasks}", "utf-8")
+    path.write_text(f"{upstreams}\n{routes}\n{delivery}\n{tasks}\n{console}", "utf-8")
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.api_keys import APIKeys
+from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import announced_length, header, is_form, read_body, too_large
 from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
 from imagegate.ingest.request_reader import DEFAULT_LIMITS
@@ -32,6 +33,7 @@ class Admit(Layer):
         json_limit: maximum ``Content-Length`` of a JSON body, in bytes.
         form_limit: maximum ``Content-Length`` of a form, in bytes.
         in_flight: maximum number of concurrent requests.
+        guard: rejects requests of web pages from elsewhere; None: none are.
         is_draining: returns whether the gateway is shutting down and accepts no new requests.
     """
 
@@ -44,6 +46,7 @@ class Admit(Layer):
         json_limit: int = DEFAULT_LIMITS.json_body,
         form_limit: int = DEFAULT_LIMITS.form.form,
         in_flight: int = 2000,
+        guard: BrowserGuard | None = None,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(app, prefix=prefix)
@@ -51,10 +54,13 @@ class Admit(Layer):
         self._json_limit = json_limit
         self._form_limit = form_limit
         self._permits = in_flight
+        self._guard = guard
         self._is_draining = is_draining
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
+        if self._guard is not None:
+            self._guard.check(scope)
         progress.key_name = self._keys.name_of(header(scope, b"authorization"))
         limit = self._form_limit if is_form(scope) else self._json_limit
         if scope["method"] == "GET":  # has no body and sends nothing upstream

@@ -17,8 +17,9 @@ from prometheus_client.exposition import choose_encoder
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.api_keys import APIKeys
+from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import header, route_path, send_error
-from imagegate.errors import AuthenticationError
+from imagegate.errors import ImagegateError
 from imagegate.telemetry.prometheus import FOLDER_VARIABLE
 
 _multiprocess: Any = multiprocess  # has no types
@@ -32,11 +33,15 @@ class ServeMetrics:
     Args:
         registry: what is told; with several processes, the files of all of them are.
         key: that must come as ``Authorization: Bearer``; empty: anybody may read.
+        guard: refuses what pages of other origins ask for, where there is no key.
     """
 
-    def __init__(self, app: ASGIApp, *, registry: CollectorRegistry, key: str = "") -> None:
+    def __init__(
+        self, app: ASGIApp, *, registry: CollectorRegistry, key: str = "", guard: BrowserGuard | None = None
+    ) -> None:
         self.app = app
         self._keys = APIKeys((key,) if key else ())
+        self._guard = None if key else guard
         self._folder = os.environ.get(FOLDER_VARIABLE)
         self._registry = registry
         if self._folder is None:
@@ -49,8 +54,10 @@ class ServeMetrics:
             await self.app(scope, receive, send)
             return
         try:
+            if self._guard is not None:
+                self._guard.check(scope)
             self._keys.name_of(header(scope, b"authorization"))
-        except AuthenticationError as error:
+        except ImagegateError as error:
             await send_error(send, error)
             return
         accept = (header(scope, b"accept") or b"").decode("latin-1")

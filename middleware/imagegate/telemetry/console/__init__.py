@@ -11,19 +11,19 @@ import asyncio
 import base64
 import binascii
 import hashlib
-import ipaddress
 import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import cache
 from importlib import resources
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.api_keys import APIKeys
+from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import header, route_path, send_error
 from imagegate.errors import AuthenticationError, ImagegateError
 from imagegate.telemetry.capture import SMALL_ANSWER, Capture
@@ -61,7 +61,7 @@ class Console:
         operators: names of keys that see everything.
         exchanges: how many of the last ones are kept.
         prefix: of the Images API, for the playground.
-        local_only: answer only to this machine; for a gateway without keys that nobody has told otherwise.
+        guard: refuses what pages of other origins ask for; None: nothing is refused.
         load: reads links of answers.
         running_after: seconds after which an exchange is shown as running.
     """
@@ -74,7 +74,7 @@ class Console:
         operators: Collection[str] = (),
         exchanges: int = 50,
         prefix: str = "/v1",
-        local_only: bool = False,
+        guard: BrowserGuard | None = None,
         running_after: float = _SOON,
     ) -> None:
         self._load = load
@@ -83,7 +83,7 @@ class Console:
         self._ring = Ring(exchanges)
         self._running: dict[str, tuple[float, Progress]] = {}
         self._prefix = prefix
-        self._local_only = local_only
+        self._guard = guard
         self._running_after = running_after
         self._watched_until = 0.0
         self._instance = os.urandom(8).hex()
@@ -111,14 +111,9 @@ class Console:
             await send_error(send, error)
 
     async def _answer(self, scope: Scope, send: Send) -> None:
-        if self._local_only and not _is_local(scope):
-            raise AuthenticationError(
-                "A gateway without access.keys shows its console to its own machine only. Set keys, or "
-                "console.enabled = true in the configuration.",
-                status=403,
-                code="console_local_only",
-            )
         path = route_path(scope)
+        if self._guard is not None and not (path == PATH and _is_visit(scope)):
+            self._guard.check(scope)
         if path == PATH:
             await _send(send, page(self._prefix), "text/html; charset=utf-8", (b"content-security-policy", policy()))
             return
@@ -189,19 +184,25 @@ def _decoded(text: str) -> bytes | None:
         return None
 
 
-def _is_local(scope: Scope) -> bool:
-    """Whether client and ``Host`` are this machine; the latter keeps away pages whose own name leads here."""
-    client: Any = scope.get("client")
-    host = (header(scope, b"host") or b"").decode("latin-1")
-    name = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
-    return bool(client) and _is_loopback(str(client[0])) and (name == "localhost" or _is_loopback(name))
+def _is_visit(scope: Scope) -> bool:
+    """Return whether a browser loads the page for its own window, as it does where a link leads to it."""
+    return header(scope, b"sec-fetch-mode") == b"navigate" and header(scope, b"sec-fetch-dest") == b"document"
 
 
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+async def refuse_console(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer for the console of a gateway without keys that its operator has not switched on.
+
+    Whose request is of this machine cannot be told: a proxy in front connects from it too, whoever it asks for.
+    """
+    await send_error(
+        send,
+        AuthenticationError(
+            "The console of a gateway without access.keys is off, because anyone who reaches it could read it. "
+            "Set keys, or console.enabled = true in the configuration.",
+            status=403,
+            code="console_disabled",
+        ),
+    )
 
 
 @cache
