@@ -47,6 +47,7 @@ ORDER: Final = (
     "terminal",
     "standalone",
     "server",
+    "testing",
     "demo",
     "cli",
 )
@@ -71,8 +72,10 @@ PUBLIC: Final[Mapping[str, tuple[str, ...]]] = {
     "imagegate": tuple(imagegate.__all__),
     "imagegate.adapter": (
         "Adapter",
+        "Authentication",
         "FilePart",
         "FileRef",
+        "InlineFile",
         "OpenAIAdapter",
         "Upload",
         "UpstreamReply",
@@ -89,6 +92,7 @@ PUBLIC: Final[Mapping[str, tuple[str, ...]]] = {
     "imagegate.prometheus": ("PrometheusHook",),
     "imagegate.replies": ("PendingTask", "UpstreamReply", "read_reply", "read_upload"),
     "imagegate.standalone": ("Standalone", "create_app"),
+    "imagegate.testing": ("Answer", "FakeUpstream", "Lost", "Seen"),
     "imagegate_adapters": (),
 }
 UNDOCUMENTED: Final = re.compile(

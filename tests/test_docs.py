@@ -93,7 +93,7 @@ def test_every_key_is_in_the_block(path: tuple[str, ...]) -> None:
         assert '[upstreams.models."name"]' in CONFIGURATION
         return
     for name in path:
-        node = node[0] if isinstance(node, list) else node
+        node = {key: value for entry in node for key, value in entry.items()} if isinstance(node, list) else node
         name = next(iter(node)) if name == "*" else name
         assert name in node, f"{'.'.join(path)} is not in README's configuration block"
         node = node[name]

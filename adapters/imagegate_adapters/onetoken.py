@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagegate.adapter import Adapter, OpenAIAdapter
+from imagegate.adapter import OpenAIAdapter
 
 
 class OneToken(OpenAIAdapter):
@@ -10,10 +10,7 @@ class OneToken(OpenAIAdapter):
 
     name = "onetoken"
     base_url = "https://api.onetoken.one"
-    paths = {  # noqa: RUF012 - a ClassVar in the base
+    paths = {  # noqa: RUF012 - never changed
         "generations": "/v1/images/generations/",
         "edits": "/v1/images/edits/",
     }
-
-
-_: type[Adapter] = OneToken

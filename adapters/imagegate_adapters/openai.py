@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from imagegate.adapter import Adapter, OpenAIAdapter
+from imagegate.adapter import OpenAIAdapter
 
 
 class OpenAI(OpenAIAdapter):
     """The Images API as it is."""
-
-
-_: type[Adapter] = OpenAI

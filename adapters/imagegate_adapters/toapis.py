@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagegate.adapter import Adapter, FilePart, OpenAIAdapter, Upload, UpstreamReply, UpstreamRequest, read_upload
+from imagegate.adapter import FilePart, OpenAIAdapter, Upload, UpstreamRequest
 
 
 class ToAPIs(OpenAIAdapter):
@@ -14,12 +14,5 @@ class ToAPIs(OpenAIAdapter):
     always_tasks = True
 
     def encode_upload(self, upload: Upload) -> UpstreamRequest:
-        """Up to 10 MB each, in a part called ``file``."""
+        """Up to 10 MB each, in a part called ``file``; answered with ``{success, data: {url}}``."""
         return UpstreamRequest(method="POST", path="/v1/uploads/images", parts=(FilePart("file", upload),))
-
-    def decode_upload(self, reply: UpstreamReply) -> str:
-        """``{success, data: {url}}``."""
-        return read_upload(reply)
-
-
-_: type[Adapter] = ToAPIs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagegate.adapter import Adapter, OpenAIAdapter
+from imagegate.adapter import OpenAIAdapter
 
 
 class TokenBay(OpenAIAdapter):
@@ -10,6 +10,3 @@ class TokenBay(OpenAIAdapter):
 
     name = "tokenbay"
     base_url = "https://api.tokenbay.com"
-
-
-_: type[Adapter] = TokenBay

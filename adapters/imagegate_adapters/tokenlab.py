@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagegate.adapter import Adapter, OpenAIAdapter
+from imagegate.adapter import OpenAIAdapter
 
 
 class TokenLab(OpenAIAdapter):
@@ -12,6 +12,3 @@ class TokenLab(OpenAIAdapter):
     base_url = "https://api.tokenlab.sh"
     cancels_tasks = True
     """"Cancel task": queued ones only."""
-
-
-_: type[Adapter] = TokenLab

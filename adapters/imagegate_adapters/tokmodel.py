@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagegate.adapter import Adapter, OpenAIAdapter
+from imagegate.adapter import OpenAIAdapter
 
 
 class TokModel(OpenAIAdapter):
@@ -10,6 +10,3 @@ class TokModel(OpenAIAdapter):
 
     name = "tokmodel"
     base_url = "https://tokmodel.com"
-
-
-_: type[Adapter] = TokModel

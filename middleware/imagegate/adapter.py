@@ -1,167 +1,214 @@
-"""What a provider's adapter is: all that a third party needs to import, with `imagegate.contracts.contract`.
+"""What a provider's adapter is: all that a third party needs to import, with `contract`, `errors` and `replies`.
 
-An adapter is a class with a name, an address and contracts. `OpenAIAdapter` speaks the OpenAI Images API, which most
-providers do up to a few differences; a subclass says what differs::
+An adapter is a subclass of `Adapter` that says how requests are written and replies are read. `OpenAIAdapter` speaks
+the OpenAI Images API, which many providers do up to a few differences::
 
     class Example(OpenAIAdapter):
         name = "example"
         base_url = "https://api.example.com"
 
 with ``example.toml``, the contracts, beside its module, and an entry point in the group ``imagegate.adapters``.
-Adapters are pure: they build requests and read replies; sending, waiting and storing are the gateway's.
+Adapters are pure: they build requests and read replies; sending, waiting and storing are the gateway's. So are the
+rules about money: whatever an adapter says, a POST is sent once, and a reply that leaves open whether something was
+made counts as uncertain. ``docs/write-an-adapter.md`` leads from nothing to the first picture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from importlib import resources
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import msgspec
 
 from imagegate.contracts.contract import ContractDocument, Operation, read_document
-from imagegate.protocol.messages import FileRef, ImageReply, ImageRequest, LiveFiles
+from imagegate.protocol.authentication import BEARER, Authentication
+from imagegate.protocol.messages import FileID, FileRef, ImageReply, ImageRequest, Link, LiveFiles, ReplyImage
 from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS
 from imagegate.protocol.replies import PendingTask, UpstreamReply, read_reply, read_upload
-from imagegate.protocol.request_encoding import FilePart, TextPart, form_parts, json_body, needs_form
+from imagegate.protocol.request_encoding import (
+    FilePart,
+    InlineFile,
+    TextPart,
+    form_parts,
+    inline,
+    json_body,
+    needs_form,
+)
 
 Upload = FileRef
 """A file of a request, to an adapter that hands it to an upload API."""
 
 __all__ = [
+    "BEARER",
     "Adapter",
+    "Authentication",
+    "FileID",
     "FilePart",
     "FileRef",
     "ImageReply",
     "ImageRequest",
+    "InlineFile",
+    "Link",
+    "NoOptions",
     "OpenAIAdapter",
     "PendingTask",
+    "ReplyImage",
+    "TextFile",
     "TextPart",
     "Upload",
     "UpstreamReply",
     "UpstreamRequest",
     "form_parts",
+    "inline",
+    "json_body",
+    "needs_form",
     "read_upload",
 ]
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to a provider, without its origin and key, which the gateway adds."""
+    """A request to a provider, without its origin and key, which the gateway adds.
+
+    Its body is one of `body`, `document` and `parts`, or empty.
+    """
 
     method: str
     path: str
-    """From the root of the API: ``/v1/images/generations``."""
+    """From the root of the API, with its query: ``/v1/images/generations``."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Names in lower case; in place of the gateway's own ``accept``, and beside the rest."""
     content_type: str | None = None
     """Of `body`."""
     body: bytes | None = None
+    document: Any = None
+    """JSON, in which each `InlineFile` becomes the file's base64 while it is sent."""
     parts: tuple[TextPart | FilePart, ...] = ()
-    """In place of a body: a form, which is sent as it is read from the spool."""
+    """A form, which is sent as it is read from the spool."""
     live: LiveFiles | None = None
     """Files after `parts` that are still coming in; the length of such a form is not known before."""
+    job_id: str = ""
+    """An id that the body gives to the provider's task. Where the reply is lost, the task is looked up by it."""
 
 
-class Adapter(Protocol):
-    """How to speak to one provider."""
+class TextFile:
+    """The value of an option that names a text file, such as a workflow; relative to the configuration file."""
 
-    @property
-    def name(self) -> str:
-        """As in ``adapter = "..."`` in the configuration, and its entry point."""
-        ...
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.text = text
 
-    @property
-    def base_url(self) -> str:
-        """The provider's own origin, without ``/v1``."""
-        ...
 
-    picture_members: ClassVar[Collection[str]]
+class NoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of adapters that have none."""
+
+
+class Adapter:
+    """How to speak to one provider. Everything but `encode` has a default.
+
+    Args:
+        options: what the configuration says in ``options``, as an `options_type`.
+    """
+
+    name: str = ""
+    """As in ``adapter = "..."`` in the configuration, and its entry point."""
+    base_url: str = ""
+    """The provider's own origin, without ``/v1``; empty: every upstream names its own."""
+    options_type: ClassVar[type[msgspec.Struct]] = NoOptions
+    """The table ``options`` of an upstream: a frozen struct with a default for each field."""
+
+    authentication: Authentication = BEARER
+    """How keys are sent."""
+    token_authentication: Authentication | None = None
+    """How tokens of ``[upstreams.credential]`` are sent; None: as keys are."""
+    task_hosts: Collection[str] = ()
+    """Hosts beside that of `base_url` to which the provider's links to tasks may lead, and the key with them:
+    ``api.eu.example.com``, ``*.example.com``. They count for https, and where `base_url` is the adapter's own."""
+    keyed_results: bool = False
+    """Whether pictures at the provider's own origin need the key, so that clients cannot load them."""
+    names_jobs: bool = False
+    """Whether `encode` gives the provider's task the id `ImageRequest.job_id`."""
+    always_tasks: bool = False
+    """Whether every request becomes a task; else those do that say ``async: true``, where the contract has it."""
+    task_path: str = "/v1/tasks/{id}"
+    """Where a task is asked for when the provider did not say."""
+    cancels_tasks: bool = False
+    """Whether ``DELETE`` to a task's address gives it up."""
+
+    picture_members: Collection[str] = OPENAI_MEMBERS
     """Where base64 stands in a reply: ends of paths such as ``b64_json``, ``data[].b64_json``, ``inlineData.data``.
 
     In large replies `decode` finds a token there, and hands it on as `ReplyImage.b64_json`.
     """
+    hidden_members: Collection[str] = ()
+    """Members of a reply or of one of its images that clients do not get: paths on the server, for example."""
+
+    def __init__(self, options: Any = None) -> None:
+        self.options: Any = self.options_type() if options is None else options
+
+    def check(self) -> None:
+        """Check the options as far as their types cannot. Raises `imagegate.errors.ConfigError`."""
 
     def contracts(self) -> ContractDocument:
-        """What each of the provider's models accepts."""
-        ...
+        """What each of the provider's models accepts: the TOML file beside the subclass's module."""
+        package, _, module = type(self).__module__.rpartition(".")
+        file = resources.files(package or module).joinpath(f"{module}.toml")
+        return read_document(file.read_text("utf-8")) if file.is_file() else ContractDocument()
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        """A request that fits its contract, as the provider wants it sent."""
-        ...
-
-    def encode_upload(self, upload: Upload) -> UpstreamRequest:
-        """The request that hands a file to the provider's upload API; only for contracts that say ``upload``."""
-        ...
-
-    def decode_upload(self, reply: UpstreamReply) -> str:
-        """The link to a file that was handed over. Raises `imagegate.errors.UpstreamError`."""
-        ...
+        """Return a request that fits its contract as the provider wants it sent. It is sent once."""
+        raise NotImplementedError
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        """The pictures of a reply, or the task that will have them. Raises `imagegate.errors.UpstreamError`."""
-        ...
+        """Return the pictures of a reply, or the task that will have them. Raises `imagegate.errors.UpstreamError`.
+
+        Args:
+            now: Unix time in seconds, for replies that do not say when they were made.
+        """
+        return read_reply(reply, now=now)
+
+    def encode_upload(self, upload: Upload) -> UpstreamRequest:
+        """Return the request that hands a file to the upload API, for contracts that say ``upload``."""
+        raise NotImplementedError
+
+    def decode_upload(self, reply: UpstreamReply) -> str:
+        """Return the link, or the id, of a file that was handed over. Raises `imagegate.errors.UpstreamError`."""
+        return read_upload(reply)
 
     def poll(self, task: PendingTask) -> UpstreamRequest:
-        """The request that asks how a task is getting on; its reply is read by `decode`.
+        """Return the GET request that asks how a task is getting on; it may be sent any number of times.
 
         Its path counts where the provider did not say where to ask.
         """
-        ...
+        return UpstreamRequest(method="GET", path=self.task_path.format(id=quote(task.id, safe="")))
+
+    def decode_task(self, task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        """Read the reply to `poll`, by default like any other. Raises as `decode`."""
+        return self.decode(reply, now=now)
 
     def cancel(self, task: PendingTask) -> UpstreamRequest | None:
-        """The request that gives a task up, to the same address as `poll`; None: the provider has none."""
-        ...
+        """Return the request that gives a task up, to the same address as `poll`; None: the provider has none."""
+        return msgspec.structs.replace(self.poll(task), method="DELETE") if self.cancels_tasks else None
 
     def expects_task(self, request: ImageRequest) -> bool:
-        """Whether the provider is known to answer a request that fits its contract with a task."""
-        ...
+        """Return whether the provider is known to answer a request that fits its contract with a task."""
+        return self.always_tasks or request.fields.get("async") is True
 
 
-class OpenAIAdapter:
-    """The OpenAI Images API; contracts are read from the TOML file beside the subclass's module."""
+class OpenAIAdapter(Adapter):
+    """The OpenAI Images API."""
 
     name = "openai"
     base_url = "https://api.openai.com"
-    paths: ClassVar[Mapping[Operation, str]] = {
+    paths: Mapping[Operation, str] = {
         "generations": "/v1/images/generations",
         "edits": "/v1/images/edits",
         "variations": "/v1/images/variations",
     }
-    picture_members: ClassVar[Collection[str]] = OPENAI_MEMBERS
-    task_path: ClassVar[str] = "/v1/tasks/{id}"
-    """Where a task is asked for when the provider did not say."""
-    always_tasks: ClassVar[bool] = False
-    """Whether every request becomes a task; else those do that say ``async: true``, where the contract has it."""
-    cancels_tasks: ClassVar[bool] = False
-    """Whether ``DELETE`` to a task's address gives it up."""
-
-    def contracts(self) -> ContractDocument:
-        package, _, module = type(self).__module__.rpartition(".")
-        file = resources.files(package or module).joinpath(f"{module}.toml")
-        return read_document(file.read_text("utf-8")) if file.is_file() else ContractDocument()
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         path = self.paths.get(request.operation) or OpenAIAdapter.paths[request.operation]
         if needs_form(request):
             return UpstreamRequest(method="POST", path=path, parts=form_parts(request), live=request.live)
         return UpstreamRequest(method="POST", path=path, content_type="application/json", body=json_body(request))
-
-    def encode_upload(self, upload: Upload) -> UpstreamRequest:
-        """The request that hands a file to the provider's upload API; only for contracts that say ``upload``."""
-        raise NotImplementedError
-
-    def decode_upload(self, reply: UpstreamReply) -> str:
-        """The link to a file that was handed over. Raises `imagegate.errors.UpstreamError`."""
-        raise NotImplementedError
-
-    def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        return read_reply(reply, now=now)
-
-    def poll(self, task: PendingTask) -> UpstreamRequest:
-        return UpstreamRequest(method="GET", path=self.task_path.format(id=quote(task.id, safe="")))
-
-    def cancel(self, task: PendingTask) -> UpstreamRequest | None:
-        """A ``DELETE``, where the provider takes one."""
-        return msgspec.structs.replace(self.poll(task), method="DELETE") if self.cancels_tasks else None
-
-    def expects_task(self, request: ImageRequest) -> bool:
-        return self.always_tasks or request.fields.get("async") is True

@@ -16,7 +16,7 @@ from imagegate.asgi.background import Background
 from imagegate.asgi.helpers import before_shutdown
 from imagegate.asgi.not_found import NotFound
 from imagegate.config.loader import default_config, load_config
-from imagegate.config.model_contracts import base_url_of, contracts_of, warnings_of
+from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
 from imagegate.config.schema import Config, UpstreamConfig
 from imagegate.delivery.images_endpoint import PictureService
@@ -40,7 +40,6 @@ from imagegate.layers import (
 )
 from imagegate.layers.base import endpoint_of
 from imagegate.layers.models import Models
-from imagegate.registry import load_adapter
 from imagegate.routing.catalog import Catalog
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.limiter import UpstreamLimiter
@@ -54,6 +53,7 @@ from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.metric_labels import Names
 from imagegate.upstream.account import Account
+from imagegate.upstream.credentials import credential_of
 from imagegate.wiring import Keeping, browser_guard
 
 if TYPE_CHECKING:
@@ -248,9 +248,10 @@ class ImageGateway:
         return [
             Account(
                 name=upstream.name,
-                adapter=load_adapter(upstream.adapter_name),
+                adapter=adapter_of(upstream),
                 base_url=base_url_of(upstream),
                 api_key=upstream.api_key,
+                credential=credential_of(upstream.credential) if upstream.credential else None,
                 timeouts=Timeouts(connect=upstream.connect_timeout, read=upstream.read_timeout),
                 poll_interval=config.tasks.poll_interval,
                 deadline=config.tasks.deadline,

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final
+from pathlib import Path
+from typing import Any, Final, get_args
 
-from imagegate.adapter import Adapter
+import msgspec
+
+from imagegate.adapter import Adapter, TextFile
 from imagegate.errors import ConfigError
 
 GROUP: Final = "imagegate.adapters"
@@ -29,12 +32,49 @@ def installed() -> Mapping[str, EntryPoint]:
     return dict(sorted(found.items()))
 
 
-def load_adapter(name: str) -> Adapter:
-    """Imports and makes the adapter called `name`. Raises `ConfigError` with the names that exist."""
+def load_adapter(name: str, options: Mapping[str, Any] | None = None) -> Adapter:
+    """Import and make the adapter called `name`.
+
+    Args:
+        options: as the configuration has them; files that they name are read.
+
+    Raises:
+        ConfigError: there is no such adapter (the message lists those that exist), or the options are wrong.
+    """
+    kind = _class_of(name)
+    if not options:
+        return kind()
+    try:
+        return kind(msgspec.convert(options, kind.options_type, dec_hook=_read_option))
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$.")
+        raise ConfigError(f"options{f'.{place[:-1]}' if place else ''}: {message}") from error
+
+
+def file_options(name: str) -> frozenset[str]:
+    """Return the options of an adapter that name files; none where there is no such adapter."""
+    if name not in installed():
+        return frozenset()
+    fields = msgspec.structs.fields(_class_of(name).options_type)
+    return frozenset(field.encode_name for field in fields if TextFile in (field.type, *get_args(field.type)))
+
+
+def _class_of(name: str) -> type[Adapter]:
     entry = installed().get(name)
     if entry is None:
         near = get_close_matches(name, installed(), n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise ConfigError(f"There is no adapter '{name}'.{hint} Installed: {', '.join(installed()) or 'none'}.")
-    adapter: Adapter = entry.load()()
-    return adapter
+    kind: type[Adapter] = entry.load()
+    return kind
+
+
+def _read_option(kind: type, value: Any) -> Any:
+    if kind is not TextFile:
+        raise NotImplementedError(kind)
+    if not isinstance(value, str):
+        raise ValueError("Expected the name of a file")
+    try:
+        return TextFile(value, Path(value).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{value} cannot be read") from error

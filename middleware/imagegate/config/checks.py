@@ -9,7 +9,8 @@ from typing import Final
 import msgspec
 
 from imagegate.asgi.browser_guard import ANY
-from imagegate.config.model_contracts import base_url_of, contracts_of_upstream
+from imagegate.config.callables import function_of
+from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of_upstream
 from imagegate.config.network import check_fetch_proxy, check_network, has_key
 from imagegate.config.routes import address_of
 from imagegate.config.schema import AccessConfig, Config, DeliveryConfig, PolicyConfig, UpstreamConfig
@@ -195,12 +196,30 @@ def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names:
         adapter = load_adapter(upstream.adapter_name)
     except ConfigError as error:
         raise fail("adapter" if upstream.adapter else "name", str(error)) from error
+    try:
+        adapter = adapter_of(upstream)
+        adapter.check()
+    except ConfigError as error:
+        key, _, message = str(error).partition(": ")
+        raise fail(key, message) from error
+    if not upstream.base_url and not adapter.base_url:
+        raise fail("base_url", f"the adapter '{upstream.adapter_name}' has no address of its own")
     if upstream.base_url and (fault := fault_of(upstream.base_url, tuple(getattr(adapter, "paths", {}).values()))):
         raise fail("base_url", fault)
     if upstream.api_key is not None and not re.fullmatch(r"[!-~]+", upstream.api_key):
         if not upstream.api_key:
             raise fail("api_key", "is empty; leave it out to send the client's own key upstream")
         raise fail("api_key", "has characters that no key has")
+    if upstream.credential is not None:
+        if upstream.api_key is not None:
+            raise fail("credential", "there is an api_key already")
+        if bool(upstream.credential.command) == bool(upstream.credential.callable):
+            raise fail("credential", "must have one of command and callable")
+        if upstream.credential.callable:
+            try:
+                function_of(upstream.credential.callable)
+            except ConfigError as error:
+                raise fail("credential", str(error)) from error
     for key in ("max_in_flight", "requests_per_minute"):
         value = getattr(upstream, key)
         if value is not None and value < 1:

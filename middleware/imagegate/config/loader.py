@@ -16,7 +16,7 @@ from imagegate.config.routes import Choice
 from imagegate.config.schema import Config, Duration, UpstreamConfig
 from imagegate.config.toml_lines import line_of
 from imagegate.errors import ConfigError
-from imagegate.registry import installed
+from imagegate.registry import file_options, installed
 
 _FILES: Final = ("contracts", "ca_file", "client_cert")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -146,10 +146,15 @@ def _with_directory(config: Config, directory: Path | None) -> Config:
     """Files that an upstream names are looked for beside the configuration file."""
     if directory is None:
         return config
-    upstreams = tuple(
-        msgspec.structs.replace(
-            upstream, **{key: str(directory / path) for key in _FILES if (path := getattr(upstream, key))}
-        )
-        for upstream in config.upstreams
-    )
-    return msgspec.structs.replace(config, upstreams=upstreams)
+    return msgspec.structs.replace(config, upstreams=tuple(_located(each, directory) for each in config.upstreams))
+
+
+def _located(upstream: UpstreamConfig, directory: Path) -> UpstreamConfig:
+    files: dict[str, Any] = {key: str(directory / path) for key in _FILES if (path := getattr(upstream, key))}
+    if upstream.options:
+        named = file_options(upstream.adapter_name)
+        files["options"] = {
+            key: str(directory / value) if key in named and isinstance(value, str) else value
+            for key, value in upstream.options.items()
+        }
+    return msgspec.structs.replace(upstream, **files)

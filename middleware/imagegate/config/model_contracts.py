@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from imagegate.adapter import Adapter
 from imagegate.config.schema import CloudConfig, Config, UpstreamConfig
 from imagegate.contracts.contract import ContractDocument, Contracts, load_contracts, read_document
 from imagegate.errors import ConfigError
 from imagegate.registry import load_adapter
 
 
+def adapter_of(upstream: UpstreamConfig) -> Adapter:
+    """Return the adapter with the upstream's options. Raises `ConfigError`."""
+    return load_adapter(upstream.adapter_name, upstream.options)
+
+
 def base_url_of(upstream: UpstreamConfig) -> str:
     """Return the configured ``base_url``, or the adapter's own."""
-    return upstream.base_url or load_adapter(upstream.adapter_name).base_url
+    return upstream.base_url or adapter_of(upstream).base_url
 
 
 def contracts_of(config: Config) -> dict[str, Contracts]:
@@ -27,7 +33,7 @@ def contracts_of(config: Config) -> dict[str, Contracts]:
 
 def contracts_of_upstream(upstream: UpstreamConfig) -> Contracts:
     """Return the contracts of one upstream. Raises `ConfigError`."""
-    documents = [load_adapter(upstream.adapter_name).contracts()]
+    documents = [adapter_of(upstream).contracts()]
     if upstream.contracts:
         try:
             documents.append(read_document(Path(upstream.contracts).read_text("utf-8")))
@@ -40,7 +46,7 @@ def contracts_of_upstream(upstream: UpstreamConfig) -> Contracts:
 def warnings_of(config: Config) -> list[str]:
     """Return what works, but perhaps not as the operator thinks."""
     found: list[str] = []
-    if not config.access.keys and any(upstream.api_key for upstream in config.upstreams):
+    if not config.access.keys and any(upstream.api_key or upstream.credential for upstream in config.upstreams):
         found.append("access.keys is not set: whoever reaches the gateway spends the upstreams' keys")
     scheme = config.delivery.store.partition(":")[0]
     if config.delivery.cloud != CloudConfig() and scheme in ("file", "memory"):

@@ -11,6 +11,7 @@ from imagegate.errors import ConfigError
 from imagegate.http import AiohttpTransport, HTTPClient, Transport, is_header_field
 from imagegate.http.proxies import NO_PROXY, SOCKS_SCHEMES, ProxyRule, has_socks
 from imagegate.http.tls import context_of
+from imagegate.registry import load_adapter
 
 _OURS: Final = frozenset(
     ("connection", "content-length", "content-type", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade")
@@ -38,8 +39,11 @@ def check_network(upstream: UpstreamConfig) -> None:
 
 
 def has_key(upstream: UpstreamConfig) -> bool:
-    """Return whether an upstream has a key of its own, so that no client's goes there."""
-    return upstream.api_key is not None or any(name.lower() == "authorization" for name in upstream.headers)
+    """Return whether an upstream has a key of its own, or needs none, so that no client's goes there."""
+    authentication = load_adapter(upstream.adapter_name, upstream.options).authentication
+    has_own = upstream.api_key is not None or upstream.credential is not None
+    named = any(name.lower() == authentication.header for name in upstream.headers)
+    return has_own or named or not authentication.required
 
 
 def check_fetch_proxy(delivery: DeliveryConfig) -> None:

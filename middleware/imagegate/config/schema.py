@@ -19,6 +19,19 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Every part of the file: keyword-only, and a key that nobody knows is an error."""
 
 
+class CredentialConfig(_Section, frozen=True, kw_only=True):
+    """Where an upstream's access token comes from, in place of a key (``[upstreams.credential]``)."""
+
+    command: tuple[str, ...] = ()
+    """A program and its arguments. It prints the token, or JSON with ``access_token`` and ``expires_in`` (RFC 6749)."""
+    callable: str = ""
+    """``package.module:function``, which returns the same, or awaits it."""
+    lifetime: Duration = Duration(1800)
+    """Of a token that does not say how long it lasts."""
+    timeout: Duration = Duration(30)
+    """For one renewal."""
+
+
 class UpstreamConfig(_Section, frozen=True, kw_only=True):
     """A provider account (``[[upstreams]]``)."""
 
@@ -30,6 +43,10 @@ class UpstreamConfig(_Section, frozen=True, kw_only=True):
     """Default: the adapter's. ``/v1`` is added where its path has no version, deployment or query of its own."""
     api_key: str | None = None
     """None: the client's own Authorization goes upstream."""
+    credential: CredentialConfig | None = None
+    """An access token that is renewed before it ends, in place of `api_key`."""
+    options: Mapping[str, Any] = {}
+    """What the adapter wants to know beside; each adapter's page has its own."""
     headers: Mapping[str, str] = {}
     """Sent with each request, in place of the gateway's own field of that name; treated as secrets."""
     query: Mapping[str, str] = {}

@@ -26,7 +26,7 @@ from imagegate.errors import ConfigError, RequestError, choice_error, type_error
 SIZE_FIELDS: Final = ("size", "aspect_ratio", "resolution", "metadata.resolution")
 """Members that say something about the size; dots lead into nested ones."""
 Operation = Literal["generations", "edits", "variations"]
-ReferenceForm = Literal["files", "objects", "links"]
+ReferenceForm = Literal["files", "objects", "links", "inline", "uploads"]
 JSONType = Literal["string", "integer", "number", "boolean", "array", "object", "any"]
 
 _KEYED: Final = ("parameters", "renames")
@@ -72,6 +72,10 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Another member and the values of it that this one needs; without them it is dropped."""
     neutral: int | None = None
     """The one value that needs no company."""
+    default: str | int | bool | None = None
+    """What is sent where the client sends none, because what the provider does then is not what clients expect."""
+    random: bool = False
+    """Whether a random integer from `min` to `max` is sent where the client sends none."""
 
     def check_type(self, field: str, value: Any) -> None:
         """Raises `RequestError` where `value` has not this parameter's JSON type."""
@@ -118,13 +122,14 @@ class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     forms: tuple[ReferenceForm, ...] = ("links",)
     """``files``: parts of a form, ``image`` or several ``image[]``; ``objects``: ``images: [{image_url}]`` in JSON;
-    ``links``: URLs in the members of `fields`."""
+    ``links``: URLs in the members of `fields`; ``inline``: base64 in JSON, where the adapter puts it (together with
+    ``objects``, links stay links); ``uploads``: ids that the provider's upload API gave, likewise."""
     fields: tuple[str, ...] = ()
     """For ``links``: the members that hold URLs; the first is the one that others are renamed to."""
     max: int = 16
     """Images in all."""
     mask: bool = False
-    """Whether ``files`` and ``objects`` may come with a mask, called ``mask``."""
+    """Whether all forms but ``links`` may come with a mask, called ``mask``."""
     mask_polarity: Literal["alpha", "white"] = "alpha"
     """What marks the pixels to change: transparency, as at OpenAI, or white on black."""
     mask_field: str | None = None
@@ -190,6 +195,11 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def legal_sizes(self) -> set[tuple[str, bool]]:
         """Sizes that were seen to be legal as they are, and whether there were references: Fit's memory."""
         return set()
+
+    @cached_property
+    def supplied(self) -> tuple[str, ...]:
+        """Members that are sent also where the client sends none."""
+        return tuple(name for name, each in self.parameters.items() if each.random or each.default is not None)
 
     @cached_property
     def streams(self) -> bool:

@@ -6,7 +6,8 @@ dropped, what would change the meaning is refused with an error that names the f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from random import randint
 from typing import Any, Final, Literal
 
 import msgspec
@@ -23,12 +24,18 @@ from imagegate.protocol.requests import from_text
 Policy = Literal["nearest", "strict", "pass"]
 VARIATION_PROMPT: Final = "Make a variation of this image: the same subject and style, with differences in detail."
 _SIZES_KEPT: Final = 1024
+_LARGEST_SEED: Final = 2**31 - 1
 _REFERENCES: Final = frozenset((*LIST_MEMBERS, *MASK_MEMBERS))
 _OTHER_SIZES: Final = frozenset(name.partition(".")[0] for name in SIZE_FIELDS) - {"size"}
 
 
 def fit(
-    request: ImageRequest, contract: Contract, *, policy: Policy = "nearest", tolerance: float = 0.5
+    request: ImageRequest,
+    contract: Contract,
+    *,
+    policy: Policy = "nearest",
+    tolerance: float = 0.5,
+    random: Callable[[int, int], int] = randint,
 ) -> tuple[ImageRequest, tuple[Change, ...]]:
     """Rewrites `request` for `contract`.
 
@@ -36,6 +43,7 @@ def fit(
         policy: ``nearest`` takes the nearest legal value, ``strict`` refuses what would not mean the same,
             ``pass`` changes nothing.
         tolerance: how far a ratio may be moved before that is refused too; 0.5 is half as wide again.
+        random: returns an integer between two, for parameters that say ``random``.
 
     Raises:
         RequestError: naming the field and what is allowed.
@@ -56,6 +64,7 @@ def fit(
     work.fit_references()
     work.fit_size()
     work.fit_parameters()
+    work.add_defaults(random)
     fitted = work.request()
     return (request if fitted is request or fitted == request else fitted), tuple(work.changes)
 
@@ -217,6 +226,18 @@ class _Fitting:
             else:
                 self.drop(name)
         self._check_transparency()
+
+    def add_defaults(self, random: Callable[[int, int], int]) -> None:
+        """What the client left out and the provider would choose otherwise than clients expect."""
+        for name in self.contract.supplied:
+            parameter = self.contract.parameters[name]
+            if name in self.fields:
+                continue
+            value = parameter.default
+            if parameter.random:
+                value = random(int(parameter.min or 0), int(parameter.max or _LARGEST_SEED))
+            self.fields[name] = value
+            self.changes.append(Change(name, "added", to="random" if parameter.random else value))
 
     def _fit_stream(self) -> None:
         """Where the model does not stream, the gateway makes the stream; what belongs to the model's own goes too."""

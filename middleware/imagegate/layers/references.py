@@ -101,11 +101,14 @@ class _Converting:
         if rule.mask_polarity == "white" and request.mask is not None:
             request = msgspec.structs.replace(request, mask=await self._white_mask(request.mask))
         form = chosen_form(request, rule)
-        if form == "files":
+        if form in ("files", "inline", "uploads"):
             images = [await self._file(image) for image in request.images]
             mask = await self._file(request.mask) if request.mask is not None else None
             fetched = msgspec.structs.replace(request, images=tuple(images), mask=mask)
-            return self._checked(request, fetched, rule)
+            fetched = self._checked(request, fetched, rule)
+            return await self._uploaded(fetched) if form == "uploads" else fetched
+        if form == "objects" and "inline" in rule.forms:
+            return request
         links = [await self._link(image) for image in request.images]
         mask_link = await self._link(request.mask) if request.mask is not None else None
         if form == "objects":  # written out with the body
@@ -122,6 +125,12 @@ class _Converting:
         self._record_renames(request, target, rule.mask_field)
         fitted = request.with_fields(fields)
         return msgspec.structs.replace(fitted, images=(), mask=None)
+
+    async def _uploaded(self, request: ImageRequest) -> ImageRequest:
+        """Return the request with the provider's ids in the places of its files."""
+        images = [FileID(str(await self._link(image)), "image") for image in request.images]
+        mask = None if request.mask is None else FileID(str(await self._link(request.mask)), "mask")
+        return msgspec.structs.replace(request, images=tuple(images), mask=mask)
 
     def _record_renames(self, request: ImageRequest, images: str, mask: str | None) -> None:
         """Record the members that have another name at the provider."""
@@ -184,9 +193,9 @@ def chosen_form(request: ImageRequest, rule: ReferenceRule) -> ReferenceForm:
     """Return the form in which references go upstream: the client's own where the model takes it."""
     extras = (request.mask,) if request.mask is not None else ()
     if all(isinstance(reference, Upload) for reference in (*request.images, *extras)):
-        order: tuple[ReferenceForm, ...] = ("files", "links", "objects")
+        order: tuple[ReferenceForm, ...] = ("files", "inline", "uploads", "links", "objects")
     else:
-        order = ("objects", "links", "files")
+        order = ("objects", "links", "files", "inline", "uploads")
     return next(form for form in order if form in rule.forms)
 
 

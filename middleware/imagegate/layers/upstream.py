@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from uuid import uuid4
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -18,6 +19,7 @@ from imagegate.upstream.account import Account
 from imagegate.upstream.conversation import converse
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 from imagegate.upstream.explanation import explanation
+from imagegate.upstream.results import load_results
 
 
 class Upstream(Layer):
@@ -36,7 +38,10 @@ class Upstream(Layer):
         progress: Progress = scope[PROGRESS_KEY]
         account = self._accounts[exchange.target.upstream] if exchange.target else next(iter(self._accounts.values()))
         progress.upstream = account.name
-        request = account.adapter.encode(exchange.request)
+        asked = exchange.request
+        if account.adapter.names_jobs:
+            asked = msgspec.structs.replace(asked, job_id=str(uuid4()))
+        request = account.adapter.encode(asked)
         if exchange.explain:
             shown = await explanation(account, request, authorization=exchange.authorization, changes=progress.changes)
             await send_json(send, 200, msgspec.json.encode(shown))
@@ -63,6 +68,8 @@ class Upstream(Layer):
         )
         reply = await progress.call(account.name, exchange.request.model, asking)
         if reply is not None:
+            sink = taker.sink if taker else None
+            reply = await load_results(account, reply, authorization=exchange.authorization, sink=sink)
             progress.replied(len(reply.images), reply.fields.get("usage"))
             await send_reply(scope, send, reply, origin=account.origin)
 

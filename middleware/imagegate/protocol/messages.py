@@ -61,7 +61,7 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class FileID(msgspec.Struct, frozen=True):
-    """An image that the provider already has."""
+    """An image that the provider already has: the client's word for it, or what the upload API answered."""
 
     id: str
     member: str = "images"
@@ -105,6 +105,8 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Files that are being received, instead of `images` and `mask`."""
     from_form: bool = False
     """Whether `fields` came as text, so that numbers and booleans must be parsed."""
+    job_id: str = ""
+    """A new UUID, for adapters that say `Adapter.names_jobs`."""
 
     @cached_property
     def model(self) -> str:

@@ -92,7 +92,7 @@ def failure(status: int, document: Mapping[str, Any] | None, *, request_id: str 
     found = provider_error(document) if document else None
     if status >= 600:
         status = 502
-    if status in _GAVE_UP or (found is None and (status >= 500 or status in (408, 409))):
+    if leaves_open(status, is_explained=found is not None):
         return uncertain(
             (found.message.strip() if found else "") or f"The provider answered {status} without an error message.",
             timed_out=status in (504, 524),
@@ -109,6 +109,15 @@ def failure(status: int, document: Mapping[str, Any] | None, *, request_id: str 
     if found.code == "task_not_exist":
         status = 404
     return refusal(found, status=status, request_id=request_id)
+
+
+def leaves_open(status: int, *, is_explained: bool) -> bool:
+    """Return whether a reply with this status leaves open what was made.
+
+    Args:
+        is_explained: its body is the provider's own error.
+    """
+    return status in _GAVE_UP or (not is_explained and (status >= 500 or status in (408, 409)))
 
 
 def refusal(found: ProviderError, *, status: int | None = None, request_id: str | None = None) -> UpstreamError:

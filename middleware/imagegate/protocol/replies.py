@@ -6,6 +6,7 @@ a document carries decides, not who sent it.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Any, Final, Literal
@@ -16,10 +17,12 @@ import msgspec
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.messages import ImageReply, Picture, ReplyImage, StreamEvent
-from imagegate.protocol.provider_errors import failure, provider_error, refusal, shorten, uncertain
+from imagegate.protocol.provider_errors import failure, leaves_open, provider_error, refusal, shorten, uncertain
 
 Bucket = Literal["pending", "done", "failed", "cancelled", "moderated", "lost"]
 
+WHOLE_BODY: Final = "imagegate-whole-body"
+"""Token of a picture that is a reply's whole body."""
 _BUCKETS: Final[Mapping[str, Bucket]] = {
     **dict.fromkeys(("queued", "pending", "submitted", "starting", "in_queue", "not_start"), "pending"),
     **dict.fromkeys(("in_progress", "processing", "running", "reasoning", "generating"), "pending"),
@@ -59,6 +62,8 @@ class PendingTask(msgspec.Struct, frozen=True, kw_only=True):
     """As the provider gave it: relative or absolute."""
     progress: float | None = None
     """Percent."""
+    is_over: bool = False
+    """Whether all that is left is to fetch the result from `poll_url`, at once."""
 
 
 class UpstreamReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +87,8 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
         UpstreamError: the reply is an error, carries no picture, or cannot be read.
     """
     request_id = reply.headers.get("x-request-id")
+    if reply.status < 300 and (picture := read_picture(reply, now=now)):
+        return picture
     document = read_object(reply.body)
     if reply.status >= 400:
         error = failure(reply.status, document, request_id=request_id)
@@ -90,6 +97,24 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
     if document is None:
         raise uncertain(f"The provider answered {reply.status} with a body that is not JSON.", request_id=request_id)
     return read_document(document, now=now, request_id=request_id)
+
+
+def is_picture(reply: UpstreamReply) -> bool:
+    """Return whether a reply's whole body is a picture, as it says itself."""
+    return reply.headers.get("content-type", "").lower().startswith("image/")
+
+
+def read_picture(reply: UpstreamReply, *, now: int) -> ImageReply | None:
+    """Return the picture where it is the whole body of the reply; None: it is not."""
+    if not is_picture(reply):
+        return None
+    encoded = WHOLE_BODY if WHOLE_BODY in reply.pictures else b64encode(reply.body).decode()
+    return ImageReply(images=(ReplyImage(b64_json=encoded),), created=now) if encoded else None
+
+
+def is_ambiguous(status: int, body: bytes) -> bool:
+    """Return whether a reply leaves open what was made, whatever else an adapter reads in it."""
+    return leaves_open(status, is_explained=status < 400 or read_object(body) is not None)
 
 
 def read_document(document: Mapping[str, Any], *, now: int, request_id: str | None = None) -> ImageReply | PendingTask:

@@ -30,13 +30,13 @@ def reply_parts(reply: ImageReply) -> Sequence[Part]:
     tokens = Tokens()
     data = [_image(image, tokens) for image in reply.images]
     document = msgspec.json.encode({"created": reply.created, **reply.fields, "data": data})
-    return list(_split(document, tokens.pictures)) if tokens.pictures else [document]
+    return list(split(document, tokens.pictures)) if tokens.pictures else [document]
 
 
 def event_parts(event: StreamEvent) -> Sequence[Part]:
     """Return an event of a stream."""
     head = event_head(event.name, event.lines)
-    return [head, *_split(event_data(event.data), event.pictures), EVENT_END]
+    return [head, *split(event_data(event.data), event.pictures), EVENT_END]
 
 
 def completed_events(reply: ImageReply, operation: Operation) -> Iterator[StreamEvent]:
@@ -85,7 +85,8 @@ def _image(image: ReplyImage, tokens: Tokens) -> dict[str, Any]:
     return {"b64_json": b64_json, **image.fields}
 
 
-def _split(document: bytes, pictures: Mapping[str, Picture]) -> Iterator[Part]:
+def split(document: bytes, pictures: Mapping[str, Picture]) -> Iterator[Part]:
+    """Yield a document with files in the places of their tokens."""
     if not pictures:
         yield document
         return

@@ -1,4 +1,4 @@
-"""Requests as bodies in OpenAI's shapes: JSON, or a form that is made while it is sent."""
+"""Requests as bodies: JSON, in which files may stand as base64, or a form; both are made while they are sent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 
 from imagegate.protocol.messages import FileID, FileRef, ImageRequest, Link, LiveFiles, Reference
 from imagegate.protocol.parsers.multipart import FormEncoder
+from imagegate.protocol.reply_encoding import Part, Tokens, split
 
 
 class TextPart(msgspec.Struct, frozen=True):
@@ -23,6 +24,45 @@ class FilePart(msgspec.Struct, frozen=True):
 
     name: str
     upload: FileRef
+
+
+class InlineFile:
+    """A file whose base64 is a string of a JSON document; it is encoded while the document is sent."""
+
+    __slots__ = ("is_data_url", "upload")
+
+    def __init__(self, upload: FileRef, *, is_data_url: bool = False) -> None:
+        self.upload = upload
+        self.is_data_url = is_data_url
+
+    @property
+    def head(self) -> str:
+        """What precedes the base64: nothing, or the beginning of a data URL."""
+        return f"data:{self.upload.media_type};base64," if self.is_data_url else ""
+
+
+def inline(reference: Reference, *, is_data_url: bool = False) -> InlineFile | str:
+    """Return what stands in a JSON document for a reference of a contract whose form is ``inline``.
+
+    Links appear here only where a request is explained, because that fetches nothing.
+    """
+    if isinstance(reference, FileRef):
+        return InlineFile(reference, is_data_url=is_data_url)
+    if isinstance(reference, Link):
+        return f"(base64 of {reference.url})"
+    raise TypeError("a file id has no content")
+
+
+def document_parts(document: Any) -> Sequence[Part]:
+    """Return a JSON document as bytes and the files between them, which are to be sent as base64."""
+    tokens = Tokens()
+
+    def token(value: Any) -> str:
+        if isinstance(value, InlineFile):
+            return value.head + tokens.token(value.upload)
+        raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+    return list(split(msgspec.json.encode(document, enc_hook=token), tokens.pictures))
 
 
 def needs_form(request: ImageRequest) -> bool:

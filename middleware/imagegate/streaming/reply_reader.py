@@ -16,7 +16,7 @@ from imagegate.protocol.messages import EVENT, ImageReply, Picture, ReplyImage, 
 from imagegate.protocol.parsers.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, SSEError, Token
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import UpstreamReply, event_error
+from imagegate.protocol.replies import WHOLE_BODY, UpstreamReply, event_error
 from imagegate.streaming.image_sinks import PictureSink, Reception
 
 HOLD: Final = 1024**2
@@ -36,11 +36,17 @@ class ReplyConsumer(msgspec.Struct, frozen=True, kw_only=True):
     relay: bool = False
     events: bool = False
     origin: str = ""
+    is_picture: bool = False
+    """Whether the body of a successful reply is a picture, whatever media type it has."""
 
     @classmethod
     def of(cls, extension: Mapping[str, Any], send: Send, origin: str) -> ReplyConsumer:
         known = {name: extension[name] for name in ("sink", "relay", "events") if name in extension}
         return cls(send=send, origin=origin, **known)
+
+    def takes_whole(self, status: int, content_type: str) -> bool:
+        """Return whether the body of a reply is a picture that goes into the sink."""
+        return status == 200 and (self.is_picture or content_type.startswith("image/"))
 
 
 async def take(
@@ -65,6 +71,8 @@ async def take(
     if response.status_code == 200 and taker is not None and taker.events and "text/event-stream" in content_type:
         await _pass_events(response, taker, limit=limit, members=members)
         return None
+    if taker is not None and taker.takes_whole(response.status_code, content_type) and taker.sink is not None:
+        return await _picture(response, taker.sink, limit=limit)
     may_be_large = response.status_code == 200 and taker is not None and "json" in content_type
     held: list[bytes] = []
     size = 0
@@ -161,6 +169,21 @@ async def _received(
         await reception.abort()
         raise
     return _reply(response, received.rest, received.pictures)
+
+
+async def _picture(response: Response, sink: PictureSink, *, limit: int) -> UpstreamReply:
+    """A reply that is a picture, piece by piece."""
+    receiver = sink.receiver()
+    try:
+        async for piece in _bounded(response, limit):
+            await receiver.write(piece)
+        picture = await receiver.finish()
+    except BaseException:
+        await receiver.abort()
+        raise
+    if picture.facts is None:
+        raise uncertain("The provider's reply contains data that is not an image.")
+    return _reply(response, b"", {WHOLE_BODY: picture})
 
 
 def unfinished(error: Interrupted) -> UpstreamError:

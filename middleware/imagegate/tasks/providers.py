@@ -22,6 +22,7 @@ from imagegate.tasks.records import ProviderTask, TaskRecord
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
 from imagegate.upstream.polling import ask_task, cancel_task
+from imagegate.upstream.results import load_results
 
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
@@ -48,7 +49,7 @@ class ProviderTasks:
         path = ""
         if task.poll_url:
             try:
-                path = account.poll_url(task.poll_url).removeprefix(account.origin)
+                path = account.own_url(task.poll_url).removeprefix(account.origin)
             except UpstreamError:
                 return None
         return self._ids.provider(
@@ -83,11 +84,12 @@ class ProviderTasks:
             return answer
         check_count(images, answer)
         delivery = self._delivery.for_client(authorization)
+        sink = PictureSink(partial(self._delivery.receiver, "url", authorization))
         return await delivery.deliver(
-            answer,
+            await load_results(account, answer, authorization=authorization, sink=sink),
             "url",
             public_url=public_url,
-            sink=PictureSink(partial(self._delivery.receiver, "url", authorization)),
+            sink=sink,
             trusted_origins=(account.origin,),
             copies_links=True,
         )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from imagegate.adapter import FilePart, TextPart, UpstreamRequest
+from imagegate.adapter import FilePart, InlineFile, TextPart, UpstreamRequest
 from imagegate.protocol.messages import FileID, ImageRequest, Link, Reference
 
 SMALL_ANSWER: Final = 64 * 1024
@@ -63,6 +63,8 @@ class Capture:
         body: Any = {}
         if request.parts:
             body = _members(request.parts)
+        elif request.document is not None:
+            body = shown(request.document)
         elif request.body:
             body = request.body if len(request.body) <= _SMALL_BODY else shown(msgspec.json.decode(request.body))
         self._sent.append((upstream, request.path, body))
@@ -143,6 +145,8 @@ def shown(value: Any) -> Any:
         if len(value) > 256 and (value.startswith("data:") or (value.isascii() and " " not in value)):
             return f"{value[:32]}... ({len(value):,} characters)"
         return value if len(value) <= _LONGEST_TEXT else f"{value[:_LONGEST_TEXT]}... ({len(value):,} characters)"
+    if isinstance(value, InlineFile):
+        return _file(value.upload.filename, value.upload.size)
     if isinstance(value, Mapping):
         return {str(name)[:128]: shown(item) for name, item in list(value.items())[:_LONGEST_LIST]}
     if isinstance(value, (list, tuple)):

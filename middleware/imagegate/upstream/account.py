@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import msgspec
 
 from imagegate import __version__
-from imagegate.adapter import Adapter
+from imagegate.adapter import Adapter, Authentication
 from imagegate.http import HTTPClient, Timeouts
 from imagegate.protocol.base_urls import BaseURL, read_base_url
 from imagegate.protocol.provider_errors import uncertain
+from imagegate.upstream.credentials import Credential
 
+REDACTED: Final = "[redacted]"
 USER_AGENT: Final = f"imagegate/{__version__}"
 _HEADERS: Final = (("accept", "application/json"), ("accept-encoding", "identity"), ("user-agent", USER_AGENT))
 
@@ -28,6 +30,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     client: HTTPClient
     """Sends the requests."""
     api_key: str | None = None
+    credential: Credential | None = None
+    """In place of `api_key`."""
     timeouts: Timeouts = Timeouts()
     poll_interval: float = 2.0
     """Seconds before a task is asked for the first time; later questions are further apart."""
@@ -38,8 +42,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def has_key(self) -> bool:
-        """Whether the upstream has a key of its own, in `api_key` or in a header that is sent with each request."""
-        return bool(self.api_key) or "authorization" in self.client.added_headers
+        """Whether the upstream has a key of its own, here or in a header of the configuration, or needs none."""
+        authentication = self.adapter.authentication
+        has_own = bool(self.api_key) or self.credential is not None
+        return has_own or not authentication.required or authentication.header in self.client.added_headers
 
     @cached_property
     def base(self) -> BaseURL:
@@ -55,27 +61,61 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The full URL of an adapter's path."""
         return self.base.url(path)
 
-    def poll_url(self, link: str) -> str:
-        """The full URL of a link to a task, as the provider gave it; relative ones are taken from the origin.
+    def own_url(self, link: str) -> str:
+        """Return the full URL of a provider's link to a task or a result; relative ones are taken from the origin.
 
         Raises:
-            UpstreamUncertain: it leads to another origin, where our key must not go.
+            UpstreamUncertain: it leads to another origin, where the key must not go.
         """
         try:
             if link.startswith("/") and not link.startswith("//") and not self.base.follows(link):
                 return self.url(link)
             url = urljoin(f"{self.origin}/", link)
             parts = urlsplit(url)
-            same = f"{parts.scheme}://{parts.netloc}" == self.origin
+            own = f"{parts.scheme}://{parts.netloc}" == self.origin or self._is_task_host(parts)
         except ValueError:
-            same, url = False, ""
-        if not same:
+            own, url = False, ""
+        if not own:
             raise uncertain("The provider's task has an address that cannot be used.")
         return self.base.with_query(url)
 
-    def headers(self, authorization: str | None) -> list[tuple[str, str]]:
-        """Only what a provider needs: nothing of the client's goes upstream but its key, where there is no other."""
-        headers = list(_HEADERS)
-        if key := f"Bearer {self.api_key}" if self.api_key else authorization:
-            headers.append(("authorization", key))
-        return headers
+    def _is_task_host(self, parts: SplitResult) -> bool:
+        """Return whether a URL leads to another host of the provider; none is that of a proxy in front of it."""
+        if parts.scheme != "https" or self.base_url != self.adapter.base_url or parts.netloc != parts.hostname:
+            return False
+        return any(
+            parts.netloc == host or (host.startswith("*.") and parts.netloc.endswith(host[1:]))
+            for host in self.adapter.task_hosts
+        )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What is sent to the provider and must not be shown."""
+        token = self.credential.secret if self.credential else ""
+        return (self.api_key or "", token, *self.client.secrets, *self.base.secrets)
+
+    async def headers(self, authorization: str | None) -> list[tuple[str, str]]:
+        """Return what a provider needs: of the client's nothing goes upstream but its key, where there is no other.
+
+        Raises:
+            UpstreamUnreachable: there is no valid token.
+        """
+        key = self.api_key if self.credential is None else await self.credential.token()
+        authentication = self._authentication
+        if key:
+            return [*_HEADERS, authentication.field(key)]
+        if authorization and authentication.required:
+            return [*_HEADERS, authentication.field_of_client(authorization)]
+        return list(_HEADERS)
+
+    def shown_headers(self, authorization: str | None) -> list[tuple[str, str]]:
+        """Return the same without the key."""
+        authentication = self._authentication
+        if not (self.api_key or self.credential or (authorization and authentication.required)):
+            return list(_HEADERS)
+        return [*_HEADERS, (authentication.header, f"{authentication.scheme} {REDACTED}".lstrip())]
+
+    @property
+    def _authentication(self) -> Authentication:
+        for_tokens = self.adapter.token_authentication
+        return for_tokens if self.credential is not None and for_tokens is not None else self.adapter.authentication

@@ -13,7 +13,7 @@ from imagegate.spool.upload import Upload
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
-from imagegate.upstream.polling import wait_for_task
+from imagegate.upstream.polling import find_job, wait_for_task
 from imagegate.upstream.sending import decode, scrub, send_request, whole_reply, with_full_links
 
 
@@ -39,16 +39,23 @@ async def converse(
         UpstreamError: classified by what may have been made, its text free of keys and hosts.
         StorageError: `taker` did not take a picture.
     """
-    headers = upstream.headers(authorization)
-    if progress.traceparent:
-        headers.append(("traceparent", progress.traceparent))
+
+    async def headers() -> list[tuple[str, str]]:
+        fields = await upstream.headers(authorization)
+        return [*fields, ("traceparent", progress.traceparent)] if progress.traceparent else fields
+
     started = time.perf_counter()
     try:
         progress.attempts += 1
-        reply = await send_request(upstream, request, headers, taker=taker, progress=progress)
-        if reply is None:
-            return None
-        result = decode(upstream, reply)
+        try:
+            reply = await send_request(upstream, request, await headers(), taker=taker, progress=progress)
+            if reply is None:
+                return None
+            result = decode(upstream, reply)
+        except UpstreamError as error:
+            if not request.job_id or error.outcome != "uncertain":
+                raise
+            result = await find_job(upstream, request.job_id, headers=headers, lost=error)
         if isinstance(result, PendingTask):
             progress.upstream_task_id = result.id[:256]
             if on_task is not None and await on_task(result):
@@ -70,7 +77,7 @@ async def upload_file(upstream: Account, upload: Upload, *, authorization: str |
     """
     request = upstream.adapter.encode_upload(upload)
     try:
-        reply = await whole_reply(upstream, request, upstream.headers(authorization))
+        reply = await whole_reply(upstream, request, await upstream.headers(authorization))
         return upstream.adapter.decode_upload(reply)
     except UpstreamError as error:
         scrub(error, upstream, authorization)

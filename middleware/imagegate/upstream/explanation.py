@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from imagegate.adapter import FilePart, TextPart, UpstreamRequest
+from imagegate.adapter import FilePart, FileRef, InlineFile, TextPart, UpstreamRequest
 from imagegate.spool.body_chunks import sha256_of
-from imagegate.upstream.account import Account
-from imagegate.upstream.sending import content_of
+from imagegate.upstream.account import REDACTED, Account
+from imagegate.upstream.sending import content_of, fields_of
 
 
 async def explanation(
@@ -19,15 +19,12 @@ async def explanation(
     """What would be sent, for people: keys are not shown, files are told by name, type, size and SHA-256."""
     _, more = content_of(request)
     url = upstream.url(request.path)
-    fields: Sequence[tuple[str, str]] = [*upstream.headers(authorization), *more]
+    fields: Sequence[tuple[str, str]] = fields_of(request, upstream.shown_headers(authorization), more)
     url, fields = upstream.client.completed(url, fields)
     url = upstream.base.redacted(url, upstream.client.secrets)
     added = upstream.client.added_headers
-    headers = {
-        name: "[redacted]" if name.lower() in added else "Bearer [redacted]" if name == "authorization" else value
-        for name, value in fields
-    }
-    body: Any = msgspec.json.decode(request.body) if request.body else None
+    headers = {name: REDACTED if name.lower() in added else value for name, value in fields}
+    body: Any = msgspec.json.decode(request.body) if request.body else await _shown_document(request.document)
     if request.parts:
         body = [await _shown(part) for part in request.parts]
     return {
@@ -43,10 +40,23 @@ async def explanation(
 async def _shown(part: TextPart | FilePart) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"name": part.name, "value": part.value}
+    return {"name": part.name, **await _file(part.upload)}
+
+
+async def _shown_document(node: Any) -> Any:
+    if isinstance(node, InlineFile):
+        return await _file(node.upload)
+    if isinstance(node, Mapping):
+        return {name: await _shown_document(value) for name, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [await _shown_document(value) for value in node]
+    return node
+
+
+async def _file(file: FileRef) -> dict[str, Any]:
     return {
-        "name": part.name,
-        "filename": part.upload.filename,
-        "type": part.upload.media_type,
-        "size": part.upload.size,
-        "sha256": await sha256_of(part.upload),
+        "filename": file.filename,
+        "type": file.media_type,
+        "size": file.size,
+        "sha256": await sha256_of(file),
     }

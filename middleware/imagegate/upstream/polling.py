@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -13,7 +14,7 @@ from imagegate.errors import UpstreamError
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.messages import ImageReply
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import PendingTask, UpstreamReply
+from imagegate.protocol.replies import PendingTask, UpstreamReply, is_picture
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
@@ -21,13 +22,18 @@ from imagegate.upstream.sending import decode, scrub, send_request, with_full_li
 
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
+_LOOK_UPS: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Seconds before each question for a task whose request may have been lost."""
+
+Headers = Callable[[], Awaitable[list[tuple[str, str]]]]
+"""Returns the header fields of a request, with a token that has not ended."""
 
 
 async def wait_for_task(
     upstream: Account,
     task: PendingTask,
     *,
-    headers: list[tuple[str, str]],
+    headers: Headers,
     progress: Progress,
     taker: ReplyConsumer | None,
 ) -> ImageReply:
@@ -36,13 +42,16 @@ async def wait_for_task(
     Only the provider's word that the task has ended is an answer; everything else leaves open what was made.
     """
     pause = upstream.poll_interval
+    at_once = task.is_over
     if taker is not None:  # what a task has made is never passed on as it is
         taker = msgspec.structs.replace(taker, relay=False, events=False)
     try:
         async with asyncio.timeout(upstream.deadline):
             while True:
-                await asyncio.sleep(pause)
-                pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, upstream.poll_interval))
+                if not at_once:
+                    await asyncio.sleep(pause)
+                    pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, upstream.poll_interval))
+                at_once = False
                 progress.polls += 1
                 reply = await _ask(upstream, task, headers, taker)
                 if reply is None:
@@ -50,10 +59,11 @@ async def wait_for_task(
                 if reply.status in (408, 425, 429) or reply.status >= 500:
                     pause = max(pause, _retry_after(reply))
                     continue
-                result = decode(upstream, reply)
+                result = decode(upstream, reply, task)
                 if isinstance(result, ImageReply):
                     return result
-                task = result if result.poll_url else msgspec.structs.replace(task, progress=result.progress)
+                at_once = result.is_over and not task.is_over
+                task = _next(task, result)
     except TimeoutError:
         error: UpstreamError = uncertain(
             f"The provider's task was not ready after {upstream.deadline:g} s.", timed_out=True
@@ -64,20 +74,58 @@ async def wait_for_task(
     raise error
 
 
+def _next(task: PendingTask, answer: PendingTask) -> PendingTask:
+    """Return what is asked for next."""
+    if answer.poll_url:
+        return answer
+    return msgspec.structs.replace(task, progress=answer.progress, is_over=answer.is_over)
+
+
+async def find_job(
+    upstream: Account, job_id: str, *, headers: Headers, lost: UpstreamError
+) -> ImageReply | PendingTask:
+    """Look up a task by the id that its request gave it, because the reply to the request was lost.
+
+    The request may still be on its way, so that a provider that does not know the task yet is asked again.
+
+    Raises:
+        UpstreamError: `lost`, or the provider's word that the task has ended without a picture.
+    """
+    task = PendingTask(id=job_id)
+    for pause in _LOOK_UPS:
+        await asyncio.sleep(pause)
+        reply = await _ask(upstream, task, headers, None)
+        if reply is None:
+            continue
+        try:
+            return decode(upstream, reply, task)
+        except UpstreamError as error:
+            if error.ends_task:
+                raise
+    raise lost
+
+
 async def _ask(
-    upstream: Account,
-    task: PendingTask,
-    headers: list[tuple[str, str]],
-    taker: ReplyConsumer | None,
+    upstream: Account, task: PendingTask, headers: Headers, taker: ReplyConsumer | None
 ) -> UpstreamReply | None:
     """One question; None where there was no answer that can be read."""
-    request = upstream.adapter.poll(task)
-    url = upstream.poll_url(task.poll_url) if task.poll_url else upstream.url(request.path)
+    request = _question_about(upstream, task)
+    url = upstream.own_url(task.poll_url) if task.poll_url else upstream.url(request.path)
     try:
-        reply = await send_request(upstream, request, headers, url=url, taker=taker)
+        reply = await send_request(upstream, request, await headers(), url=url, taker=taker)
     except UpstreamError:
         return None
-    return reply if reply is None or reply.status >= 400 or reply.body.lstrip()[:1] == b"{" else None
+    if reply is None or reply.status >= 400 or is_picture(reply) or reply.body.lstrip()[:1] in (b"{", b"["):
+        return reply
+    return None
+
+
+def _question_about(upstream: Account, task: PendingTask) -> UpstreamRequest:
+    """Raise `UpstreamUncertain` where the adapter would ask in a way that may do something."""
+    request = upstream.adapter.poll(task)
+    if request.method != "GET":
+        raise uncertain("The provider's task cannot be asked for by a GET request.")
+    return request
 
 
 def _retry_after(reply: UpstreamReply) -> float:
@@ -94,13 +142,16 @@ def _lost(error: UpstreamError) -> UpstreamError:
 
 
 async def ask_task(upstream: Account, task: PendingTask, *, authorization: str | None) -> ImageReply | PendingTask:
-    """Ask once how a task is getting on.
+    """Ask once how a task is getting on, and fetch its result where it is over.
 
     Raises:
         UpstreamError: it ended without pictures (``ends_task``), or there is no answer.
     """
-    request = upstream.adapter.poll(task)
-    return await _question(upstream, request, task.poll_url, authorization)
+    answer = await _question(upstream, _question_about(upstream, task), task, authorization)
+    if isinstance(answer, PendingTask) and answer.is_over:
+        over = _next(task, answer)
+        answer = await _question(upstream, _question_about(upstream, over), over, authorization)
+    return answer
 
 
 async def cancel_task(
@@ -108,18 +159,18 @@ async def cancel_task(
 ) -> ImageReply | PendingTask | None:
     """Ask the provider to give a task up; None: it has no way to be asked. Raises as `ask_task`."""
     request = upstream.adapter.cancel(task)
-    return None if request is None else await _question(upstream, request, task.poll_url, authorization)
+    return None if request is None else await _question(upstream, request, task, authorization)
 
 
 async def _question(
-    upstream: Account, request: UpstreamRequest, link: str | None, authorization: str | None
+    upstream: Account, request: UpstreamRequest, task: PendingTask, authorization: str | None
 ) -> ImageReply | PendingTask:
     try:
-        url = upstream.poll_url(link) if link else upstream.url(request.path)
-        reply = await send_request(upstream, request, upstream.headers(authorization), url=url)
+        url = upstream.own_url(task.poll_url) if task.poll_url else upstream.url(request.path)
+        reply = await send_request(upstream, request, await upstream.headers(authorization), url=url)
         if reply is None:
             raise AssertionError("only a taker can have taken it")
-        result = decode(upstream, reply)
+        result = decode(upstream, reply, task)
         return with_full_links(result, upstream) if isinstance(result, ImageReply) else result
     except UpstreamError as error:
         scrub(error, upstream, authorization)

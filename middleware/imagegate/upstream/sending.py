@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterable
-from typing import Final
+from collections.abc import AsyncIterable, Collection, Mapping, Sequence
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+import structlog
+from starlette.types import Message
 
 from imagegate.adapter import UpstreamRequest
-from imagegate.errors import UpstreamError, UpstreamUnreachable
+from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnreachable
 from imagegate.http import BodyTooLarge, Interrupted, NotSent, Response
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import PendingTask, UpstreamReply, absolute_link
-from imagegate.protocol.request_encoding import FormBody
-from imagegate.spool.body_chunks import form_chunks
+from imagegate.protocol.replies import PendingTask, UpstreamReply, absolute_link, is_ambiguous
+from imagegate.protocol.reply_encoding import length_of
+from imagegate.protocol.request_encoding import FormBody, document_parts
+from imagegate.spool.body_chunks import form_chunks, reply_chunks
 from imagegate.streaming.reply_reader import ReplyConsumer, images_with_pictures, take, unfinished, with_pictures
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
@@ -38,16 +41,20 @@ async def send_request(
 ) -> UpstreamReply | None:
     """Send a request once; None: `taker` has got all of the reply."""
     content, more = content_of(request)
+    if taker is not None and taker.relay and upstream.adapter.hidden_members:
+        taker = msgspec.structs.replace(taker, relay=False)  # what is passed on as it is would have them
     response: Response | None = None
     try:
         response = await upstream.client.send(
             request.method,
             url or upstream.url(request.path),
-            headers=[*headers, *more],
+            headers=fields_of(request, headers, more),
             content=content,
             timeouts=upstream.timeouts,
         )
         request_id = response.headers.get("x-request-id", "")
+        if response.status_code == 401 and upstream.credential is not None:
+            upstream.credential.refused()
         if progress is not None and _REQUEST_ID.fullmatch(request_id) and "sk-" not in request_id:
             progress.upstream_request_id = request_id
         members = upstream.adapter.picture_members
@@ -63,6 +70,10 @@ async def send_request(
             await response.aclose()
 
 
+async def discard(_: Message) -> None:
+    """Send nothing: for consumers of which only the sink is used."""
+
+
 async def whole_reply(upstream: Account, request: UpstreamRequest, headers: list[tuple[str, str]]) -> UpstreamReply:
     """A reply that nobody takes in parts."""
     reply = await send_request(upstream, request, headers)
@@ -71,8 +82,20 @@ async def whole_reply(upstream: Account, request: UpstreamRequest, headers: list
     return reply
 
 
+def fields_of(
+    request: UpstreamRequest, headers: Sequence[tuple[str, str]], more: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Return the header fields of a request: the account's, the adapter's own, and those that describe the body."""
+    if not request.headers:
+        return [*headers, *more]
+    own = {name for name, _ in request.headers}
+    return [*(field for field in headers if field[0] not in own), *request.headers, *more]
+
+
 def content_of(request: UpstreamRequest) -> tuple[bytes | AsyncIterable[bytes] | None, list[tuple[str, str]]]:
     """The body and the headers that describe it; a form is made while it is sent."""
+    if request.document is not None:
+        return _content_of_document(request.document)
     if not request.parts:
         return request.body, [("content-type", request.content_type)] if request.content_type else []
     form = FormBody(request.parts, request.live)
@@ -82,14 +105,54 @@ def content_of(request: UpstreamRequest) -> tuple[bytes | AsyncIterable[bytes] |
     return form_chunks(form), headers
 
 
-def decode(upstream: Account, reply: UpstreamReply) -> ImageReply | PendingTask:
-    """Let the adapter read a reply, and add the pictures that came in apart."""
+def _content_of_document(document: Any) -> tuple[bytes | AsyncIterable[bytes], list[tuple[str, str]]]:
+    parts = document_parts(document)
+    headers = [("content-type", "application/json")]
+    if len(parts) == 1 and isinstance(parts[0], bytes):
+        return parts[0], headers
+    return reply_chunks(parts), [*headers, ("content-length", str(length_of(parts)))]
+
+
+def decode(upstream: Account, reply: UpstreamReply, task: PendingTask | None = None) -> ImageReply | PendingTask:
+    """Let the adapter read a reply, and add the pictures that came in apart.
+
+    Args:
+        task: that was asked for.
+
+    Raises:
+        UpstreamError: never one that says less than the reply does about what may have been made.
+    """
+    adapter, now = upstream.adapter, int(time.time())
     try:
-        result = upstream.adapter.decode(reply, now=int(time.time()))
+        result = adapter.decode(reply, now=now) if task is None else adapter.decode_task(task, reply, now=now)
     except UpstreamError as error:
         error.made = images_with_pictures(error.made, reply.pictures)
+        if error.outcome != "uncertain" and (error.nothing_sent or is_ambiguous(reply.status, reply.body)):
+            doubt = uncertain(error.message, timed_out=reply.status in (504, 524))
+            doubt.made, doubt.details = error.made, error.details
+            raise doubt from error
         raise
-    return with_pictures(result, reply.pictures) if isinstance(result, ImageReply) else result
+    except ImagegateError:
+        raise
+    except Exception as error:
+        structlog.get_logger("imagegate").exception("adapter failed", upstream=upstream.name)
+        raise uncertain("The provider's reply cannot be read.") from error
+    if isinstance(result, PendingTask):
+        return result
+    if not result.images:
+        raise uncertain("The provider's reply contains no image.")
+    return with_pictures(_without_hidden(result, adapter.hidden_members), reply.pictures)
+
+
+def _without_hidden(reply: ImageReply, names: Collection[str]) -> ImageReply:
+    if not names:
+        return reply
+
+    def shown(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {name: value for name, value in fields.items() if name not in names}
+
+    images = tuple(msgspec.structs.replace(image, fields=shown(image.fields)) for image in reply.images)
+    return msgspec.structs.replace(reply, images=images, fields=shown(reply.fields))
 
 
 def with_full_links(reply: ImageReply, upstream: Account) -> ImageReply:
@@ -99,9 +162,15 @@ def with_full_links(reply: ImageReply, upstream: Account) -> ImageReply:
     images: list[ReplyImage] = []
     for image in reply.images:
         if image.url is not None:
-            image = msgspec.structs.replace(image, url=absolute_link(image.url, upstream.origin))
+            image = msgspec.structs.replace(image, url=_full_link(image.url, upstream))
         images.append(image)
     return msgspec.structs.replace(reply, images=tuple(images))
+
+
+def _full_link(link: str, upstream: Account) -> str:
+    if upstream.adapter.keyed_results and link.startswith("/") and not link.startswith("//"):
+        return upstream.own_url(link)  # below `base_url`, as every path of an adapter
+    return absolute_link(link, upstream.origin)
 
 
 def scrub(error: UpstreamError, upstream: Account, authorization: str | None) -> None:
@@ -110,8 +179,8 @@ def scrub(error: UpstreamError, upstream: Account, authorization: str | None) ->
     Providers quote keys and addresses in their texts; clients do not get to see them.
     """
     parts = urlsplit(upstream.base_url)
-    key = upstream.api_key or (authorization or "").rpartition(" ")[2]
-    known = (key, parts.netloc, parts.hostname or "", *upstream.client.secrets, *upstream.base.secrets)
+    key = (authorization or "").rpartition(" ")[2]
+    known = (key, parts.netloc, parts.hostname or "", *upstream.secrets)
     secrets = [secret for secret in known if len(secret) >= _SHORTEST_SECRET]
     pattern = re.compile("|".join([*map(re.escape, secrets), _KEY_LIKE]), re.IGNORECASE)
 
