@@ -270,3 +270,17 @@ def test_files_are_held_where_one_candidate_may_not_be_the_last(model, routes):
     """What may be sent again, or passes to a model that no contract knows, must be there a second time."""
     catalog = Catalog({"one": {"m": edits()}, "two": {"m": edits()}}, routes)
     assert catalog.may_stream(ImageRequest(operation="edits", fields={"model": model, "prompt": "p"})) is False
+
+
+def test_a_contract_for_all_models_claims_none():
+    """It fits what is addressed to its upstream; a public name that nobody lists is still not found."""
+    catalog = Catalog(
+        {"local": {"*": contract("any"), "mine": contract("mine")}, "other": {"gem-*": contract("gem")}},
+        {"public": ["local/some-model"]},
+    )
+    assert catalog.resolve("local/some-model") == (target("local", "some-model", "any"),)
+    assert catalog.resolve("public") == (target("local", "some-model", "any"),)
+    assert catalog.resolve("mine") == (target("local", "mine", "mine"),)
+    assert catalog.resolve("gem-1") == (target("other", "gem-1", "gem"),)
+    with pytest.raises(ModelNotFound):
+        catalog.resolve("some-model")

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagegate.contracts.contract import Contract, Parameter
 from imagegate.errors import ModerationBlocked, UpstreamRefused, UpstreamUncertain
-from imagegate.protocol.messages import ImageReply, ReplyImage
-from imagegate.routing.fan_out import gravest, incomplete, merge, shares
+from imagegate.protocol.messages import Exchange, ImageReply, ImageRequest, ReplyImage, Target
+from imagegate.routing.fan_out import gravest, incomplete, merge, part_of, seeds_of, shares
 
 
 def reply(*urls: str, created: int = 1, **fields: object) -> ImageReply:
@@ -144,3 +145,48 @@ UNKNOWN = ValueError("a mistake of ours")
 def test_of_several_failures_the_gravest_counts(failures, expected):
     """What may have been paid forbids another try, whatever the other parts say."""
     assert gravest(failures) is expected
+
+
+def exchange(*, seed: object = None, from_form: bool = False, low: int = 0, high: int = 99) -> Exchange:
+    fields = {"model": "m", "prompt": "a hat", "n": 5} | ({} if seed is None else {"seed": seed})
+    request = ImageRequest(operation="generations", fields=fields, from_form=from_form)
+    parameters = {"n": Parameter(type="integer", max=2), "seed": Parameter(type="integer", min=low, max=high)}
+    target = Target(upstream="u", model="m", contract=Contract(parameters=parameters))
+    return Exchange(request=request, public_model="m", operation="generations", target=target)
+
+
+@pytest.mark.parametrize(
+    ("seed", "expected"),
+    [(7, (7, 9, 11)), (98, (98, 0, 2)), (99, (99, 1, 3)), (None, ()), ("7", ()), (True, ()), (100, ()), (-1, ())],
+)
+def test_each_part_has_a_seed_of_its_own(seed, expected):
+    """It grows as in one request, stays in the model's range, and one that the model refuses is left alone."""
+    asked = exchange(seed=seed)
+    assert expected == seeds_of(asked, (2, 2, 1))
+    sent = [part_of(asked, (2, 2, 1), place).request.fields for place in range(3)]
+    assert [fields.get("n", 1) for fields in sent] == [2, 2, 1]
+    assert [fields.get("seed") for fields in sent] == list(expected or [seed] * 3)
+
+
+def test_seeds_of_forms_are_text():
+    """The first part keeps its own."""
+    asked = exchange(seed="7", from_form=True)
+    assert [part_of(asked, (1,) * 5, place).request.fields["seed"] for place in range(3)] == ["7", 8, 9]
+
+
+def test_a_seed_that_the_model_does_not_have_is_left_to_the_contract():
+    """It is dropped there, and disclosed."""
+    asked = exchange(seed=7)
+    bare = Target(upstream="u", model="m", contract=Contract(parameters={}))
+    assert seeds_of(asked.replace(target=bare), (1, 1)) == ()
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.lists(st.integers(1, 4), min_size=1, max_size=12), st.integers())
+def test_no_two_images_have_the_same_seed(low, span, sizes, seed):
+    """As long as there are enough of them."""
+    seeds = seeds_of(exchange(seed=seed, low=low, high=low + span), sizes)
+    own = [value + step for value, size in zip(seeds, sizes, strict=False) for step in range(size)]
+    assert bool(seeds) == (low <= seed <= low + span)
+    assert all(low <= value <= low + span for value in seeds)
+    if seeds and sum(sizes) <= span + 1 and max(own) <= low + span:
+        assert len(set(own)) == sum(sizes)

@@ -29,7 +29,7 @@ class Provider:
         self.at_work = self.most_at_work = 0
         self.queue_timeout: list[float] = []
 
-    async def __call__(self, n: int, attempt: Attempt) -> ImageReply:
+    async def __call__(self, place: int, n: int, attempt: Attempt) -> ImageReply:
         number, self.asked = self.asked, self.asked + 1
         self.queue_timeout.append(attempt.queue_timeout)
         self.at_work += 1

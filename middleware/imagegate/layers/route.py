@@ -18,7 +18,7 @@ from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange, ImageReply, 
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.routing.catalog import Catalog, addressed, model_change
 from imagegate.routing.circuit_breaker import Breaker
-from imagegate.routing.fan_out import merge, shares, with_n, without_stream
+from imagegate.routing.fan_out import merge, part_of, seeds_of, shares, without_stream
 from imagegate.routing.limiter import UpstreamLimiter
 from imagegate.routing.parts import FanOut
 from imagegate.routing.retry import Attempt, Attempts, RetryPolicy
@@ -124,10 +124,12 @@ class Route(Layer):
         sizes = self._shares(exchange)
         if len(sizes) > 1:
             progress.route_changes += (Change("n", "mapped", exchange.request.n, "+".join(map(str, sizes))),)
+            if seeds := seeds_of(exchange, sizes):
+                progress.route_changes += (Change("seed", "mapped", seeds[0], "+".join(map(str, seeds))),)
             exchange, dropped = without_stream(exchange)
             progress.route_changes += dropped
         if exchange.explain:
-            await self.forward(scope, exchange if len(sizes) == 1 else with_n(exchange, sizes[0]), receive, send)
+            await self.forward(scope, exchange if len(sizes) == 1 else part_of(exchange, sizes, 0), receive, send)
         elif len(sizes) == 1:
             await self._pass(scope, exchange, receive, send, attempt)
         else:
@@ -154,9 +156,9 @@ class Route(Layer):
         scope = {**scope, "extensions": {**extensions, REPLY: {"sink": sink}}}
         origins: list[str] = []
 
-        async def ask(n: int, attempt: Attempt) -> ImageReply:
+        async def ask(place: int, _: int, attempt: Attempt) -> ImageReply:
             held = CapturedResponse()
-            await self._pass({**scope}, with_n(exchange, n), receive, held, attempt)
+            await self._pass({**scope}, part_of(exchange, sizes, place), receive, held, attempt)
             reply, origin = held.reply() or (None, "")
             if reply is None:
                 raise uncertain("The application's reply contains no image.")

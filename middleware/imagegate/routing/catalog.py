@@ -18,6 +18,9 @@ from imagegate.contracts.contract import Contract, Contracts
 from imagegate.errors import ModelNotFound
 from imagegate.protocol.messages import Exchange, ImageRequest, Target
 
+ANY_MODEL: Final = "*"
+"""Contract of the models that no other one of its upstream names. It claims no public name: whoever asks for a model
+without an upstream means one that somebody listed."""
 _RESOLVED_KEPT: Final = 1024
 """Maximum number of cached models; clients choose the names, so the cache is bounded."""
 _LONGEST_KEPT: Final = 256
@@ -70,7 +73,8 @@ class Catalog:
         if slash and rest and upstream in self._upstreams:
             return (self._target(upstream, rest),)
         for name, contracts in self._upstreams.items():
-            if "*" not in model and find_contract(contracts, model):
+            found = None if "*" in model else find_contract(contracts, model)
+            if found is not None and found is not contracts.get(ANY_MODEL):
                 return (self._target(name, model),)
         raise ModelNotFound(self._not_found(model), param="model")
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Final
 
 from imagegate.contracts.changes import Change
 from imagegate.errors import UpstreamError, UpstreamUncertain
 from imagegate.protocol.messages import Exchange, ImageReply
 from imagegate.protocol.usage import sum_usage
+
+_INTEGER = re.compile(r"[0-9]{1,19}", re.ASCII)
+_LARGEST_SEED: Final = 2**63 - 1
+"""Where the contract names no largest."""
 
 
 def shares(n: int, most: int) -> tuple[int, ...]:
@@ -16,10 +23,34 @@ def shares(n: int, most: int) -> tuple[int, ...]:
     return (most,) * whole + ((rest,) if rest else ())
 
 
-def with_n(exchange: Exchange, n: int) -> Exchange:
-    """Return the exchange for one part; ``n=1`` is sent by omitting `n`, which every model accepts."""
+def part_of(exchange: Exchange, sizes: Sequence[int], place: int) -> Exchange:
+    """Return the exchange for one part; ``n=1`` is sent by omitting `n`, which every model accepts.
+
+    A client's seed grows by the number of images before the part: with the same seed each part would be the same.
+    """
+    n = sizes[place]
     fields = {name: value for name, value in exchange.request.fields.items() if name != "n"}
-    return exchange.replace(request=exchange.request.with_fields(fields if n == 1 else {**fields, "n": n}))
+    if n > 1:
+        fields["n"] = n
+    if (seeds := seeds_of(exchange, sizes)) and place:
+        fields["seed"] = seeds[place]
+    return exchange.replace(request=exchange.request.with_fields(fields))
+
+
+def seeds_of(exchange: Exchange, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return the seed of each part; nothing where the client sent none, or the model takes none."""
+    operation = exchange.request.operation
+    contract = exchange.target.contract.of(operation) if exchange.target and exchange.target.contract else None
+    parameter = contract.parameters.get("seed") if contract else None
+    seed = exchange.request.fields.get("seed")
+    if isinstance(seed, str) and exchange.request.from_form and _INTEGER.fullmatch(seed):
+        seed = int(seed)
+    if parameter is None or isinstance(seed, bool) or not isinstance(seed, int):
+        return ()
+    low, high = int(parameter.min or 0), int(parameter.max if parameter.max is not None else _LARGEST_SEED)
+    if not low <= seed <= high:
+        return ()  # refused by the contract
+    return tuple(low + (seed - low + before) % (high - low + 1) for before in accumulate(sizes[:-1], initial=0))
 
 
 def without_stream(exchange: Exchange) -> tuple[Exchange, tuple[Change, ...]]:

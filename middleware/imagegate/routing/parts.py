@@ -12,8 +12,8 @@ from imagegate.routing.fan_out import gravest, incomplete
 from imagegate.routing.retry import Attempt, Random, RetryPolicy
 from imagegate.telemetry.progress import Progress
 
-AskPart = Callable[[int, Attempt], Awaitable[ImageReply]]
-"""Requests that many images, with the queue timeout of the attempt."""
+AskPart = Callable[[int, int, Attempt], Awaitable[ImageReply]]
+"""Requests the part at that place, with its number of images and the queue timeout of the attempt."""
 
 
 class FanOut:
@@ -97,16 +97,16 @@ class FanOut:
         self._failures.clear()
         follower = attempt._replace(queue_timeout=self._policy.queue_timeout)
         async with asyncio.TaskGroup() as tasks:
-            for index, n in enumerate(self._sizes):
+            for index in range(len(self._sizes)):
                 if index not in self._replies:
-                    tasks.create_task(self._ask_for(index, n, attempt if index == 0 else follower))
+                    tasks.create_task(self._ask_for(index, attempt if index == 0 else follower))
 
-    async def _ask_for(self, index: int, n: int, attempt: Attempt) -> None:
+    async def _ask_for(self, index: int, attempt: Attempt) -> None:
         async with self._permits:
             if self._failures:
                 return  # a part that is not sent costs nothing, should the whole fail
             try:
-                self._replies[index] = await self._ask(n, attempt)
+                self._replies[index] = await self._ask(index, self._sizes[index], attempt)
             except asyncio.CancelledError:
                 self._failures.append(uncertain("The request to the provider was cancelled."))
                 raise

@@ -255,6 +255,10 @@ def _graph_error(kind: str, message: str, details: str) -> dict[str, Any]:
     return {"type": kind, "message": message, "details": details, "extra_info": {}}
 
 
+def _input_error(name: str, kind: str, message: str, details: str = "") -> dict[str, Any]:
+    return {"type": kind, "message": message, "details": details or name, "extra_info": {"input_name": name}}
+
+
 def _ancestors(graph: Graph, end: str) -> list[str]:
     found: list[str] = []
     waiting = [end]
@@ -274,7 +278,7 @@ def _node_problems(graph: Graph, id_: str, files: Files) -> list[dict[str, Any]]
     for name, wanted in NODES[node["class_type"]].inputs.items():
         if name not in given:
             if wanted.required:
-                problems.append(_graph_error("required_input_missing", "Required input is missing", name))
+                problems.append(_input_error(name, "required_input_missing", "Required input is missing"))
         elif isinstance(given[name], list):
             problems += _link_problems(graph, name, given[name], wanted)
         else:
@@ -285,12 +289,12 @@ def _node_problems(graph: Graph, id_: str, files: Files) -> list[dict[str, Any]]
 def _link_problems(graph: Graph, name: str, link: list[Any], wanted: Input) -> list[dict[str, Any]]:
     if len(link) != 2 or link[0] not in graph:
         message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-        return [_graph_error("bad_linked_input", message, name)]
+        return [_input_error(name, "bad_linked_input", message)]
     outputs = NODES[graph[link[0]]["class_type"]].outputs
     kind = outputs[link[1]] if link[1] < len(outputs) else "nothing"
     if kind != wanted.kind:
         details = f"{name}, received_type({kind}) mismatch input_type({wanted.kind})"
-        return [_graph_error("return_type_mismatch", "Return type mismatch between linked nodes", details)]
+        return [_input_error(name, "return_type_mismatch", "Return type mismatch between linked nodes", details)]
     return []
 
 
@@ -299,18 +303,18 @@ def _widget_problems(name: str, value: Any, wanted: Input, files: Files) -> list
         if value in files:
             return []
         details = f"{name} - Invalid image file: {value}"
-        return [_graph_error("custom_validation_failed", "Custom validation failed for node", details)]
+        return [_input_error(name, "custom_validation_failed", "Custom validation failed for node", details)]
     if wanted.choices:
         if value in wanted.choices:
             return []
         details = f"{name}: '{value}' not in {list(wanted.choices)}"
-        return [_graph_error("value_not_in_list", "Value not in list", details)]
+        return [_input_error(name, "value_not_in_list", "Value not in list", details)]
     if wanted.kind in ("INT", "FLOAT"):
         return _number_problems(name, value, wanted)
     if wanted.kind == "STRING":
         return []
     message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-    return [_graph_error("bad_linked_input", message, name)]
+    return [_input_error(name, "bad_linked_input", message)]
 
 
 def _number_problems(name: str, value: Any, wanted: Input) -> list[dict[str, Any]]:
@@ -318,13 +322,13 @@ def _number_problems(name: str, value: Any, wanted: Input) -> list[dict[str, Any
         number = int(value) if wanted.kind == "INT" else float(value)
     except (TypeError, ValueError) as error:
         message = f"Failed to convert an input value to a {wanted.kind} value"
-        return [_graph_error("invalid_input_type", message, f"{name}, {value}, {error}")]
+        return [_input_error(name, "invalid_input_type", message, f"{name}, {value}, {error}")]
     if wanted.low is not None and number < wanted.low:
         message = f"Value {number} smaller than min of {wanted.low}"
-        return [_graph_error("value_smaller_than_min", message, name)]
+        return [_input_error(name, "value_smaller_than_min", message)]
     if wanted.high is not None and number > wanted.high:
         message = f"Value {number} bigger than max of {wanted.high}"
-        return [_graph_error("value_bigger_than_max", message, name)]
+        return [_input_error(name, "value_bigger_than_max", message)]
     return []
 
 
