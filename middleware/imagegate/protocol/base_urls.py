@@ -86,6 +86,12 @@ def read_base_url(url: str) -> BaseURL:
     return BaseURL(f"{parts.scheme}://{parts.netloc}", path, parts.query, is_complete)
 
 
+@lru_cache(maxsize=1024)
+def request_url(base_url: str, path: str) -> str:
+    """Return the URL of an API's path below a base URL."""
+    return read_base_url(base_url).url(path)
+
+
 def _has_version(path: str) -> bool:
     return any(map(_VERSION.fullmatch, path.split("/")))
 

@@ -15,7 +15,7 @@ from imagegate.config.schema import LogConfig
 from imagegate.contracts.changes import header_value
 from imagegate.telemetry.batching import Soon, taken
 from imagegate.telemetry.exchange import ExchangeFacts
-from imagegate.telemetry.logger import NAME, get_plain_logger
+from imagegate.telemetry.logger import NAME, log_plainly
 from imagegate.telemetry.record import ExchangeRecord
 from imagegate.telemetry.trace_context import span_id, trace_id
 
@@ -114,7 +114,7 @@ class LogHook:
 
     def __init__(self, config: LogConfig | None = None, *, output: BinaryIO | None = None) -> None:
         self._config = config or LogConfig()
-        self._structlog, self._plain = structlog.get_logger(NAME), get_plain_logger()
+        self._structlog = structlog.get_logger(NAME)
         self._output = output
         self._waiting: deque[tuple[ExchangeRecord, float]] = deque()
         self._soon = Soon(_SOON)
@@ -131,8 +131,11 @@ class LogHook:
             return
         facts: dict[str, Any] = msgspec.to_builtins(line_of(record, self._config))
         del facts["timestamp"]  # and level: the host's own affair
-        logger = self._structlog if structlog.is_configured() else self._plain
-        getattr(logger, facts.pop("level"))(facts.pop("event"), **facts)
+        level, event = facts.pop("level"), facts.pop("event")
+        if structlog.is_configured():
+            getattr(self._structlog, level)(event, **facts)
+        else:
+            log_plainly(level, event, facts)
 
     def write(self) -> None:
         """Writes the lines that wait for others."""

@@ -11,7 +11,7 @@ import msgspec
 from imagegate import __version__
 from imagegate.adapter import Adapter, Authentication
 from imagegate.http import HTTPClient, Timeouts
-from imagegate.protocol.base_urls import BaseURL, read_base_url
+from imagegate.protocol.base_urls import BaseURL, read_base_url, request_url
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.upstream.credentials import Credential
 
@@ -52,14 +52,14 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """`base_url` in parts."""
         return read_base_url(self.base_url)
 
-    @property
+    @cached_property
     def origin(self) -> str:
         """Scheme and host of `base_url`."""
         return self.base.origin
 
     def url(self, path: str) -> str:
         """The full URL of an adapter's path."""
-        return self.base.url(path)
+        return request_url(self.base_url, path)
 
     def own_url(self, link: str) -> str:
         """Return the full URL of a provider's link to a task or a result; relative ones are taken from the origin.

@@ -24,6 +24,7 @@ class ReplyBody:
         self._has_length = "Content-Length" in response.headers
         self._timeouts = attempt.timeouts
         self._attempt: Attempt | None = attempt
+        self._is_unread = True
 
     def __aiter__(self) -> ReplyBody:
         return self
@@ -31,7 +32,11 @@ class ReplyBody:
     async def __anext__(self) -> bytes:
         while not self._content.at_eof():
             try:
-                piece = await self._read()
+                if self._is_unread:  # a small reply is there with its head, and needs no timer
+                    self._is_unread = False
+                    piece = self._content.read_nowait(CHUNK)
+                else:
+                    piece = await self._read()
             except (aiohttp.ClientError, TimeoutError, OSError) as exc:
                 raise as_interrupted(exc, self._timeouts, in_body=True) from exc
             if piece:
