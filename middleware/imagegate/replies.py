@@ -1,6 +1,7 @@
 """Public names of `imagegate.protocol`, for adapters that read replies in their own way."""
 
-from imagegate.protocol.provider_errors import ProviderError, failure, provider_error, refusal, uncertain
+from imagegate.protocol.error_reader import ProviderError, provider_error
+from imagegate.protocol.provider_errors import failure, refusal, uncertain
 from imagegate.protocol.replies import (
     PendingTask,
     UpstreamReply,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
-from imagegate.protocol.provider_errors import ProviderError, failure, provider_error, refusal, shorten, uncertain
+from imagegate.protocol.error_reader import ProviderError, provider_error
+from imagegate.protocol.provider_errors import failure, refusal, shorten, uncertain
 from imagegate.protocol.replies import UpstreamReply, read_reply
 
 DATA = Path(__file__).parent.parent / "data" / "errors.jsonl"
@@ -166,12 +167,12 @@ def test_the_providers_own_words_reach_the_client(name, message):
         ({"error": {"message": "m", "param": "", "code": ""}}, ProviderError(message="m")),
         ({"error": {"message": "m", "retry_after": "3"}}, ProviderError(message="m")),
         ({"detail": "text"}, ProviderError(message="text")),
-        ({"title": "T", "detail": "text", "status": 422}, ProviderError(message="text", code="T")),
+        ({"title": "T", "detail": "text", "status": 422}, ProviderError(message="text", code="T", status=422)),
         (
             {"detail": [{"loc": ["body", "a", 0], "msg": "bad", "type": "v"}, {"loc": ["body", "b"], "msg": "worse"}]},
             ProviderError(message="bad; worse", param="0", code="v"),
         ),
-        ({"detail": ["plain"]}, ProviderError(message="['plain']")),
+        ({"detail": ["plain"]}, ProviderError(message="plain")),
         ({"name": "n", "errors": ["a", "b"]}, ProviderError(message="a; b", code="n")),
         ({"code": "E1", "message": "m"}, ProviderError(message="m", code="E1")),
         ({"code": "E1"}, ProviderError(message="E1", code="E1")),

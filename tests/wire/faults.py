@@ -426,7 +426,7 @@ def leave(running: Rig, model: str, request_id: str, when: Callable[[], object])
     """Sends a request, hangs up when a condition holds, and gives the record of the exchange."""
     address = urlsplit(running.url)
     body = json.dumps({"model": model, "prompt": "A kite"}).encode()
-    head = f"POST /v1/images/generations HTTP/1.1\r\nhost: x\r\nx-request-id: {request_id}\r\n"
+    head = f"POST /v1/images/generations HTTP/1.1\r\nhost: localhost\r\nx-request-id: {request_id}\r\n"
     with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
         connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         until(when)

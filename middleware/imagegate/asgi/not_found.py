@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.helpers import route_path, send_error, send_json
 from imagegate.errors import ImagegateError
+
+_ENDPOINTS: Final = ("/images/generations", "/images/edits", "/images/variations")
 
 
 class NotFound:
@@ -24,7 +28,7 @@ async def _answer(scope: Scope, send: Send) -> None:
     method, path = scope["method"], route_path(scope)
     if method in ("GET", "HEAD") and path == "/healthz":
         await send_json(send, 200, b'{"status":"ok"}')
-    elif path.rstrip("/").endswith("/images/generations") and method != "POST":
+    elif method != "POST" and path.rstrip("/").endswith(_ENDPOINTS):
         error = ImagegateError(
             f"Not allowed: {method} {path[:128]}. Use POST.",
             status=405,

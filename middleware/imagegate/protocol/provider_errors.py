@@ -1,9 +1,4 @@
-"""What a provider's error means, in whichever of the field's many shapes it comes. Pure.
-
-Shapes read: OpenAI (object or string in ``error``), Google (``status``), FastAPI (``detail`` text or list), RFC 7807
-(``title``), Stability (``name``, ``errors``), DashScope and New-API (``code`` and ``message`` beside each other, also
-under ``output`` or ``data``), MiniMax (``base_resp``), ``fail_reason``.
-"""
+"""What a provider's error means: whether anything can have been made, and which status the client is told. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
+from imagegate.protocol.error_reader import ProviderError, digest, read_error, read_text
 
 _MAX_MESSAGE: Final = 1000
 _MODERATION_WORD = re.compile(
@@ -45,62 +39,44 @@ _STATUS_OF_TYPE: Final[Mapping[str, int]] = {
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
 }
-_NO_ERROR_CODES: Final = frozenset({"", "0", "200", "success", "ok", "none"})
 # The gateway in front of the provider gave up; the provider itself may be at work (RFC 9110, Cloudflare's 52x).
 _GAVE_UP: Final = frozenset({502, 504, *range(520, 530)})
 
 
-class ProviderError(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider's own error, in OpenAI's terms."""
-
-    message: str
-    type: str | None = None
-    param: str | None = None
-    code: str | None = None
-    retry_after: float | None = None
-
-    @property
-    def moderated(self) -> bool:
-        if self.param == "moderation" or self.code in _NOT_ABOUT_CONTENT:
-            return False  # `moderation` is the name of a parameter too
-        words = (self.code or "", self.type or "")
-        return any(map(_MODERATION_WORD.search, words)) or bool(_MODERATION_PHRASE.search(self.message))
+def is_moderated(found: ProviderError) -> bool:
+    """Return whether a provider refused the request for its content."""
+    if found.param == "moderation" or found.code in _NOT_ABOUT_CONTENT:
+        return False  # `moderation` is the name of a parameter too
+    words = (found.code or "", found.type or "")
+    return any(map(_MODERATION_WORD.search, words)) or bool(_MODERATION_PHRASE.search(found.message))
 
 
-def provider_error(document: Mapping[str, Any]) -> ProviderError | None:
-    """Return the error that a document carries, or None."""
-    if document.get("error"):
-        return _from_error_member(document["error"], document)
-    if detail := document.get("detail"):
-        return _from_detail(detail, document)
-    if isinstance(errors := document.get("errors"), list) and errors:
-        return ProviderError(message="; ".join(str(item) for item in errors), code=_text(document.get("name")))
-    for nested in (document.get("output"), document.get("data")):
-        if isinstance(nested, Mapping) and (found := _from_code_and_message(nested)):
-            return found
-    if isinstance(base := document.get("base_resp"), Mapping) and base.get("status_code"):
-        return ProviderError(message=str(base.get("status_msg", "")), code=_text(base["status_code"]))
-    if found := _from_code_and_message(document):
-        return found
-    if document.get("success") is False:
-        return ProviderError(message=_text(document.get("message")) or "The provider reports no success.")
-    return None
+def failure(
+    status: int, document: Mapping[str, Any] | list[Any] | None, *, text: str = "", request_id: str | None = None
+) -> UpstreamError:
+    """Return the error of a reply with a status of 400 or more.
 
-
-def failure(status: int, document: Mapping[str, Any] | None, *, request_id: str | None = None) -> UpstreamError:
-    """Return the error of a reply with a status of 400 or more; `document` is None where the body is no JSON object."""
-    found = provider_error(document) if document else None
+    Args:
+        document: None where the body is no JSON.
+        text: the body, in that case.
+    """
+    found = read_error(document) if document is not None else None
+    said = found or read_text(text)
+    if found is None and said is not None and said.code is not None:
+        found = said  # XML has codes, text has none
     if status >= 600:
         status = 502
     if leaves_open(status, is_explained=found is not None):
+        told = said.message.strip() if said else digest(document)
         return uncertain(
-            (found.message.strip() if found else "") or f"The provider answered {status} without an error message.",
+            told or f"The provider answered {status} without an error message.",
             timed_out=status in (504, 524),
             request_id=request_id,
         )
     if found is None:
+        told = said.message if said else digest(document)
         return UpstreamRefused(
-            f"The provider answered {status} without a reason.",
+            shorten(told) or f"The provider answered {status} without a reason.",
             status=status,
             type="invalid_request_error",
             code=_CODE_OF_STATUS.get(status, "upstream_refused"),
@@ -123,7 +99,7 @@ def leaves_open(status: int, *, is_explained: bool) -> bool:
 def refusal(found: ProviderError, *, status: int | None = None, request_id: str | None = None) -> UpstreamError:
     """Return a provider's error as ours; without a `status`, as in a 200, the error's own words decide."""
     message = shorten(found.message) or "The provider gave no reason."
-    if found.moderated:
+    if is_moderated(found):
         return ModerationBlocked(
             message,
             status=status if status is not None and 400 <= status < 500 else 400,
@@ -155,7 +131,7 @@ def uncertain(message: str, *, timed_out: bool = False, request_id: str | None =
 
 
 def shorten(text: str) -> str:
-    """Shorten a provider's text for clients: HTML pages and base64 are cut."""
+    """Shorten a provider's text for clients."""
     text = " ".join(text.split())
     return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 3] + "..."
 
@@ -183,52 +159,12 @@ _TYPE_OF_STATUS: Final[Mapping[int, str]] = {
 }
 
 
-def _from_error_member(error: Any, document: Mapping[str, Any]) -> ProviderError:
-    if not isinstance(error, Mapping):
-        return ProviderError(message=str(error), code=_text(document.get("code")))
-    retry_after = error.get("retry_after")
-    code, word = _text(error.get("code")), _text(error.get("status"))
-    return ProviderError(
-        message=_text(error.get("message")) or _text(error.get("detail")) or _text(error.get("code")) or "",
-        type=_text(error.get("type")),
-        param=_text(error.get("param")),
-        code=word if word and (code is None or code.isdecimal()) else code,  # Google: 404 and NOT_FOUND
-        retry_after=retry_after if isinstance(retry_after, (int, float)) and 0 <= retry_after <= 86400 else None,
-    )
-
-
-def _from_detail(detail: Any, document: Mapping[str, Any]) -> ProviderError:
-    if not isinstance(detail, list):
-        return ProviderError(message=str(detail), code=_text(document.get("title")))
-    items = [item for item in detail if isinstance(item, Mapping)]
-    first = items[0] if items else {}
-    location = first.get("loc")
-    return ProviderError(
-        message="; ".join(str(item.get("msg", "")) for item in items) or str(detail),
-        param=str(location[-1]) if isinstance(location, list) and location else None,
-        code=_text(first.get("type")),
-    )
-
-
-def _from_code_and_message(node: Mapping[str, Any]) -> ProviderError | None:
-    message = _text(node.get("fail_reason")) or _text(node.get("message"))
-    code = _text(node.get("code"))
-    if not node.get("fail_reason") and (code is None or code.lower() in _NO_ERROR_CODES):
-        return None
-    return ProviderError(message=message or code or "", code=code if code not in _NO_ERROR_CODES else None)
-
-
 def _status_in_words(found: ProviderError) -> int:
+    if found.status is not None:
+        return found.status
     for word in (found.code, found.type):
         if word and _HTTP_ERROR.fullmatch(word):
             return int(word)
         if word and word in _STATUS_OF_TYPE:
             return _STATUS_OF_TYPE[word]
     return 502
-
-
-def _text(value: Any) -> str | None:
-    """Return a code, text or number, as text; None: empty or absent."""
-    if isinstance(value, bool) or value is None or value == "":
-        return None
-    return str(value) if isinstance(value, (str, int, float)) else None

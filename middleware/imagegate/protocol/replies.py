@@ -15,9 +15,11 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
+from imagegate.protocol.error_reader import provider_error, read_error
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.messages import ImageReply, Picture, ReplyImage, StreamEvent
-from imagegate.protocol.provider_errors import failure, leaves_open, provider_error, refusal, shorten, uncertain
+from imagegate.protocol.parsers.lenient_json import read_value
+from imagegate.protocol.provider_errors import failure, is_moderated, leaves_open, refusal, shorten, uncertain
 
 Bucket = Literal["pending", "done", "failed", "cancelled", "moderated", "lost"]
 
@@ -48,8 +50,8 @@ _PICTURE_MEMBERS: Final = frozenset(
     ["created", "data", "result", "results", "images", "output", "url", "image_url", "result_url", "b64_json"]
 )
 """Where pictures were found; in a reply of ours they stand in ``data`` alone."""
-_DEEPEST: Final = 200
-"""Objects and arrays within each other; providers' replies have ten."""
+_MOST_TEXT: Final = 16 * 1024
+"""Bytes of an error's body, where it is no JSON."""
 _TASK_REPLY_FIELDS: Final = ("usage", "size", "quality", "background", "output_format")
 """What is passed on of a finished task; the rest describes the task, not the pictures."""
 
@@ -89,11 +91,11 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
     request_id = reply.headers.get("x-request-id")
     if reply.status < 300 and (picture := read_picture(reply, now=now)):
         return picture
-    document = read_object(reply.body)
     if reply.status >= 400:
-        error = failure(reply.status, document, request_id=request_id)
+        error = _failure(reply, request_id)
         _add_retry_after(error, seconds_asked(reply.headers, now=now))
         raise error
+    document = read_object(reply.body)
     if document is None:
         raise uncertain(f"The provider answered {reply.status} with a body that is not JSON.", request_id=request_id)
     return read_document(document, now=now, request_id=request_id)
@@ -114,7 +116,7 @@ def read_picture(reply: UpstreamReply, *, now: int) -> ImageReply | None:
 
 def is_ambiguous(status: int, body: bytes) -> bool:
     """Return whether a reply leaves open what was made, whatever else an adapter reads in it."""
-    return leaves_open(status, is_explained=status < 400 or read_object(body) is not None)
+    return leaves_open(status, is_explained=status < 400 or read_value(body) is not None)
 
 
 def read_document(document: Mapping[str, Any], *, now: int, request_id: str | None = None) -> ImageReply | PendingTask:
@@ -169,7 +171,7 @@ def event_error(event: StreamEvent) -> UpstreamError | None:
         return None
     if not document.get("error") and "error" not in (event.name, document.get("type")):
         return None
-    found = provider_error(document)
+    found = read_error(document)
     return refusal(found) if found else uncertain("The provider's stream ended with an error.")
 
 
@@ -206,36 +208,20 @@ def read_upload(reply: UpstreamReply) -> str:
         for node in (document.get("data"), document):
             if isinstance(node, Mapping) and isinstance(node.get("url"), str) and node["url"]:
                 return str(node["url"])
-    raise failure(max(reply.status, 400), document, request_id=reply.headers.get("x-request-id"))
+    raise _failure(msgspec.structs.replace(reply, status=max(reply.status, 400)), reply.headers.get("x-request-id"))
+
+
+def _failure(reply: UpstreamReply, request_id: str | None) -> UpstreamError:
+    """Return the error of a reply with a status of 400 or more."""
+    document = read_value(reply.body)
+    text = "" if document is not None else reply.body[:_MOST_TEXT].decode("utf-8", "replace")
+    return failure(reply.status, document, text=text, request_id=request_id)
 
 
 def read_object(body: bytes) -> dict[str, Any] | None:
-    """Return a JSON object; None: it is something else, or is nested too deeply for functions that call themselves.
-
-    From Python 3.12 on the decoder goes deeper than Python functions may.
-    """
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if not isinstance(document, dict) or (_may_be_deep(body) and _is_deep(document)):
-        return None
-    return document
-
-
-def _may_be_deep(body: bytes) -> bool:
-    """Return whether the nesting is within bounds; a scan of the bytes decides nearly every reply."""
-    return body.count(b"{") + body.count(b"[") > _DEEPEST
-
-
-def _is_deep(document: dict[str, Any]) -> bool:
-    level: list[Any] = [document]
-    for _ in range(_DEEPEST):
-        children = (node.values() if isinstance(node, dict) else node for node in level)
-        level = [child for group in children for child in group if isinstance(child, (dict, list))]
-        if not level:
-            return False
-    return True
+    """Return a JSON object, forgiving what does not belong in one; None: it is something else."""
+    document = read_value(body)
+    return document if isinstance(document, dict) else None
 
 
 def _add_retry_after(error: UpstreamError, seconds: float | None) -> None:
@@ -298,9 +284,9 @@ def _percent(value: Any) -> float | None:
 
 
 def _ended(bucket: Bucket, document: Mapping[str, Any], word: str, request_id: str | None) -> UpstreamError:
-    found = provider_error(document)
+    found = read_error(document)
     message = shorten(found.message) if found else ""
-    if bucket == "moderated" or (found and found.moderated):
+    if bucket == "moderated" or (found and is_moderated(found)):
         code = found.code if found and found.code == "content_policy_violation" else None
         return ModerationBlocked(message or f"The provider answered: {word}.", code=code, request_id=request_id)
     if bucket == "lost":
@@ -385,7 +371,7 @@ def _failed(item: Any) -> bool:
 
 def _incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | None) -> UpstreamError:
     """Return the error for missing images; it lists those that were made."""
-    reason = next((found for item in failed if item.get("error") and (found := provider_error(item))), None)
+    reason = next((found for item in failed if item.get("error") and (found := read_error(item))), None)
     if reason is None:
         error: UpstreamError = ModerationBlocked(
             "The provider withheld the image for its content.", request_id=request_id

@@ -1,0 +1,108 @@
+"""JSON as providers send it: what RFC 8259 forbids beside a picture must not cost the picture. No I/O.
+
+Forgiven are a byte order mark, UTF-16 behind one, bytes that are no UTF-8, lone surrogates, ``NaN`` and ``Infinity``,
+control characters and unknown escapes in texts, numbers that are too large, and anything after the document. What
+cannot be said in JSON becomes null or U+FFFD; nothing is made up.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from math import isfinite
+from typing import Any, Final
+
+import msgspec
+
+DEEPEST: Final = 200
+"""Objects and arrays within each other; providers' replies have ten."""
+_MOST_MEMBERS: Final = 200_000
+_MOST_DIGITS: Final = 300
+_ESCAPE: Final = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
+_BEFORE: Final = "\ufeff\x00 \t\r\n"
+_UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_value(body: bytes) -> dict[str, Any] | list[Any] | None:
+    """Return a JSON object or array; None: it is something else, or nested too deeply for functions that call
+    themselves. From Python 3.12 on the decoder goes deeper than Python functions may.
+    """
+    try:
+        document = msgspec.json.decode(body)
+    except RecursionError:
+        return None
+    except (msgspec.DecodeError, ValueError):
+        document = _forgiving(body)
+    if not isinstance(document, (dict, list)) or (_may_be_deep(body) and _is_deep(document)):
+        return None
+    return document
+
+
+def _forgiving(body: bytes) -> Any:
+    if body.count(b",") > _MOST_MEMBERS or not body.strip(b"\x00 \t\r\n"):
+        return None
+    text = body.decode("utf-16" if body.startswith(_UTF16_MARKS) else "utf-8", "replace").lstrip(_BEFORE)
+    if not text.startswith(("{", "[")):
+        return None
+    try:
+        document = _decoded(text)
+    except RecursionError:
+        return None
+    if document is None or _is_deep(document):
+        return None
+    return _sayable(document) if "\\u" in text else document
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return _DECODER.raw_decode(text)[0]
+    except ValueError as error:
+        if "escape" not in str(error):
+            return None
+    try:
+        return _DECODER.raw_decode(_ESCAPE.sub(lambda found: found[0] if found[1] else r"\\", text))[0]
+    except ValueError:
+        return None
+
+
+def _sayable(node: Any) -> Any:
+    """Return a document without lone surrogates, which no encoding has."""
+    if isinstance(node, str):
+        return node if node.isascii() else node.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(node, list):
+        return [_sayable(item) for item in node]
+    if isinstance(node, dict):
+        return {_sayable(name): _sayable(value) for name, value in node.items()}
+    return node
+
+
+def _integer(text: str) -> int | float | None:
+    return int(text) if len(text) <= _MOST_DIGITS else _number(text)
+
+
+def _number(text: str) -> float | None:
+    value = float(text)
+    return value if isfinite(value) else None
+
+
+def _null(_: str) -> None:
+    return None
+
+
+_DECODER: Final = json.JSONDecoder(strict=False, parse_constant=_null, parse_int=_integer, parse_float=_number)
+
+
+def _may_be_deep(body: bytes) -> bool:
+    """Return whether the nesting may be out of bounds; a scan of the bytes decides nearly every reply."""
+    return body.count(b"{") + body.count(b"[") > DEEPEST
+
+
+def _is_deep(document: Any) -> bool:
+    level: list[Any] = [document]
+    for _ in range(DEEPEST):
+        children = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [child for group in children for child in group if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
