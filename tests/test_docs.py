@@ -49,7 +49,7 @@ ENVIRONMENT = {
     "TASK_SECRET": "0123456789abcdef",
     "WEBHOOK_SECRET": "0123456789abcdef",
     "TOKENLAB_API_KEY": "tokenlab-key",
-    "LINK_SECRET": "link-secret",
+    "LINK_SECRET": "secret-of-the-links",
     "CLIENT_KEY": "client-key",
     "GATEWAY_KEY": "gateway-key",
 }
@@ -106,7 +106,8 @@ def test_values_in_the_block_are_the_defaults(tmp_path: Path) -> None:
     secrets = {"secret": "", "callback_secret": ""}
     assert default.tasks == msgspec.structs.replace(shown.tasks, **secrets)
     assert default.idempotency == shown.idempotency
-    assert (default.delivery.store, default.delivery.link_ttl) == (shown.delivery.store, shown.delivery.link_ttl)
+    assert (tmp_path / default.delivery.store.removeprefix("file://")) == Path(shown.delivery.store[7:])
+    assert default.delivery.link_ttl == shown.delivery.link_ttl
     upstream = UpstreamConfig(name="x")
     times = (shown.upstreams[0].connect_timeout, shown.upstreams[0].read_timeout)
     assert (upstream.connect_timeout, upstream.read_timeout) == times == (Duration(10), Duration(300))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.asgi.background import Background
 from imagegate.asgi.helpers import before_shutdown
 from imagegate.asgi.not_found import NotFound
-from imagegate.config.loader import default_config, load_config
+from imagegate.config.loader import read_config
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
 from imagegate.config.schema import Config, UpstreamConfig
@@ -71,7 +70,8 @@ class ImageGateway:
 
     Args:
         app: gets every request that is not for the gateway.
-        config: a `Config`, or the path of a TOML file; None: providers whose ``<NAME>_API_KEY`` is set.
+        config: a `Config`, a mapping such as a parsed TOML file, or the path of one, all checked alike; None: providers
+            whose ``<NAME>_API_KEY`` is set.
         hooks: told about every exchange; default: one log line each.
         alone: nothing else is served here, so that a gateway with keys has its console where the configuration does
             not say.
@@ -88,7 +88,7 @@ class ImageGateway:
         self,
         app: ASGIApp | None = None,
         *,
-        config: Config | str | PathLike[str] | None = None,
+        config: Config | Mapping[str, Any] | str | PathLike[str] | None = None,
         hooks: Sequence[Hook] | None = None,
         alone: bool = False,
         transport: Transport | None = None,
@@ -102,7 +102,7 @@ class ImageGateway:
         self._failure: ConfigError | None = None
         self._transport = transport
         try:
-            self._set_up(_config(config), hooks, alone=alone)
+            self._set_up(read_config(config), hooks, alone=alone)
         except ConfigError as error:
             if app is None:
                 raise
@@ -202,6 +202,7 @@ class ImageGateway:
             ttl=idempotency.ttl,
             derive=idempotency.derive,
             derive_window=idempotency.derive_window,
+            link_base=pictures.link_base,
         )
         read = ReadLimits(
             json_body=limits.json_body,
@@ -337,9 +338,3 @@ class ImageGateway:
         """For the lifespan of an application that mounts the gateway: ``Starlette(lifespan=gateway.lifespan)``."""
         async with self:
             yield
-
-
-def _config(config: Config | str | PathLike[str] | None) -> Config:
-    if config is None:
-        return default_config()
-    return config if isinstance(config, Config) else load_config(Path(config))

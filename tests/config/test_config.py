@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagegate import registry
 from imagegate.config import loader as config_module
 from imagegate.config.loader import default_config, load_config, parse_config
 from imagegate.config.model_contracts import base_url_of, contracts_of, warnings_of
@@ -111,7 +112,7 @@ def test_a_whole_file_is_read():
         images = 4
         """,
         LAB_KEY="sk-lab",
-        SECRET="s3cr3t",
+        SECRET="s3cr3t-of-the-links",
         CLIENT_KEY="sk-client",
     )
     lab, onetoken = config.upstreams
@@ -139,7 +140,7 @@ def test_a_whole_file_is_read():
         store="memory://",
         public_url="https://cdn.example/images",
         link_ttl=Duration(5400),
-        link_secret="s3cr3t",
+        link_secret="s3cr3t-of-the-links",
         default="b64_json",
         fetch_allow=("10.0.0.0/8",),
     )
@@ -576,7 +577,8 @@ def test_no_file_and_no_key_is_an_error_that_lists_the_variables():
 def test_the_variable_of_a_third_party_has_underscores(monkeypatch):
     """What no variable can be called is an underscore."""
     entry = EntryPoint("my-images.v2", "imagegate_adapters.openai:OpenAI", "imagegate.adapters")
-    monkeypatch.setattr(config_module, "installed", lambda: {entry.name: entry})
+    for module in (config_module, registry):
+        monkeypatch.setattr(module, "installed", lambda: {entry.name: entry})
     config = default_config({"MY_IMAGES_V2_API_KEY": "k"})
     assert [(upstream.name, upstream.api_key) for upstream in config.upstreams] == [("my-images.v2", "k")]
 

@@ -323,7 +323,10 @@ def test_links_are_signed(url: str, provider: Provider) -> None:
 def test_links_expire(provider_port: tuple[Provider, int], provider: Provider) -> None:
     """After ``link_ttl`` a link is refused although the picture may still be there."""
     provider.reply = {"created": 1, "data": [{"b64_json": ENCODED}]}
-    with gateway(provider_port[1], 'store = "memory://"\nlink_ttl = "1h"\nlink_secret = "of-the-operator"') as (url, _):
+    with gateway(provider_port[1], 'store = "memory://"\nlink_ttl = "1h"\nlink_secret = "secret-of-the-operator"') as (
+        url,
+        _,
+    ):
         link = post(url, "url").json()["data"][0]["url"]
         base, _, key = link.partition("?")[0].rpartition("/")
 
@@ -358,7 +361,7 @@ def test_links_hold_in_another_gateway(provider_port: tuple[Provider, int], prov
         link = urlsplit(post(url, "url").json()["data"][0]["url"])
     with (
         gateway(provider_port[1], store) as (second, _),
-        gateway(provider_port[1], f'{store}\nlink_secret = "another secret"') as (third, _),
+        gateway(provider_port[1], f'{store}\nlink_secret = "another secret of the operator"') as (third, _),
     ):
         assert httpx.get(urlunsplit(link._replace(netloc=urlsplit(second).netloc))).content == PNG
         assert httpx.get(urlunsplit(link._replace(netloc=urlsplit(third).netloc))).status_code == 403
@@ -407,7 +410,7 @@ def refuses_to_store(url: str, provider: Provider, status: int, code: str) -> ht
     return reply
 
 
-@pytest.mark.parametrize("secret", ["", 'link_secret = "of-the-operator"'])
+@pytest.mark.parametrize("secret", ["", 'link_secret = "secret-of-the-operator"'])
 def test_store_that_cannot_be_made(
     provider_port: tuple[Provider, int], provider: Provider, tmp_path: Path, secret: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -181,6 +182,59 @@ def test_below_a_path(provider: tuple[Paid, int], tmp_path: Path) -> None:
         asked = {"model": "openai/gpt-image-1", "prompt": "A"}
         assert httpx.post(url, json=asked, headers={"host": "pictures.example.com"}).status_code == 200
         assert httpx.post(url, files=FORM, headers=EVIL).status_code == 403
+
+
+def asked(prompt: str) -> dict[str, str]:
+    return {"model": "openai/gpt-image-1", "prompt": prompt, "response_format": "url"}
+
+
+def test_keys_of_clients_without_authorization(provider: tuple[Paid, int], tmp_path: Path) -> None:
+    """Each address has its own, with its own answers and conflicts; one client's repetition is one request."""
+    paid, port = provider
+    key = {"idempotency-key": "order-1"}
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(alone(port, tmp_path))
+        one, other = (
+            stack.enter_context(httpx.Client(base_url=url, transport=httpx.HTTPTransport(local_address=address)))
+            for address in ("127.0.0.1", "127.0.0.2")
+        )
+        before = paid.posts
+        first = one.post("/v1/images/generations", json=asked("A"), headers=key)
+        again = one.post("/v1/images/generations", json=asked("A"), headers=key)
+        assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
+        assert one.post("/v1/images/generations", json=asked("B"), headers=key).status_code == 409
+        assert paid.posts == before + 1
+        for prompt in ("B", "B"):  # neither refused for the body of a stranger nor given that stranger's pictures
+            reply = other.post("/v1/images/generations", json=asked(prompt), headers=key)
+            assert (reply.status_code, reply.content != first.content) == (200, True)
+        assert paid.posts == before + 2
+        with_key = {**key, "authorization": "Bearer any"}  # is known by that, wherever it connects from
+        replies = [client.post("/v1/images/generations", json=asked("C"), headers=with_key) for client in (one, other)]
+        assert (replies[0].content, paid.posts) == (replies[1].content, before + 3)
+
+
+@pytest.mark.parametrize("authorization", [{}, {"authorization": "Bearer any"}])
+def test_links_begin_with_the_name_that_the_client_used(
+    provider: tuple[Paid, int], tmp_path: Path, authorization: dict[str, str]
+) -> None:
+    """A recorded answer is the same for all but for the address of its links, as JSON and as a stream."""
+    paid, port = provider
+    before = paid.posts
+    with alone(port, tmp_path) as url:
+        number = url.rpartition(":")[2]
+        for more in ({}, {"stream": True}):
+            replies = {}
+            for host in (f"localhost:{number}", f"127.0.0.1:{number}", f"a-longer-name.localhost:{number}"):
+                headers = {"idempotency-key": f"links {more}", "host": host, **authorization}
+                reply = httpx.post(f"{url}/v1/images/generations", json={**asked("L"), **more}, headers=headers)
+                assert reply.status_code == 200
+                assert reply.text.count(f'"http://{host}/images/') == 1
+                assert len(re.findall("http://", reply.text)) == 1
+                replies[host] = reply.text.replace(host, "")
+            assert len(set(replies.values())) == 1
+            link = re.findall(r'"(http://[^"]+)"', reply.text)[0]
+            assert httpx.get(link.replace("a-longer-name.", ""), follow_redirects=False).status_code == 200
+    assert paid.posts == before + 2
 
 
 NGINX = """

@@ -122,7 +122,7 @@ def test_links_to_the_bucket(upstream_port: tuple[Upstream, int], upstream: Upst
 
 def test_public_links_of_clients(upstream_port: tuple[Upstream, int], upstream: Upstream, server: S3Server) -> None:
     """With ``public_url`` and ``{tenant}`` each client's pictures stand under a place of its own."""
-    delivery = 'public_url = "https://cdn.example.com"\nlink_secret = "s"'
+    delivery = 'public_url = "https://cdn.example.com"\nlink_secret = "secret-of-the-operator"'
     with gateway(document(upstream_port[1], server.port, delivery, 'key_prefix = "{tenant}/"')) as url:
         one, again, other = (post(url, key=key).json()["data"][0]["url"] for key in ("one", "one", "two"))
     shape = re.compile(r"https://cdn\.example\.com/(made/([0-9a-f]{16})/[A-Za-z0-9_-]{32}\.png)")

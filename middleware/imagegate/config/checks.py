@@ -56,7 +56,7 @@ def check(config: Config) -> None:
         raise ConfigError("There must be at least one [[upstreams]].")
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", config.prefix):
         raise KeyedError(f"prefix: {config.prefix!r} is no path such as '/v1'", ("prefix",))
-    _check_delivery(config.delivery)
+    check_delivery(config.delivery)
     if not config.policy.tolerance >= 0:
         raise KeyedError("policy.tolerance: must not be negative", ("policy", "tolerance"))
     _check_policy(config.policy)
@@ -146,7 +146,12 @@ def _check_policy(policy: PolicyConfig) -> None:
         raise KeyedError(f"policy.fall_back_on: {wrong[0]} is not from 401 to 499", ("policy", "fall_back_on"))
 
 
-def _check_delivery(delivery: DeliveryConfig) -> None:
+def check_delivery(delivery: DeliveryConfig) -> None:
+    """Check where pictures go. Raises `KeyedError`."""
+    if delivery.link_secret and len(delivery.link_secret) < _SHORTEST_SECRET:
+        raise KeyedError(
+            f"delivery.link_secret: must have at least {_SHORTEST_SECRET} characters", ("delivery", "link_secret")
+        )
     if delivery.max_bytes is not None and delivery.max_bytes < 1:
         raise KeyedError("delivery.max_bytes: must be at least 1", ("delivery", "max_bytes"))
     try:

@@ -1,4 +1,4 @@
-"""Reading a configuration: TOML and the environment, checked before anything starts."""
+"""Reading a configuration: TOML, a mapping, objects or the environment, all checked alike before anything starts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,43 @@ from typing import Any, Final
 
 import msgspec
 
-from imagegate.config.checks import KeyedError, check, keyed, shown
+from imagegate.config.checks import KeyedError, check, check_delivery, keyed, shown
 from imagegate.config.routes import Choice
-from imagegate.config.schema import Config, Duration, UpstreamConfig
+from imagegate.config.schema import Config, DeliveryConfig, Duration, UpstreamConfig
 from imagegate.config.toml_lines import line_of
 from imagegate.errors import ConfigError
 from imagegate.registry import file_options, installed
 
 _FILES: Final = ("contracts", "ca_file", "client_cert")
+_FILE_STORE: Final = "file://"
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def read_config(config: Config | Mapping[str, Any] | str | os.PathLike[str] | None) -> Config:
+    """Return a checked configuration, however it is given: `ImageGateway` and everything else comes through here.
+
+    Args:
+        config: objects; a mapping such as a parsed TOML file; the path of one; None: the environment.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if config is None:
+        return default_config()
+    if isinstance(config, Config):
+        return _checked(_plain(config))
+    return _checked(_expanded(_plain(config))) if isinstance(config, Mapping) else load_config(Path(config))
+
+
+def read_delivery(delivery: DeliveryConfig) -> DeliveryConfig:
+    """Return the configuration of a store that is used alone, checked like that of a gateway. Raises `ConfigError`."""
+    document = {"delivery": _plain(delivery)}
+    _refuse_nul(document, ())
+    checked = _converted(document).delivery
+    check_delivery(checked)
+    return checked
 
 
 def load_config(path: str | Path, *, environment: Mapping[str, str] | None = None) -> Config:
@@ -37,6 +63,8 @@ def load_config(path: str | Path, *, environment: Mapping[str, str] | None = Non
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text") from error
+    except ValueError as error:  # there is a NUL in it
+        raise ConfigError(f"{str(path)!r} is no path") from error
     try:
         return parse_config(source, environment=environment, directory=path.parent)
     except KeyedError as error:
@@ -52,16 +80,53 @@ def parse_config(source: str, *, environment: Mapping[str, str] | None = None, d
         document = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(error)) from error
-    expanded = _expand(document, os.environ if environment is None else environment, ())
-    _check_routes(expanded.get("routes"))
-    _check_models(expanded.get("upstreams"))
-    try:
-        config = msgspec.convert(expanded, Config, dec_hook=_decode_duration)
-    except msgspec.ValidationError as error:
-        raise keyed(str(error)) from error
-    config = _with_directory(config, directory)
+    return _checked(_expanded(document, environment), directory)
+
+
+def _expanded(document: Any, environment: Mapping[str, str] | None = None) -> Any:
+    return _expand(document, os.environ if environment is None else environment, ())
+
+
+def _checked(document: Any, directory: Path | None = None) -> Config:
+    """Return a document of plain values as a configuration. Raises `ConfigError`."""
+    _refuse_nul(document, ())
+    _check_routes(document.get("routes"))
+    _check_models(document.get("upstreams"))
+    config = _with_directory(_converted(document), directory)
     check(config)
     return config
+
+
+def _converted(document: Any) -> Config:
+    try:
+        return msgspec.convert(document, Config, dec_hook=_decode_duration)
+    except msgspec.ValidationError as error:
+        raise keyed(str(error)) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return Python objects as the values that a file could have; what is none of them stays, and is refused later."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(item) for name, item in msgspec.structs.asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return float(value) if isinstance(value, Duration) else value
+
+
+def _refuse_nul(value: Any, path: tuple[str | int, ...]) -> None:
+    """Raise `KeyedError` for a text with a NUL, which no path, address or header field can have."""
+    if isinstance(value, str) and "\0" in value:
+        raise KeyedError(f"{shown(path)}: has a NUL character", path)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_nul(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_nul(item, (*path, index))
 
 
 def _check_routes(routes: Any) -> None:
@@ -108,7 +173,13 @@ def default_config(environment: Mapping[str, str] | None = None) -> Config:
     if not upstreams:
         variables = ", ".join(_key_variable(name) for name in installed())
         raise ConfigError(f"No configuration file, and none of these is set: {variables}.")
-    return Config(upstreams=upstreams)
+    try:
+        return _checked(_plain(Config(upstreams=upstreams)))
+    except KeyedError as error:
+        if error.path[:1] != ("upstreams",) or error.path[-1] != "api_key":
+            raise
+        name = upstreams[int(error.path[1])].name
+        raise ConfigError(f"{_key_variable(name)}: {str(error).partition(': ')[2]}") from error
 
 
 def _key_variable(name: str) -> str:
@@ -143,10 +214,15 @@ def _decode_duration(kind: type, value: Any) -> Any:
 
 
 def _with_directory(config: Config, directory: Path | None) -> Config:
-    """Files that an upstream names are looked for beside the configuration file."""
+    """Return the configuration with the paths that it names: relative ones begin where the configuration file is."""
     if directory is None:
         return config
-    return msgspec.structs.replace(config, upstreams=tuple(_located(each, directory) for each in config.upstreams))
+    store, scheme = config.delivery.store, _FILE_STORE
+    if store.startswith(scheme) and store != scheme:
+        store = f"{scheme}{directory / store.removeprefix(scheme)}"
+    upstreams = tuple(_located(upstream, directory) for upstream in config.upstreams)
+    delivery = msgspec.structs.replace(config.delivery, store=store)
+    return msgspec.structs.replace(config, upstreams=upstreams, delivery=delivery)
 
 
 def _located(upstream: UpstreamConfig, directory: Path) -> UpstreamConfig:

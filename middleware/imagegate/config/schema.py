@@ -68,7 +68,7 @@ class UpstreamConfig(_Section, frozen=True, kw_only=True):
     requests_per_minute: int | None = None
     """In any 60 seconds; None: any number."""
     contracts: str = ""
-    """Path of a TOML file that adds or overrides models."""
+    """TOML file that adds or overrides models; relative paths begin where the configuration file is."""
     models: Mapping[str, Mapping[str, Any]] = {}
     """The same, in place."""
 
@@ -101,13 +101,16 @@ class DeliveryConfig(_Section, frozen=True, kw_only=True):
     """Where pictures go (``[delivery]``)."""
 
     store: str = "file://./images"
-    """``file://directory``, ``memory://``, ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``az://container/prefix``."""
+    """``file://directory``, ``memory://``, ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``az://container/prefix``.
+
+    A relative directory begins where the configuration file is; without one, where the process runs.
+    """
     public_url: str = ""
     """Where clients find the store; default: the address that the request came to, or presigned links to a bucket."""
     cloud: CloudConfig = CloudConfig()
     link_ttl: Duration = Duration(86400)
     link_secret: str = ""
-    """Signs links; default: made once and kept with the store."""
+    """Signs links, at least 16 characters; default: made once and kept with the store."""
     max_bytes: int | None = None
     """Of all pictures in a file store, which refuses more; or in a memory store (256 MiB), which drops the oldest."""
     content_addressed: bool = False

@@ -70,6 +70,10 @@ class PictureService:
         root = scope.get("root_path", "").rstrip("/")
         return f"{connection.url.scheme}://{connection.url.netloc}{root}{IMAGES_PATH}"
 
+    def link_base(self, scope: Scope) -> str:
+        """Return what the links in an answer take from the request: its public URL, or nothing."""
+        return self.public_url(scope) if self._endpoint is not None and not self._public_url else ""
+
     async def read(self, link: str, scope: Scope, *, trusted_origins: Collection[str] = ()) -> bytes | None:
         """Return the image behind a link, from the gateway's store or through the guard; None: unavailable."""
         if self._endpoint is not None and link.startswith(f"{self.public_url(scope).rstrip('/')}/"):

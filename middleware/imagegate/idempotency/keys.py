@@ -41,10 +41,19 @@ def key_of(scope: Scope) -> str | None:
     return value.decode()
 
 
-def slot_of(authorization: str | None, endpoint: str, key: str) -> str:
+def client_of(scope: Scope, authorization: str | None) -> str:
+    """Return what a client is known by: its ``Authorization``, else the address that it connects from.
+
+    Neither can begin like the other: a line break stands in no header field.
+    """
+    client: Any = scope.get("client")
+    return authorization or (f"\n{client[0]}" if client else "")
+
+
+def slot_of(client: str, endpoint: str, key: str) -> str:
     """Return the slot of a key, separate for each client."""
     digest = hashlib.sha256()
-    for part in (authorization or "", endpoint, key):
+    for part in (client, endpoint, key):
         content = part.encode("utf-8", "surrogatepass")
         digest.update(b"%d:" % len(content) + content)
     return digest.hexdigest()
@@ -97,6 +106,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     images_delivered: int = 0
     form: ResponseFormat | None = None
     task_state: str = ""
+    link_base: str = ""
     error_code: str = ""
     outcome: str = ""
 

@@ -9,6 +9,7 @@ from msgspec import structs
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.helpers import before_shutdown, header, without_headers
+from imagegate.config.loader import read_delivery
 from imagegate.config.schema import DeliveryConfig
 from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.images_endpoint import PictureService
@@ -132,4 +133,6 @@ class Deliver(Layer):
 
 def _config(store: str | DeliveryConfig, public_url: str | Callable[[Scope], str]) -> DeliveryConfig:
     config = DeliveryConfig(store=store) if isinstance(store, str) else store
-    return structs.replace(config, public_url=public_url) if isinstance(public_url, str) and public_url else config
+    if isinstance(public_url, str) and public_url:
+        config = structs.replace(config, public_url=public_url)
+    return read_delivery(config)

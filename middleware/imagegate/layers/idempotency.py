@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.helpers import header, receive_nothing
 from imagegate.idempotency.coalescing import Call, KeyedCalls, calls_in_memory
-from imagegate.idempotency.keys import HEADER, fingerprint, key_of, slot_of
+from imagegate.idempotency.keys import HEADER, client_of, fingerprint, key_of, slot_of
+from imagegate.idempotency.relinking import Relinking
 from imagegate.ingest.request_reader import close_uploads
 from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import SCOPE_KEY, Exchange
 from imagegate.spool.upload import Upload
-from imagegate.telemetry.progress import PROGRESS_KEY
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import SENDING, Sending
 
 
@@ -23,6 +26,7 @@ class Idempotency(Layer):
         ttl: seconds for which a response is replayed.
         derive: whether requests without a key are the same where the client's API key and the body are.
         derive_window: seconds for which the response to such a request is replayed.
+        link_base: returns what links in the response to a request begin with; None: nothing of the request.
     """
 
     def __init__(
@@ -34,12 +38,14 @@ class Idempotency(Layer):
         ttl: float = 86400.0,
         derive: bool = False,
         derive_window: float = 60.0,
+        link_base: Callable[[Scope], str] | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
         self._calls = calls or calls_in_memory()
         self._ttl = ttl
         self._derive = derive
         self._derive_window = derive_window
+        self._link_base = link_base
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         exchange: Exchange | None = scope.get(SCOPE_KEY)
@@ -55,7 +61,10 @@ class Idempotency(Layer):
             return
         print_ = await fingerprint(exchange.request)
         # A client's key cannot contain a line break, so derived keys never collide with one.
-        slot = slot_of(exchange.authorization, exchange.operation, f"\n{print_}" if key is None else key)
+        client = client_of(scope, exchange.authorization)
+        slot = slot_of(client, exchange.operation, f"\n{print_}" if key is None else key)
+        progress: Progress = scope[PROGRESS_KEY]
+        progress.link_base = "" if self._link_base is None else self._link_base(scope)
         ttl = self._derive_window if key is None else self._ttl
 
         async def work(call: Call) -> None:
@@ -74,8 +83,8 @@ class Idempotency(Layer):
             slot,
             print_,
             work,
-            send,
-            scope[PROGRESS_KEY],
+            Relinking(send, progress, progress.link_base) if progress.link_base else send,
+            progress,
             ttl=ttl,
             on_begin=leads,
             on_end=lambda: close_uploads(exchange.request),

@@ -25,6 +25,8 @@ class Progress(ExchangeFacts):
     """The POSTs that were sent upstream, one by one, once they have ended."""
     upstream_task_id: str = ""
     """Of the provider's task that was waited for last."""
+    link_base: str = ""
+    """What links to the gateway's store begin with in the answer, where they take that from the request."""
     route_changes: tuple[Change, ...] = ()
     fit_changes: tuple[Change, ...] = ()
     reference_changes: tuple[Change, ...] = ()
