@@ -198,6 +198,32 @@ class ShuttingDown(Overloaded):
         super().__init__("The gateway is shutting down. Retry in a moment.", headers=[(b"retry-after", b"1"), *more])
 
 
+class NoRoom(Overloaded):
+    """There is no room for the images that would be made, so nothing was sent."""
+
+    code = "no_room"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The gateway has no room for the images, so nothing was sent. Retry later.",
+            headers=[(b"retry-after", b"10")],
+        )
+
+    @property
+    def nothing_sent(self) -> bool:
+        return True
+
+
+class ImageStoreUnavailable(NoRoom):
+    """The store does not take images at the moment, so nothing was sent."""
+
+    code = "store_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.message = "The gateway's image store cannot be used, so nothing was sent. Retry later."
+
+
 class StorageError(ImagegateError):
     """The pictures were made, but the store did not take them; base64 is never sent in a link's place."""
 

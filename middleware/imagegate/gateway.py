@@ -43,7 +43,7 @@ from imagegate.routing.catalog import Catalog
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.limiter import UpstreamLimiter
 from imagegate.routing.retry import RetryPolicy
-from imagegate.spool.upload import Budget
+from imagegate.spool.budget import UPLOADS_SHARE, Budget
 from imagegate.telemetry.capture import Capture
 from imagegate.telemetry.console import Console, is_console_path, refuse_console
 from imagegate.telemetry.cost import cost_of
@@ -112,7 +112,9 @@ class ImageGateway:
         self.config = config
         self._clients = Clients(config, transport=self._transport)
         self.catalog = Catalog(contracts_of(config), config.routes)
-        self._budget = Budget(total=config.limits.spool, memory=config.limits.spool_memory, kept=_KEPT_FILES)
+        self._budget = Budget(
+            total=config.limits.spool, memory=config.limits.spool_memory, kept=_KEPT_FILES, uploads=UPLOADS_SHARE
+        )
         self._pictures = PictureService(
             config.delivery,
             client=self._clients.foreign,

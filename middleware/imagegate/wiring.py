@@ -25,7 +25,7 @@ from imagegate.idempotency.coalescing import KeyedCalls
 from imagegate.idempotency.memory import MemoryReplays
 from imagegate.idempotency.redis import RedisReplays
 from imagegate.routing.catalog import Catalog
-from imagegate.spool.upload import Budget
+from imagegate.spool.budget import Budget
 from imagegate.stores import Store
 from imagegate.stores.blobs import Blobs, FileBlobs, StoreBlobs
 from imagegate.stores.redis_client import RedisClient

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from imagegate.asgi.background import Background
-from imagegate.spool.upload import Budget, Upload, UploadClosed
+from imagegate.spool.budget import Budget
+from imagegate.spool.upload import Upload, UploadClosed
 
 NOT_LONG = 0.01
 """Seconds, for graces that are meant to run out."""

@@ -16,7 +16,8 @@ from imagegate.contracts.sizes import ListRule
 from imagegate.errors import RequestError
 from imagegate.fitting.reference_rules import check_uploads, size_of_source
 from imagegate.protocol.messages import FileID, ImageRequest, Link
-from imagegate.spool.upload import Budget, Upload
+from imagegate.spool.budget import Budget
+from imagegate.spool.upload import Upload
 
 BUDGET = Budget(total=2**30, memory=2**30)
 OPENED: list[Upload] = []

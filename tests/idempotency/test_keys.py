@@ -22,7 +22,8 @@ from imagegate.errors import (
 )
 from imagegate.idempotency.keys import fingerprint, goes_inline, is_kept, key_of, slot_of
 from imagegate.protocol.messages import FileID, ImageRequest, Link
-from imagegate.spool.upload import Budget, Upload
+from imagegate.spool.budget import Budget
+from imagegate.spool.upload import Upload
 
 members = st.dictionaries(
     st.text(max_size=10), st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=10), max_size=5

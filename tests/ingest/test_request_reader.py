@@ -21,7 +21,8 @@ from imagegate.ingest.form_reader import FormLimits
 from imagegate.ingest.request_reader import ReadLimits, close_uploads, read_exchange
 from imagegate.protocol.messages import Exchange, FileID, Link
 from imagegate.protocol.requests import from_text, read_form_fields
-from imagegate.spool.upload import Budget, Upload
+from imagegate.spool.budget import Budget
+from imagegate.spool.upload import Upload
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 MIB = 1024 * 1024

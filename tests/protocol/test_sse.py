@@ -24,7 +24,8 @@ from imagegate.protocol.parsers.base64_json import LINK_MEMBERS, OPENAI_MEMBERS
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, SSEError, Token, event
 from imagegate.protocol.reply_encoding import event_parts
 from imagegate.spool.body_chunks import reply_chunks
-from imagegate.spool.upload import Upload, default_budget
+from imagegate.spool.budget import default_budget
+from imagegate.spool.upload import Upload
 from imagegate.stores.memory import MemoryStore
 from imagegate.streaming.image_sinks import PictureSink
 from imagegate.streaming.reply_reader import EventIntake

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from imagegate.errors import Overloaded
 from imagegate.protocol.image_format import PNG, Facts
+from imagegate.spool.budget import Budget, SpoolFull
 from imagegate.spool.temp_file import FileClosed, KeptFiles, SpoolFile
-from imagegate.spool.upload import CHUNK, Budget, Upload, UploadClosed
+from imagegate.spool.upload import CHUNK, Upload, UploadClosed
 
 MIB = 1024 * 1024
 TOTAL, MEMORY = 64 * MIB, 2 * MIB
@@ -217,7 +218,7 @@ def test_closing_before_the_end_gives_everything_back(budget, size, open_spools)
 
 
 def test_a_full_disk_gives_everything_back(budget, monkeypatch):
-    """An error of the disk comes out, and closing still gives the room back."""
+    """An upload that the disk does not take is refused, and closing still gives the room back."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -226,7 +227,7 @@ def test_a_full_disk_gives_everything_back(budget, monkeypatch):
 
     async def work() -> None:
         upload = Upload("image", "a.png", "", budget=budget)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(SpoolFull, match="disk for uploads is full"):
             await upload.write(bytes(2 * MIB))
         upload.close()
 
@@ -719,13 +720,13 @@ def test_the_disk_fails_later(budget, monkeypatch, open_spools):
 
     async def work() -> None:
         upload = Upload("image", "a.png", "", budget=budget)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(SpoolFull, match="disk for uploads is full"):
             await upload.write(bytes(6 * MIB))
         upload.close()
         upload = Upload("image", "a.png", "", budget=budget)
         await upload.write(bytes(MIB // 2))  # the first batch
         await upload.write(bytes(10))
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(SpoolFull, match="disk for uploads is full"):
             await upload.complete()
         upload.close()
 
@@ -753,3 +754,104 @@ def test_whatever_the_kernel_takes_at_a_time_all_is_written(sizes, most):
     file.close()
     with pytest.raises(FileClosed):
         file.read(0, 1)
+
+
+# Where the disk fails
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk on which 1 MiB has room in all."""
+    real, written = os.writev, 0
+
+    def until_full(*arguments: Any) -> int:
+        nonlocal written
+        if written >= MIB:
+            raise OSError(28, "No space left on device")
+        written += (size := real(*arguments))
+        return size
+
+    monkeypatch.setattr(os, "writev", until_full)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_result_goes_on_in_memory(open_spools):
+    """What was paid for stays in memory where the disk does not take it, within a limit of its own."""
+    budget = Budget(total=TOTAL, memory=0, last_resort=8 * MIB)
+    content = content_of(4 * MIB)
+
+    async def work() -> None:
+        results = budget.results()
+        upload = Upload("", "", "", budget=results)
+        for start in range(0, len(content), 100_000):
+            await upload.write(content[start : start + 100_000])
+        await upload.complete()
+        assert await upload.read() == content
+        assert await upload.read() == content
+        assert not budget.take_result_memory(6 * MIB)
+        upload.close()
+        results.release()
+        results = budget.results()
+        other = Upload("", "", "", budget=results)
+        with pytest.raises(SpoolFull):
+            await other.write(bytes(10 * MIB))
+        other.close()
+        results.release()
+
+    run(work())
+    assert left(budget, memory=0) == (TOTAL, 0)
+    assert budget.take_result_memory(8 * MIB)
+    assert open_spools() == 0
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("readers", [1, 3])
+def test_a_recording_forgets_what_has_been_read(readers, open_spools):
+    """Where the disk fails, those who read get all of it, and hardly any of it is in memory at a time."""
+    budget = Budget(total=TOTAL, memory=0)
+    content = content_of(12 * MIB)
+
+    async def work() -> None:
+        upload = Upload("", "", "", budget=budget, forgets=True)
+        upload.expect_readers(readers)
+        reading = [asyncio.create_task(upload.read()) for _ in range(readers)]
+        most = 0
+        for start in range(0, len(content), 100_000):
+            await upload.write(content[start : start + 100_000])
+            most = max(most, budget.coming_in)
+        await upload.complete()
+        assert all(read == content for read in await asyncio.gather(*reading))
+        assert upload.has_forgotten
+        assert most < 3 * MIB
+        upload.expect_readers(-readers)
+        with pytest.raises(UploadClosed):
+            await upload.read()
+        upload.close()
+
+    run(work())
+    assert budget.coming_in == 0
+    assert open_spools() == 0
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_recording_waits_for_its_reader_and_not_for_one_who_has_gone():
+    """A slow reader slows the writer down; nobody does when all have left."""
+    budget = Budget(total=TOTAL, memory=0)
+
+    async def work() -> None:
+        upload = Upload("", "", "", budget=budget, forgets=True)
+        upload.expect_readers(1)
+        pieces = upload.chunks()
+        await upload.write(bytes(100))
+        assert len(await anext(pieces)) == 100
+        writing = asyncio.create_task(upload.write(bytes(12 * MIB)))
+        done, _ = await asyncio.wait([writing], timeout=0.2)
+        assert not done
+        assert budget.coming_in < 3 * MIB
+        await pieces.aclose()
+        upload.expect_readers(-1)
+        await writing
+        assert budget.coming_in < MIB
+        upload.close()
+
+    run(work())

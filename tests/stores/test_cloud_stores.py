@@ -707,5 +707,4 @@ def test_is_a_store(server: S3Server) -> None:
     from imagegate.stores import ServedStore
 
     store: Store = open_store(config(server.port))
-    store.prepare()
     assert not isinstance(store, ServedStore)

@@ -169,7 +169,6 @@ def test_many_puts_at_once(store: ServedStore) -> None:
 
 def test_links_of_a_store(store: ServedStore, clock: Clock) -> None:
     """A store signs links to its pictures, which hold for ``ttl`` seconds and for one picture each."""
-    store.prepare()
     key = put(store)
     link = asyncio.run(store.link(key, "https://cdn.example.com/images/"))
     assert link.startswith(f"https://cdn.example.com/images/{key}?expires=")
@@ -418,20 +417,21 @@ def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
     """A directory that cannot be made is an `OSError`, for pictures and for the secret."""
     (tmp_path / "file").write_text("")
     store = FileStore(tmp_path / "file" / "images", ttl=60)
-    for attempt in (lambda: put(store), store.prepare, lambda: asyncio.run(store.link("KEY.png", ""))):
+    for attempt in (lambda: put(store), lambda: reserve(store), lambda: asyncio.run(store.link("KEY.png", ""))):
         with pytest.raises(OSError, match=r"Not a directory|File exists") as caught:
             attempt()
         assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_directory_that_has_become_a_file_is_told_before_anything_is_paid_for(tmp_path: Path) -> None:
-    store = FileStore(tmp_path / "images", ttl=60)
-    store.prepare()
+def test_a_directory_that_has_become_a_file_is_told_before_anything_is_paid_for(tmp_path: Path, clock: Clock) -> None:
+    store = FileStore(tmp_path / "images", ttl=60, clock=clock)
+    reserve(store)
     shutil.rmtree(tmp_path / "images")
-    store.prepare()  # one that is gone is made anew
+    reserve(store)  # one that is gone is made anew
     (tmp_path / "images").write_text("")
+    clock.ahead = 2
     with pytest.raises(OSError, match="cannot be written to"):
-        store.prepare()
+        reserve(store)
 
 
 def aged(path: Path, seconds: float) -> Path:
@@ -502,7 +502,7 @@ def test_a_sweep_of_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_secret_file(tmp_path: Path) -> None:
     """The secret is kept in the directory, for its owner only, and is the same for every store there."""
     first, second = FileStore(tmp_path / "images", ttl=60), FileStore(tmp_path / "images", ttl=5)
-    first.prepare()
+    reserve(first)
     secret = (tmp_path / "images" / ".link-secret").read_bytes()
     query = query_of(asyncio.run(first.link("KEY.png", "")))
     assert second.holds("KEY.png", query)
@@ -523,11 +523,11 @@ def test_secret_made_by_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def overtaken(source: Any, target: Any) -> None:
         if not overtaking:
             overtaking.append(None)
-            second.prepare()
+            reserve(second)
         os.link(source, target)
 
     monkeypatch.setattr("imagegate.stores.secret_file.os", SimpleNamespace(**{**vars(os), "link": overtaken}))
-    first.prepare()
+    reserve(first)
     assert second.holds("KEY.png", query_of(asyncio.run(first.link("KEY.png", ""))))
     assert [file.name for file in tmp_path.iterdir()] == [".link-secret"]
 
@@ -543,6 +543,11 @@ def test_a_picture_behind_a_symbolic_link_is_no_way_out(tmp_path: Path) -> None:
 # Room
 
 
+def reserve(store: ServedStore, size: int = 1) -> None:
+    """Reserves room for a moment."""
+    asyncio.run(store.reserve(size)).release()
+
+
 def files_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
@@ -550,15 +555,15 @@ def files_in(folder: Path) -> list[str]:
 def test_max_bytes(tmp_path: Path) -> None:
     """A directory that is full refuses what is too large, and what it has stays for as long as its links say."""
     store = FileStore(tmp_path, ttl=60, max_bytes=3000)
-    store.prepare()
+    reserve(store)
     keys = [put(store, bytes(1000)) for _ in range(2)]
     for size in (1001, 2_000_000):
         with pytest.raises(StoreFull, match="as many bytes as they may"):
             put(store, bytes(size))
-    store.prepare()
+    reserve(store)
     keys.append(put(store, bytes(1000)))
     with pytest.raises(StoreFull, match="as many bytes as they may"):
-        store.prepare()
+        reserve(store)
     with pytest.raises(StoreFull):
         put(store, b"x")
     assert {*keys, ".link-secret"} == set(files_in(tmp_path))
@@ -589,7 +594,7 @@ def test_room_of_what_is_there_already(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(bytes(5000))
     store = FileStore(tmp_path, ttl=60, max_bytes=3000)
     with pytest.raises(StoreFull):
-        store.prepare()
+        reserve(store)
     with pytest.raises(StoreFull):
         put(FileStore(tmp_path, ttl=60, max_bytes=3999), bytes(1000))
     put(FileStore(tmp_path, ttl=60, max_bytes=4000), bytes(1000))
@@ -598,7 +603,7 @@ def test_room_of_what_is_there_already(tmp_path: Path) -> None:
 def until_prepared(store: FileStore) -> None:
     for _ in range(500):
         with contextlib.suppress(StoreFull):
-            store.prepare()
+            reserve(store)
             return
         time.sleep(0.01)
     raise AssertionError("the store stays full")
@@ -610,14 +615,14 @@ def test_room_of_old_pictures(tmp_path: Path, clock: Clock) -> None:
     keys = [put(store, bytes(1000)) for _ in range(2)]
     aged(tmp_path / keys[0], 31)
     with pytest.raises(StoreFull):
-        store.prepare()
+        reserve(store)
     clock.ahead = 61
     os.utime(tmp_path / keys[1], (time.time() + 61, time.time() + 61))
     until_prepared(store)
     assert [keys[1]] == [name for name in files_in(tmp_path) if is_key(name)]
     put(store, bytes(1000))
     with pytest.raises(StoreFull):
-        store.prepare()
+        reserve(store)
 
 
 def test_room_is_shared_by_processes(tmp_path: Path, clock: Clock) -> None:
@@ -626,10 +631,10 @@ def test_room_is_shared_by_processes(tmp_path: Path, clock: Clock) -> None:
     put(first, bytes(1000))
     put(second, bytes(1000))
     key = put(second, bytes(1000))
-    first.prepare()  # knows of two pictures
+    reserve(first)  # knows of two pictures
     clock.ahead = 61
     with contextlib.suppress(StoreFull):
-        first.prepare()  # counts beside the request
+        reserve(first)  # counts beside the request
     for thread in threading.enumerate():
         if thread.name == "imagegate-sweep":
             thread.join()
@@ -698,7 +703,7 @@ def test_pictures_during_a_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     slow = SlowScan(monkeypatch)
 
     async def run() -> None:
-        store.prepare()  # counts in a thread
+        (await store.reserve(1)).release()  # counts in a thread
         await asyncio.to_thread(slow.listed.wait, 10)
         await put_async(store, bytes(1500), PNG)
         slow.go_on.set()
@@ -729,7 +734,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_disk_full(small_disk: Path, content_addressed: bool) -> None:
     """A disk that is full while a picture is written: no half file stays, and the next one that fits is taken."""
     store = FileStore(small_disk / "images", ttl=60, content_addressed=content_addressed)
-    store.prepare()
+    reserve(store)
     with pytest.raises(StoreFull, match="No space left on device") as caught:
         put(store, os.urandom(5_000_000))
     assert str(small_disk) not in str(caught.value)
@@ -744,10 +749,12 @@ def test_disk_full(small_disk: Path, content_addressed: bool) -> None:
 def test_disk_full_before_anything_is_paid_for(small_disk: Path) -> None:
     """A disk on which hardly anything is left is told before a request is sent to a provider."""
     store = FileStore(small_disk / "images", ttl=60)
-    store.prepare()
+    reserve(store)
+    reserve(store, 3_000_000)
     (small_disk / "other").write_bytes(bytes(3_500_000))
     with pytest.raises(StoreFull, match="the disk is full"):
-        store.prepare()
+        reserve(store, 3_000_000)
+    reserve(store, 300_000)
 
 
 # The same bytes once

@@ -25,7 +25,8 @@ from imagegate.config.schema import ConsoleConfig
 from imagegate.demo.pictures import draw_picture
 from imagegate.gateway import ImageGateway
 from imagegate.protocol.messages import FileID, ImageRequest, Link
-from imagegate.spool.upload import Budget, Upload
+from imagegate.spool.budget import Budget
+from imagegate.spool.upload import Upload
 from imagegate.telemetry.capture import Capture, documents_of, pictures_in, shown
 from imagegate.telemetry.console import Console, page, policy
 from imagegate.telemetry.console.ring import Ring

@@ -417,15 +417,16 @@ def test_store_that_cannot_be_made(
     """A store whose parent is a file fails the request, shows nothing of the path, and gives nobody base64."""
     (tmp_path / "file").write_text("no directory")
     with gateway(provider_port[1], f'store = "file://{tmp_path}/file/images"\n{secret}') as (url, _):
-        reply = refuses_to_store(url, provider, 502, "storage_failed")
+        reply = refuses_to_store(url, provider, 503, "store_unavailable")
         assert str(tmp_path) not in reply.text
+        assert (provider.posts, int(reply.headers["retry-after"]) > 0) == (0, True)
 
 
 def test_store_without_a_secret(provider_port: tuple[Provider, int], provider: Provider, tmp_path: Path) -> None:
     """A secret that cannot be read fails the request before anything is paid for; base64 is not concerned."""
     (tmp_path / "images" / ".link-secret").mkdir(parents=True)
     with gateway(provider_port[1], f'store = "file://{tmp_path}/images"') as (url, _):
-        refuses_to_store(url, provider, 502, "storage_failed")
+        refuses_to_store(url, provider, 503, "store_unavailable")
         assert provider.posts == 0
         assert post(url, "b64_json").json()["data"] == [{"b64_json": ENCODED}]
 

@@ -477,7 +477,7 @@ def test_the_store_fails_before_the_stream(providers_and_ports: Ports, provider:
     (tmp_path / "images").write_text("in its place")
     with gateway(providers_and_ports[1], tmp_path / "images") as gate:
         reply, error = refused(gate, "url")
-    assert (reply.status_code, error["code"]) == (502, "storage_failed")
+    assert (reply.status_code, error["code"]) == (503, "store_unavailable")
     assert provider.posts == []
 
 

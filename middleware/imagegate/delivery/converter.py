@@ -12,14 +12,17 @@ import msgspec
 import pybase64
 
 from imagegate.delivery.response_format import ResponseFormat
+from imagegate.delivery.result_room import ResultRoom
+from imagegate.delivery.usual_sizes import UsualSizes
 from imagegate.errors import FetchError, RequestError, StorageError, UpstreamError
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.protocol.image_format import Facts, inspect
-from imagegate.protocol.messages import FileRef, ImageReply, Picture, ReplyImage, StoredPicture, StreamEvent
+from imagegate.protocol.messages import Exchange, FileRef, ImageReply, Picture, ReplyImage, StoredPicture, StreamEvent
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import absolute_link, event_images, read_object
 from imagegate.protocol.reply_encoding import Tokens
-from imagegate.spool.upload import Budget, Upload, default_budget
+from imagegate.spool.budget import Budget, default_budget
+from imagegate.spool.upload import Upload
 from imagegate.stores import Store, StoreOfTenant, put, put_stream
 from imagegate.streaming.image_sinks import (
     HEAD,
@@ -42,32 +45,35 @@ class ImageConverter:
         store: takes what must become a link.
         fetcher: reads what must become base64.
         budget: room for pictures on their way.
+        usual: remembers how large pictures are.
     """
 
-    def __init__(self, store: Store, fetcher: Fetcher, budget: Budget | None = None) -> None:
+    def __init__(
+        self, store: Store, fetcher: Fetcher, budget: Budget | None = None, *, usual: UsualSizes | None = None
+    ) -> None:
         self._store = store
         self._fetcher = fetcher
         self._budget = budget or default_budget()
+        self._usual = usual or UsualSizes()
 
     def for_client(self, authorization: str | None) -> ImageConverter:
         """The same for a client, whose pictures the store may keep apart from others'."""
-        return ImageConverter(StoreOfTenant(self._store, authorization or ""), self._fetcher, self._budget)
+        store = StoreOfTenant(self._store, authorization or "")
+        return ImageConverter(store, self._fetcher, self._budget, usual=self._usual)
 
-    def receiver(self, form: ResponseFormat, authorization: str | None) -> Receiver:
-        """Return what takes a client's picture while it comes in."""
-        return (
-            StoreReceiver(StoreOfTenant(self._store, authorization or ""))
-            if form == "url"
-            else SpoolReceiver(self._budget)
-        )
+    def room(self, exchange: Exchange, form: ResponseFormat) -> ResultRoom:
+        """Return the room for what an exchange will make; nothing is secured yet."""
+        return ResultRoom(self._store, self._budget, self._usual, exchange, form=form)
 
-    def prepare(self, form: ResponseFormat) -> None:
-        """What can fail before anything is paid for does so here. Raises `StorageError`."""
+    def receiver(self, form: ResponseFormat, authorization: str | None, room: ResultRoom | None = None) -> Receiver:
+        """Return what takes a client's picture while it comes in.
+
+        Args:
+            room: what was secured for it.
+        """
         if form == "url":
-            try:
-                self._store.prepare()
-            except OSError as error:
-                raise storage_error(error, "The store cannot be used; nothing was sent.") from error
+            return StoreReceiver(StoreOfTenant(self._store, authorization or ""))
+        return SpoolReceiver(self._budget.results() if room is None else room.files)
 
     async def deliver(
         self,
@@ -90,7 +96,7 @@ class ImageConverter:
             FetchError: a link could not be read.
         """
         copied_from = trusted_origins if copies_links else None
-        to_link = self._to_link(public_url, copied_from)
+        to_link = self._to_link(public_url, copied_from, sink)
         convert = to_link if form == "url" else self._to_base64(sink, trusted_origins)
         try:
             images = await _all(convert, reply.images)
@@ -157,22 +163,28 @@ class ImageConverter:
         if upload.facts is None:
             raise RequestError("The file is no image that can be read.", param=upload.part, code="invalid_image_file")
         try:
-            return await self._link(await self._stored(upload, upload.facts), public_url)
+            room = await self._store.reserve(upload.size)
+            try:
+                return await self._link(await self._stored(upload, upload.facts), public_url)
+            finally:
+                room.release()
         except OSError as error:
             raise storage_error(error, "The reference image could not be stored; nothing was sent.") from error
 
-    def _to_link(self, public_url: str, copied_from: Collection[str] | None) -> _Convert:
+    def _to_link(self, public_url: str, copied_from: Collection[str] | None, sink: PictureSink) -> _Convert:
         async def to_link(image: ReplyImage) -> ReplyImage:
             if image.url is not None and copied_from is None:
                 return image
             try:
                 if image.url is not None:
-                    picture: Picture = await self._copied(image.url, copied_from or ())
+                    picture: Picture = await self._copied(image.url, copied_from or (), sink)
                 elif image.b64_json is not None:
                     content = decode_base64(image.b64_json)
                     facts = known(inspect(content[:HEAD]))
+                    sink.note(len(content))
                     picture = StoredPicture(key=await put(self._store, content, facts.kind), facts=facts)
                 elif isinstance(image.picture, Upload):
+                    sink.note(image.picture.size)
                     picture = await self._stored(image.picture, known(image.picture.facts))
                 elif image.picture is not None:
                     picture = image.picture
@@ -209,7 +221,7 @@ class ImageConverter:
 
         return to_base64
 
-    async def _copied(self, url: str, trusted_origins: Collection[str]) -> Picture:
+    async def _copied(self, url: str, trusted_origins: Collection[str], noted_by: PictureSink) -> Picture:
         """Into the store, piece by piece."""
         sink = PictureSink(partial(StoreReceiver, self._store))
         try:
@@ -217,6 +229,8 @@ class ImageConverter:
         except BaseException:
             await sink.close()
             raise
+        finally:
+            noted_by.note(sink.largest)
 
     async def _fetched(self, url: str, sink: PictureSink, trusted_origins: Collection[str]) -> Picture:
         """Into the spool, so that what cannot be had is known before the answer begins."""

@@ -14,7 +14,7 @@ from imagegate.config.store_factory import open_store
 from imagegate.delivery.converter import ImageConverter
 from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
-from imagegate.spool.upload import Budget
+from imagegate.spool.budget import Budget
 from imagegate.stores import ServedStore
 from imagegate.stores.serving import IMAGES_PATH, ServeImages, is_signed_link
 

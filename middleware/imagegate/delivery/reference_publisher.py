@@ -12,7 +12,8 @@ from imagegate.errors import RequestError
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.protocol.messages import Exchange, Link
 from imagegate.protocol.references import DataURL
-from imagegate.spool.upload import Budget, Upload
+from imagegate.spool.budget import Budget
+from imagegate.spool.upload import Upload
 from imagegate.upstream.account import Account
 from imagegate.upstream.conversation import upload_file
 

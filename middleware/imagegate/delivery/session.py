@@ -50,7 +50,8 @@ class DeliverySession:
         self._find_public_url = public_url
         self._progress: Progress = scope[PROGRESS_KEY]
         self._streamed = exchange.request.fields.get("stream") is True
-        self._sink = PictureSink(partial(converter.receiver, form, exchange.authorization))
+        self.room = converter.room(exchange, form)
+        self._sink = PictureSink(partial(converter.receiver, form, exchange.authorization, self.room))
         self._kept: list[Picture] = []
         self._facts: list[Facts | None] = []
         """Of the finished pictures of a stream."""
@@ -58,7 +59,6 @@ class DeliverySession:
 
     async def run(self, forward: Forward) -> None:
         """Raise what the answer cannot say any more, or does not say yet."""
-        self._converter.prepare(self._form)
         self._progress.streamed = self._streamed
         relay = self._form == "b64_json" and not self._streamed
         below = InnerResponse(
@@ -78,6 +78,7 @@ class DeliverySession:
             finally:
                 if not self._sink.is_empty:
                     await self._sink.close(self._kept)
+                self.room.release()
 
     @cached_property
     def _delivery(self) -> ImageConverter:
@@ -93,7 +94,10 @@ class DeliverySession:
         try:
             await forward({"sink": self._sink, "relay": relay, "events": self._streamed}, below)
             await self._finish(below)
+            self.room.note(self._sink.largest)
         except ImagegateError as error:
+            if largest := self._sink.largest:
+                self.room.note(largest)
             if isinstance(error, UpstreamError) and error.made:
                 self._kept += [image.picture for image in error.made if image.picture is not None]
                 await self._delivery.list_made(error, public_url=self._find_public_url(), sink=self._sink)

@@ -233,6 +233,9 @@ class KeyedCalls:
         return not progress.error_code or progress.outcome not in ("not_sent", "rejected")
 
     async def _with_body(self, reply: KeptReply, recording: Recording) -> KeptReply:
+        if recording.has_forgotten:
+            get_logger().warning("idempotency: the disk did not take the response, so it is not kept")
+            return no_longer_kept()
         if recording.size <= self._store.inline_limit:
             body = await whole(recording.body())
             if goes_inline(body):

@@ -18,15 +18,22 @@ def interrupted() -> KeptReply:
     return error_reply(error, Progress(""))
 
 
+class ReplyGone(ImagegateError):
+    """The request was answered before, and the answer is not kept; it is not sent again."""
+
+    status = 410
+    type = "invalid_request_error"
+    code = "idempotency_reply_gone"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This request was answered before, but the answer is no longer kept. It is not sent again under this "
+            "Idempotency-Key.",
+            param="Idempotency-Key",
+            headers=[(b"x-should-retry", b"false")],
+        )
+
+
 def no_longer_kept() -> KeptReply:
-    """Return the error for a response whose body was evicted."""
-    error = ImagegateError(
-        "This request was answered before, but the answer is no longer kept. It is not sent again under this "
-        "Idempotency-Key.",
-        status=410,
-        type="invalid_request_error",
-        code="idempotency_reply_gone",
-        param="Idempotency-Key",
-        headers=[(b"x-should-retry", b"false")],
-    )
-    return error_reply(error, Progress(""))
+    """Return the error for a response whose body was evicted, or could not be kept."""
+    return error_reply(ReplyGone(), Progress(""))

@@ -10,7 +10,9 @@ from typing import Any, Final
 from starlette.types import Message, Send
 
 from imagegate.idempotency.keys import KeptReply
-from imagegate.spool.upload import Budget, Upload, UploadClosed
+from imagegate.idempotency.outcomes import ReplyGone
+from imagegate.spool.budget import Budget
+from imagegate.spool.upload import Upload, UploadClosed
 
 _ON_DISK: Final = 2**62
 """Bytes: an answer that was paid for is never refused for want of room; a full disk says so itself."""
@@ -19,6 +21,9 @@ _ON_DISK: Final = 2**62
 class Recording:
     """A `send` that keeps what it gets: small bodies in memory, others in a temporary file.
 
+    Where the disk fails, those who are reading get all of it, as fast as the first of them takes it, and it is not
+    kept: a replay is never worth more than the answer itself.
+
     Args:
         memory: shared by all recordings: bytes that they may hold in memory.
     """
@@ -26,7 +31,7 @@ class Recording:
     def __init__(self, memory: Budget) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self._body = Upload("", "", "", budget=memory)
+        self._body = Upload("", "", "", budget=memory, forgets=True)
         self._begun = asyncio.Event()
         self._failure: BaseException | None = None
         self._readers = 0
@@ -52,6 +57,11 @@ class Recording:
         return self._failure is not None or self.is_whole
 
     @property
+    def has_forgotten(self) -> bool:
+        """Whether the disk did not take the body, so that it cannot be replayed."""
+        return self._body.has_forgotten
+
+    @property
     def size(self) -> int:
         return self._body.size
 
@@ -66,14 +76,21 @@ class Recording:
             self._body.close()
 
     async def begun(self) -> None:
-        """Wait until status and headers are known. Raises the failure where there is no response."""
+        """Wait until status and headers are known.
+
+        Raises:
+            BaseException: the failure, where there is no response.
+            ReplyGone: it can no longer be read from its beginning.
+        """
         await self._begun.wait()
+        if self.has_forgotten:
+            raise ReplyGone
         if self._failure is not None and not self.status:
             raise self._failure
 
     async def replay(self, send: Send, *more: tuple[bytes, bytes]) -> None:
         """Send the answer on, as fast as its reader takes it; within `read`."""
-        await self.begun()
+        await self._begun.wait()
         await send({"type": "http.response.start", "status": self.status, "headers": [*self.headers, *more]})
         try:
             await send_pieces(send, self._body.chunks())
@@ -84,10 +101,12 @@ class Recording:
     def read(self) -> Generator[None]:
         """Keep the answer there while the block runs."""
         self._readers += 1
+        self._body.expect_readers(1)
         try:
             yield
         finally:
             self._readers -= 1
+            self._body.expect_readers(-1)
             self._close_unread()
 
     def release(self) -> None:

@@ -20,7 +20,8 @@ from imagegate.protocol.parsers.multipart import (
     PartData,
     boundary_of,
 )
-from imagegate.spool.upload import Budget, Upload
+from imagegate.spool.budget import Budget
+from imagegate.spool.upload import Upload
 
 _IMAGE_PART: Final = re.compile(r"image(?:\[([0-9]{0,3})\])?", re.ASCII)
 _MASK_PARTS: Final = {"mask": "mask", "mask[]": "mask", "markup": "markup"}

@@ -14,7 +14,8 @@ from imagegate.ingest.form_reader import Form, FormLimits, read_form
 from imagegate.protocol.messages import Exchange, FileID, ImageRequest, Link, Reference
 from imagegate.protocol.references import MAX_LINK, Source, check_link, data_url, references_of
 from imagegate.protocol.requests import read_form_fields, read_json
-from imagegate.spool.upload import Budget, Upload, default_budget
+from imagegate.spool.budget import Budget, default_budget
+from imagegate.spool.upload import Upload
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _EXPLAIN: Final = b"imagegate-explain"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import partial
+from typing import Any
 
 from msgspec import structs
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,6 +20,7 @@ from imagegate.delivery.session import DeliverySession
 from imagegate.http import HTTPClient
 from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange
+from imagegate.upstream.dispatch_hooks import SENDING
 
 DEFAULT_STORE = "file://./images"
 STREAM_HEARTBEAT = 15.0
@@ -117,11 +119,14 @@ class Deliver(Layer):
         )
 
         def forward(extension: dict[str, object], below: Send) -> Work:
-            return self.forward(self._announcing(scope, extension), exchange, receive, below)
+            announcing = self._announcing(scope, extension)
+            # First of all: what has no room is not even noted as sent.
+            announcing[SENDING] = (work.room.secure, *scope.get(SENDING, ()))
+            return self.forward(announcing, exchange, receive, below)
 
         await work.run(forward)
 
-    def _announcing(self, scope: Scope, extension: dict[str, object]) -> Scope:
+    def _announcing(self, scope: Scope, extension: dict[str, object]) -> MutableMapping[str, Any]:
         """Announce the typed reply extension; remove compression and extensions that would bypass this layer."""
         extensions = {**(scope.get("extensions") or {}), REPLY: extension}
         if isinstance(self.app, Layer):

@@ -25,7 +25,8 @@ from imagegate.ingest.streaming_form import NeedsBufferedForm, StreamingForm
 from imagegate.layers.base import Layer
 from imagegate.protocol.messages import Exchange, ImageRequest
 from imagegate.protocol.requests import read_form_fields
-from imagegate.spool.upload import Budget, UploadClosed, default_budget
+from imagegate.spool.budget import Budget, default_budget
+from imagegate.spool.upload import UploadClosed
 from imagegate.telemetry.progress import PROGRESS_KEY
 
 _WATCHED_AFTER: Final = 0.05

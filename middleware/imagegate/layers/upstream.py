@@ -54,7 +54,7 @@ class Upstream(Layer):
         extension = (scope.get("extensions") or {}).get(REPLY)
         taker = None if extension is None else ReplyConsumer.of(extension, send, account.origin)
         for notify in scope.get(SENDING, ()):
-            await notify(Sending(account.name, account.adapter.expects_task(exchange.request)))
+            await notify(Sending(account.name, account.adapter.expects_task(exchange.request), exchange.request.model))
         listener = scope.get(TASK)
         if progress.capture:
             progress.capture.send(account.name, request)

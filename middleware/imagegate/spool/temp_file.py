@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import IO, Final
 
@@ -98,10 +98,16 @@ class SpoolFile:
     """Has no name, so that nothing stays behind; a closed one is never written or read as another.
 
     All methods but `close` are for threads: they wait for the disk.
+
+    Args:
+        kept: files to be written over.
+        check: gets the descriptor and a number of bytes before they are written, and raises `OSError` where they must
+            not be.
     """
 
-    def __init__(self, kept: KeptFiles) -> None:
+    def __init__(self, kept: KeptFiles, *, check: Callable[[int, int], None] | None = None) -> None:
         self._kept = kept
+        self._check = check
         self._size = 0
         self._size_before = 0
         """Of what others had written into the file."""
@@ -115,8 +121,11 @@ class SpoolFile:
         with self._used():
             if self._file is None:
                 self._file, self._size_before = self._kept.take() or (tempfile.TemporaryFile(buffering=0), 0)  # noqa: SIM115 - by close()
-            self._size += sum(map(len, pieces))
-            write_all(self._file.fileno(), pieces)
+            descriptor, size = self._file.fileno(), sum(map(len, pieces))
+            if self._check is not None and self._size + size > self._size_before:
+                self._check(descriptor, size)
+            self._size += size
+            write_all(descriptor, pieces)
 
     def read(self, place: int, length: int) -> list[bytes]:
         """Return what was written there, in pieces. Raises `FileClosed` and `OSError`."""

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from itertools import islice
 from typing import Final
 
-from imagegate.errors import Overloaded
+from structlog import get_logger
+
 from imagegate.protocol.image_format import Facts, inspect
 from imagegate.protocol.messages import FileRef
-from imagegate.spool.temp_file import CHUNK, IDLE, FileClosed, KeptFiles, SpoolFile
+from imagegate.spool.budget import FileBudget, SpoolFull
+from imagegate.spool.temp_file import CHUNK, FileClosed, SpoolFile
 
 _HEAD: Final = 64 * 1024
 """Bytes of a file that are looked at for its format and size."""
@@ -24,60 +26,6 @@ _SMALL_BATCH: Final = 64 * 1024
 """Bytes that go to disk at a time where many uploads come in, or are stopped half way, and none has a window then."""
 _PIECES: Final = 2048
 """Pieces at which a batch or a window is full, however short they are: each takes memory beside its bytes."""
-_COMING_IN: Final = 16 * 1024 * 1024
-"""Bytes of uploads on their way to disk that are in memory, all together, before they are many."""
-
-
-class Budget:
-    """Bytes that all requests of a gateway may hold at a time, in memory and on disk together.
-
-    Args:
-        total: bytes; beyond them requests are refused until others have ended.
-        memory: bytes of them that may stay in memory; the rest goes to disk.
-        kept: bytes of files on disk that are kept for a moment, to be written over.
-        idle: seconds of that moment, from the last one that was given back.
-    """
-
-    def __init__(self, *, total: int, memory: int, kept: int = 0, idle: float = IDLE) -> None:
-        self.kept = KeptFiles(kept, idle=idle)
-        self._total = total
-        self._memory = memory
-        self.coming_in = 0
-        """Bytes in memory of files that are not whole yet, or not on disk."""
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether incoming uploads have reached their share of memory, so that each must buffer less."""
-        return self.coming_in > _COMING_IN
-
-    def take(self, size: int) -> None:
-        """Raise `Overloaded`."""
-        if size > self._total:
-            raise Overloaded(
-                "Too many uploads in flight. Retry in a moment.",
-                headers=[(b"retry-after", b"5")],
-            )
-        self._total -= size
-
-    def take_memory(self, size: int) -> bool:
-        """Return whether `size` bytes may stay in memory."""
-        if size > self._memory:
-            return False
-        self._memory -= size
-        return True
-
-    def may_hold(self, size: int) -> bool:
-        """Return whether an incoming file of `size` bytes so far may stay in memory until it is complete."""
-        return size <= self._memory and not self.is_crowded
-
-    def give_back(self, *, total: int, memory: int) -> None:
-        self._total += total
-        self._memory += memory
-
-
-def default_budget() -> Budget:
-    """Return the budget of a layer that is used alone."""
-    return Budget(total=1024**3, memory=16 * 1024**2)
 
 
 class UploadClosed(Exception):
@@ -93,9 +41,19 @@ class Upload(FileRef):
         declared_type: media type that the client declared; empty: none.
         held: bytes that wait in memory for the end, while the budget has room, before any goes to disk: for a file that
             nobody reads before it is whole.
+        forgets: where the disk fails, keep only what readers are about to read, in place of failing.
     """
 
-    def __init__(self, part: str, filename: str, declared_type: str, *, budget: Budget, held: int = 0) -> None:
+    def __init__(
+        self,
+        part: str,
+        filename: str,
+        declared_type: str,
+        *,
+        budget: FileBudget,
+        held: int = 0,
+        forgets: bool = False,
+    ) -> None:
         self.part = part
         self.filename = filename
         self.declared_type = declared_type
@@ -107,6 +65,14 @@ class Upload(FileRef):
         self.publishing = asyncio.Lock()
         self._budget = budget
         self._held = held
+        self._forgets = forgets
+        self._expected = 0
+        """Readers that are, or are about to begin; without any, a file that forgets keeps nothing."""
+        self._is_off_disk = False
+        """Whether the disk has failed, and what is not on it stays in memory."""
+        self._rescued = 0
+        """Bytes in memory because of that."""
+        self._has_read = asyncio.Event()
         self._taken = 0
         self._in_memory = 0
         self._coming_in = 0
@@ -137,13 +103,15 @@ class Upload(FileRef):
         return self._facts.kind.media_type if self._facts else self.declared_type or "application/octet-stream"
 
     async def write(self, data: bytes) -> None:
-        """Append. Raises `Overloaded` where the budget is used up, and `OSError` where the disk fails."""
+        """Append. Raises `Overloaded` where the budget is used up, and `SpoolFull` where the disk fails."""
         self._budget.take(len(data))
         self._taken += len(data)
         for start in range(0, len(data), CHUNK):
             if self._is_closed:
                 return  # while the disk was waited for
             piece = data[start : start + CHUNK]  # the same object, where it is all
+            if self._is_off_disk:
+                await self._make_room(len(piece))
             self.size += len(piece)
             if len(self._head) < _HEAD:
                 self._head += piece[: _HEAD - len(self._head)]
@@ -154,6 +122,43 @@ class Upload(FileRef):
             if self.size - self._handed >= self._batch or unsaved >= _PIECES:
                 await self._saved()  # no more than two batches wait in memory
                 self._save()
+
+    async def _make_room(self, size: int) -> None:
+        """Make room in memory. Raises `SpoolFull`."""
+        if not self._forgets:
+            self._rescue(size)
+            return
+        while self.size - self._foremost() >= _WINDOW and not self._is_closed:
+            self._has_read.clear()
+            await self._has_read.wait()
+        self._forget()
+
+    def _rescue(self, size: int) -> None:
+        if not self._budget.take_last_resort(size):
+            raise SpoolFull
+        self._rescued += size
+
+    def _foremost(self) -> int:
+        """Return the place of the reader who is ahead of the others."""
+        return max((reader.place for reader in self._readers), default=0 if self._expected else self.size)
+
+    def expect_readers(self, change: int) -> None:
+        """Count readers that are about to begin, or have gone: what they are to read is not forgotten."""
+        self._expected += change
+        self._has_read.set()
+
+    def _forget(self) -> None:
+        """Drop what the foremost reader has read, but for a window; slower ones find a gap."""
+        foremost, before = self._foremost(), self._start
+        while self._window and self._start + len(self._window[0]) <= foremost and self.size - self._start > _WINDOW:
+            self._start += len(self._window.popleft())
+            self._first += 1
+        self._note_coming_in(before - self._start)
+
+    @property
+    def has_forgotten(self) -> bool:
+        """Whether a part of the file is gone, so that nobody can read it from the beginning any more."""
+        return self._start > self._on_disk
 
     @property
     def _batch(self) -> int:
@@ -166,15 +171,15 @@ class Upload(FileRef):
 
     def _note_coming_in(self, size: int) -> None:
         self._coming_in += size
-        self._budget.coming_in += size
+        self._budget.note_coming_in(size)
 
     def _save(self) -> None:
         """Start writing buffered bytes to disk; they stay in memory until written, so that readers find them."""
-        if self._is_closed:
+        if self._is_closed or self._is_off_disk:
             return
         file = self._file
         if file is None:
-            file = self._file = SpoolFile(self._budget.kept)
+            file = self._file = SpoolFile(self._budget.kept, check=self._budget.check_disk)
         pieces = list(islice(self._window, self._handed_pieces - self._first, None))
         self._handed, self._handed_pieces = self.size, self._first + len(self._window)
         self._saving = asyncio.get_running_loop().run_in_executor(None, file.append, pieces)
@@ -182,10 +187,27 @@ class Upload(FileRef):
 
     def _note_saved(self, saving: asyncio.Future[None]) -> None:
         self._saving = None
-        self._failure = asyncio.CancelledError() if saving.cancelled() else saving.exception()
-        if self._failure is None and not self._is_closed:
+        failure = asyncio.CancelledError() if saving.cancelled() else saving.exception()
+        if self._is_closed:
+            return
+        if failure is None:
             self._on_disk = self._handed
             self._trim()
+        elif isinstance(failure, OSError):
+            self._leave_disk(failure)
+        else:
+            self._failure = failure
+
+    def _leave_disk(self, error: OSError) -> None:
+        """Go on in memory, where this file may: what is there already stays."""
+        size = self.size - self._on_disk
+        if self._forgets:
+            self._is_off_disk = True
+        elif self._budget.take_last_resort(size):
+            self._is_off_disk, self._rescued = True, size
+        else:
+            get_logger("imagegate").warning("spool failed", reason=error.strerror or str(error))
+            self._failure = SpoolFull(error)
 
     async def _saved(self) -> None:
         """Wait until all handed-over bytes are on disk."""
@@ -214,14 +236,14 @@ class Upload(FileRef):
         self._grown = asyncio.Event()
 
     async def complete(self) -> None:
-        """Call after the last `write`. Raises `OSError` where the disk fails."""
+        """Call after the last `write`. Raises `SpoolFull` where the disk fails."""
         self._facts = inspect(self._head)
         if self._file is None and self._budget.take_memory(self.size):
             self._in_memory = self.size
             self._note_coming_in(-self._coming_in)
         else:
             await self._saved()
-            if self._handed < self.size:
+            if self._handed < self.size and not self._is_off_disk:
                 self._save()
                 await self._saved()
         self.is_complete = True
@@ -253,17 +275,19 @@ class Upload(FileRef):
                     yield piece
                     if self._on_disk > self._start:
                         self._trim()
+                    self._has_read.set()
                 elif self.is_complete:
                     return
                 else:
                     await grown.wait()
         finally:
             self._readers.remove(reader)
+            self._has_read.set()
 
     async def _from_disk(self, place: int) -> list[bytes]:
-        if self._file is None:
+        length = min(_BATCH, self._start - place, self._on_disk - place)
+        if self._file is None or length <= 0:
             raise UploadClosed
-        length = min(_BATCH, self._start - place)
         try:
             return await asyncio.to_thread(self._file.read, place, length)
         except FileClosed:
@@ -307,9 +331,12 @@ class Upload(FileRef):
             return
         self._is_closed = True
         self._grow()
+        self._has_read.set()
         self._budget.give_back(total=self._taken, memory=self._in_memory)
+        if self._rescued:
+            self._budget.give_back_last_resort(self._rescued)
         self._note_coming_in(-self._coming_in)
-        self.size = self._taken = self._in_memory = 0
+        self.size = self._taken = self._in_memory = self._rescued = 0
         self._window.clear()
         if self._file is not None:
             self._file.close()

@@ -9,6 +9,7 @@ from typing import Final, Protocol, runtime_checkable
 from starlette.types import ASGIApp
 
 from imagegate.protocol.image_format import ImageFormat
+from imagegate.spool.reservation import Reservation
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -42,8 +43,13 @@ class Store(Protocol):
     The messages of its errors are short and name no host, path or secret, but they are for the log, not for clients.
     """
 
-    def prepare(self) -> None:
-        """Check whether the store is usable before anything is billed. Raises `OSError`."""
+    async def reserve(self, size: int) -> Reservation:
+        """Promise room for pictures of `size` bytes together. Called before anything is billed.
+
+        Raises:
+            StoreFull: there is not so much room.
+            OSError: the store cannot be used.
+        """
         ...
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> PictureWriter:
@@ -75,6 +81,10 @@ class Store(Protocol):
 class ServedStore(Store, Protocol):
     """A store whose images the gateway serves itself, by signed links."""
 
+    async def prepare(self) -> None:
+        """Read from a disk, in a thread, what `holds` needs. Raises `OSError`."""
+        ...
+
     def holds(self, key: str, query_string: bytes) -> bool:
         """Return whether a request's query for `key` is one that the store has signed and that has not expired."""
         ...
@@ -91,8 +101,8 @@ class StoreOfTenant:
         self._store = store
         self._tenant = tenant
 
-    def prepare(self) -> None:
-        self._store.prepare()
+    async def reserve(self, size: int) -> Reservation:
+        return await self._store.reserve(size)
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> PictureWriter:
         return await self._store.writer(kind, tenant=tenant or self._tenant)

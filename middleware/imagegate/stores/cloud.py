@@ -19,6 +19,7 @@ from urllib.parse import quote
 import obstore
 
 from imagegate.protocol.image_format import ImageFormat
+from imagegate.spool.reservation import Reservation
 from imagegate.stores.cloud_errors import plain_cloud_error
 from imagegate.stores.keys import ContentKey, new_key, tenant_name
 from imagegate.stores.writing import UNIT, ThreadWriter
@@ -76,8 +77,9 @@ class CloudStore:
         self._limit = _REQUESTS * timeout
         self._threads: ThreadPoolExecutor | None = None
 
-    def prepare(self) -> None:
-        """Do nothing: every check would need a request to the bucket."""
+    async def reserve(self, size: int) -> Reservation:
+        """Promise nothing: a bucket does not say how much room it has."""
+        return Reservation()
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> ThreadWriter:
         prefix = self._prefix.replace("{tenant}", tenant_name(tenant, self._secret))

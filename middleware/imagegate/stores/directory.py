@@ -9,14 +9,15 @@ import time
 from pathlib import Path
 from typing import Final
 
+from imagegate.spool.disk_room import DiskFull, DiskRoom, bytes_free
+from imagegate.spool.reservation import Reservation
 from imagegate.stores.base import StoreFull
 from imagegate.stores.clock import Clock
 from imagegate.stores.keys import is_key
 
 PARTIAL: Final = ".partial"
 _SECONDS_BETWEEN_SWEEPS: Final = 60.0
-_LEAST_FREE: Final = 1024 * 1024
-"""Bytes; a disk with less than this is full before anything is written to it."""
+_NO_MORE: Final = "the pictures take as many bytes as they may"
 
 
 class PictureDirectory:
@@ -40,39 +41,47 @@ class PictureDirectory:
         self._swept = clock.monotonic() - _SECONDS_BETWEEN_SWEEPS
         self._lock = threading.Lock()
         self._is_counted = threading.Event()
+        self._room = DiskRoom(lambda: path, free=self._look, clock=clock.monotonic)
 
-    def check(self) -> None:
-        """Raise `StoreFull` where not even a small picture has room, `OSError` where nothing can be written at all.
+    async def reserve(self, size: int) -> Reservation:
+        """Promise room for `size` bytes, or for all that there may be at most: pictures can be smaller than expected.
 
-        Blocks for its first count only.
+        Raises:
+            StoreFull: there is not so much room.
+            OSError: nothing can be written at all.
         """
-        if os.path.lexists(self.path) and not (self.path.is_dir() and os.access(self.path, os.W_OK | os.X_OK)):
-            raise OSError("the directory cannot be written to")
         if self._max_bytes is not None:
-            if not self._is_counted.is_set():
-                self.sweep()
-            elif self._is_due():
-                threading.Thread(target=self.sweep, name="imagegate-sweep", daemon=True).start()
-            with self._lock:
-                if self._used >= self._max_bytes:
-                    raise StoreFull("the pictures take as many bytes as they may")
-        if self._bytes_free() < _LEAST_FREE:
-            raise StoreFull("the disk is full")
-
-    def _bytes_free(self) -> float:
+            size = min(size, self._max_bytes)
         try:
-            disk = os.statvfs(self.path)
-        except (OSError, AttributeError):  # not yet made; or a system without statvfs
-            return float("inf")
-        return disk.f_bavail * disk.f_frsize
+            reservation = await self._room.reserve(size)
+        except DiskFull as error:
+            raise StoreFull("the disk is full") from error
+        with self._lock:
+            is_over = self._max_bytes is not None and self._used + self._room.reserved > self._max_bytes
+        if is_over:
+            reservation.release()
+            raise StoreFull(_NO_MORE)
+        return reservation
+
+    def _look(self, path: str | Path) -> float:
+        """Return the free bytes of the disk, and count the pictures. Runs in a thread. Raises `OSError`."""
+        if os.path.lexists(path) and not (self.path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
+            raise OSError("the directory cannot be written to")
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self._max_bytes is not None and not self._is_counted.is_set():
+            self.sweep()
+        elif self._max_bytes is not None and self._is_due():
+            threading.Thread(target=self.sweep, name="imagegate-sweep", daemon=True).start()
+        return bytes_free(path)
 
     def take(self, size: int) -> None:
         """Count bytes that are about to be written. Raises `StoreFull`."""
         with self._lock:
             if self._max_bytes is not None and self._used + size > self._max_bytes:
-                raise StoreFull("the pictures take as many bytes as they may")
+                raise StoreFull(_NO_MORE)
             self._used += size
             self._used_since_scan += size
+        self._room.note_written(size)
 
     def give_back(self, size: int) -> None:
         """Count bytes that are there no more."""

@@ -13,6 +13,7 @@ from starlette.responses import FileResponse
 from starlette.types import ASGIApp
 
 from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
+from imagegate.spool.reservation import Reservation
 from imagegate.spool.write_all import write_all
 from imagegate.stores.base import plain_error
 from imagegate.stores.clock import Clock
@@ -53,25 +54,29 @@ class FileStore:
         self._links = Links((lambda: link_secret) if link_secret else self._own_secret, ttl=ttl, clock=clock)
         self._is_content_addressed = content_addressed
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         try:
-            self._links.secret()
+            await self._links.prepare()
         except OSError as error:
             raise plain_error(error) from error
-        self._directory.check()
+
+    async def reserve(self, size: int) -> Reservation:
+        await self.prepare()
+        try:
+            return await self._directory.reserve(size)
+        except OSError as error:
+            raise plain_error(error) from error
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> FileWriter:
-        try:
-            content = ContentKey(self._links.secret()) if self._is_content_addressed else None
-        except OSError as error:
-            raise plain_error(error) from error
+        content = None
+        if self._is_content_addressed:
+            await self.prepare()
+            content = ContentKey(self._links.secret())
         return FileWriter(self._directory, kind, content)
 
     async def link(self, key: str, base: str) -> str:
-        try:
-            return self._links.link(base, key)
-        except OSError as error:
-            raise plain_error(error) from error
+        await self.prepare()
+        return self._links.link(base, key)
 
     def holds(self, key: str, query_string: bytes) -> bool:
         return self._links.holds(key, query_string)

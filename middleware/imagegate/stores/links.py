@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import time
@@ -16,15 +17,22 @@ class Links:
     """Makes and checks links of the form ``BASE/KEY?expires=UNIX&signature=HEX``.
 
     Args:
-        secret: gives what signs key and expiry (HMAC-SHA256); asked once, when the first link is made or checked.
+        secret: gives what signs key and expiry (HMAC-SHA256); asked once.
         ttl: seconds that a link is good for.
         clock: source of the time.
     """
 
     def __init__(self, secret: Callable[[], bytes], *, ttl: float, clock: Clock = time) -> None:
         self.secret = cache(secret)
+        self._is_ready = False
         self._clock = clock
         self._ttl = ttl
+
+    async def prepare(self) -> None:
+        """Ask for the secret, in a thread: it may have to be read from a disk. Raises what that raises."""
+        if not self._is_ready:
+            await asyncio.to_thread(self.secret)
+            self._is_ready = True
 
     def link(self, base: str, key: str) -> str:
         """Return a link to `key` below `base`, the public URL of the store."""

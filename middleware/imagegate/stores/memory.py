@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
+from imagegate.spool.reservation import Reservation
 from imagegate.stores.base import StoreFull
 from imagegate.stores.clock import Clock
 from imagegate.stores.keys import ContentKey, new_key
@@ -43,14 +44,22 @@ class MemoryStore:
         self.capacity = DEFAULT_CAPACITY if capacity is None else capacity
         self._ttl = ttl
         self._clock = clock
+        self.has_refused = False
+        """Whether a picture was larger than the store."""
         self._pictures: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._size = 0
         secret = link_secret or secrets.token_bytes(32)
         self._content_secret = secret if content_addressed else None
         self._links = Links(lambda: secret, ttl=ttl, clock=clock)
 
-    def prepare(self) -> None:
-        """Do nothing: the memory store is always usable."""
+    async def prepare(self) -> None:
+        """Do nothing: there is no disk."""
+
+    async def reserve(self, size: int) -> Reservation:
+        """Refuse only what is larger than the store, once a picture was: the oldest pictures make room for others."""
+        if size > self.capacity and self.has_refused:
+            raise StoreFull("the pictures are larger than the store")
+        return Reservation()
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> MemoryWriter:
         return MemoryWriter(self, kind)
@@ -115,6 +124,7 @@ class MemoryWriter:
     async def write(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > self._store.capacity:
+            self._store.has_refused = True
             raise StoreFull("the picture is larger than the store")
         self._pieces.append(data)
 

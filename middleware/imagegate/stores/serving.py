@@ -49,6 +49,7 @@ class ServeImages:
 
     async def _response(self, key: str, query_string: bytes) -> ASGIApp:
         try:
+            await self._store.prepare()
             if not self._store.holds(key, query_string):
                 raise _LinkRefused("The link is invalid or has expired.")
             response = await self._store.response(key)

@@ -15,7 +15,8 @@ from imagegate.protocol.image_format import inspect
 from imagegate.protocol.messages import Picture, ReplyImage, StoredPicture
 from imagegate.protocol.parsers.base64_json import Base64Scanner, Event, PictureData, PictureStart, ScanError
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.spool.upload import Budget, Upload
+from imagegate.spool.budget import FileBudget
+from imagegate.spool.upload import Upload
 from imagegate.stores import PictureWriter, Store, StoreFull
 
 HEAD: Final = 64 * 1024
@@ -26,6 +27,9 @@ _AT_ONCE: Final = 3
 
 class Receiver(Protocol):
     """Takes one picture."""
+
+    size: int
+    """Bytes so far, of which the last may not have been taken."""
 
     async def write(self, data: bytes) -> None: ...
 
@@ -46,12 +50,22 @@ class PictureSink:
     def __init__(self, new: Callable[[], Receiver]) -> None:
         self._new = new
         self._receivers: list[Receiver] = []
+        self._largest = 0
 
     def receiver(self) -> Receiver:
         """Return a writer for the next image."""
         receiver = self._new()
         self._receivers.append(receiver)
         return receiver
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest picture so far, whether it was taken or not."""
+        return max((self._largest, *(receiver.size for receiver in self._receivers)))
+
+    def note(self, size: int) -> None:
+        """Count a picture of `size` bytes that takes room without going through this sink."""
+        self._largest = max(self._largest, size)
 
     @property
     def is_empty(self) -> bool:
@@ -61,6 +75,7 @@ class PictureSink:
     async def release(self, pictures: Collection[Picture]) -> None:
         """Give back the room of pictures that have been sent."""
         spooled = [one for one in self._receivers if isinstance(one, SpoolReceiver) and one.upload in pictures]
+        self._largest = self.largest
         for receiver in spooled:
             await receiver.abort()
             self._receivers.remove(receiver)
@@ -80,8 +95,10 @@ class StoreReceiver:
         self._head = bytearray()
         self._writer: PictureWriter | None = None
         self.stored: StoredPicture | None = None
+        self.size = 0
 
     async def write(self, data: bytes) -> None:
+        self.size += len(data)
         if self._writer is not None:
             await self._write(self._writer, data)
             return
@@ -126,22 +143,22 @@ class StoreReceiver:
 class SpoolReceiver:
     """Takes a picture into the spool, for as long as the exchange lasts."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: FileBudget) -> None:
         self.upload = Upload("", "", "", budget=budget)
+        self.size = 0
 
     async def write(self, data: bytes) -> None:
+        self.size += len(data)
         try:
             await self.upload.write(data)
         except Overloaded as error:
             raise no_room() from error
-        except OSError as error:
-            raise storage_error(error) from error
 
     async def finish(self) -> Picture:
         try:
             await self.upload.complete()
-        except OSError as error:
-            raise storage_error(error) from error
+        except Overloaded as error:
+            raise no_room() from error
         return self.upload
 
     async def abort(self) -> None:

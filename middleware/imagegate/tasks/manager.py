@@ -8,7 +8,7 @@ from starlette.types import Scope, Send
 
 from imagegate.asgi.background import Background
 from imagegate.protocol.messages import Exchange
-from imagegate.spool.upload import Budget
+from imagegate.spool.budget import Budget
 from imagegate.stores.blobs import Blobs
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.creation import TaskCreation

@@ -11,7 +11,8 @@ from starlette.types import Scope
 
 from imagegate.asgi.helpers import header
 from imagegate.protocol.messages import Exchange, FileID, ImageRequest, Link, Reference
-from imagegate.spool.upload import Budget, Upload
+from imagegate.spool.budget import Budget
+from imagegate.spool.upload import Upload
 from imagegate.stores.blobs import Blobs, pieces_of, whole
 from imagegate.tasks.records import KeptReference, KeptRequest
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from imagegate.asgi.background import stop
 from imagegate.errors import Overloaded
-from imagegate.spool.upload import Budget
+from imagegate.spool.budget import Budget
 from imagegate.stores.blobs import Blobs
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskStore

@@ -46,6 +46,9 @@ class ExchangeRecord(ExchangeFacts, frozen=True, kw_only=True):  # type: ignore[
 _OUTCOMES_BY_CODE: Final[Mapping[str, OutcomeClass]] = {
     "overloaded": "overloaded",
     "shutting_down": "overloaded",
+    "spool_full": "overloaded",
+    "no_room": "not_sent",
+    "store_unavailable": "not_sent",
     "internal_error": "internal",
     "moderation_blocked": "moderated",
     "content_policy_violation": "moderated",

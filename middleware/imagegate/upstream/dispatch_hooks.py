@@ -21,6 +21,8 @@ class Sending(msgspec.Struct, frozen=True):
     upstream: str = ""
     expects_task: bool = False
     """Whether the provider is known to answer this request with a task."""
+    model: str = ""
+    """As the provider calls it."""
 
 
 SendingWatcher = Callable[[Sending], Awaitable[None]]
