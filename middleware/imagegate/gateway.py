@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imagegate.asgi.azure_paths import AZURE, openai_scope
 from imagegate.asgi.background import Background
 from imagegate.asgi.helpers import before_shutdown
 from imagegate.asgi.not_found import NotFound
@@ -283,6 +284,8 @@ class ImageGateway:
         if not self._is_started:
             self._start()
         if scope["type"] == "http":
+            if AZURE in scope["path"] and (azure := openai_scope(scope, self.config.prefix)) is not None:
+                scope = azure
             if endpoint := endpoint_of(scope, self.config.prefix):
                 await self._stack.observe(endpoint, scope, receive, send)
                 return

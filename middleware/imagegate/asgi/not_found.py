@@ -6,7 +6,8 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from imagegate.asgi.helpers import route_path, send_error, send_json
+from imagegate.asgi.helpers import header, route_path, send_error, send_json
+from imagegate.asgi.request_ids import request_id
 from imagegate.errors import ImagegateError
 
 _ENDPOINTS: Final = ("/images/generations", "/images/edits", "/images/variations")
@@ -28,7 +29,8 @@ async def _answer(scope: Scope, send: Send) -> None:
     method, path = scope["method"], route_path(scope)
     if method in ("GET", "HEAD") and path == "/healthz":
         await send_json(send, 200, b'{"status":"ok"}')
-    elif method != "POST" and path.rstrip("/").endswith(_ENDPOINTS):
+        return
+    if method != "POST" and path.rstrip("/").endswith(_ENDPOINTS):
         error = ImagegateError(
             f"Not allowed: {method} {path[:128]}. Use POST.",
             status=405,
@@ -36,7 +38,6 @@ async def _answer(scope: Scope, send: Send) -> None:
             code="method_not_allowed",
             headers=[(b"allow", b"POST")],
         )
-        await send_error(send, error)
     else:
         error = ImagegateError(
             f"Unknown request URL: {method} {path[:128]}.",
@@ -44,7 +45,8 @@ async def _answer(scope: Scope, send: Send) -> None:
             type="invalid_request_error",
             code="unknown_url",
         )
-        await send_error(send, error)
+    error.headers.append((b"x-request-id", request_id(header(scope, b"x-request-id")).encode()))
+    await send_error(send, error)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -217,7 +217,7 @@ def _models(options: argparse.Namespace) -> int:
         return 0
     width = max((len(model["id"]) for model in listed["data"]), default=0)
     for model in listed["data"]:
-        size = ((model["contract"] or {}).get("size") or {}).get("rule", "any")
+        size = model.get("contract", {}).get("size", {}).get("rule", "any")
         print(f"{model['id']:<{width}}  size: {size:<10}  {', '.join(model['upstreams'])}")
     return 0
 

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 from starlette.types import Receive, Scope
 
+from imagegate.asgi.azure_paths import DEPLOYMENT
 from imagegate.asgi.helpers import header, read_body
 from imagegate.contracts.contract import Operation
 from imagegate.errors import AuthenticationError, RequestError, UnsupportedMedia
@@ -54,10 +55,10 @@ async def read_exchange(
     media_type = content_type.split(b";", 1)[0].strip().lower()
     if media_type == _FORM:
         form = await read_form(content_type, receive, limits=limits.form, budget=budget)
-        request = request_of_form(form, operation, max_prompt=limits.prompt)
+        request = request_of_form(form, operation, max_prompt=limits.prompt, deployment=scope.get(DEPLOYMENT, ""))
     elif media_type == b"application/json" or media_type.endswith(b"+json"):
         body = await read_body(receive, limit=limits.json_body)
-        request = read_json(body, operation, max_prompt=limits.prompt)
+        request = read_json(body, operation, max_prompt=limits.prompt, deployment=scope.get(DEPLOYMENT, ""))
         if operation != "generations":
             request = await _with_references(request, budget)
         _check_or_close(request)
@@ -99,7 +100,7 @@ def close_uploads(request: ImageRequest) -> None:
             reference.close()
 
 
-def request_of_form(form: Form, operation: Operation, *, max_prompt: int) -> ImageRequest:
+def request_of_form(form: Form, operation: Operation, *, max_prompt: int, deployment: str = "") -> ImageRequest:
     """Return a complete form as a request, which owns its files. Releases them and raises `RequestError` if invalid."""
     request = ImageRequest(
         operation=operation,
@@ -110,7 +111,7 @@ def request_of_form(form: Form, operation: Operation, *, max_prompt: int) -> Ima
         from_form=True,
     )
     try:
-        fields = read_form_fields(form.fields, operation, max_prompt=max_prompt)
+        fields = read_form_fields(form.fields, operation, max_prompt=max_prompt, deployment=deployment)
     except RequestError:
         close_uploads(request)
         raise

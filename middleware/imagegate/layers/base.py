@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imagegate.asgi.azure_paths import DEPLOYMENT
 from imagegate.asgi.helpers import ClientDisconnected, replay, replay_chunks, route_path, send_json, without_headers
 from imagegate.contracts.contract import Operation
 from imagegate.ingest.request_reader import read_exchange
@@ -23,7 +24,7 @@ Work = Coroutine[Any, Any, None]
 """A coroutine that handles one request; must be awaited."""
 Endpoint = Literal["generations", "edits", "variations", "models", "tasks"]
 
-_OURS: Final = (PROGRESS_KEY, SCOPE_KEY, SENDING, TASK)
+_OURS: Final = (PROGRESS_KEY, SCOPE_KEY, SENDING, TASK, DEPLOYMENT)
 """Scope keys that are removed for applications that are not layers."""
 _OPERATIONS: Final[Mapping[str, Operation]] = {
     "/images/generations": "generations",
@@ -41,7 +42,7 @@ def endpoint_of(scope: Scope, prefix: str) -> Endpoint | None:
     rest = rest[:-1] if rest.endswith("/") else rest
     if scope["method"] == "POST":
         return _OPERATIONS.get(rest)
-    if scope["method"] == "GET" and rest == "/models":
+    if scope["method"] == "GET" and (rest == "/models" or (rest.startswith("/models/") and rest != "/models/")):
         return "models"
     return "tasks" if scope["method"] in ("GET", "DELETE") and task_id_of(scope, prefix) is not None else None
 

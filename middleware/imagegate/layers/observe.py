@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
-from random import getrandbits
 from time import perf_counter
 from typing import Any
 
@@ -14,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from imagegate.asgi.helpers import ClientDisconnected, send_error
+from imagegate.asgi.request_ids import request_id
 from imagegate.errors import ImagegateError
 from imagegate.layers.base import Endpoint, Layer, Work, endpoint_of
 from imagegate.layers.error_boundary import Answer, answer_errors
@@ -23,8 +22,6 @@ from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.telemetry.trace_context import read_traceparent, trace_id
-
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 class Observe(Layer):
@@ -57,7 +54,7 @@ class Observe(Layer):
     async def observe(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request that is known to be for `endpoint`."""
         sent_id, traceparent = _sent_names(scope)
-        progress = Progress(endpoint, request_id=_request_id(sent_id))
+        progress = Progress(endpoint, request_id=request_id(sent_id))
         if traceparent is not None:
             progress.traceparent = read_traceparent(traceparent)
         progress.capture = self._capture() if self._capture else None
@@ -94,20 +91,13 @@ class Observe(Layer):
 
 def _sent_names(scope: Scope) -> tuple[bytes | None, bytes | None]:
     """Return the first ``x-request-id`` and ``traceparent``, in one pass."""
-    request_id = traceparent = None
+    sent_id = traceparent = None
     for name, value in scope["headers"]:
         if name == b"x-request-id":
-            request_id = request_id or value
+            sent_id = sent_id or value
         elif name == b"traceparent":
             traceparent = traceparent or value
-    return request_id, traceparent
-
-
-def _request_id(sent: bytes | None) -> str:
-    """Return the client's request id where it is valid, else a new one."""
-    if sent and _REQUEST_ID.fullmatch(sent):
-        return sent.decode()
-    return f"req_{getrandbits(128):032x}"  # an identifier, not a secret
+    return sent_id, traceparent
 
 
 def _bind(progress: Progress) -> Mapping[str, Token[Any]]:

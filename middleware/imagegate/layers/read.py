@@ -8,8 +8,9 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imagegate.asgi.azure_paths import DEPLOYMENT
 from imagegate.asgi.helpers import ClientDisconnected, announced_length, header, is_form
-from imagegate.errors import RequestError
+from imagegate.errors import RequestError, UnsupportedMedia
 from imagegate.idempotency.keys import HEADER
 from imagegate.ingest.form_reader import FormReading
 from imagegate.ingest.request_reader import (
@@ -59,6 +60,8 @@ class Read(Layer):
         self._may_stream = may_stream
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if encodings := [value for name, value in scope["headers"] if name == b"content-encoding"]:
+            _check_encoding(b", ".join(encodings))
         if self._may_stream is not None and _is_large_form(scope) and not _waits_for_whole_form(scope):
             await self._handle_form(scope, receive, send)
             return
@@ -83,7 +86,13 @@ class Read(Layer):
                 return
             form = await reader
             exchange = exchange_of(
-                scope, request_of_form(form, scope[PROGRESS_KEY].endpoint, max_prompt=self._limits.prompt)
+                scope,
+                request_of_form(
+                    form,
+                    scope[PROGRESS_KEY].endpoint,
+                    max_prompt=self._limits.prompt,
+                    deployment=scope.get(DEPLOYMENT, ""),
+                ),
             )
             await while_connected(self.forward(scope, exchange, receive, send), receive)
         finally:
@@ -95,7 +104,9 @@ class Read(Layer):
         """Return the exchange with a streaming form; None where the whole form is needed."""
         operation = scope[PROGRESS_KEY].endpoint
         try:
-            fields = read_form_fields(reading.fields, operation, max_prompt=self._limits.prompt)
+            fields = read_form_fields(
+                reading.fields, operation, max_prompt=self._limits.prompt, deployment=scope.get(DEPLOYMENT, "")
+            )
         except RequestError:
             return None  # a field may still arrive; if not, the whole form is rejected
         request = ImageRequest(operation=operation, fields=fields, from_form=True, live=StreamingForm(reading))
@@ -120,6 +131,13 @@ class Read(Layer):
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
         return True
+
+
+def _check_encoding(encoding: bytes) -> None:
+    """Raise `UnsupportedMedia` for a compressed body: its size is not known before it has grown."""
+    shown = encoding.decode("latin-1").strip()
+    if shown.lower() not in ("", "identity"):
+        raise UnsupportedMedia(f"Content-Encoding '{shown[:64]}' is not supported. Send the body uncompressed.")
 
 
 def _waits_for_whole_form(scope: Scope) -> bool:

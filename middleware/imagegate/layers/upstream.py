@@ -19,6 +19,7 @@ from imagegate.upstream.account import Account
 from imagegate.upstream.conversation import converse
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 from imagegate.upstream.explanation import explanation
+from imagegate.upstream.payers import PAYERS, with_payers
 from imagegate.upstream.results import load_results
 
 
@@ -42,6 +43,8 @@ class Upstream(Layer):
         if account.adapter.names_jobs:
             asked = msgspec.structs.replace(asked, job_id=str(uuid4()))
         request = account.adapter.encode(asked)
+        if named := [(name, value) for name, value in scope["headers"] if name in PAYERS]:
+            request = with_payers(request, named, account, progress)
         if exchange.explain:
             shown = await explanation(account, request, authorization=exchange.authorization, changes=progress.changes)
             await send_json(send, 200, msgspec.json.encode(shown))

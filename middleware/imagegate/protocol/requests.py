@@ -49,23 +49,28 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
 }
 
 
-def read_json(body: bytes, operation: Operation, *, max_prompt: int) -> ImageRequest:
+def read_json(body: bytes, operation: Operation, *, max_prompt: int, deployment: str = "") -> ImageRequest:
     """Parse and check a JSON body; references of edits and variations are left in its fields.
 
     Args:
         max_prompt: characters; a contract may allow fewer.
+        deployment: the model that the path names; empty: none.
 
     Raises:
         RequestError: naming the member at fault.
     """
     document = parse_object(body)
+    if deployment and _add_model(document, deployment):
+        body = msgspec.json.encode(document)
     check_fields(document, operation, max_prompt=max_prompt)
     fields = {name: value for name, value in document.items() if value is not None}
     untouched = len(fields) == len(document)
     return ImageRequest(operation=operation, fields=fields, body=body if untouched else None)
 
 
-def read_form_fields(pairs: Sequence[tuple[str, str]], operation: Operation, *, max_prompt: int) -> dict[str, Any]:
+def read_form_fields(
+    pairs: Sequence[tuple[str, str]], operation: Operation, *, max_prompt: int, deployment: str = ""
+) -> dict[str, Any]:
     """Return the text parts of a form as members: ``a[]`` is a list, ``a[b]`` a nested object, numbers are numbers.
 
     Raises:
@@ -78,8 +83,24 @@ def read_form_fields(pairs: Sequence[tuple[str, str]], operation: Operation, *, 
     for name, parameter in PARAMETERS.items():
         if isinstance(fields.get(name), str):
             fields[name] = from_text(name, fields[name], parameter)
+    if deployment:
+        _add_model(fields, deployment)
     check_fields(fields, operation, max_prompt=max_prompt)
     return fields
+
+
+def _add_model(fields: dict[str, Any], deployment: str) -> bool:
+    """Name the path's model where the body names none; return whether it did not. Raises `RequestError`."""
+    model = fields.get("model")
+    if model is None:
+        fields["model"] = deployment
+    elif model != deployment:
+        raise RequestError(
+            f"The path names the deployment '{deployment}' and the body another model. Send the same, or no 'model'.",
+            param="model",
+            code="invalid_value",
+        )
+    return model is None
 
 
 def from_text(name: str, value: str, parameter: Parameter) -> Any:
