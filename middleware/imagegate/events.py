@@ -1,7 +1,7 @@
 """Public names of `imagegate.telemetry`: the record of an exchange, and the hooks that are given it."""
 
 from imagegate.telemetry.exchange import UpstreamCall
-from imagegate.telemetry.hooks import BreakerHook, BreakerState, ConfiguredHook, Hook, StartHook, TaskHook
+from imagegate.telemetry.hooks import BreakerHook, BreakerState, ConfiguredHook, Hook, RecordHook, StartHook, TaskHook
 from imagegate.telemetry.record import ExchangeRecord, OutcomeClass
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ExchangeRecord",
     "Hook",
     "OutcomeClass",
+    "RecordHook",
     "StartHook",
     "TaskHook",
     "UpstreamCall",

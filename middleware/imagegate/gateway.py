@@ -303,7 +303,7 @@ class ImageGateway:
         """Begin what a gateway does by itself: at its application's start-up, or with its first request of any kind."""
         if self._failure is None and not self.is_draining:
             self._is_started = True
-            self._keeping.desk.start()
+            self._keeping.start()
 
     def drain(self) -> None:
         """No new work from now on: it is answered 503. What runs goes on, until `aclose` ends it."""

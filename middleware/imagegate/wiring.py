@@ -74,7 +74,7 @@ class Keeping:
         self._blobs = _blobs(config, store, client)
         ids = TaskIds(_task_secret(config), ttl=tasks.ttl)
         self.desk = TaskManager(
-            store=_task_store(config),
+            store=_task_store(config, partial(hooks.record_unreadable, "task")),
             ids=ids,
             providers=ProviderTasks(accounts, delivery, ids),
             webhooks=Webhooks(fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts),
@@ -91,11 +91,18 @@ class Keeping:
         )
         self.queries = TaskQueries(self.desk, retry_after=tasks.poll_interval, public_url=public_url)
         replays: ReplayStore = (
-            RedisReplays(RedisClient(address), lease=tasks.lease)
+            RedisReplays(
+                RedisClient(address), lease=tasks.lease, on_unreadable=partial(hooks.record_unreadable, "reply")
+            )
             if (address := idempotency.store or tasks.store) != "memory://"
             else MemoryReplays(self._blobs, max_bytes=idempotency.max_bytes)
         )
         self.calls = KeyedCalls(replays, self._blobs, background, lease=tasks.lease)
+
+    def start(self) -> None:
+        """Begin what is done without a request; call where an event loop runs."""
+        self.desk.start()
+        self.calls.start()
 
     async def aclose(self) -> None:
         """To be called when nothing runs in the background any more."""
@@ -127,11 +134,11 @@ def browser_guard(config: Config, *, mounted: bool) -> BrowserGuard:
     )
 
 
-def _task_store(config: Config) -> TaskStore:
+def _task_store(config: Config, on_unreadable: Callable[[str], None]) -> TaskStore:
     tasks = config.tasks
     if tasks.store == "memory://":
         return MemoryTaskStore(ttl=tasks.ttl)
-    return RedisTaskStore(RedisClient(tasks.store), ttl=tasks.ttl, lease=tasks.lease)
+    return RedisTaskStore(RedisClient(tasks.store), ttl=tasks.ttl, lease=tasks.lease, on_unreadable=on_unreadable)
 
 
 def _blobs(config: Config, store: Store, client: HTTPClient) -> Blobs:

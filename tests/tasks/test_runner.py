@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
 from imagegate.errors import ImagegateError, RequestError, UpstreamUncertain
 from imagegate.http import HTTPClient
-from imagegate.idempotency.base import ReplaysUnavailable
+from imagegate.idempotency.base import Claim, ReplaysUnavailable
 from imagegate.idempotency.coalescing import Call, KeyedCalls, calls_in_memory
 from imagegate.idempotency.keys import KeptReply
 from imagegate.idempotency.memory import MemoryReplays
@@ -79,26 +80,40 @@ def test_a_handler_that_fails() -> None:
 
 
 class Moody(MemoryReplays):
-    """A store that fails when it is told to."""
+    """A store that others share, and that fails when it is told to."""
+
+    is_shared = True
 
     def __init__(self, blobs: FileBlobs) -> None:
         super().__init__(blobs, max_bytes=10_000)
         self.failing = 0
         self.is_mine = True
         self.renewed = 0
+        self.is_away = self.fails_oddly = False
+        self.released: list[str] = []
 
-    async def finish(self, slot: str, fingerprint: str, reply: KeptReply, *, ttl: float) -> None:
+    async def finish(self, claim: Claim, reply: KeptReply) -> None:
         if self.failing:
             self.failing -= 1
             raise ReplaysUnavailable
-        await super().finish(slot, fingerprint, reply, ttl=ttl)
+        await super().finish(claim, reply)
 
-    async def mark_sent(self, slot: str, fingerprint: str, *, ttl: float) -> bool:
+    async def mark_sent(self, claim: Claim) -> bool:
+        if self.is_away:
+            raise ReplaysUnavailable
         return self.is_mine
 
-    async def renew(self, slots: Any) -> None:
-        self.renewed += len(slots)
-        raise ReplaysUnavailable
+    async def release(self, claim: Claim) -> None:
+        if self.is_away:
+            raise ReplaysUnavailable
+        self.released.append(claim.holder)
+
+    async def renew(self, claims: Collection[Claim]) -> None:
+        self.renewed += len(claims)
+        if self.fails_oddly:
+            raise ZeroDivisionError
+        if self.is_away:
+            raise ReplaysUnavailable
 
 
 class Calls:
@@ -175,6 +190,54 @@ def test_a_process_that_was_taken_for_dead(tmp_path: Path) -> None:
 
         with pytest.raises(ReplaysUnavailable):
             await here.ask(work)
+        await here.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_release_that_the_store_missed(tmp_path: Path) -> None:
+    """It may think that something was sent, so it is told again, until it hears; an odd failure ends no renewal."""
+
+    async def run() -> None:
+        here = Calls(tmp_path, lease=0.03)
+        here.store.is_away = here.store.fails_oddly = True
+        holders: list[str] = []
+
+        async def work(call: Call) -> None:
+            holders.append(call.claim.holder)
+            await here.calls.mark_sent(call)
+
+        with pytest.raises(ReplaysUnavailable):
+            await here.ask(work)
+        await asyncio.sleep(0.05)
+        assert here.store.released == []
+        here.store.fails_oddly = False
+        await asyncio.sleep(0.05)
+        here.store.is_away = False
+        async with asyncio.timeout(10):
+            while here.store.released != holders:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert here.store.released == holders  # once
+        await here.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_store_that_goes_away_between_two_requests_of_a_call(tmp_path: Path) -> None:
+    """What was sent is kept already, so the call goes on; a part that was paid for is not given up."""
+
+    async def run() -> None:
+        here = Calls(tmp_path)
+
+        async def work(call: Call) -> None:
+            await here.calls.mark_sent(call)
+            here.store.is_away = True
+            await here.calls.mark_sent(call)
+            await good(call)
+
+        sent, _ = await here.ask(work)
+        assert sent[0]["status"] == 200
         await here.aclose()
 
     asyncio.run(run())

@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 from tests.wire.keeping_support import Redis, redis_server
 
 from imagegate.errors import ImagegateError
-from imagegate.idempotency.base import ReplaysUnavailable
+from imagegate.idempotency.base import Claim, ReplaysUnavailable, Slot
 from imagegate.idempotency.keys import KeptReply, KeyReused
 from imagegate.idempotency.memory import MemoryReplays
 from imagegate.idempotency.redis import RedisReplays
 from imagegate.stores.blobs import FileBlobs, pieces_of, whole
 from imagegate.stores.redis_client import RedisClient, is_redis_url
+from imagegate.stores.redis_memory import Recent
 from imagegate.stores.unavailable import StoreUnavailable
-from imagegate.tasks.base import TaskStore
+from imagegate.tasks import redis as tasks_in_redis
+from imagegate.tasks.base import TaskStore, TaskUnreadable
 from imagegate.tasks.memory import MemoryTaskStore
 from imagegate.tasks.outcomes import cancelled, interrupted
-from imagegate.tasks.records import TaskRecord, document, may_become, public_state
+from imagegate.tasks.records import ProviderTask, TaskRecord, document, may_become, public_state
 from imagegate.tasks.redis import RedisTaskStore
 
 needs_redis = pytest.mark.redis
@@ -93,6 +95,12 @@ def test_memory_keeps_to_the_states(steps: list[str]) -> None:
     check(asyncio.run(run()))
 
 
+async def settled(store: TaskStore, lease: float) -> None:
+    """Returns when nothing can turn up any more that Redis does not know."""
+    await store.renew([])
+    await asyncio.sleep(lease)
+
+
 @needs_redis
 def test_redis_keeps_to_the_states(redis: Redis) -> None:
     """The same, step by step, in Lua."""
@@ -102,8 +110,9 @@ def test_redis_keeps_to_the_states(redis: Redis) -> None:
     @given(STEPS)
     def property_of(steps: list[str]) -> None:
         async def run() -> list[Any]:
-            store = RedisTaskStore(RedisClient(redis.url), ttl=60, lease=30)
+            store = RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.05)
             try:
+                await settled(store, 0.05)
                 return await follow(store, ["add", *steps], f"s{next(numbers)}")
             finally:
                 await store.aclose()
@@ -120,6 +129,7 @@ def test_dead_and_seemingly_dead_holders(redis: Redis) -> None:
 
     async def run() -> None:
         first, second = (RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.2) for _ in range(2))
+        await settled(first, 0.2)
         one, two, three = record("d1"), record("d2"), record("d3", callback_url="https://example.com")
         for each in (one, two, three):
             await first.add(each)
@@ -169,14 +179,19 @@ def test_redis_that_lost_its_memory(redis: Redis) -> None:
     """Who holds a task says so again."""
 
     async def run() -> None:
-        store = RedisTaskStore(RedisClient(redis.url), ttl=60, lease=30)
+        store = RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.3)
         held = record("m1")
         await store.add(held)
         redis.stop()
         with pytest.raises(StoreUnavailable):
             await store.get("m1")
         redis.start()
-        assert await store.get("m1") is None
+        with pytest.raises(StoreUnavailable):  # it may turn up
+            await store.get("m1")
+        with pytest.raises(StoreUnavailable):
+            await store.get("m2")
+        await asyncio.sleep(0.3)
+        assert await store.get("m2") is None
         assert await store.renew([held]) == []
         assert (await store.get("m1")) == held
         redis.stop()
@@ -197,6 +212,20 @@ def test_redis_that_lost_its_memory(redis: Redis) -> None:
     asyncio.run(run())
 
 
+async def begun(store: RedisReplays, claim: Claim) -> KeptReply | Slot:
+    """What a claim comes to, once the store is sure."""
+    while (found := await store.begin(claim)) == "unsure":
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def told(store: RedisReplays, claim: Claim) -> KeptReply | Slot:
+    """What is known of the slot, once nothing is at work on it any more."""
+    while (found := await store.begin(claim)) == "elsewhere":
+        await asyncio.sleep(0.01)
+    return found
+
+
 @needs_redis
 def test_slots_in_redis(redis: Redis) -> None:
     """Held, sent, done; a dead holder's slot is free before it has sent, and told of as uncertain afterwards."""
@@ -204,48 +233,161 @@ def test_slots_in_redis(redis: Redis) -> None:
     async def run() -> None:
         first, second = (RedisReplays(RedisClient(redis.url), lease=0.8) for _ in range(2))
         reply = KeptReply(status=200, body="{}", size=2)
-        assert await first.begin("a", "p", ttl=60) == "mine"
-        assert await first.begin("a", "p", ttl=60) == "mine"  # asked again after a broken connection
-        assert await second.begin("a", "p", ttl=60) == "elsewhere"
+        mine, theirs = Claim("a", "p", 60), Claim("a", "p", 60)
+        assert await begun(first, mine) == "mine"
+        assert await first.begin(mine) == "mine"  # asked again after a broken connection
+        assert await second.begin(theirs) == "elsewhere"
         with pytest.raises(KeyReused):
-            await second.begin("a", "q", ttl=60)
-        assert not await second.mark_sent("a", "p", ttl=60)
-        assert await first.mark_sent("a", "p", ttl=60)
-        await first.finish("a", "p", reply, ttl=60)
-        assert await second.begin("a", "p", ttl=60) == reply
-        await second.release("a")
-        assert await second.begin("a", "p", ttl=60) == reply
+            await second.begin(Claim("a", "q", 60))
+        assert not await second.mark_sent(theirs)
+        assert await first.mark_sent(mine)
+        await first.finish(mine, reply)
+        assert await second.begin(theirs) == reply
+        await second.release(theirs)
+        assert await second.begin(theirs) == reply
 
-        assert await first.begin("b", "p", ttl=60) == "mine"
+        mine, theirs, others = Claim("b", "p", 60), Claim("b", "p", 60), Claim("b", "q", 60)
+        assert await begun(first, mine) == "mine"
         await asyncio.sleep(0.4)
-        await first.renew(["b"])
+        await first.renew([mine])
         await asyncio.sleep(0.6)
-        assert await second.begin("b", "p", ttl=60) == "elsewhere"
+        assert await second.begin(theirs) == "elsewhere"
         await asyncio.sleep(0.6)
-        assert await second.begin("b", "q", ttl=60) == "mine"
-        assert not await first.mark_sent("b", "p", ttl=60)
-        await second.release("b")
-        assert await first.begin("b", "p", ttl=60) == "mine"
+        assert await second.begin(others) == "mine"
+        assert not await first.mark_sent(mine)
+        await second.release(others)
+        assert await first.begin(mine) == "mine"
 
-        assert await first.mark_sent("b", "p", ttl=60)
+        assert await first.mark_sent(mine)
+        mine.sent = True
         await asyncio.sleep(0.4)
-        await first.renew(["b"])
+        await first.renew([mine])
         await asyncio.sleep(0.6)
-        assert await second.begin("b", "p", ttl=60) == "elsewhere"
-        await asyncio.sleep(0.6)
-        found = await second.begin("b", "p", ttl=60)
+        assert await second.begin(theirs) == "elsewhere"
+        found = await told(second, theirs)
         assert isinstance(found, KeptReply)
         assert (found.status, found.facts.outcome) == (502, "uncertain")
-        await first.finish("b", "p", reply, ttl=60)
-        assert await second.begin("b", "p", ttl=60) == found
+        assert not await second.mark_sent(theirs)
+        await first.finish(mine, reply)  # it was only silent
+        assert await second.begin(theirs) == reply
         await first.aclose()
         await second.aclose()
         gone = RedisReplays(RedisClient("redis://127.0.0.1:1/0"), lease=1)
         with pytest.raises(ReplaysUnavailable):
-            await gone.begin("a", "p", ttl=60)
+            await gone.begin(mine)
         await gone.aclose()
 
     asyncio.run(run())
+
+
+@needs_redis
+def test_records_that_cannot_be_read(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged record, and one of a newer gateway, keep no other back: they stay where they are, are told of once,
+    and use up nothing. A gateway that can read them takes them over."""
+    redis.forget()
+    told: list[str] = []
+
+    async def run() -> None:
+        dead, reader = (
+            RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.2, on_unreadable=told.append) for _ in range(2)
+        )
+        await settled(dead, 0.2)
+        for number in ("damaged", "odd state", "newer", "good", "older"):
+            await dead.add(record(number))
+        with redis.client() as client:
+            client.hset("{imagegate}:task:damaged", "record", "{")
+            client.hset("{imagegate}:task:odd state", "state", "paused")
+            client.hset("{imagegate}:task:newer", "version", 2)
+            client.hdel(
+                "{imagegate}:task:older", "version", "from", "added", "noted"
+            )  # as it was before there were any
+        await asyncio.sleep(0.15)
+        await reader.renew([])
+        await asyncio.sleep(0.15)
+        taken = {found.number: found for found in await reader.abandoned()}
+        assert taken.keys() == {"good", "older"}
+        assert {name.rpartition(":")[2] for name in told} == {"damaged", "odd state", "newer"}
+        assert await reader.mark_sent(taken["older"])
+        for number in ("damaged", "odd state", "newer"):
+            with pytest.raises(TaskUnreadable):
+                await reader.get(number)
+        for _ in range(4):
+            await asyncio.sleep(0.15)
+            assert await reader.renew(list(taken.values())) == []
+            assert await reader.abandoned() == []
+        assert len(told) == 3
+        monkeypatch.setattr(tasks_in_redis, "RECORD_VERSION", 2)
+        with redis.client() as client:
+            client.hset("{imagegate}:task:damaged", "record", b'{"number": "damaged", "created": 1}')
+        assert {found.number: found.takes for found in await reader.abandoned()} == {"damaged": 1, "newer": 1}
+        assert len(told) == 4  # the odd one is once more
+        await dead.aclose()
+        await reader.aclose()
+
+    asyncio.run(run())
+
+
+@needs_redis
+def test_answers_that_cannot_be_read(redis: Redis) -> None:
+    """They are answers all the same, so nothing is sent again."""
+    told: list[str] = []
+
+    async def run() -> None:
+        store = RedisReplays(RedisClient(redis.url), lease=0.05, on_unreadable=told.append)
+        for slot, field, value in (("damaged", "reply", "{"), ("newer", "version", "2")):
+            claim = Claim(slot, "p", 60)
+            assert await begun(store, claim) == "mine"
+            assert await store.mark_sent(claim)
+            await store.finish(claim, KeptReply(status=200, body="{}", size=2))
+            with redis.client() as client:
+                client.hset("{imagegate}:key:" + slot, field, value)
+            found = await store.begin(Claim(slot, "p", 60))
+            assert isinstance(found, KeptReply)
+            assert (found.status, found.facts.error_code) == (410, "idempotency_reply_gone")
+            assert told.pop() == "{imagegate}:key:" + slot
+            with redis.client() as client:
+                assert client.hget("{imagegate}:key:" + slot, field) == value.encode()
+        await store.aclose()
+
+    asyncio.run(run())
+
+
+@needs_redis
+def test_a_record_that_redis_knows_an_older_one_of(redis: Redis) -> None:
+    """As a replica may: a renewal says that it was sent, and which task the provider has made of it."""
+
+    async def run() -> None:
+        store = RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.3)
+        await store.add(record("r1"))
+        sent = record("r1", state="sent", provider=ProviderTask(upstream="u", id="t"))
+        assert await store.renew([sent]) == []
+        assert await store.get("r1") == sent
+        other = RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.3)
+        await store.add(record("r2"))
+        with redis.client() as client:
+            client.hset("{imagegate}:task:r2", "holder", "of another process")
+        assert await store.renew([record("r2", state="sent")]) == []  # which has not sent it
+        assert (await other.get("r2")) == record("r2", state="sent")
+        assert await other.renew([record("r2")]) == ["r2"]
+        await store.aclose()
+        await other.aclose()
+
+    asyncio.run(run())
+
+
+def test_what_a_process_remembers() -> None:
+    """The newest items, bounded in number and in bytes, and no longer than they are good for."""
+    recent = Recent[str](count=2, size=10)
+    for key in "abc":
+        recent.add(key, key.upper(), size=1, ttl=60)
+    assert [(key, item) for key, item, _ in recent] == [("b", "B"), ("c", "C")]
+    recent.add("d", "D", size=9, ttl=60)
+    assert [key for key, _, _ in recent] == ["c", "d"]
+    recent.add("d", "E", size=2, ttl=-1)
+    assert [key for key, _, _ in recent] == ["c"]
+    assert (recent.get("c"), recent.get("d"), recent.get("x")) == ("C", None, None)
+    recent.add("e", "too large", size=11, ttl=60)
+    assert list(recent) == []
 
 
 def test_memory_makes_room(tmp_path: Path) -> None:
@@ -268,18 +410,54 @@ def test_memory_makes_room(tmp_path: Path) -> None:
         blobs = FileBlobs(tmp_path / "blobs", ttl=60)
         replays = MemoryReplays(blobs, max_bytes=10)
         first = KeptReply(status=200, blob=await blobs.put(pieces_of(b"12345678")), size=8)
-        assert await replays.begin("a", "p", ttl=60) == "mine"
-        await replays.finish("a", "p", first, ttl=60)
-        assert await replays.begin("a", "p", ttl=60) == first
+        mine = Claim("a", "p", 60)
+        assert await replays.begin(mine) == "mine"
+        await replays.finish(mine, first)
+        assert await replays.begin(mine) == first
         with pytest.raises(KeyReused):
-            await replays.begin("a", "q", ttl=60)
-        await replays.finish("b", "p", KeptReply(status=200, body="12345", size=5), ttl=60)
-        gone = await replays.begin("a", "p", ttl=60)
+            await replays.begin(Claim("a", "q", 60))
+        await replays.finish(Claim("b", "p", 60), KeptReply(status=200, body="12345", size=5))
+        gone = await replays.begin(mine)
         assert isinstance(gone, KeptReply)
         assert gone.status == 410
         with pytest.raises(FileNotFoundError):
             await whole(blobs.read(first.blob))
         await replays.aclose()
+
+    asyncio.run(run())
+
+
+class Slow(FileBlobs):
+    """Removes a file when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, ttl=60)
+        self.may_remove = asyncio.Event()
+
+    async def remove(self, key: str) -> None:
+        await self.may_remove.wait()
+        await super().remove(key)
+
+
+def test_an_answer_that_is_kept_while_its_predecessor_is_removed(tmp_path: Path) -> None:
+    """The file of the one that has expired takes its time to go; the new one is kept all the same."""
+
+    async def run() -> None:
+        blobs = Slow(tmp_path / "blobs")
+        replays = MemoryReplays(blobs, max_bytes=1000)
+        key = await blobs.put(pieces_of(b"old"))
+        await replays.finish(Claim("a", "p", 0.01), KeptReply(status=200, blob=key, size=3))
+        await asyncio.sleep(0.02)
+        new = KeptReply(status=200, body="new", size=3)
+        other = asyncio.create_task(replays.finish(Claim("b", "p", 60), new))  # expires the first
+        await asyncio.sleep(0)
+        again = asyncio.create_task(replays.finish(Claim("a", "p", 60), new))
+        await asyncio.sleep(0)
+        blobs.may_remove.set()
+        await asyncio.gather(other, again)
+        assert await replays.begin(Claim("a", "p", 60)) == await replays.begin(Claim("b", "p", 60)) == new
+        with pytest.raises(FileNotFoundError):
+            await whole(blobs.read(key))
 
     asyncio.run(run())
 

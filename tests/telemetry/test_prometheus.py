@@ -47,7 +47,7 @@ TARGETS = [
     for target in panel.get("targets", ())
 ]
 # These need time that a test does not take; promtool's tests show that they fire.
-LEFT_SIDES = {"ImagegateUpstreamSlow", "ImagegateTasksStuck"}
+LEFT_SIDES = {"ImagegateUpstreamSlow", "ImagegateTasksStuck", "ImagegateUnreadableRecords"}
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
 RECORDS = [rule for group in RULES["groups"] for rule in group["rules"] if "record" in rule]
 
@@ -92,6 +92,7 @@ class Host:
         self.hook.breaker_changed("hosted", "open")
         for state in ("pending", "pending", "processing", "completed"):
             self.hook.task_changed(state, 3.0)
+        self.hook.record_unreadable("task")
         progress = Progress("edits", model="gpt-image-1", upstream="hosted", upstream_model="gpt-image-1")
         progress.images_asked = progress.images_made = progress.images_delivered = 1
         progress.form, progress.size_asked, progress.sizes_made = "url", "1:1", ("1024x1024",)

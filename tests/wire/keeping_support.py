@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -240,6 +241,19 @@ class Redis:
         """Drops everything."""
         self.stop()
         self.start()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Stops the process where it stands, or lets it go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    @contextlib.contextmanager
+    def client(self) -> Generator[Any]:
+        """redis-py's client, for what only a test does to a Redis."""
+        import redis
+
+        with redis.Redis(port=self.port) as client:
+            yield client
 
     def everything(self) -> bytes:
         """All keys and values, as text."""

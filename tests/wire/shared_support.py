@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 from tests.wire.edit_support import Process, gateway_process, until
-from tests.wire.keeping_support import GENERATIONS, Origin, Redis, ended, write_config
+from tests.wire.keeping_support import GENERATIONS, Origin, ended, write_config
 
 from imagegate import ImageGateway
 from imagegate.demo.servers import serving
@@ -23,14 +23,14 @@ SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 class Both:
     """The counting provider, and as many gateways as a test wants."""
 
-    def __init__(self, folder: Path, origin: Origin, port: int, redis: Redis, stack: contextlib.ExitStack) -> None:
-        self.folder, self.origin, self.port, self.redis, self._stack = folder, origin, port, redis, stack
+    def __init__(self, folder: Path, origin: Origin, port: int, redis: str, stack: contextlib.ExitStack) -> None:
+        self.folder, self.origin, self.port, self.address, self._stack = folder, origin, port, redis, stack
         self._count = 0
 
     def config(self, lease: str = "1s", more: str = "") -> Path:
         """A configuration file for one more gateway."""
         self._count += 1
-        tasks = f'store = "{self.redis.url}"\nlease = "{lease}"\ncallback_secret = "whsec_{SECRET}"\n'
+        tasks = f'store = "{self.address}"\nlease = "{lease}"\ncallback_secret = "whsec_{SECRET}"\n'
         folder = self.folder / str(self._count)
         return write_config(folder, self.port, store=self.folder / "images", tasks=tasks, more=more)
 
@@ -79,9 +79,10 @@ def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
 
 def silence(gateway: ImageGateway) -> None:
     """The gateway goes on with its work, but gives no sign of life any more, as one that was suspended."""
-    watch = gateway._keeping.desk.take_over._watch
-    assert watch is not None
-    watch.get_loop().call_soon_threadsafe(watch.cancel)
+    loops = gateway._keeping.desk.take_over._loops
+    assert loops
+    for loop in loops:
+        loop.get_loop().call_soon_threadsafe(loop.cancel)
 
 
 def found(client: httpx.Client, location: str) -> dict[str, Any]:

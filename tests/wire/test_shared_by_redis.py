@@ -6,7 +6,7 @@ import base64
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -47,12 +47,12 @@ def both(redis: Redis, tmp_path: Path) -> Iterator[Both]:
     origin = Origin()
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(serving(origin))
-        yield Both(tmp_path, origin, port, redis, stack)
+        yield Both(tmp_path, origin, port, redis.url, stack)
         origin.gate.set()
         origin.link_gate.set()
 
 
-def test_shared_and_killed(both: Both) -> None:
+def test_shared_and_killed(both: Both, redis: Redis) -> None:
     """A task of one process is asked for through the other. The maker is killed: what it had sent has failed, and is
     not sent again; what it had not sent is done by the other one, with its files and callbacks."""
     first, maker = both.gateway()
@@ -84,13 +84,13 @@ def test_shared_and_killed(both: Both) -> None:
         until(lambda: receiver.events, what="the webhook of the failed task")
     told = json.loads(receiver.events[0][1])
     assert (told["type"], told["data"]["task_id"]) == ("task.failed", sent.rpartition("/")[2])
-    everything = both.redis.everything()
+    everything = redis.everything()
     assert b";base64," not in everything
     assert base64.b64encode(PNG)[:64] not in everything
     assert b"sk-provider" not in everything
 
 
-def test_keys_are_shared(both: Both) -> None:
+def test_keys_are_shared(both: Both, redis: Redis) -> None:
     """Requests with one key to two processes are one; the answer outlives both."""
     first, one = both.gateway()
     _, other = both.gateway()
@@ -114,7 +114,7 @@ def test_keys_are_shared(both: Both) -> None:
     again = third.post(GENERATIONS, json=generation("large"), headers=large)
     assert (again.content, again.headers["idempotency-replayed"]) == (made.content, "true")
     assert (both.origin.made("large"), both.origin.made("hold shared")) == (1, 1)
-    assert base64.b64encode(LARGE)[:64] not in both.redis.everything()
+    assert base64.b64encode(LARGE)[:64] not in redis.everything()
 
 
 def test_killed_with_keys(both: Both) -> None:
@@ -159,7 +159,7 @@ def test_terminated(both: Both) -> None:
     assert (both.origin.made("handed over"), both.origin.made("hold to the end")) == (1, 1)
 
 
-def test_redis_restarted(both: Both) -> None:
+def test_redis_restarted(both: Both, redis: Redis) -> None:
     """While Redis is away errors are clear and nothing is sent without it; what was at work is known again after."""
     _, client = both.here()
     running = create(client, generation("hold over it"))
@@ -169,7 +169,7 @@ def test_redis_restarted(both: Both) -> None:
         lambda: client.post(GENERATIONS, json=generation("hold keyed"), headers={"idempotency-key": "over"})
     )
     until(lambda: both.origin.made("hold keyed"))
-    both.redis.stop()
+    redis.stop()
     for attempt in (
         lambda: client.get(running),
         lambda: client.post(GENERATIONS, json={**generation("no task"), "async": True}),
@@ -183,7 +183,7 @@ def test_redis_restarted(both: Both) -> None:
     assert client.post(GENERATIONS, json=generation("plain")).status_code == 200
     both.origin.gate.set()
     assert keyed().status_code == 200
-    both.redis.start()
+    redis.start()
     assert found(client, running)["status"] == "completed"
     both.origin.link_gate.set()
     assert found(client, waiting)["status"] == "completed"
@@ -264,7 +264,7 @@ forms = ["files"]
 @pytest.mark.parametrize(
     ("model", "is_done"), [("takes-files", True), ("either", True), ("keyless/takes-files", False)]
 )
-def test_whose_key_pays(both: Both, model: str, is_done: bool) -> None:
+def test_whose_key_pays(both: Both, redis: Redis, model: str, is_done: bool) -> None:
     """A client's key is never kept, so another process says that nothing was sent where every candidate needs it;
     other upstreams of the configuration do not count, nor does a candidate where another one has a key of its own."""
     more = KEYLESS.format(port=both.port)
@@ -274,7 +274,7 @@ def test_whose_key_pays(both: Both, model: str, is_done: bool) -> None:
     body = {**held_edit(both.port, prompt), "model": model, "async": True}
     reply = maker.post(EDITS, json=body, headers=headers)
     assert reply.status_code == 202, reply.text
-    assert b"sk-clients-own" not in both.redis.everything()
+    assert b"sk-clients-own" not in redis.everything()
     silence(first)
     _, other = both.here("300ms", more)
     other.headers.update(headers)
@@ -296,13 +296,43 @@ def test_a_gateway_that_is_not_asked_for_tasks(both: Both, is_mounted: bool) -> 
     create(maker, held_edit(both.port, f"abandoned {is_mounted}"), EDITS)
     silence(first)
     other = ImageGateway(config=both.config("300ms"), grace=0.2)
-    app = Starlette(routes=[Mount("/images-api", other)]) if is_mounted else other
+
+    @contextlib.asynccontextmanager
+    async def closing(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await other.aclose()
+
+    app = Starlette(routes=[Mount("/images-api", other)], lifespan=closing) if is_mounted else other
     both.origin.link_gate.set()
     with serving(app) as port:
         if is_mounted:
             assert httpx.get(f"http://127.0.0.1:{port}/images-api/v1/models").status_code == 200
         until(lambda: both.origin.made(f"abandoned {is_mounted}"))
     assert both.origin.made(f"abandoned {is_mounted}") == 1
+
+
+def test_one_record_that_cannot_be_read(both: Both, redis: Redis) -> None:
+    """Its neighbours are taken over, and what is at work goes on; whoever asks for it is told to come again."""
+    first, maker = both.here("300ms")
+    tasks = [create(maker, held_edit(both.port, f"neighbour {number}"), EDITS) for number in range(3)]
+    with redis.client() as client:
+        name = next(
+            key for key in client.scan_iter("{imagegate}:task:*") if b"neighbour 1" in client.hget(key, "record")
+        )
+        client.hset(name, "record", "{")
+    silence(first)
+    _, other = both.here("300ms")
+    running = create(other, held_edit(both.port, "at work"), EDITS)
+    reply = other.get(tasks[1])
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "task_unreadable")
+    time.sleep(1)  # leases
+    both.origin.link_gate.set()
+    for task in (tasks[0], tasks[2], running):
+        assert ended(other, task)["status"] == "completed"
+    made = [both.origin.made(prompt) for prompt in ("neighbour 0", "neighbour 1", "neighbour 2", "at work")]
+    assert made == [1, 0, 1, 1]
+    with redis.client() as client:
+        assert client.hget(name, "record") == b"{"
 
 
 def test_providers_task_outlives_its_maker(redis: Redis, tmp_path: Path) -> None:

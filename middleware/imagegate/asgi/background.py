@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -41,6 +41,22 @@ class Background:
         unfinished = tuple(self._tasks)
         await stop(*unfinished)
         return len(unfinished)
+
+
+async def repeat(work: Callable[[], Awaitable[None]], *, pause: float, on_error: Callable[[Exception], None]) -> None:
+    """Run `work` again and again, `pause` seconds apart, until cancelled. An error never ends it.
+
+    Args:
+        work: runs once at once.
+        pause: seconds between the end of one run and the next.
+        on_error: is told of an error that `work` raised.
+    """
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            on_error(error)
+        await asyncio.sleep(pause)
 
 
 async def stop(*tasks: asyncio.Task[Any], interval: float = _CANCEL_TIMEOUT) -> None:

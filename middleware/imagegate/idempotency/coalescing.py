@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from typing import Final
 
 import msgspec
 from starlette.types import Send
 
-from imagegate.asgi.background import Background, is_cancelled, stop
+from imagegate.asgi.background import Background, is_cancelled
 from imagegate.errors import ImagegateError
-from imagegate.idempotency.base import ReplayStore, ReplaysUnavailable
+from imagegate.idempotency.base import Claim, ReplayStore, ReplaysUnavailable
 from imagegate.idempotency.keys import Facts, KeptReply, KeyReused, described, error_reply, goes_inline, is_kept
+from imagegate.idempotency.leases import Leases
 from imagegate.idempotency.memory import MemoryReplays
 from imagegate.idempotency.outcomes import no_longer_kept
 from imagegate.idempotency.recording import Recording, recording_memory, send_pieces, start_of
@@ -30,8 +30,6 @@ _SLOWEST_LOOK: Final = 1.0
 """Seconds between two looks at what another process is doing."""
 _DAY: Final = 86400.0
 _KEPT: Final = 1024**3
-_SECONDS_TO_KEEP: Final = 300.0
-"""How long an answer is offered to a store that cannot be reached."""
 
 
 class Call:
@@ -41,14 +39,15 @@ class Call:
         progress: of the request that leads.
     """
 
-    def __init__(self, slot: str, fingerprint: str, progress: Progress, recording: Recording, *, ttl: float) -> None:
-        self.slot = slot
-        self.fingerprint = fingerprint
+    def __init__(self, claim: Claim, progress: Progress, recording: Recording) -> None:
+        self.claim = claim
         self.progress = progress
         self.recording = recording
-        self.ttl = ttl
-        self.sent = False
+
+    @property
+    def sent(self) -> bool:
         """Whether a POST may have gone out."""
+        return self.claim.sent
 
 
 Work = Callable[[Call], Awaitable[None]]
@@ -69,10 +68,13 @@ class KeyedCalls:
         self._store = store
         self._blobs = blobs
         self._background = background
-        self._lease = lease
+        self._leases = Leases(store, lease=lease)
         self._memory = recording_memory(_MEMORY)
         self._calls: dict[str, Call] = {}
-        self._heart: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to renew leases; call where an event loop runs."""
+        self._leases.start()
 
     async def answer(
         self,
@@ -98,12 +100,12 @@ class KeyedCalls:
             ImagegateError: the call ended so.
         """
         call = self._calls.get(slot)
-        if call is not None and call.fingerprint != fingerprint:
+        if call is not None and call.claim.fingerprint != fingerprint:
             raise KeyReused
         is_replay = call is not None and call.recording.is_over  # and is being kept
         if call is None:
-            call = self._calls[slot] = Call(slot, fingerprint, progress, Recording(self._memory), ttl=ttl)
-            self._keep_beating()
+            call = self._calls[slot] = Call(Claim(slot, fingerprint, ttl), progress, Recording(self._memory))
+            self._leases.start()
             on_begin()
             self._background.start(self._lead(call, work)).add_done_callback(lambda _: on_end())
         else:
@@ -113,16 +115,19 @@ class KeyedCalls:
 
     async def mark_sent(self, call: Call) -> None:
         """Call before a POST is sent. Raises where it must not be."""
-        if call.sent:
-            return
-        if not await self._store.mark_sent(call.slot, call.fingerprint, ttl=call.ttl):
+        try:
+            is_ours = await self._store.mark_sent(call.claim)
+        except ReplaysUnavailable:
+            if call.sent:
+                return  # it is kept that one was sent, and this is one more of the same call
+            raise
+        if not is_ours:
             raise ReplaysUnavailable  # the lease expired and another process took the slot
-        call.sent = True
+        call.claim.sent = True
 
     async def aclose(self) -> None:
         """Call after the last call has ended."""
-        if self._heart is not None:
-            await stop(self._heart)
+        await self._leases.aclose()
         await self._store.aclose()
 
     # Requests that wait for a response
@@ -183,20 +188,24 @@ class KeyedCalls:
             call.recording.fail(_unknown(call))
             get_logger().exception("unexpected error", request_id=call.progress.request_id)
         finally:
-            if self._calls.get(call.slot) is call:
-                del self._calls[call.slot]
+            if self._calls.get(call.claim.slot) is call:
+                del self._calls[call.claim.slot]
+            self._leases.give_up(call.claim)
             call.recording.release()
 
     async def _kept_reply(self, call: Call) -> KeptReply | None:
         """Return the recorded response, waiting for another process; None: this process makes it."""
         pause = _FIRST_LOOK
         while True:
-            found = await self._store.begin(call.slot, call.fingerprint, ttl=call.ttl)
-            if found == "mine":
-                return None
-            if found != "elsewhere":
+            found = await self._store.begin(call.claim)
+            if isinstance(found, KeptReply):
                 return found
-            call.progress.idempotent = "joined"
+            if found == "elsewhere":
+                call.progress.idempotent = "joined"
+            else:
+                self._leases.hold(call.claim)
+                if found == "mine":
+                    return None
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _SLOWEST_LOOK)
 
@@ -247,12 +256,12 @@ class KeyedCalls:
             return no_longer_kept()
 
     async def _keep(self, call: Call, reply: KeptReply) -> None:
-        """Retry to store the response; meanwhile requests to this process are answered by the call."""
+        """Store the response, and try again for as long as it would be kept; meanwhile the call answers requests."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + _SECONDS_TO_KEEP
+        until = loop.time() + call.claim.ttl
         while True:
             try:
-                await self._store.finish(call.slot, call.fingerprint, reply, ttl=call.ttl)
+                await self._store.finish(call.claim, reply)
                 return
             except ReplaysUnavailable:
                 if loop.time() > until or is_cancelled():
@@ -261,20 +270,10 @@ class KeyedCalls:
                 await asyncio.sleep(_SLOWEST_LOOK)
 
     async def _release(self, call: Call) -> None:
-        with suppress(ReplaysUnavailable):  # then the lease ends it
-            await self._store.release(call.slot)
-
-    # Lease renewal
-
-    def _keep_beating(self) -> None:
-        if self._heart is None or self._heart.done():
-            self._heart = asyncio.create_task(self._beat())
-
-    async def _beat(self) -> None:
-        while self._calls:
-            await asyncio.sleep(self._lease / 3)
-            with suppress(ReplaysUnavailable):
-                await self._store.renew(tuple(self._calls))
+        try:
+            await self._store.release(call.claim)
+        except ReplaysUnavailable:
+            self._leases.release_later(call.claim)
 
 
 def calls_in_memory() -> KeyedCalls:

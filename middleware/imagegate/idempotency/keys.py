@@ -122,6 +122,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         progress.reply_changes = self.changes
 
 
+RECORD_VERSION: Final = 1
+"""Of `KeptReply` as it is kept; raised where an older gateway could not read it."""
+
+
 class KeptReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An answer that is replayed; its body stands here or, where it is large or carries base64, among the blobs."""
 

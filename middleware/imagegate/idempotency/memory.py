@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from imagegate.idempotency.base import Slot
+from imagegate.idempotency.base import Claim, Slot
 from imagegate.idempotency.keys import KeptReply, KeyReused
 from imagegate.idempotency.outcomes import no_longer_kept
 from imagegate.stores.blobs import Blobs
@@ -25,62 +25,73 @@ class _Kept(NamedTuple):
 class MemoryReplays:
     """Keeps answers until they expire, and of their bodies the newest `max_bytes`.
 
-    Of evicted bodies the slot remains: a request for one is a 410, and nothing is billed again.
+    Of evicted bodies the slot remains: a request for one is a 410, and nothing is billed again. What is kept changes
+    in one step, without waiting for a file in between, so that no two answers meet half-way.
     """
 
     inline_limit = 1024
+    is_shared = False
 
     def __init__(self, blobs: Blobs, *, max_bytes: int) -> None:
         self._blobs = blobs
         self._room = max_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._with_body: OrderedDict[str, int] = OrderedDict()
+        self._unused: list[str] = []
+        """Keys of blobs that are to be removed."""
 
-    async def begin(self, slot: str, fingerprint: str, *, ttl: float) -> KeptReply | Slot:
-        kept = self._kept.get(slot)
+    async def begin(self, claim: Claim) -> KeptReply | Slot:
+        kept = self._kept.get(claim.slot)
         if kept is None or kept.expires < time.monotonic():
             return "mine"
-        if kept.fingerprint != fingerprint:
+        if kept.fingerprint != claim.fingerprint:
             raise KeyReused
         return kept.reply or no_longer_kept()
 
-    async def mark_sent(self, slot: str, fingerprint: str, *, ttl: float) -> bool:
+    async def mark_sent(self, claim: Claim) -> bool:
         return True
 
-    async def finish(self, slot: str, fingerprint: str, reply: KeptReply, *, ttl: float) -> None:
-        await self._forget_body(slot)
+    async def finish(self, claim: Claim, reply: KeptReply) -> None:
+        self._keep(claim, reply)
+        unused, self._unused = self._unused, []
+        for key in unused:
+            await self._blobs.remove(key)
+
+    def _keep(self, claim: Claim, reply: KeptReply) -> None:
+        slot = claim.slot
+        self._forget_body(slot)
         self._kept.pop(slot, None)
-        self._kept[slot] = _Kept(fingerprint, reply, time.monotonic() + ttl)
+        self._kept[slot] = _Kept(claim.fingerprint, reply, time.monotonic() + claim.ttl)
         self._with_body[slot] = reply.size
         self._room -= reply.size
         while self._room < 0:
             oldest = next(iter(self._with_body))
-            await self._forget_body(oldest)
+            self._forget_body(oldest)
             self._kept[oldest] = self._kept[oldest]._replace(reply=None)
-        await self._expire()
+        self._expire()
 
-    async def _forget_body(self, slot: str) -> None:
+    def _forget_body(self, slot: str) -> None:
         size = self._with_body.pop(slot, None)
         if size is not None:
             self._room += size
             reply = self._kept[slot].reply
             if reply is not None and reply.blob:
-                await self._blobs.remove(reply.blob)
+                self._unused.append(reply.blob)
 
-    async def _expire(self) -> None:
+    def _expire(self) -> None:
         """Those at the old end; one that stands behind others is looked at when it is asked for."""
         now = time.monotonic()
         while self._kept:
             slot = next(iter(self._kept))
             if self._kept[slot].expires >= now and len(self._kept) <= MAX_SLOTS:
                 return
-            await self._forget_body(slot)
+            self._forget_body(slot)
             self._kept.pop(slot, None)
 
-    async def release(self, slot: str) -> None:
+    async def release(self, claim: Claim) -> None:
         """Do nothing: only the caller knows slots in flight."""
 
-    async def renew(self, slots: Collection[str]) -> None:
+    async def renew(self, claims: Collection[Claim]) -> None:
         """Do nothing: there are no leases."""
 
     async def aclose(self) -> None:

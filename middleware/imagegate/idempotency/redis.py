@@ -2,71 +2,84 @@
 
 A slot is a hash ``{imagegate}:key:SLOT``. As long as nothing was sent it expires with its holder's lease, so that a
 dead process leaves the key free. Once something was sent it stays, and names the time until which its holder is
-considered alive; after that the response is an uncertain error.
+considered alive; after that the response is an uncertain error. A renewal says all of this again, so what Redis has
+forgotten is known again within a third of a lease; until then nobody else sends (`imagegate.stores.redis_memory`).
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Collection
+import asyncio
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import msgspec
 
-from imagegate.idempotency.base import ReplaysUnavailable, Slot
-from imagegate.idempotency.keys import KeptReply, KeyReused
-from imagegate.idempotency.outcomes import interrupted
+from imagegate.idempotency.base import Claim, ReplaysUnavailable, Slot
+from imagegate.idempotency.keys import RECORD_VERSION, KeptReply, KeyReused
+from imagegate.idempotency.outcomes import interrupted, no_longer_kept
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
+from imagegate.stores.redis_memory import SERVER_KEY, TRUST, Recent
 
 _PREFIX: Final = "{imagegate}:key:"
 _RENEWED_AT_ONCE: Final = 500
+_RESTORED_AT_ONCE: Final = 50
+_LONGEST_SLEEP: Final = 1.0
 _DECODER: Final = msgspec.json.Decoder(KeptReply)
 
-_NOW: Final = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+# KEYS slot, server; ARGV fingerprint, holder, lease. `from`: until then what Redis does not know may still turn up.
+_CLAIM: Final = (
+    TRUST
+    + """
+local function claim(print, holder, careful, lease)
+  local from = math.max(careful.restarted, careful.thinned)
+  redis.call('HSET', KEYS[1], 'fingerprint', print, 'state', 'held', 'holder', holder, 'from', from)
+  redis.call('PEXPIRE', KEYS[1], lease)
+  return from
+end
 """
-
-# KEYS slot; ARGV fingerprint, holder, lease, answer for what a dead process had sent, expiry of answers.
+)
 _BEGIN: Final = Script(
-    _NOW
+    _CLAIM
     + """
-local print, state, holder, until_, reply =
-  unpack(redis.call('HMGET', KEYS[1], 'fingerprint', 'state', 'holder', 'until', 'reply'))
+local print, state, holder, until_, from =
+  unpack(redis.call('HMGET', KEYS[1], 'fingerprint', 'state', 'holder', 'until', 'from'))
+if state and print ~= ARGV[1] then return {'reused'} end
+if state == 'done' then return {'done', unpack(redis.call('HMGET', KEYS[1], 'reply', 'version'))} end
+local now, careful = trust(KEYS[2], ARGV[3])
 if not state then
-  redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'held', 'holder', ARGV[2])
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
-  return {'mine'}
+  state, holder, from = 'held', ARGV[2], claim(ARGV[1], ARGV[2], careful, ARGV[3])
 end
-if print ~= ARGV[1] then return {'reused'} end
-if state == 'done' then return {'done', reply} end
-if holder == ARGV[2] and state == 'held' then return {'mine'} end
-if state == 'sent' and tonumber(until_) < now then
-  redis.call('HSET', KEYS[1], 'state', 'done', 'reply', ARGV[4], 'holder', '')
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
-  return {'done', ARGV[4]}
+if state == 'held' then
+  if holder ~= ARGV[2] then return {'elsewhere'} end
+  return {now < (tonumber(from) or 0) and 'unsure' or 'mine'}
 end
-return {'elsewhere'}
+if now < math.max(tonumber(until_) or 0, careful.restarted, careful.hung) then return {'elsewhere'} end
+return {'interrupted'}
 """
 )
 
-# KEYS slot; ARGV fingerprint, holder, lease, expiry. A slot that has vanished has no holder.
+# KEYS slot, server; ARGV fingerprint, holder, lease, expiry. Milliseconds to wait, 0: sent, -1: another call's.
 _SENT: Final = Script(
-    _NOW
+    _CLAIM
     + """
-local state, holder = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder'))
-if state and (holder ~= ARGV[2] or state == 'done') then return 0 end
+local state, holder, from = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder', 'from'))
+if state and (holder ~= ARGV[2] or state == 'done') then return -1 end
+local now, careful = trust(KEYS[2], ARGV[3])
+if not state then from = claim(ARGV[1], ARGV[2], careful, ARGV[3]) end
+local due = math.max(tonumber(from) or 0, careful.restarted)
+if state ~= 'sent' and now < due then return due - now end
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'sent', 'holder', ARGV[2], 'until', now + ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return 1
+redis.call('PEXPIRE', KEYS[1], math.max(ARGV[4], ARGV[3]))
+return 0
 """
 )
 
-# KEYS slot; ARGV fingerprint, holder, answer, expiry.
+# KEYS slot; ARGV fingerprint, holder, answer, expiry, version. Whoever only holds the slot has not sent anything.
 _FINISH: Final = Script("""
-local holder = redis.call('HGET', KEYS[1], 'holder')
-if holder and holder ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'done', 'holder', ARGV[2], 'reply', ARGV[3])
+local state, holder = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder'))
+if state and holder ~= ARGV[2] and state ~= 'held' then return 0 end
+redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'done', 'holder', ARGV[2], 'reply', ARGV[3],
+  'version', ARGV[5])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1
 """)
@@ -78,20 +91,45 @@ if holder == ARGV[1] and state ~= 'done' then redis.call('DEL', KEYS[1]) end
 return 1
 """)
 
-# KEYS slots; ARGV holder, lease.
+# KEYS server, slots; ARGV lease, then for each slot fingerprint, holder, state, expiry. What happened to the memory.
 _RENEW: Final = Script(
-    _NOW
+    TRUST
     + """
-for i = 1, #KEYS do
+local now, careful = trust(KEYS[1], ARGV[1])
+local lease = ARGV[1]
+for i = 2, #KEYS do
+  local print, me, mine, expiry = unpack(ARGV, i * 4 - 6, i * 4 - 3)
   local state, holder = unpack(redis.call('HMGET', KEYS[i], 'state', 'holder'))
-  if holder == ARGV[1] then
-    if state == 'held' then redis.call('PEXPIRE', KEYS[i], ARGV[2]) end
-    if state == 'sent' then redis.call('HSET', KEYS[i], 'until', now + ARGV[2]) end
+  local is_ours = not state or holder == me or (mine == 'sent' and state == 'held')
+  if is_ours and state ~= 'done' then
+    if state == 'sent' then mine = 'sent' end
+    redis.call('HSET', KEYS[i], 'fingerprint', print, 'state', mine, 'holder', me)
+    if mine == 'sent' then
+      redis.call('HSET', KEYS[i], 'until', now + lease)
+      redis.call('PEXPIRE', KEYS[i], math.max(expiry, lease))
+    else
+      if not state then redis.call('HSET', KEYS[i], 'from', math.max(careful.restarted, careful.thinned)) end
+      redis.call('PEXPIRE', KEYS[i], lease)
+    end
+  end
+end
+return marker(careful)
+"""
+)
+
+# KEYS slots; ARGV for each slot fingerprint, holder, answer, expiry, version.
+_RESTORE: Final = Script("""
+for i = 1, #KEYS do
+  local print, holder, reply, expiry, version = unpack(ARGV, i * 5 - 4, i * 5)
+  local state = redis.call('HGET', KEYS[i], 'state')
+  if not state or state == 'held' then
+    redis.call('HSET', KEYS[i], 'fingerprint', print, 'state', 'done', 'holder', holder, 'reply', reply,
+      'version', version)
+    redis.call('PEXPIRE', KEYS[i], expiry)
   end
 end
 return 1
-"""
-)
+""")
 
 
 class RedisReplays:
@@ -100,46 +138,99 @@ class RedisReplays:
     Args:
         client: closed with the store.
         lease: seconds; a process that has not renewed for that long counts as dead.
+        on_unreadable: told of an answer that cannot be read; it is left where it is.
     """
 
     inline_limit = 16 * 1024
+    is_shared = True
 
-    def __init__(self, client: RedisClient, *, lease: float) -> None:
+    def __init__(
+        self, client: RedisClient, *, lease: float, on_unreadable: Callable[[str], None] = lambda name: None
+    ) -> None:
         self._client = client
         self._lease = int(lease * 1000)
-        self._holder = secrets.token_hex(8)
-        self._interrupted = msgspec.json.encode(interrupted())
+        self._on_unreadable = on_unreadable
+        self._recent = Recent[tuple[Claim, bytes]]()
+        self._marker = b""
 
-    async def begin(self, slot: str, fingerprint: str, *, ttl: float) -> KeptReply | Slot:
-        arguments = (fingerprint, self._holder, self._lease, self._interrupted, int(ttl * 1000))
-        found, *reply = await self._run(_BEGIN, [_PREFIX + slot], *arguments)
+    async def begin(self, claim: Claim) -> KeptReply | Slot:
+        arguments = (claim.fingerprint, claim.holder, self._lease)
+        found, *reply = await self._run(_BEGIN, [_PREFIX + claim.slot, SERVER_KEY], *arguments)
         if found == b"reused":
             raise KeyReused
         if found == b"done":
-            return _DECODER.decode(reply[0])
-        return "mine" if found == b"mine" else "elsewhere"
+            return self._decoded(claim.slot, *reply)
+        if found == b"interrupted":
+            return interrupted()
+        return "mine" if found == b"mine" else "unsure" if found == b"unsure" else "elsewhere"
 
-    async def mark_sent(self, slot: str, fingerprint: str, *, ttl: float) -> bool:
-        arguments = (fingerprint, self._holder, self._lease, int(ttl * 1000))
-        return bool(await self._run(_SENT, [_PREFIX + slot], *arguments))
+    def _decoded(self, slot: str, reply: bytes, version: bytes | None) -> KeptReply:
+        """An answer; one that cannot be read, as one of a newer gateway, is all the same an answer from before."""
+        try:
+            if int(version or 1) <= RECORD_VERSION:
+                return _DECODER.decode(reply)
+        except msgspec.DecodeError:
+            pass
+        self._on_unreadable(_PREFIX + slot)
+        return no_longer_kept()
 
-    async def finish(self, slot: str, fingerprint: str, reply: KeptReply, *, ttl: float) -> None:
+    async def mark_sent(self, claim: Claim) -> bool:
+        arguments = (claim.fingerprint, claim.holder, self._lease, _milliseconds(claim.ttl))
+        while True:
+            wait = await self._run(_SENT, [_PREFIX + claim.slot, SERVER_KEY], *arguments)
+            if wait <= 0:
+                return bool(wait == 0)
+            await asyncio.sleep(min(wait / 1000, _LONGEST_SLEEP))
+
+    async def finish(self, claim: Claim, reply: KeptReply) -> None:
         kept = msgspec.json.encode(reply)
-        await self._run(_FINISH, [_PREFIX + slot], fingerprint, self._holder, kept, int(ttl * 1000))
+        arguments = (claim.fingerprint, claim.holder, kept, _milliseconds(claim.ttl), RECORD_VERSION)
+        if await self._run(_FINISH, [_PREFIX + claim.slot], *arguments):
+            self._recent.add(claim.slot, (claim, kept), size=len(kept) + 512, ttl=claim.ttl)
 
-    async def release(self, slot: str) -> None:
-        await self._run(_RELEASE, [_PREFIX + slot], self._holder)
+    async def release(self, claim: Claim) -> None:
+        await self._run(_RELEASE, [_PREFIX + claim.slot], claim.holder)
 
-    async def renew(self, slots: Collection[str]) -> None:
-        keys = [_PREFIX + slot for slot in slots]
-        for start in range(0, len(keys), _RENEWED_AT_ONCE):
-            await self._run(_RENEW, keys[start : start + _RENEWED_AT_ONCE], self._holder, self._lease)
+    async def renew(self, claims: Collection[Claim]) -> None:
+        waiting = list(claims)
+        while True:
+            part, waiting = waiting[:_RENEWED_AT_ONCE], waiting[_RENEWED_AT_ONCE:]
+            marker = await self._renew(part)
+            if not waiting:
+                break
+        if marker != self._marker:
+            await self._restore()
+            self._marker = marker
+
+    async def _renew(self, claims: Collection[Claim]) -> bytes:
+        arguments: list[str | bytes | int] = [self._lease]
+        for claim in claims:
+            arguments += (claim.fingerprint, claim.holder, "sent" if claim.sent else "held", _milliseconds(claim.ttl))
+        keys = [SERVER_KEY, *(_PREFIX + claim.slot for claim in claims)]
+        found: bytes = await self._run(_RENEW, keys, *arguments, for_lease=True)
+        return found
+
+    async def _restore(self) -> None:
+        """Write again what this process has answered and Redis may have lost."""
+        waiting = list(self._recent)
+        while waiting:
+            part, waiting = waiting[:_RESTORED_AT_ONCE], waiting[_RESTORED_AT_ONCE:]
+            arguments: list[str | bytes | int] = []
+            for _, (claim, kept), left in part:
+                arguments += (claim.fingerprint, claim.holder, kept, _milliseconds(left), RECORD_VERSION)
+            await self._run(_RESTORE, [_PREFIX + slot for slot, _, _ in part], *arguments, for_lease=True)
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _run(self, script: Script, keys: list[str], *arguments: str | bytes | int) -> Any:
+    async def _run(
+        self, script: Script, keys: list[str], *arguments: str | bytes | int, for_lease: bool = False
+    ) -> Any:
         try:
-            return await self._client.run(script, keys, *arguments)
+            return await self._client.run(script, keys, *arguments, for_lease=for_lease)
         except RedisFailed as error:
             raise ReplaysUnavailable from error
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from imagegate.errors import ConfigError
 
 _CONNECTIONS: Final = 32
+_CONNECTIONS_FOR_LEASES: Final = 2
+"""Beside the others, so that leases are renewed in time however many requests wait for Redis."""
 _SECONDS_TO_CONNECT: Final = 3.0
 _SECONDS_TO_ANSWER: Final = 5.0
 _RETRIES: Final = 3
@@ -44,31 +46,43 @@ class RedisClient:
             from redis.exceptions import RedisError
         except ImportError:
             raise ConfigError("redis:// needs the package redis: pip install 'imagegate[redis]'") from None
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=_SECONDS_TO_ANSWER,
-            socket_connect_timeout=_SECONDS_TO_CONNECT,
-            socket_timeout=_SECONDS_TO_ANSWER,
-            # A connection that broke while idle is only noticed by the next command. Every script may be
-            # run again.
-            retry=Retry(ExponentialBackoff(cap=0.4, base=0.05), _RETRIES),
-        )
-        self._redis: Any = redis.asyncio.Redis.from_pool(pool)
+
+        def connections(count: int) -> Any:
+            pool = redis.asyncio.BlockingConnectionPool.from_url(
+                url,
+                max_connections=count,
+                timeout=_SECONDS_TO_ANSWER,
+                socket_connect_timeout=_SECONDS_TO_CONNECT,
+                socket_timeout=_SECONDS_TO_ANSWER,
+                # A connection that broke while idle is only noticed by the next command. Every script may be
+                # run again.
+                retry=Retry(ExponentialBackoff(cap=0.4, base=0.05), _RETRIES),
+            )
+            return redis.asyncio.Redis.from_pool(pool)
+
+        self._redis = connections(_CONNECTIONS)
+        self._for_leases = connections(_CONNECTIONS_FOR_LEASES)
         self._errors: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
         self._scripts: dict[str, Any] = {}
 
-    async def run(self, script: Script, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
-        """Run a script. Raises `RedisFailed`."""
+    async def run(
+        self, script: Script, keys: Sequence[str], *arguments: str | bytes | int, for_lease: bool = False
+    ) -> Any:
+        """Run a script. Raises `RedisFailed`.
+
+        Args:
+            for_lease: on a connection that is kept free for such scripts.
+        """
         registered = self._scripts.get(script.source)
         if registered is None:
             registered = self._scripts[script.source] = self._redis.register_script(script.source)
         try:
-            return await registered(keys=keys, args=arguments)
+            return await registered(keys=keys, args=arguments, client=self._for_leases if for_lease else None)
         except self._errors as error:
             raise RedisFailed(type(error).__name__) from error
 
     async def aclose(self) -> None:
+        await self._for_leases.aclose()
         await self._redis.aclose()
 
 

@@ -50,10 +50,13 @@ class TaskStore(Protocol):
         """Ends a task as `record` says, whoever holds it, if nothing was sent; whether that was so."""
         ...
 
-    async def get(self, number: str) -> TaskRecord | None: ...
+    async def get(self, number: str) -> TaskRecord | None:
+        """A task; None: there is none. Raises `TaskUnreadable`."""
+        ...
 
     async def renew(self, records: Sequence[TaskRecord]) -> Sequence[str]:
-        """Says that this process lives and holds these tasks; returns the numbers of those that it does not."""
+        """Says that this process lives and holds these tasks, with all that it knows of them; returns the numbers of
+        those that are another process's."""
         ...
 
     async def release(self, record: TaskRecord) -> None:
@@ -76,6 +79,18 @@ class TaskNotFound(ImagegateError):
 
     def __init__(self) -> None:
         super().__init__("There is no such task, or it is no longer available.", param="task_id")
+
+
+class TaskUnreadable(ImagegateError):
+    """Its record cannot be read here: it is of a newer gateway, as while a new version is rolled out, or damaged."""
+
+    status = 503
+    code = "task_unreadable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The record of the task cannot be read by this version of the gateway.", headers=[(b"retry-after", b"5")]
+        )
 
 
 class TaskNotCancellable(RequestError):

@@ -15,6 +15,8 @@ State = Literal["queued", "sent", "completed", "failed"]
 """``queued``: nothing was sent, so another process may do it. ``sent``: the POST may be out, so none may."""
 PublicState = Literal["pending", "processing", "completed", "failed"]
 
+RECORD_VERSION: Final = 1
+"""Of `TaskRecord` as it is kept; raised where an older gateway could not read it."""
 FINAL: Final = frozenset({"completed", "failed"})
 _NEXT: Final[Mapping[State, frozenset[State]]] = {
     "queued": frozenset({"sent", "completed", "failed"}),

@@ -36,8 +36,6 @@ Forward = Callable[[Scope, Exchange, Receive, Send], Awaitable[None]]
 
 _LONGEST_RESPONSE: Final = 4 * 1024**2
 """Bytes: the response holds links, no pictures."""
-_SECONDS_TO_SAVE: Final = 300.0
-"""How long the end of a task is offered to a store that cannot be reached."""
 _PAUSE_TO_SAVE: Final = 0.5
 
 
@@ -153,13 +151,11 @@ class TaskRunner:
 
     async def _save(self, record: TaskRecord) -> bool:
         """As long as the store cannot be reached, those who ask this process are still told of the end."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _SECONDS_TO_SAVE
         while True:
             try:
                 return await self._store.finish(record)
             except StoreUnavailable:
-                if loop.time() > until or is_cancelled():
+                if is_cancelled():
                     get_logger().error("the end of a task could not be kept", task=record.number)
                     return False
                 await asyncio.sleep(_PAUSE_TO_SAVE)

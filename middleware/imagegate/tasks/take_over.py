@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final
 
-from imagegate.asgi.background import stop
+from imagegate.asgi.background import repeat, stop
 from imagegate.errors import Overloaded
 from imagegate.spool.budget import Budget
 from imagegate.stores.blobs import Blobs
@@ -57,36 +57,38 @@ class TakeOver:
         self._blobs = blobs
         self._budget = budget
         self._lease = lease
-        self._watch: asyncio.Task[None] | None = None
+        self._loops: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
         """Begin to look after tasks; to be called where an event loop runs."""
-        if self._store.is_shared and (self._watch is None or self._watch.done()):
-            self._watch = asyncio.create_task(self._look_after())
+        if self._store.is_shared and all(loop.done() for loop in self._loops):
+            # Apart, so that a slow take-over does not make this process seem dead.
+            self._loops = tuple(
+                asyncio.create_task(repeat(work, pause=self._lease / 3, on_error=_log))
+                for work in (self._renew, self._look_for_abandoned)
+            )
 
-    async def _look_after(self) -> None:
-        while True:
-            with suppress(StoreUnavailable):  # it may come back
-                await self._renew()
-                for record in await self._store.abandoned():
-                    await self._try_to_take_over(record)
-            await asyncio.sleep(self._lease / 3)
+    async def _look_for_abandoned(self) -> None:
+        with suppress(StoreUnavailable):  # it may come back
+            for record in await self._store.abandoned():
+                await self._try_to_take_over(record)
 
     async def _try_to_take_over(self, record: TaskRecord) -> None:
         """One that cannot be must not keep the others back."""
         try:
             await self._take_over(record)
         except StoreUnavailable:
-            raise
+            pass  # then it is abandoned once more
         except Exception:
             get_logger().exception("a task could not be taken over", task=record.number)
 
     async def _renew(self) -> None:
         held = {number: run.record for number, run in self._runner.runs.items()}
         held |= self._telling.held()
-        for number in await self._store.renew(list(held.values())):
-            if number in self._runner.runs:
-                self._runner.runs[number].end("lost")
+        with suppress(StoreUnavailable):  # it may come back
+            for number in await self._store.renew(list(held.values())):
+                if number in self._runner.runs:
+                    self._runner.runs[number].end("lost")
 
     async def _take_over(self, record: TaskRecord) -> None:
         if record.number in self._runner.runs:
@@ -117,6 +119,9 @@ class TakeOver:
 
     async def aclose(self) -> None:
         """Stop looking after tasks."""
-        if self._watch is not None:
-            await stop(self._watch)
-            self._watch = None
+        await stop(*self._loops)
+        self._loops = ()
+
+
+def _log(error: Exception) -> None:
+    get_logger().error("tasks could not be looked after", exc_info=error)

@@ -13,6 +13,7 @@ from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.records import TaskRecord, document, public_state
 from imagegate.tasks.webhooks import Webhooks
+from imagegate.telemetry.logger import get_logger
 
 
 class Telling:
@@ -33,11 +34,15 @@ class Telling:
             self._telling[record.number] = record, asyncio.create_task(self._tell(record))
 
     async def _tell(self, record: TaskRecord) -> None:
-        body = msgspec.json.encode({"type": f"task.{public_state(record)}", "data": document(record)})
-        await self._webhooks.tell(record.callback_url, f"msg_{record.number}", body)
-        with suppress(StoreUnavailable):  # then it is told once more
-            await self._store.finish(msgspec.structs.replace(record, told=True))
-        self._telling.pop(record.number, None)
+        try:
+            body = msgspec.json.encode({"type": f"task.{public_state(record)}", "data": document(record)})
+            await self._webhooks.tell(record.callback_url, f"msg_{record.number}", body)
+            with suppress(StoreUnavailable):  # then it is told once more
+                await self._store.finish(msgspec.structs.replace(record, told=True))
+            self._telling.pop(record.number, None)
+        except Exception:  # then it is abandoned, and told once more
+            self._telling.pop(record.number, None)
+            get_logger().exception("a webhook could not be sent", task=record.number)
 
     def held(self) -> Mapping[str, TaskRecord]:
         """What is being told, by number."""

@@ -59,6 +59,15 @@ class TaskHook(Protocol):
         ...
 
 
+@runtime_checkable
+class RecordHook(Protocol):
+    """A hook that hears of records in Redis that cannot be read."""
+
+    def record_unreadable(self, kind: str) -> None:
+        """Called when a record of `kind`, ``task`` or ``reply``, was left where it is, unread."""
+        ...
+
+
 class Hooks:
     """All hooks as one, each told what it has a method for. One that raises is logged and does no other harm.
 
@@ -83,6 +92,7 @@ class Hooks:
         self._ended = [hook.exchange_ended for hook in hooks]
         self._started = [hook.exchange_started for hook in hooks if isinstance(hook, StartHook)]
         self._breaker = [hook.breaker_changed for hook in hooks if isinstance(hook, BreakerHook)]
+        self._record = [hook.record_unreadable for hook in hooks if isinstance(hook, RecordHook)]
         self._task = [hook.task_changed for hook in hooks if isinstance(hook, TaskHook)]
 
     def configured(self, names: Names) -> None:
@@ -103,6 +113,11 @@ class Hooks:
 
     def task_changed(self, state: str, seconds: float) -> None:
         _tell(self._task, state, seconds)
+
+    def record_unreadable(self, kind: str, name: str) -> None:
+        """Log a record that cannot be read, and tell of it."""
+        get_logger().error("a record cannot be read and is left where it is", kind=kind, key=name)
+        _tell(self._record, kind)
 
 
 def _tell(listeners: Sequence[Callable[..., None]], *facts: object) -> None:

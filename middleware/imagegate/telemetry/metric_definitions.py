@@ -140,6 +140,12 @@ METRICS: Final[Mapping[str, Metric]] = {
             ("state",),
             "From the making of a task to its end, completed or failed.",
         ),
+        Metric(
+            "imagegate_unreadable_records_total",
+            "counter",
+            ("kind",),
+            "Records in Redis, of a task or a reply, that this version cannot read and leaves where they are.",
+        ),
         Metric("imagegate_build_info", "gauge", ("version",), "The processes that serve, by version."),
     )
 }

@@ -27,6 +27,7 @@ from imagegate.telemetry.record import ExchangeRecord
 # Pictures take from a tenth of a second (a replay) to minutes (a task).
 BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
 TASK_STATES: Final = ("pending", "processing", "completed", "failed")
+RECORD_KINDS: Final = ("task", "reply")
 _BREAKER_STATES: Final[tuple[BreakerState, ...]] = ("closed", "open", "half_open")
 
 
@@ -152,6 +153,8 @@ class PrometheusHook:
             self._child("uncertain_outcomes_total", upstream)
         for state in TASK_STATES:
             self._tasks(state)
+        for kind in RECORD_KINDS:
+            self._child("unreadable_records_total", kind)
 
     def exchange_started(self, progress: Progress) -> None:
         self._begun.append(progress.endpoint)
@@ -271,6 +274,9 @@ class PrometheusHook:
         self._tasks(state).inc()
         if state in ("completed", "failed"):
             self._child("task_duration_seconds", state).observe(seconds)
+
+    def record_unreadable(self, kind: str) -> None:
+        self._child("unreadable_records_total", kind if kind in RECORD_KINDS else OTHER).inc()
 
     def _model(self, upstream: str, model: str) -> str:
         """As the configuration names it. A model of no upstream is not counted by name."""
