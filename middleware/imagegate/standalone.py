@@ -6,21 +6,18 @@ provider whose ``<NAME>_API_KEY`` is set.
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Generator, MutableMapping
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, Final
 
-import msgspec
 import prometheus_client
-import structlog
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -30,6 +27,8 @@ from imagegate.errors import ConfigError
 from imagegate.gateway import ImageGateway
 from imagegate.telemetry.hooks import Hook
 from imagegate.telemetry.log import LogHook
+from imagegate.telemetry.log_output import configure_logs
+from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.metrics_endpoint import ServeMetrics
 from imagegate.telemetry.prometheus import PrometheusHook
 
@@ -59,52 +58,6 @@ def find_config() -> Config:
     return load_config(DEFAULT_FILE) if DEFAULT_FILE.exists() else default_config()
 
 
-def configure_logs(style: str, *, least: int = logging.INFO) -> None:
-    """Log lines on standard error, as ``json`` or for the ``console``. Only for a process that is ours.
-
-    Args:
-        least: level of the lines that are written.
-    """
-    processors: list[Any]
-    factory: Any
-    # Tracebacks without local variables: those hold keys and prompts.
-    if style == "console":
-        processors = [
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-        ]
-        factory = structlog.PrintLoggerFactory(sys.stderr)
-    else:
-        processors = [_as_json]
-        factory = structlog.BytesLoggerFactory(sys.stderr.buffer)
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=factory,
-        cache_logger_on_first_use=True,
-    )
-
-
-_with_traceback: Final = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-)
-
-
-def _as_json(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
-    """A line of JSON, in one step: every exchange writes one, and a chain of processors costs three times as much."""
-    if "exc_info" in event:
-        event = _with_traceback(None, level, event)
-    line = {
-        "timestamp": datetime.now(UTC).isoformat(),
-        "level": "error" if level == "exception" else level,
-        **structlog.contextvars.get_contextvars(),
-        **event,
-    }
-    return msgspec.json.encode(line, enc_hook=repr)
-
-
 class Standalone:
     """The gateway with what only a process of its own has: ``/metrics``, the console unless switched off, and an end.
 
@@ -132,7 +85,7 @@ class Standalone:
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
-        with _told_of_signals(self.gateway.drain):
+        with _told_of_signals(self.gateway.drain), _ignoring_hangups():
             await self._app(scope, receive, send)
         self._log.write()
         self._metrics.count()  # for the processes that go on
@@ -171,9 +124,33 @@ def _told_of_signals(told: Callable[[], None]) -> Generator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def _ignoring_hangups() -> Generator[None]:
+    """Write a line where SIGHUP would end the process, and with it requests that are paid for."""
+    is_ours = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP")
+    if not is_ours or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, _log_hangup)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _log_hangup() -> None:
+    get_logger().warning("SIGHUP is ignored; restart the gateway to apply another configuration")
+
+
+def log_style() -> str:
+    """Return the format of log lines: as the environment says, else ``console`` on a terminal."""
+    return os.environ.get(LOG_VARIABLE) or ("console" if sys.stderr.isatty() else "json")
+
+
 def create_app() -> Standalone:
     """The ASGI application. Raises `ConfigError`."""
-    style = os.environ.get(LOG_VARIABLE) or ("console" if sys.stderr.isatty() else "json")
+    style = log_style()
     configure_logs(style)
     return Standalone(find_config(), grace=grace(), log=None if style == "console" else sys.stderr.buffer)
 

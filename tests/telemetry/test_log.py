@@ -22,9 +22,9 @@ from imagegate.config.schema import LogConfig
 from imagegate.contracts.changes import Change
 from imagegate.gateway import ImageGateway
 from imagegate.layers import Observe
-from imagegate.standalone import configure_logs
 from imagegate.telemetry.capture import Capture
 from imagegate.telemetry.log import LogHook
+from imagegate.telemetry.log_output import configure_logs
 from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import finish
@@ -168,7 +168,7 @@ def test_json_lines_of_our_own_process(capsysbinary: pytest.CaptureFixture[bytes
             get_logger().exception("unexpected error", odd={1, 2})
     line = json.loads(capsysbinary.readouterr().err)
     assert (line["event"], line["level"], line["request_id"]) == ("unexpected error", "error", "r")
-    assert line["timestamp"].endswith("+00:00")
+    assert line["timestamp"].endswith("Z")
     assert line["exception"][0]["exc_type"] == "KeyError"
     assert "sk-in-a-local" not in str(line["exception"][0].get("frames", [{}])[0].get("locals"))
     sys.stderr.flush()

@@ -124,17 +124,22 @@ def _use_config(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from imagegate.server.announce import announce
     from imagegate.server.run import run
-    from imagegate.standalone import GRACE_VARIABLE, find_config, grace
+    from imagegate.standalone import GRACE_VARIABLE, find_config, grace, log_style
+    from imagegate.telemetry.log_output import configure_logs
+    from imagegate.telemetry.logger import get_logger
 
     _use_config(options)
     if options.grace is not None:
         os.environ[GRACE_VARIABLE] = str(options.grace)
     config = find_config()  # a mistake is told before any process starts
+    configure_logs(log_style())
     if options.workers > 1 and config.delivery.store.startswith("memory:"):
         raise ConfigError("delivery.store: memory:// is not shared; with --workers use file://")
     if options.workers > 1 and config.tasks.store == "memory://":
-        print("warning: tasks and idempotency keys are each worker's own; share them by tasks.store", file=sys.stderr)
+        get_logger().warning("tasks and idempotency keys are each worker's own; share them by tasks.store")
+    announce(config, host=options.host, port=options.port)
     run(host=options.host, port=options.port, workers=options.workers, grace=grace())
     return 0
 
@@ -151,7 +156,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _send(options: argparse.Namespace) -> int:
     from imagegate.cli.send import make, save
-    from imagegate.standalone import configure_logs, find_config
+    from imagegate.standalone import find_config
+    from imagegate.telemetry.log_output import configure_logs
 
     _use_config(options)
     configure_logs("console", least=logging.ERROR)

@@ -172,7 +172,10 @@ def default_config(environment: Mapping[str, str] | None = None) -> Config:
     )
     if not upstreams:
         variables = ", ".join(_key_variable(name) for name in installed())
-        raise ConfigError(f"No configuration file, and none of these is set: {variables}.")
+        raise ConfigError(
+            f"No configuration file, and none of these is set: {variables}. Set one of them, name a file with --config "
+            "or IMAGEGATE_CONFIG, or begin with `imagegate demo`, which needs no key."
+        )
     try:
         return _checked(_plain(Config(upstreams=upstreams)))
     except KeyedError as error:

@@ -37,6 +37,7 @@ def run(*, host: str, port: int, workers: int, grace: int) -> None:
             port=port,
             workers=workers,
             access_log=False,  # the gateway writes a line of its own
+            log_config=None,  # lines of the server look like the gateway's
             server_header=False,
             timeout_graceful_shutdown=grace,
         )
