@@ -217,7 +217,7 @@ REFUSED = {
     "text where a file belongs": ([*GOOD, ("image", "https://a.example/a.png")], [], "image", "invalid_type"),
     "text in image[]": ([*GOOD, ("image[]", "a.png")], [a_file()], "image[]", "invalid_type"),
     "text as the mask": ([*GOOD, ("mask", "a.png")], [a_file()], "mask", "invalid_type"),
-    "text as the markup": ([*GOOD, ("markup", "")], [a_file()], "markup", "invalid_type"),
+    "text as the markup": ([*GOOD, ("markup", " ")], [a_file()], "markup", "invalid_type"),
     "no image": (GOOD, [], "image", "missing_required_parameter"),
     "a mask without an image": (GOOD, [a_file("mask")], "image", "missing_required_parameter"),
     "unknown part": (GOOD, [a_file(), a_file("picture")], "picture", "unknown_parameter"),

@@ -6,11 +6,14 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagegate.protocol.parsers.charsets import UnknownCharset, decode
 from imagegate.protocol.parsers.multipart import (
     MAX_NAME,
     Event,
@@ -101,7 +104,8 @@ def expected_events(parts: Sequence[Part], style: Style | None = None) -> list[E
             text if text is None or style.backslash else text.replace('"', "%22") for text in (part.name, part.filename)
         )
         kind = (part.content_type or "").partition(";")[0].strip().lower()
-        events.append(PartBegin(name or "", filename, kind))
+        charset = (part.content_type or "").lower().partition("charset=")[2]
+        events.append(PartBegin(name or "", filename, kind, charset))
         events += [PartData(part.content)] if part.content else []
         events.append(PartEnd())
     return events
@@ -391,9 +395,33 @@ GOOD_HEADERS = {
     "binary": (GOOD + b"Content-Transfer-Encoding: Binary\r\n", PartBegin("image", "a.png", "")),
     "8bit": (GOOD + b"Content-Transfer-Encoding: 8bit\r\n", PartBegin("image", "a.png", "")),
     "type with parameters": (GOOD + b"Content-Type: Image/PNG ; q=1\r\n", PartBegin("image", "a.png", "image/png")),
-    "RFC 5987, which RFC 7578 forbids": (
+    "RFC 8187 beside a plain name": (
         b'Content-Disposition: form-data; name="image"; filename="a.png"; filename*=UTF-8\'\'b.png\r\n',
+        PartBegin("image", "b.png", ""),
+    ),
+    "RFC 8187 before a plain name": (
+        b"Content-Disposition: form-data; filename*=utf-8'zh'%E7%8C%AB.png; filename=a.png; name=image\r\n",
+        PartBegin("image", "\u732b.png", ""),
+    ),
+    "RFC 8187 alone, in quotes": (
+        b"Content-Disposition: form-data; name=image; filename*=\"iso-8859-1''K%E4se.png\"\r\n",
+        PartBegin("image", "K\u00e4se.png", ""),
+    ),
+    "an extended name that is none": (
+        b"Content-Disposition: form-data; name=image; filename=a.png; filename*=klingon''b.png\r\n",
         PartBegin("image", "a.png", ""),
+    ),
+    "an extended name that is none, alone": (
+        b"Content-Disposition: form-data; name=image; filename*=b.png\r\n",
+        PartBegin("image", "b.png", ""),
+    ),
+    "charset": (
+        GOOD + b'Content-Type: text/plain; charset="GBK"\r\n',
+        PartBegin("image", "a.png", "text/plain", "GBK"),
+    ),
+    "longest file name": (
+        b'Content-Disposition: form-data; name=image; filename="' + b"%F0%9F%90%88" * 255 + b'"\r\n',
+        PartBegin("image", "%F0%9F%90%88" * 255, ""),
     ),
 }
 
@@ -416,7 +444,9 @@ def test_odd_part_heads_are_read(headers, expected):
         b"--" + BOUNDARY + b"x--",
         b"--other--\r\n",
         b'{"model": "m"}',
-        b"preamble\r\n--" + BOUNDARY + b"--\r\n",
+        b"preamble--" + BOUNDARY + b"--\r\n",
+        b" --" + BOUNDARY + b"--\r\n",
+        b"x\r\n" * 30_000 + b"--" + BOUNDARY + b"--\r\n",
         b"--" + BOUNDARY[:-1] + b"--\r\n",
         form_with(GOOD).replace(b"--\r\n", b"\r\n"),
         form_with(GOOD).replace(BOUNDARY + b"--", BOUNDARY + b"-!"),
@@ -445,6 +475,50 @@ def test_a_line_end_before_the_first_boundary():
     """RFC 2046 lets every delimiter begin with its line end, and hand-written clients do so with the first one too."""
     body = form_with(GOOD)
     assert events_of(body) == events_of(b"\r\n" + body) == events_of(b"\r\n" + body, cuts=range(1, 40))
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"\r\n", b"\n", b"\r", b" ", b"--", BOUNDARY, b"MIME-Version: 1.0", b"--" + BOUNDARY + b"x"]),
+        max_size=8,
+    ),
+    st.sampled_from([b"", b" \t "]),
+    st.data(),
+)
+def test_any_preamble(pieces, blanks, data):
+    """The form begins with the first line that is its boundary, however the body is cut."""
+    preamble = b"".join(pieces)
+    is_boundary = re.compile(rb"(?m)^--" + re.escape(BOUNDARY) + rb"(--|[ \t]*\r\n)")
+    hypothesis.assume(not is_boundary.search(preamble + b"\r\n"))
+    form = form_with(GOOD).replace(BOUNDARY + b"\r\n", BOUNDARY + blanks + b"\r\n", 1)
+    body = preamble + b"\r\n" + form
+    assert events_of(body, cuts=data.draw(cuts_of(len(body)))) == events_of(form_with(GOOD))
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=255))
+def test_extended_file_names(name):
+    """Whatever a file is called, its RFC 8187 name is its name."""
+    hypothesis.assume(len(unquote(name)) <= 255)
+    head = f"Content-Disposition: form-data; name=image; filename=x; filename*=UTF-8''{quote(name, safe='')}\r\n"
+    assert events_of(form_with(head.encode()))[0] == PartBegin("image", name, "")
+
+
+def test_file_names_that_are_too_long():
+    for name in (b"n" * 256, b"%C3%A4" * 256, b"a\0b"):
+        with pytest.raises(MultipartError):
+            events_of(form_with(b'Content-Disposition: form-data; name=image; filename="' + name + b'"\r\n'))
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8", "ISO-8859-1", "latin1", "windows-1252", "GB18030", "Shift_JIS"])
+def test_charsets(charset):
+    assert decode("A kite".encode(charset), charset) == "A kite"
+
+
+@pytest.mark.parametrize("charset", ["", "klingon", "base64", "rot13", "idna", "unicode_escape", "a\0b", "x" * 999])
+def test_what_is_no_charset(charset):
+    """Python's other codecs are none."""
+    with pytest.raises(UnknownCharset):
+        decode(b"A kite", charset)
 
 
 def test_form_without_parts():

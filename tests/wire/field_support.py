@@ -24,6 +24,7 @@ from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
 
 KEY: Final = "sk-key-of-the-provider"
+CLIENT: Final = {"authorization": "Bearer sk-key-of-a-client"}
 GENERATIONS: Final = "/v1/images/generations"
 EDITS: Final = "/v1/images/edits"
 FIELD: Final = Path(__file__).parent.parent / "field"
@@ -306,7 +307,7 @@ class Bench(NamedTuple):
 
     def ask(self, model: str = "alone", **members: Any) -> httpx.Response:
         document = {"model": model, "prompt": "A kite", **members}
-        return httpx.post(self.url + GENERATIONS, json=document, timeout=30)
+        return httpx.post(self.url + GENERATIONS, json=document, headers=CLIENT, timeout=30)
 
     @property
     def providers(self) -> tuple[Provider, Provider, Provider]:
@@ -328,6 +329,8 @@ def gateway(folder: Path, first: str, second: str) -> ImageGateway:
         [tasks]
         poll_interval = "10ms"
         deadline = "3s"
+        [access]
+        keys = ["sk-key-of-a-client"]
         [policy]
         retries = 0
         breaker_failures = 0

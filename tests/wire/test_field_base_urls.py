@@ -8,7 +8,20 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from tests.wire.field_support import EDITS, GENERATIONS, GOOD, JSON, KEY, SMALL, Answer, Bench, gateway, rows, target_of
+from tests.wire.field_support import (
+    CLIENT,
+    EDITS,
+    GENERATIONS,
+    GOOD,
+    JSON,
+    KEY,
+    SMALL,
+    Answer,
+    Bench,
+    gateway,
+    rows,
+    target_of,
+)
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
@@ -75,7 +88,8 @@ def test_uploads_and_addresses_of_tasks(bench: Bench, tmp_path: Path) -> None:
         assert bench.first.requests[-1].target == target
 
 
-def send(url: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+def send(url: str, path: str, more: dict[str, str] | None = None) -> httpx.Response:
+    headers = {**CLIENT, **(more or {})}
     fields = {"model": "alone", "prompt": "A kite"}
     if path == EDITS:
         return httpx.post(url + EDITS, data=fields, files={"image": ("a.png", SMALL, "image/png")}, headers=headers)

@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from imagegate.asgi.helpers import ClientDisconnected, receive_with_timeout, too_large
 from imagegate.errors import PayloadTooLarge, RequestError
+from imagegate.protocol.parsers.charsets import UnknownCharset, decode
 from imagegate.protocol.parsers.multipart import (
     Event,
     MultipartError,
@@ -25,6 +26,7 @@ from imagegate.spool.upload import Upload
 
 _IMAGE_PART: Final = re.compile(r"image(?:\[([0-9]{0,3})\])?", re.ASCII)
 _MASK_PARTS: Final = {"mask": "mask", "mask[]": "mask", "markup": "markup"}
+_CHARSET_FIELD: Final = "_charset_"
 _MAX_FIELDS: Final = 128
 _MAX_TEXT: Final = 1024 * 1024
 """Bytes of all text fields together."""
@@ -87,7 +89,11 @@ class FormReading:
         self._images: list[tuple[int, Upload]] = []
         self._extras: dict[str, Upload] = {}
         self._upload: Upload | None = None
-        self._name = ""
+        self._part: PartBegin | None = None
+        """A part of which no byte has come yet: what kind it is shows only then, because browsers send a file input
+        that was left empty as a file without name and content."""
+        self._name = self._charset = ""
+        self._default_charset = "utf-8"
         self._text = bytearray()
         self._text_size = 0
 
@@ -140,11 +146,24 @@ class FormReading:
 
     async def take(self, event: Event) -> None:
         if isinstance(event, PartBegin):
-            self._begin(event)
+            if self._may_be_left_empty(event):
+                self._part = event
+            else:
+                self._begin(event)
         elif isinstance(event, PartData):
+            if self._part is not None:
+                part, self._part = self._part, None
+                self._begin(part)
             await self._add(event.data)
+        elif self._part is not None:
+            self._part = None
         else:
             await self._end()
+
+    def _may_be_left_empty(self, part: PartBegin) -> bool:
+        """Return whether the part is none if it has no content: a file without a name, or no file where one belongs."""
+        is_image = bool(_IMAGE_PART.fullmatch(part.name)) or part.name in _MASK_PARTS
+        return part.filename == "" or (part.filename is None and is_image)
 
     def _begin(self, part: PartBegin) -> None:
         image = _IMAGE_PART.fullmatch(part.name)
@@ -161,7 +180,7 @@ class FormReading:
                 self._progress()
             if len(self.fields) >= _MAX_FIELDS:
                 raise RequestError(f"The form has more than {_MAX_FIELDS} fields.", code="invalid_form")
-            self._name, self._text = part.name, bytearray()
+            self._name, self._charset, self._text = part.name, part.charset, bytearray()
             return
         if not image and not extra:
             hint = " Images go into parts called 'image' or 'image[]'." if part.name.startswith("images") else ""
@@ -208,10 +227,24 @@ class FormReading:
                 raise RequestError("The file is empty.", param=upload.part, code="invalid_image_file")
             await upload.complete()
             return
+        text = self._decoded()
+        if self._name == _CHARSET_FIELD:  # RFC 7578 section 4.6
+            self._default_charset = text or self._default_charset
+        else:
+            self.fields.append((self._name, text))
+
+    def _decoded(self) -> str:
+        """Return the text of a field in the character set that its part declares, and no other."""
+        charset = self._charset or self._default_charset
         try:
-            self.fields.append((self._name, self._text.decode("utf-8")))
+            return decode(bytes(self._text), charset)
+        except UnknownCharset:
+            reason = f"The character set {charset[:64]!r} of the part '{self._name}' is unknown."
         except UnicodeDecodeError:
-            raise RequestError("Text in a form must be UTF-8.", param=self._name, code="invalid_form") from None
+            reason = f"The text of the part '{self._name}' is not valid {charset.upper()}."
+            if not self._charset:
+                reason += " Its Content-Type can declare another character set."
+        raise RequestError(reason, param=self._name, code="invalid_form")
 
     def _form(self) -> Form:
         images = [upload for _, upload in sorted(self._images, key=lambda item: item[0])]

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
+from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from imagegate.protocol.parsers.charsets import decode_extended
+
 MAX_NAME: Final = 256
-"""Bytes of a part's name or file name."""
+"""Bytes of a part's name."""
+MAX_FILE_NAME: Final = 255
+"""Characters of a file name, as in file systems, however many bytes they are written with."""
+_MAX_HEADER: Final = 8192
+"""Bytes of a header line: a file name of 255 characters may be in it twice, a dozen bytes for each."""
+_MAX_PREAMBLE: Final = 64 * 1024
+"""Bytes before the first boundary."""
 _MAX_BOUNDARY: Final = 70  # RFC 2046
+_MAX_BLANKS: Final = 80
 _LINE_BREAKING = re.compile(rb"[\x00\r\n]")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 # Quoted or bare, as clients write them.
-_PARAMETER = re.compile(rb';[ \t]*([A-Za-z]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^";]*)')
+_PARAMETER = re.compile(rb';[ \t]*([A-Za-z]+\*?)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^";]*)')
 _PLAIN_ENCODINGS: Final = (b"", b"binary", b"7bit", b"8bit")
 
 
@@ -35,6 +46,8 @@ class PartBegin(NamedTuple):
     """None: a text field."""
     content_type: str
     """As declared, in lower case and without parameters; empty where nothing was declared."""
+    charset: str = ""
+    """As declared."""
 
 
 class PartData(NamedTuple):
@@ -114,25 +127,20 @@ class MultipartReader:
 
     def __init__(self, boundary: bytes) -> None:
         self._parts = _Parts()
-        self._opening = b"--" + boundary
-        self._held = b""
+        self._preamble: _Preamble | None = _Preamble(boundary)
         try:
-            self._parser = MultipartParser(boundary, cast("Any", self._parts.callbacks()))
+            callbacks = cast("Any", self._parts.callbacks())
+            self._parser = MultipartParser(boundary, callbacks, max_header_size=_MAX_HEADER)
         except FormParserError as error:
             raise MultipartError("The form's boundary cannot be read.") from error
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that a piece of the body completes."""
-        if self._opening:
-            # Only a line end may precede the first boundary: parsers disagree on a preamble.
-            chunk = self._held + chunk
-            body = chunk.removeprefix(b"\r\n")
-            if not body.startswith(self._opening[: len(body)]) and chunk != b"\r":
-                raise MultipartError("The form must begin with its boundary.")
-            if len(body) < len(self._opening):
-                self._held = chunk
+        if self._preamble is not None:
+            chunk = self._preamble.skip(chunk)
+            if not chunk:
                 return []
-            self._opening = self._held = b""
+            self._preamble = None
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -144,6 +152,38 @@ class MultipartReader:
         """Call at the end of the body, which must be the end of the form."""
         if not self._parts.has_ended:
             raise MultipartError("The form is cut off before its end.")
+
+
+class _Preamble:
+    """What stands before the first boundary is ignored (RFC 2046 section 5.1.1); a boundary begins a line."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._opening = b"--" + boundary
+        # Blanks may follow it, which the parser does not know.
+        self._line = re.compile(rb"(?:\A|(?<=\n))" + re.escape(self._opening) + rb"(?:(--)|[ \t]*(\r\n))")
+        self._held = b""
+        """The beginning of a line that may become the boundary."""
+        self._begins_line = True
+        self._size = 0
+
+    def skip(self, chunk: bytes) -> bytes:
+        """Return the form from its first boundary on; empty: it has not come yet. Raises `MultipartError`."""
+        body = self._held + chunk if self._begins_line else b"." + chunk
+        self._size += len(chunk)
+        found = self._line.search(body)
+        if found is not None:
+            return self._opening + (found[1] or found[2]) + body[found.end() :]
+        if self._size > _MAX_PREAMBLE:
+            raise MultipartError("The form must begin with its boundary.")
+        last = body[body.rfind(b"\n") + 1 :]
+        self._begins_line = self._may_be_boundary(last) and (self._begins_line or b"\n" in body)
+        self._held = last if self._begins_line else b""
+        return b""
+
+    def _may_be_boundary(self, line: bytes) -> bool:
+        """Return whether the line can go on as the boundary, with a few blanks behind it."""
+        is_longer = line.startswith(self._opening) and len(line) < len(self._opening) + _MAX_BLANKS
+        return is_longer or self._opening.startswith(line)
 
 
 def _part_begin(headers: list[tuple[bytes, bytes]]) -> PartBegin:
@@ -160,12 +200,29 @@ def _part_begin(headers: list[tuple[bytes, bytes]]) -> PartBegin:
     options = {name.lower(): _unquoted(value) for name, value in _PARAMETER.findall(b";" + parameters)}
     if disposition.strip().lower() != b"form-data" or not options.get(b"name"):
         raise MultipartError("Every part of the form needs a name.")
-    filename = options.get(b"filename")
     return PartBegin(
         name=_text(options[b"name"]),
-        filename=None if filename is None else _text(filename),
+        filename=_filename(options),
         content_type=content_type.partition(b";")[0].strip().lower().decode("latin-1"),
+        charset=_charset(content_type) if b";" in content_type else "",
     )
+
+
+def _charset(content_type: bytes) -> str:
+    return parse_options_header(content_type)[1].get(b"charset", b"").decode("latin-1")
+
+
+def _filename(options: Mapping[bytes, bytes]) -> str | None:
+    """Return the file name, of two the extended one (RFC 6266 section 4.3); None: the part is no file."""
+    plain, extended = options.get(b"filename"), options.get(b"filename*")
+    name = None if plain is None else _decoded(plain)
+    if extended is not None:
+        text = _decoded(extended)
+        decoded = decode_extended(text)
+        name = decoded if decoded is not None else text if name is None else name
+    if name is not None and ("\0" in name or len(unquote(name)) > MAX_FILE_NAME):
+        raise MultipartError(f"File names have at most {MAX_FILE_NAME} characters and no NUL.")
+    return name
 
 
 def _unquoted(value: bytes) -> bytes:
@@ -176,6 +233,10 @@ def _unquoted(value: bytes) -> bytes:
 def _text(raw: bytes) -> str:
     if len(raw) > MAX_NAME or b"\0" in raw:
         raise MultipartError(f"Names in a form have at most {MAX_NAME} bytes and no NUL.")
+    return _decoded(raw)
+
+
+def _decoded(raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,0 +1,58 @@
+"""Texts in a character set that a header names (RFC 7578 section 4.5, RFC 8187). No I/O."""
+
+from __future__ import annotations
+
+import codecs
+from functools import lru_cache
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+_KNOWN: Final = frozenset(
+    codecs.lookup(name).name
+    for name in (
+        *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "us-ascii", "iso-8859-1"),
+        *(f"iso-8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16)),
+        *(f"cp{page}" for page in (437, 850, 852, 866, 874, 932, 949, 950, *range(1250, 1259))),
+        *("gb2312", "gbk", "gb18030", "big5", "big5-hkscs", "euc-jp", "shift-jis", "iso-2022-jp", "euc-kr"),
+        *("koi8-r", "koi8-u", "mac-roman", "mac-cyrillic", "tis-620"),
+    )
+)
+"""Of Python's codecs those that are character sets of text."""
+
+
+class UnknownCharset(ValueError):
+    """No character set has that name."""
+
+
+def decode(raw: bytes, charset: str) -> str:
+    """Return a text.
+
+    Raises:
+        UnknownCharset: nothing has that name.
+        UnicodeDecodeError: it is no text in that character set.
+    """
+    codec = _codec(charset)
+    if codec is None:
+        raise UnknownCharset(charset)
+    return raw.decode(codec)
+
+
+def decode_extended(value: str) -> str | None:
+    """Return an extended value, ``UTF-8''na%C3%AFve.png`` (RFC 8187 section 3.2.1); None: it is none."""
+    charset, quote, rest = value.partition("'")
+    _, second, encoded = rest.partition("'")
+    if not quote or not second:
+        return None
+    try:
+        return decode(unquote_to_bytes(encoded), charset)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=128)
+def _codec(charset: str) -> str | None:
+    try:
+        name = codecs.lookup(charset.strip()).name
+    except (LookupError, ValueError):
+        return None
+    return name if name in _KNOWN else None
