@@ -365,7 +365,8 @@ def test_fifty_megabytes_in_chunks(running: Running) -> None:
     address = urlsplit(running.url)
     chunk = b"x" * MEGABYTE
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
-        head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = f"POST {PATH} HTTP/1.1\r\nhost: [::1]\r\n"
+        head += "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         connection.sendall(head.encode())
         sent = 0
         try:

@@ -96,9 +96,7 @@ class Client:
 
     async def begin(self, size: int) -> None:
         self._reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
-        head = (
-            b"POST /v1/images/edits HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary=%s\r\n"
-        )
+        head = b"POST /v1/images/edits HTTP/1.1\r\nhost: [::1]\r\ncontent-type: multipart/form-data; boundary=%s\r\n"
         self.writer.write(head % BOUNDARY + b"content-length: %d\r\n\r\n" % len(self._body) + self._body[:size])
         await self.writer.drain()
         self._sent = size

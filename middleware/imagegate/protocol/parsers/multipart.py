@@ -171,10 +171,11 @@ class _Preamble:
         body = self._held + chunk if self._begins_line else b"." + chunk
         self._size += len(chunk)
         found = self._line.search(body)
+        before = self._size - len(body) + (found.start() if found else len(body))
+        if before > _MAX_PREAMBLE:
+            raise MultipartError("The form must begin with its boundary.")
         if found is not None:
             return self._opening + (found[1] or found[2]) + body[found.end() :]
-        if self._size > _MAX_PREAMBLE:
-            raise MultipartError("The form must begin with its boundary.")
         last = body[body.rfind(b"\n") + 1 :]
         self._begins_line = self._may_be_boundary(last) and (self._begins_line or b"\n" in body)
         self._held = last if self._begins_line else b""
