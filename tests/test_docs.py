@@ -20,7 +20,7 @@ from imagegate.config.schema import Duration, UpstreamConfig
 from imagegate.contracts.contract import read_document
 from imagegate.fitting.fit import fit
 from imagegate.protocol.messages import ImageRequest
-from imagegate.registry import installed, load_adapter
+from imagegate.registry import has_address, installed, load_adapter
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -137,8 +137,10 @@ def test_no_key_that_does_nothing() -> None:
 
 def test_every_adapter_is_in_the_table() -> None:
     """The table of providers has every adapter that ships, with its key's name, and no other."""
-    rows = {row[0].strip("`"): row[1].strip("`") for row in table(section("Providers"))}
-    assert {name: f"{name.upper()}_API_KEY" for name in installed()} == rows
+    hosted, _, own = section("Providers").partition("\n### ")
+    rows = {row[0].strip("`"): row[1].strip("`") for row in table(hosted)}
+    assert {name: f"{name.replace('-', '_').upper()}_API_KEY" for name in installed() if has_address(name)} == rows
+    assert {row[0].strip("`") for row in table(own)} == {name for name in installed() if not has_address(name)}
 
 
 def test_every_command_is_in_the_table() -> None:

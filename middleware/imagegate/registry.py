@@ -51,6 +51,12 @@ def load_adapter(name: str, options: Mapping[str, Any] | None = None) -> Adapter
         raise ConfigError(f"options{f'.{place[:-1]}' if place else ''}: {message}") from error
 
 
+def has_address(name: str) -> bool:
+    """Return whether an adapter's provider has an address of its own; servers of one's own are wherever they are."""
+    kind: type[Adapter] = installed()[name].load()
+    return bool(kind.base_url)
+
+
 def file_options(name: str) -> frozenset[str]:
     """Return the options of an adapter that name files; none where there is no such adapter."""
     if name not in installed():

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contract, ContractDocument, Parameter, ReferenceRule, load_contracts
@@ -948,3 +950,37 @@ def test_images_of_an_edit_are_counted():
     with pytest.raises(RequestError, match="at most 2 reference images") as caught:
         fit(asked, contract)
     assert caught.value.param == "image"
+
+
+# Texts that a server would obey or misread
+
+OBEYED = Contract(parameters={"prompt": Parameter(forbidden=("<do>",), replace={"|": "/", "~": ""})})
+
+
+@pytest.mark.parametrize("policy", ["nearest", "strict"])
+@pytest.mark.parametrize("prompt", ["<do>", "a <do>b</do>"])
+def test_a_text_that_the_server_would_obey_is_refused(prompt, policy):
+    """The message names the field and the text, and not the rest of the value."""
+    error = refusal(OBEYED, policy, prompt=prompt)
+    assert (error.param, error.message) == ("prompt", "Invalid 'prompt': it must not contain '<do>'.")
+
+
+def test_a_text_that_the_server_would_misread_is_replaced():
+    """Each is disclosed once, and nothing else of the value."""
+    fitted, changes = fit(request(prompt="a|b|c~"), OBEYED)
+    assert fitted.fields["prompt"] == "a/b/c"
+    assert list(changes) == [Change("prompt", "mapped", "|", "/"), Change("prompt", "mapped", "~", "")]
+    assert refusal(OBEYED, "strict", prompt="a|b").param == "prompt"
+    assert fit(request(prompt="a b"), OBEYED)[1] == ()
+
+
+@given(st.text(alphabet="ab|~/<do>", max_size=30))
+def test_what_is_left_holds_none_of_them(prompt):
+    """Whatever the value is."""
+    try:
+        fitted, _ = fit(request(prompt=prompt or "a"), OBEYED)
+    except RequestError:
+        assert "<do>" in prompt.replace("|", "/").replace("~", "")
+        return
+    assert not {"|", "~"} & set(fitted.fields["prompt"])
+    assert "<do>" not in fitted.fields["prompt"]

@@ -104,6 +104,7 @@ class Post:
     path: str
     headers: dict[str, str]
     body: bytes
+    query: str = ""
 
     @property
     def parts(self) -> list[Part]:
@@ -147,7 +148,7 @@ class Tap:
             if message["type"] == "http.request":
                 body.extend(message.get("body", b""))
                 if not message.get("more_body", False):
-                    self.posts.append(Post(scope["path"], headers, bytes(body)))
+                    self.posts.append(Post(scope["path"], headers, bytes(body), scope["query_string"].decode()))
             return message
 
         await self.app(scope, kept, send)

@@ -16,7 +16,7 @@ from imagegate.config.routes import Choice
 from imagegate.config.schema import Config, DeliveryConfig, Duration, UpstreamConfig
 from imagegate.config.toml_lines import line_of
 from imagegate.errors import ConfigError
-from imagegate.registry import file_options, installed
+from imagegate.registry import file_options, has_address, installed
 
 _FILES: Final = ("contracts", "ca_file", "client_cert")
 _FILE_STORE: Final = "file://"
@@ -163,15 +163,19 @@ def _check_models(upstreams: Any) -> None:
 
 
 def default_config(environment: Mapping[str, str] | None = None) -> Config:
-    """Every installed adapter whose ``<NAME>_API_KEY`` is set. Raises `ConfigError` where there is none."""
+    """Every installed adapter with an address of its own whose ``<NAME>_API_KEY`` is set.
+
+    Raises:
+        ConfigError: there is none.
+    """
     environment = os.environ if environment is None else environment
     upstreams = tuple(
         UpstreamConfig(name=name, api_key=key)
         for name in installed()
-        if (key := environment.get(_key_variable(name), "").strip())
+        if (key := environment.get(_key_variable(name), "").strip()) and has_address(name)
     )
     if not upstreams:
-        variables = ", ".join(_key_variable(name) for name in installed())
+        variables = ", ".join(_key_variable(name) for name in installed() if has_address(name))
         raise ConfigError(
             f"No configuration file, and none of these is set: {variables}. Set one of them, name a file with --config "
             "or IMAGEGATE_CONFIG, or begin with `imagegate demo`, which needs no key."

@@ -72,6 +72,11 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Another member and the values of it that this one needs; without them it is dropped."""
     neutral: int | None = None
     """The one value that needs no company."""
+    forbidden: tuple[str, ...] = ()
+    """Texts that a string must not contain, because the server would obey them."""
+    replace: Mapping[str, str] = {}
+    """Texts that the server would take for something else -> what is sent instead. Refused where the policy is
+    ``strict``."""
     default: str | int | bool | None = None
     """What is sent where the client sends none, because what the provider does then is not what clients expect."""
     random: bool = False
@@ -91,6 +96,8 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise choice_error(field, str(value), self.values)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             self._check_range(field, value)
+        if found := next((text for text in self.forbidden if isinstance(value, str) and text in value), None):
+            raise RequestError(f"Invalid '{field}': it must not contain '{found}'.", param=field)
         if self.max_length is not None and isinstance(value, str) and len(value) > self.max_length:
             raise RequestError(
                 f"Invalid '{field}': string too long. Expected a string with maximum length {self.max_length}, "

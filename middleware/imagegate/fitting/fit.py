@@ -280,7 +280,19 @@ class _Fitting:
             if twin is not None:
                 self.fields[name] = twin
                 self.changes.append(Change(name, "mapped", value, twin))
+        self._replace_texts(name, parameter)
         parameter.check(name, self.fields[name])
+
+    def _replace_texts(self, name: str, parameter: Parameter) -> None:
+        """Only the texts themselves are disclosed, not the value around them."""
+        for text, instead in parameter.replace.items():
+            value = self.fields[name]
+            if not isinstance(value, str) or text not in value:
+                continue
+            if self.strict:
+                raise RequestError(f"Invalid '{name}': it must not contain '{text}'.", param=name)
+            self.fields[name] = value.replace(text, instead)
+            self.changes.append(Change(name, "mapped", text, instead))
 
     def _check_transparency(self) -> None:
         if self.fields.get("background") == "transparent" and self.fields.get("output_format") == "jpeg":

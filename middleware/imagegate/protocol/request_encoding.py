@@ -24,6 +24,12 @@ class FilePart(msgspec.Struct, frozen=True):
 
     name: str
     upload: FileRef
+    own_filename: str = ""
+    """In place of the client's, for servers that keep files under the names that they came with."""
+
+    @property
+    def filename(self) -> str:
+        return self.own_filename or self.upload.filename
 
 
 class InlineFile:
@@ -144,4 +150,4 @@ class FormBody:
         """Return a whole text field, or the head of a file."""
         if isinstance(part, TextPart):
             return self._encoder.field(part.name, part.value)
-        return self._encoder.file_head(part.name, part.upload.filename, part.upload.media_type)
+        return self._encoder.file_head(part.name, part.filename, part.upload.media_type)

@@ -157,7 +157,7 @@ def shown(value: Any) -> Any:
 def _members(parts: tuple[TextPart | FilePart, ...]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for part in parts:
-        value = shown(part.value) if isinstance(part, TextPart) else _file(part.upload.filename, part.upload.size)
+        value = shown(part.value) if isinstance(part, TextPart) else _file(part.filename, part.upload.size)
         before = members.get(part.name)
         members[part.name] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
     return members

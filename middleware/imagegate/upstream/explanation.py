@@ -40,7 +40,7 @@ async def explanation(
 async def _shown(part: TextPart | FilePart) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"name": part.name, "value": part.value}
-    return {"name": part.name, **await _file(part.upload)}
+    return {"name": part.name, **await _file(part.upload), "filename": part.filename}
 
 
 async def _shown_document(node: Any) -> Any:

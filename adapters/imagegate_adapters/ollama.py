@@ -1,0 +1,23 @@
+"""Ollama's experimental images: one picture a request, and edits as JSON with one image in it."""
+
+from __future__ import annotations
+
+from imagegate.adapter import Adapter, Authentication, ImageRequest, OpenAIAdapter, UpstreamRequest, inline
+
+
+class Ollama(OpenAIAdapter):
+    """docs.ollama.com/api/openai-compatibility; middleware/openai.go."""
+
+    name = "ollama"
+    base_url = ""
+    authentication = Authentication(required=False)
+
+    def encode(self, request: ImageRequest) -> UpstreamRequest:
+        request = request.without("output_format")  # it is PNG in any case
+        if not request.images:
+            return super().encode(request)
+        image = inline(request.images[0], is_data_url=True)
+        return UpstreamRequest(method="POST", path=self.paths["edits"], document={**request.fields, "image": image})
+
+
+_: type[Adapter] = Ollama

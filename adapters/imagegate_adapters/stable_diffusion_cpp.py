@@ -1,0 +1,99 @@
+"""The server of stable-diffusion.cpp: OpenAI's paths, or its own queue of jobs, which says how they get on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+from imagegate.adapter import (
+    Adapter,
+    Authentication,
+    FileRef,
+    ImageReply,
+    ImageRequest,
+    OpenAIAdapter,
+    PendingTask,
+    UpstreamReply,
+    UpstreamRequest,
+    inline,
+)
+from imagegate.replies import read_reply
+
+_SHARED: Final = ("output_format", "output_compression")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of an upstream."""
+
+    api: Literal["openai", "jobs"] = "openai"
+    """``jobs``: requests are queued, and their jobs asked for (``/sdcpp/v1``); the server must be of 2026 or later."""
+
+
+class StableDiffusionCpp(OpenAIAdapter):
+    """stable-diffusion.cpp, examples/server/api.md."""
+
+    name = "stable-diffusion-cpp"
+    base_url = ""
+    authentication = Authentication(required=False)
+    options_type = Options
+    options: Options
+    task_path = "/sdcpp/v1/jobs/{id}"
+
+    def expects_task(self, request: ImageRequest) -> bool:
+        return self.options.api == "jobs"
+
+    def encode(self, request: ImageRequest) -> UpstreamRequest:
+        if self.options.api == "jobs":
+            return UpstreamRequest(method="POST", path="/sdcpp/v1/img_gen", document=_job(request))
+        fields = {name: request.fields[name] for name in ("n", "size", *_SHARED) if name in request.fields}
+        extra = msgspec.json.encode(_parameters(request.fields)).decode()
+        prompt = f"{request.fields['prompt']}<sd_cpp_extra_args>{extra}</sd_cpp_extra_args>"
+        return super().encode(request.with_fields({"prompt": prompt, **fields}))
+
+    def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        """Read a reply; jobs are asked for under `task_path`, so that a path in front of the server stays."""
+        result = read_reply(reply, now=now)
+        return msgspec.structs.replace(result, poll_url=None) if isinstance(result, PendingTask) else result
+
+    def cancel(self, task: PendingTask) -> UpstreamRequest:
+        """Return the request that takes a job out of the queue; one that is being made goes on (409)."""
+        return UpstreamRequest(method="POST", path=f"{self.poll(task).path}/cancel")
+
+
+def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What only the server's own schema has: beside OpenAI's members it stands at the end of the prompt."""
+    found = {name: fields[name] for name in ("seed", "negative_prompt", "strength", "clip_skip") if name in fields}
+    sample: dict[str, Any] = {}
+    if "steps" in fields:
+        sample["sample_steps"] = fields["steps"]
+    if "guidance_scale" in fields:
+        sample["guidance"] = {"txt_cfg": fields["guidance_scale"]}
+    return {**found, "sample_params": sample} if sample else found
+
+
+def _job(request: ImageRequest) -> dict[str, Any]:
+    fields = request.fields
+    document = {"prompt": fields["prompt"], "batch_count": request.n, **_parameters(fields), **_size(request)}
+    document |= {name: fields[name] for name in _SHARED if name in fields}
+    if request.images:
+        images = [inline(image) for image in request.images]
+        document |= {"init_image": images[0], "ref_images": images}
+    if request.mask is not None:
+        document["mask_image"] = inline(request.mask)
+    return document
+
+
+def _size(request: ImageRequest) -> dict[str, int]:
+    """As asked, or that of the first image; without either it is the server's own."""
+    if size := request.fields.get("size"):
+        width, _, height = size.partition("x")
+        return {"width": int(width), "height": int(height)}
+    first = next(iter(request.images), None)
+    if isinstance(first, FileRef) and first.facts is not None and first.facts.width:
+        return {"width": first.facts.width, "height": first.facts.height}
+    return {}
+
+
+_: type[Adapter] = StableDiffusionCpp
