@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -72,30 +72,34 @@ class ComfyUI(Adapter):
 
     def contracts(self) -> ContractDocument:
         """Return one contract, for the model that the options name, or for any: the members are the inputs."""
+        document = super().contracts()
+        known = document.models["*"]
+        workflows = [
+            workflow for workflow in (self._generations, self._edits, self._inpainting) if workflow is not None
+        ]
+        if not workflows:
+            return document
         own: dict[str, Any] = {"parameters": {}, "size": {"rule": "none"}}
         if self._generations is not None:
-            own = self._generations.contract()
-        editing = [workflow for workflow in (self._edits, self._inpainting) if workflow is not None]
-        if editing:
-            tables = [workflow.contract() for workflow in editing]
-            parameters: dict[str, Any] = dict.fromkeys(own["parameters"], False)  # edits stand on generations
-            for table in tables:
-                parameters |= table["parameters"]
-            parameters["n"] = min((table["parameters"]["n"] for table in tables), key=lambda n: int(n["max"]))
-            own["edits"] = {**tables[0], "parameters": parameters, "references": self._references(editing)}
-        elif self._generations is None:
-            return ContractDocument()
+            own = self._generations.contract(known)
+        if editing := [workflow for workflow in workflows if workflow is not self._generations]:
+            own["edits"] = self._editing(editing, known, own["parameters"])
         return ContractDocument(models={self.options.model: own})
 
-    def _references(self, workflows: list[Workflow]) -> dict[str, Any]:
-        return {
-            "forms": ["uploads"],
-            "upload": True,
+    def _editing(self, workflows: list[Workflow], known: Mapping[str, Any], inherited: Iterable[str]) -> dict[str, Any]:
+        """Return the table of edits, which take what any of their workflows does."""
+        tables = [workflow.contract(known) for workflow in workflows]
+        parameters: dict[str, Any] = dict.fromkeys(inherited, False)
+        for table in tables:
+            parameters |= table["parameters"]
+        parameters["n"] = min((table["parameters"]["n"] for table in tables), key=lambda n: int(n["max"]))
+        references = {
+            **known["edits"]["references"],
             "max": max(len(workflow.inputs["image"]) for workflow in workflows),
             "mask": any("mask" in workflow.inputs for workflow in workflows),
             "mask_polarity": self.options.mask_polarity,
-            "max_mask_bytes": 50_000_000,
         }
+        return {**tables[0], "parameters": parameters, "references": references}
 
     def encode_upload(self, upload: Upload) -> UpstreamRequest:
         """Name the file ourselves: a name such as ``a.png [output]`` would lead to another file."""

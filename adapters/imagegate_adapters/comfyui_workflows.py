@@ -16,15 +16,6 @@ Inputs = dict[str, tuple[str, ...]]
 
 _SIZE: Final = ("width", "height")
 _FILES: Final = ("image", "mask")
-_LARGEST_SEED: Final = 2**53 - 1
-"""That JSON readers keep exactly."""
-_KNOWN: Final[Mapping[str, Mapping[str, Any]]] = {
-    "prompt": {},
-    "negative_prompt": {},
-    "n": {"type": "integer", "min": 1, "max": 10},
-    "seed": {"type": "integer", "min": 0, "max": _LARGEST_SEED, "random": True},
-    "output_format": {"values": ["png"], "nearest": {"jpeg": "png", "webp": "png"}},
-}
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,18 +80,18 @@ class Workflow:
         if len(self.inputs.get("mask", ())) > 1:
             raise ConfigError(f"options.{self._inputs_option}.mask: a workflow takes one mask")
 
-    def contract(self) -> dict[str, Any]:
-        """Return the table of a contract: what has no input is no member of the model."""
-        parameters: dict[str, Any] = {
-            name: _KNOWN.get(name) or {"type": _type_of(self._value(places[0]))}
-            for name, places in self.inputs.items()
-            if name not in (*_SIZE, *_FILES) and places
-        }
-        parameters.setdefault("output_format", _KNOWN["output_format"])
-        size: dict[str, Any] = {"rule": "none"}
-        if "width" in self.inputs:
-            size = {"rule": "flexible", "multiple": 8, "min_edge": 16, "max_edge": 16384, "auto": False}
-        return {"parameters": {"n": {"type": "integer", "min": 1, "max": 1}, **parameters}, "size": size}
+    def contract(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the table of a contract: what has no input is no member of the model.
+
+        Args:
+            known: the table of all that a workflow may have.
+        """
+        parameters: dict[str, Any] = {"n": {"type": "integer", "min": 1, "max": 1}}
+        for name, places in self.inputs.items():
+            if name not in (*_SIZE, *_FILES) and places:
+                parameters[name] = known["parameters"].get(name) or {"type": _type_of(self._value(places[0]))}
+        parameters.setdefault("output_format", known["parameters"]["output_format"])
+        return {"parameters": parameters, "size": known["size"] if "width" in self.inputs else {"rule": "none"}}
 
     def _value(self, place: str) -> Any:
         node, _, input_ = place.partition(".")

@@ -69,13 +69,21 @@ class Setting:
 
 @contextmanager
 def setting(
-    folder: Path, app: Starlette, adapter: str, *, model: str = "model", more: str = "", rest: str = ""
+    folder: Path,
+    app: Starlette,
+    adapter: str,
+    *,
+    model: str = "model",
+    more: str = "",
+    rest: str = "",
+    path: str = "",
 ) -> Generator[Setting]:
     """Serve a simulator and a gateway in front of it.
 
     Args:
         more: further keys of the upstream.
         rest: of the configuration.
+        path: in front of the server's own.
     """
     tap = Tap(app)
     with serving(tap) as port:
@@ -83,7 +91,7 @@ def setting(
             [[upstreams]]
             name = "own"
             adapter = "{adapter}"
-            base_url = "http://127.0.0.1:{port}"
+            base_url = "http://127.0.0.1:{port}{path}"
             {more}
             [delivery]
             store = "file://{(folder / "images").as_posix()}"

@@ -138,7 +138,8 @@ class Route(Layer):
 
     def _shares(self, exchange: Exchange) -> Sequence[int]:
         """Return how many images each request to the upstream asks for."""
-        n, contract = exchange.request.n, exchange.target.contract if exchange.target else None
+        n, whole = exchange.request.n, exchange.target.contract if exchange.target else None
+        contract = whole.of(exchange.request.operation) if whole else None
         most = max(self._max_images, contract.max_images) if contract else self._max_images
         if n > most:
             raise RequestError(

@@ -92,7 +92,7 @@ class _ComfyUI:
         self._seconds = seconds
         self._has_jobs_api = has_jobs_api
         self._clock: Callable[[], float] = time.monotonic
-        self._inputs: dict[str, bytes] = {}
+        self.inputs: dict[str, bytes] = {}
         self._made: dict[tuple[str, str], tuple[Canvas, int, str]] = {}
         self._counters: dict[str, int] = {}
         self._number = 0
@@ -130,7 +130,7 @@ class _ComfyUI:
     async def _upload_mask(self, incoming: Incoming) -> Response:
         """The mask's alpha goes into a copy of the picture that `original_ref` names."""
         reference = json.loads(str((incoming.fields or {}).get("original_ref", "null")))
-        original = self._inputs.get(str((reference or {}).get("filename")))
+        original = self.inputs.get(str((reference or {}).get("filename")))
         if original is None:
             raise RefusedError("", status=400)
         return self._store(incoming, original)
@@ -146,12 +146,12 @@ class _ComfyUI:
         path = PurePosixPath(name)
         number = 1
         while fields.get("overwrite") not in ("true", "1"):
-            there = self._inputs.get(_path(folder, name))
+            there = self.inputs.get(_path(folder, name))
             if there is None or there == content:
                 break
             name = f"{path.stem} ({number}){path.suffix}"
             number += 1
-        self._inputs[_path(folder, name)] = content
+        self.inputs[_path(folder, name)] = content
         return JSONResponse({"name": name, "subfolder": folder, "type": kind})
 
     async def _view(self, incoming: Incoming) -> Response:
@@ -159,8 +159,8 @@ class _ComfyUI:
         if name.startswith("/") or ".." in name or kind not in ("output", "input", "temp"):
             raise RefusedError("", status=400)
         path = _path(incoming.query.get("subfolder", ""), name)
-        if kind == "input" and path in self._inputs:
-            return Response(self._inputs[path], media_type="image/png")
+        if kind == "input" and path in self.inputs:
+            return Response(self.inputs[path], media_type="image/png")
         if (kind, path) not in self._made:
             raise RefusedError("", status=404)
         canvas, index, model = self._made[kind, path]
@@ -180,7 +180,7 @@ class _ComfyUI:
         graph = body["prompt"]
         if not isinstance(graph, dict):
             raise RefusedError("500 Internal Server Error\n\nServer got itself in trouble", status=500)
-        checked = check_graph(graph, self._inputs)
+        checked = check_graph(graph, self.inputs)
         if checked.error is not None:
             extra = {"error": checked.error, "node_errors": checked.node_errors}
             raise RefusedError("", extra=extra)
@@ -210,7 +210,7 @@ class _ComfyUI:
         details += "omit it to let the server generate one"
         raise _refused_prompt("invalid_prompt_id", "prompt_id must be a valid UUID", details)
 
-    def _state(self, job: Job) -> str:
+    def state_of(self, job: Job) -> str:
         if job.interrupted:
             return "cancelled"
         now = self._clock()
@@ -227,7 +227,7 @@ class _ComfyUI:
         for output in job.outputs:
             node = job.graph[output]
             try:
-                canvas = run_graph(job.graph, output, self._inputs)
+                canvas = run_graph(job.graph, output, self.inputs)
             except ExecutionError as error:
                 job.failure = {
                     "prompt_id": job.id,
@@ -255,7 +255,7 @@ class _ComfyUI:
 
     def _find(self, id_: str) -> tuple[Job, str] | None:
         job = self.jobs.get(id_)
-        return (job, self._state(job)) if job else None
+        return (job, self.state_of(job)) if job else None
 
     async def _job(self, incoming: Incoming) -> Response:
         found = self._find(incoming.path_params["id"])
@@ -297,18 +297,18 @@ class _ComfyUI:
         return JSONResponse({found[0].id: self._entry(*found)})
 
     async def _whole_history(self, incoming: Incoming) -> Response:
-        found = [(job, self._state(job)) for job in self.jobs.values()]
+        found = [(job, self.state_of(job)) for job in self.jobs.values()]
         ended = {job.id: self._entry(job, state) for job, state in found if state not in ("pending", "in_progress")}
         return JSONResponse(ended)
 
     async def _queue(self, incoming: Incoming) -> Response:
         by_state: dict[str, list[Any]] = {"in_progress": [], "pending": []}
         for job in self.jobs.values():
-            by_state.setdefault(self._state(job), []).append(job.queue_item())
+            by_state.setdefault(self.state_of(job), []).append(job.queue_item())
         return JSONResponse({"queue_running": by_state["in_progress"], "queue_pending": by_state["pending"]})
 
     async def _remaining(self, incoming: Incoming) -> Response:
-        waiting = [job for job in self.jobs.values() if self._state(job) in ("pending", "in_progress")]
+        waiting = [job for job in self.jobs.values() if self.state_of(job) in ("pending", "in_progress")]
         return JSONResponse({"exec_info": {"queue_remaining": len(waiting)}})
 
     def _stop(self, id_: str) -> bool:
@@ -336,7 +336,7 @@ class _ComfyUI:
     async def _interrupt(self, incoming: Incoming) -> Response:
         wanted = (incoming.fields or {}).get("prompt_id")
         for job in list(self.jobs.values()):
-            if self._state(job) == "in_progress" and wanted in (None, job.id):
+            if self.state_of(job) == "in_progress" and wanted in (None, job.id):
                 self._stop(job.id)
         return Response(status_code=200)
 
