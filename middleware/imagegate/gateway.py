@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.asgi.azure_paths import AZURE, openai_scope
 from imagegate.asgi.background import Background
 from imagegate.asgi.helpers import before_shutdown
-from imagegate.asgi.not_found import NotFound
+from imagegate.asgi.not_found import NotFound, Readiness
 from imagegate.config.loader import read_config
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
@@ -95,7 +95,7 @@ class ImageGateway:
         transport: Transport | None = None,
         grace: float = 60.0,
     ) -> None:
-        self.app: ASGIApp = NotFound() if app is None else app
+        self.app: ASGIApp = NotFound(self.readiness) if app is None else app
         self._grace = grace
         self._drained_from: float | None = None
         self._is_started = False
@@ -136,6 +136,7 @@ class ImageGateway:
             currency=config.prices.currency,
         )
         self._hooks.configured(Names.of(config))
+        self._pictures.store.health.listen(self._hooks.store_changed)
         self._stack = self._compose()
         for warning in warnings_of(config):
             get_logger().warning(warning)
@@ -304,11 +305,20 @@ class ImageGateway:
         if self._failure is None and not self.is_draining:
             self._is_started = True
             self._keeping.start()
+            self._pictures.store.health.start()
 
     def drain(self) -> None:
         """No new work from now on: it is answered 503. What runs goes on, until `aclose` ends it."""
         if self._drained_from is None:
             self._drained_from = time.monotonic()
+
+    async def readiness(self) -> Readiness:
+        """Return what ``/readyz`` answers: whether the gateway can do its work. A bucket is probed the first time."""
+        health = self._pictures.store.health
+        await health.look()
+        status = "ready" if health.state == "usable" else f"store {health.state}"
+        status = "draining" if self.is_draining else status
+        return {"status": status, "store": health.state}
 
     @property
     def is_draining(self) -> bool:

@@ -132,6 +132,13 @@ class Line:
                     act()
             sink.shutdown(socket.SHUT_WR)
 
+    def lead_to(self, port: int) -> None:
+        """Lead new connections elsewhere, and end the others."""
+        self._target = port
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def silence(self) -> None:
         """What comes from now on gets nowhere, and nobody is told."""
         self._is_silent.set()

@@ -6,6 +6,8 @@ import base64
 import contextlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 import structlog
 from starlette.types import Receive, Scope, Send
 from tests.stores.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_server
-from tests.wire.edit_support import gateway_process, large_picture, picture, sha
+from tests.wire.edit_support import Process, gateway_process, large_picture, picture, sha, until
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
@@ -133,78 +135,146 @@ def test_public_links_of_clients(upstream_port: tuple[Upstream, int], upstream: 
     assert places[0] == places[1] != places[2]
 
 
-def refused(url: str, upstream: Upstream, status: int, code: str, n: int = 1) -> dict[str, Any]:
+def refused(
+    url: str, upstream: Upstream, status: int, code: str, n: int = 1, *, paid: int = 1
+) -> tuple[httpx.Response, dict[str, Any]]:
     """The error of a request whose picture could not be stored: no base64, no host, no key, no second try."""
+    before = upstream.posts
     reply = post(url, n=n)
     error: dict[str, Any] = reply.json()["error"]
     assert (reply.status_code, error["code"], error["type"]) == (status, code, "server_error")
-    assert reply.headers["x-should-retry"] == "false"
-    assert upstream.posts == 1
+    assert upstream.posts == before + paid
+    if paid:
+        assert reply.headers["x-should-retry"] == "false"
+    else:
+        assert int(reply.headers["retry-after"]) > 0
     shown = reply.text + str(reply.headers)
     for content in upstream.pictures:
         assert base64.b64encode(content)[8:40].decode() not in shown
     for secret in ("b64_json", "127.0.0.1", BUCKET, KEY, SECRET, "sk-", "Signature", "Debug", "obstore"):
         assert secret not in reply.text
     assert len(reply.text) < 400
-    return error
+    return reply, error
 
 
 SIZES = pytest.mark.parametrize("size", [1000, 12 * MIB], ids=["small", "large"])
+REFUSAL = b"<Error><Code>AccessDenied</Code></Error>"
 
 
-@SIZES
 @pytest.mark.parametrize("wrong", [{"secret": "wrong"}, {"bucket": "elsewhere"}], ids=["secret", "bucket"])
 def test_wrong_settings(
-    upstream_port: tuple[Upstream, int], upstream: Upstream, server: S3Server, size: int, wrong: dict[str, str]
+    upstream_port: tuple[Upstream, int], upstream: Upstream, server: S3Server, wrong: dict[str, str]
 ) -> None:
-    """A bucket that refuses the gateway, or that is not there, is a plain 502."""
-    upstream.pictures = [large_picture(size, 1)]
-    with gateway(document(upstream_port[1], server.port, **wrong)) as url:
-        with structlog.testing.capture_logs() as logs:
-            error = refused(url, upstream, 502, "storage_failed")
-        reasons = {log["reason"] for log in logs if log["event"] == "store failed"}
-        assert reasons <= {
-            "the store refuses the credentials (403 SignatureDoesNotMatch)",
-            "there is no such bucket (404 NoSuchBucket)",
-        }
-        assert len(reasons) == 1
-        assert error["message"] == "The image was made, but could not be stored."
+    """With a bucket that refuses the gateway, or is not there, nothing is paid, not even once."""
+    with structlog.testing.capture_logs() as logs, gateway(document(upstream_port[1], server.port, **wrong)) as url:
+        for _ in range(2):
+            _, error = refused(url, upstream, 503, "store_unavailable", paid=0)
         assert post(url, "b64_json").json()["data"][0]["b64_json"]
+    reasons = {log["reason"] for log in logs if log["event"] == "store takes no images"}
+    assert reasons <= {
+        "the store refuses the credentials (403 SignatureDoesNotMatch)",
+        "there is no such bucket (404 NoSuchBucket)",
+    }
+    assert len(reasons) == 1
+    assert error["message"] == "The gateway's image store cannot be used, so nothing was sent. Retry later."
     assert server.files == {}
 
 
-@SIZES
-def test_store_that_is_down(upstream_port: tuple[Upstream, int], upstream: Upstream, size: int) -> None:
-    """A bucket where nobody listens is a 502 after seconds."""
-    upstream.pictures = [large_picture(size, 1)]
-    line = Line(1)
-    line.close()
-    with gateway(document(upstream_port[1], line.port)) as url:
-        refused(url, upstream, 502, "storage_failed")
-
-
-@SIZES
-def test_store_that_is_silent(
-    upstream_port: tuple[Upstream, int], upstream: Upstream, server: S3Server, size: int
+@pytest.mark.parametrize("fault", ["down", "silent", "full"])
+def test_store_that_does_not_work_from_the_start(
+    upstream_port: tuple[Upstream, int], upstream: Upstream, server: S3Server, fault: str
 ) -> None:
-    """A bucket that never answers is a 502 after ``timeout``."""
-    upstream.pictures = [large_picture(size, 1)]
-    line = Line(server.port)
-    line.silence()
+    """Where nobody listens or answers, or there is no room, the first request finds out before it is paid for."""
+    answering = Answering(507, b"<Error><Code>XMinioStorageFull</Code></Error>")
+    line = Line({"down": 1, "silent": server.port, "full": answering.port}[fault])
+    if fault == "silent":
+        line.silence()
     with gateway(document(upstream_port[1], line.port)) as url:
-        refused(url, upstream, 502, "storage_failed")
+        refused(url, upstream, 503, "no_room" if fault == "full" else "store_unavailable", paid=0)
+    line.close()
+    answering.close()
+
+
+@contextlib.contextmanager
+def good_until_now(upstream_port: int, server: S3Server, config: Path) -> Iterator[tuple[Process, str, Line]]:
+    """A gateway process whose bucket works, and the line to it, which can be led elsewhere."""
+    line = Line(server.port)
+    config.write_text(document(upstream_port, line.port))
+    with gateway_process(config) as process:
+        url = f"{process.url}/v1/images/generations"
+        reply = post(url)
+        assert reply.status_code == 200, reply.text
+        yield process, url, line
     line.close()
 
 
+def readiness(process: Process) -> tuple[int, dict[str, str]]:
+    reply = httpx.get(f"{process.url}/readyz")
+    return reply.status_code, reply.json()
+
+
 @SIZES
-def test_store_that_is_full(upstream_port: tuple[Upstream, int], upstream: Upstream, size: int) -> None:
-    """A bucket without room is a 507."""
-    upstream.pictures = [large_picture(size, 1)]
-    answering = Answering(507, b"<Error><Code>XMinioStorageFull</Code></Error>")
-    with gateway(document(upstream_port[1], answering.port)) as url:
-        error = refused(url, upstream, 507, "storage_full")
+@pytest.mark.parametrize(
+    ("status", "body", "state"),
+    [(403, REFUSAL, "unavailable"), (507, b"<Error><Code>XMinioStorageFull</Code></Error>", "full")],
+    ids=["refuses", "full"],
+)
+def test_one_refusal_is_enough(
+    upstream_port: tuple[Upstream, int],
+    upstream: Upstream,
+    server: S3Server,
+    tmp_path: Path,
+    size: int,
+    status: int,
+    body: bytes,
+    state: str,
+) -> None:
+    """After the first picture that the bucket refuses nothing is paid for, until it takes one again."""
+    answering = Answering(status, body)
+    with good_until_now(upstream_port[1], server, tmp_path / "imagegate.toml") as (process, url, line):
+        assert readiness(process) == (200, {"status": "ready", "store": "usable"})
+        upstream.pictures = [large_picture(size, 1)]
+        line.lead_to(answering.port)
+        refused(url, upstream, *((507, "storage_full") if state == "full" else (502, "storage_failed")))
+        for _ in range(3):
+            refused(url, upstream, 503, "no_room" if state == "full" else "store_unavailable", paid=0)
+        assert readiness(process) == (503, {"status": f"store {state}", "store": state})
+        assert f'imagegate_store_state{{state="{state}"}} 1.0' in httpx.get(f"{process.url}/metrics").text
+        checked = check_live(tmp_path / "imagegate.toml")
+        assert (checked.returncode, "delivery.store: cannot be used: the store" in checked.stdout) == (1, True)
+        line.lead_to(server.port)
+        until(lambda: readiness(process)[0] == 200, what="the probe")
+        assert post(url).status_code == 200
+        assert check_live(tmp_path / "imagegate.toml").returncode == 0
     answering.close()
-    assert error["message"] == "The image was made, but could not be stored. The store is full."
+    assert [name for name in server.files if "probe" in name] == []
+
+
+def check_live(config: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "imagegate", "check", "--live", str(config)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_passing_trouble_closes_nothing_and_lasting_trouble_does(
+    upstream_port: tuple[Upstream, int], upstream: Upstream, server: S3Server, tmp_path: Path
+) -> None:
+    """A bucket that fails once is asked again; one that fails three times in a row is left alone until it works."""
+    answering = Answering(500, b"<Error><Code>InternalError</Code></Error>")
+    with good_until_now(upstream_port[1], server, tmp_path / "imagegate.toml") as (process, url, line):
+        for _ in range(2):
+            line.lead_to(answering.port)
+            refused(url, upstream, 502, "storage_failed")
+            refused(url, upstream, 502, "storage_failed")
+            line.lead_to(server.port)
+            assert post(url).status_code == 200
+        line.lead_to(answering.port)
+        for _ in range(3):
+            refused(url, upstream, 502, "storage_failed")
+        refused(url, upstream, 503, "store_unavailable", paid=0)
+        line.lead_to(server.port)
+        until(lambda: readiness(process)[0] == 200, what="the probe")
+        assert post(url).status_code == 200
+    answering.close()
 
 
 def test_store_that_is_killed(upstream_port: tuple[Upstream, int], upstream: Upstream, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.helpers import header, route_path, send_error, send_json
@@ -13,8 +15,21 @@ from imagegate.errors import ImagegateError
 _ENDPOINTS: Final = ("/images/generations", "/images/edits", "/images/variations")
 
 
+Readiness = Mapping[str, str]
+"""What ``/readyz`` answers: ``status``, which is ``ready`` or says why it is not, and what is known of the parts."""
+
+
 class NotFound:
-    """404 in OpenAI's envelope, 405 for another method on the Images API, ``/healthz``, and an empty lifespan."""
+    """404 in OpenAI's envelope, 405 for another method on the Images API, and an empty lifespan.
+
+    Answers ``/healthz`` as long as the process runs, and ``/readyz`` where the gateway can do its work.
+
+    Args:
+        readiness: finds out; None: there is no ``/readyz``.
+    """
+
+    def __init__(self, readiness: Callable[[], Awaitable[Readiness]] | None = None) -> None:
+        self._readiness = readiness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -22,7 +37,12 @@ class NotFound:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         elif scope["type"] == "http":
-            await _answer(scope, send)
+            is_question = scope["method"] in ("GET", "HEAD") and route_path(scope) == "/readyz"
+            if self._readiness is not None and is_question:
+                found = await self._readiness()
+                await send_json(send, 200 if found["status"] == "ready" else 503, msgspec.json.encode(found))
+            else:
+                await _answer(scope, send)
 
 
 async def _answer(scope: Scope, send: Send) -> None:

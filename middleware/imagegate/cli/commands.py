@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from imagegate import __version__
 from imagegate.config.model_contracts import contracts_of, warnings_of
+from imagegate.config.schema import Config
+from imagegate.config.store_factory import open_store
 from imagegate.errors import ConfigError
 
 DEFAULT_PORT: Final = 8000
@@ -83,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="check a configuration file")
     check.add_argument("file", type=Path)
+    check.add_argument("--live", action="store_true", help="also write to the store, to see whether it takes images")
     check.set_defaults(run=_check)
     return parser
 
@@ -236,4 +239,18 @@ def _check(options: argparse.Namespace) -> int:
     print(f"{options.file}: good. {len(config.upstreams)} upstreams, {models} models, {len(config.routes)} routes.")
     for warning in warnings_of(config):
         print(f"warning: {warning}")
+    return asyncio.run(_check_store(config)) if options.live else 0
+
+
+async def _check_store(config: Config) -> int:
+    """Print whether the store takes an image."""
+    store = open_store(config.delivery)
+    try:
+        (await store.reserve(1)).release()
+    except OSError as error:
+        print(f"delivery.store: cannot be used: {error.strerror or error}")
+        return 1
+    finally:
+        await store.aclose()
+    print("delivery.store: takes images.")
     return 0

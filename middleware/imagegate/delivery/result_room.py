@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable
 from functools import cached_property
 
-from structlog import get_logger
-
 from imagegate.delivery.response_format import ResponseFormat
 from imagegate.delivery.usual_sizes import UsualSizes, bytes_expected
 from imagegate.errors import ImageStoreUnavailable, NoRoom
@@ -72,7 +70,6 @@ class ResultRoom:
         try:
             self._in_store.append(await self._store.reserve(size))
         except OSError as error:
-            get_logger("imagegate").warning("store cannot take images", reason=error.strerror or str(error))
             raise (NoRoom() if isinstance(error, StoreFull) else ImageStoreUnavailable()) from error
 
     def note(self, largest: int) -> None:

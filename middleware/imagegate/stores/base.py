@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from starlette.types import ASGIApp
 
 from imagegate.protocol.image_format import ImageFormat
 from imagegate.spool.reservation import Reservation
 
+if TYPE_CHECKING:
+    from imagegate.stores.health import StoreHealth
+
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StoreFull(OSError):
     """There is no room for the picture."""
+
+
+class StoreRefused(OSError):
+    """The store will not take anything as it is configured: wrong credentials, or no such bucket."""
+
+
+class StoreTrouble(OSError):
+    """The store did not answer, or failed; it may work the next time."""
 
 
 class PictureWriter(Protocol):
@@ -42,6 +53,11 @@ class Store(Protocol):
 
     The messages of its errors are short and name no host, path or secret, but they are for the log, not for clients.
     """
+
+    @property
+    def health(self) -> StoreHealth:
+        """What is known of whether it takes pictures."""
+        ...
 
     async def reserve(self, size: int) -> Reservation:
         """Promise room for pictures of `size` bytes together. Called before anything is billed.
@@ -100,6 +116,7 @@ class StoreOfTenant:
     def __init__(self, store: Store, tenant: str) -> None:
         self._store = store
         self._tenant = tenant
+        self.health = store.health
 
     async def reserve(self, size: int) -> Reservation:
         return await self._store.reserve(size)

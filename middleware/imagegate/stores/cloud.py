@@ -19,8 +19,11 @@ from urllib.parse import quote
 import obstore
 
 from imagegate.protocol.image_format import ImageFormat
+from imagegate.spool.disk_room import DiskRoom
 from imagegate.spool.reservation import Reservation
+from imagegate.stores.base import plain_error
 from imagegate.stores.cloud_errors import plain_cloud_error
+from imagegate.stores.health import BucketHealth
 from imagegate.stores.keys import ContentKey, new_key, tenant_name
 from imagegate.stores.writing import UNIT, ThreadWriter
 
@@ -37,6 +40,8 @@ _PART: Final = 5 * 1024 * 1024
 after the other while the next is collected, so that a picture on its way takes 11 MiB however large it is."""
 _THREADS: Final = 64
 """Maximum number of concurrent uploads; others are queued."""
+_PROBE: Final = "imagegate-probe"
+"""Name of the object by which it is found out whether the bucket takes any."""
 _REQUESTS: Final = 3
 """Requests that one hop into a thread may wait for: begin a multipart upload, send a part, complete the upload."""
 
@@ -76,10 +81,30 @@ class CloudStore:
         self._is_content_addressed = content_addressed
         self._limit = _REQUESTS * timeout
         self._threads: ThreadPoolExecutor | None = None
+        self._spool = DiskRoom(tempfile.gettempdir)
+        self.health = BucketHealth(self._probe)
 
     async def reserve(self, size: int) -> Reservation:
-        """Promise nothing: a bucket does not say how much room it has."""
-        return Reservation()
+        """Promise room where pictures are spooled; a bucket does not say how much it has, only that it takes some."""
+        await self.health.check()
+        if not self._is_content_addressed:
+            return Reservation()
+        try:
+            return await self._spool.reserve(size)
+        except OSError as error:
+            raise plain_error(error) from error
+
+    async def _probe(self, size: int) -> None:
+        """Do all that a picture needs: write, and sign a link where there is no public one."""
+        key = self._prefix.replace("{tenant}", tenant_name("", self._secret)) + _PROBE
+
+        def write() -> None:
+            obstore.put(self.client, key, bytes(size))
+            with contextlib.suppress(Exception):  # pictures need no permission to delete
+                obstore.delete(self.client, key)
+
+        await self._in_thread(write)
+        await self.link(key, "")
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> ThreadWriter:
         prefix = self._prefix.replace("{tenant}", tenant_name(tenant, self._secret))
@@ -113,6 +138,7 @@ class CloudStore:
 
     async def aclose(self) -> None:
         """Wait for what is under way, among it the clean-up of uploads that were aborted."""
+        await self.health.aclose()
         threads, self._threads = self._threads, None
         if threads is not None:
             await asyncio.to_thread(threads.shutdown)
@@ -131,7 +157,14 @@ class CloudWriter(ThreadWriter):
             self._store.threads().submit(self.discard_in_order)
 
     def plain(self, error: Exception) -> Exception:
-        return plain_cloud_error(error)
+        plain = plain_cloud_error(error)
+        self._store.health.failed(plain, self.sent)
+        return plain
+
+    async def commit(self) -> str:
+        key = await super().commit()
+        self._store.health.worked()
+        return key
 
 
 class ObjectWriter(CloudWriter):

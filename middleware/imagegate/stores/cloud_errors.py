@@ -6,7 +6,7 @@ import errno
 import re
 from typing import Final
 
-from imagegate.stores.base import StoreFull, plain_error
+from imagegate.stores.base import StoreFull, StoreRefused, StoreTrouble, plain_error
 
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")
@@ -22,7 +22,7 @@ def plain_cloud_error(error: Exception) -> Exception:
     """
     text = str(error)
     if isinstance(error, TimeoutError):
-        return OSError(errno.ETIMEDOUT, "the store did not answer in time")
+        return StoreTrouble(errno.ETIMEDOUT, "the store did not answer in time")
     if isinstance(error, OSError) and error.errno is not None:  # the gateway's own disk
         return plain_error(error)
     status = found[1] if (found := _STATUS.search(text)) else ""
@@ -30,18 +30,18 @@ def plain_cloud_error(error: Exception) -> Exception:
     if status == "507" or _FULL.search(code):
         return StoreFull(f"the store is full ({_words(status, code)})")
     if code in ("NoSuchBucket", "ContainerNotFound"):
-        return OSError(f"there is no such bucket ({_words(status, code)})")
+        return StoreRefused(f"there is no such bucket ({_words(status, code)})")
     if status in ("401", "403"):
-        return OSError(f"the store refuses the credentials ({_words(status, code)})")
+        return StoreRefused(f"the store refuses the credentials ({_words(status, code)})")
     if status:
-        return OSError(f"the store answered {_words(status, code)}")
+        return StoreTrouble(f"the store answered {_words(status, code)}")
     if _UNSENT in text:
-        return OSError("the store cannot be reached, or did not answer in time")
+        return StoreTrouble("the store cannot be reached, or did not answer in time")
     if "redirect" in text:
-        return OSError("the store redirects, which a wrong region or endpoint makes it do")
+        return StoreTrouble("the store redirects, which a wrong region or endpoint makes it do")
     if text == "the picture was aborted":
         return error
-    return OSError("the store failed")
+    return StoreTrouble("the store failed")
 
 
 def _words(status: str, code: str) -> str:

@@ -18,6 +18,7 @@ from imagegate.spool.write_all import write_all
 from imagegate.stores.base import plain_error
 from imagegate.stores.clock import Clock
 from imagegate.stores.directory import PARTIAL, PictureDirectory
+from imagegate.stores.health import StoreHealth
 from imagegate.stores.keys import ContentKey, is_key, new_key
 from imagegate.stores.links import Links
 from imagegate.stores.secret_file import kept_secret
@@ -53,6 +54,7 @@ class FileStore:
         self._ttl = ttl
         self._links = Links((lambda: link_secret) if link_secret else self._own_secret, ttl=ttl, clock=clock)
         self._is_content_addressed = content_addressed
+        self.health = StoreHealth()
 
     async def prepare(self) -> None:
         try:
@@ -61,11 +63,15 @@ class FileStore:
             raise plain_error(error) from error
 
     async def reserve(self, size: int) -> Reservation:
-        await self.prepare()
         try:
-            return await self._directory.reserve(size)
+            await self.prepare()
+            reservation = await self._directory.reserve(size)
         except OSError as error:
-            raise plain_error(error) from error
+            plain = plain_error(error)
+            self.health.refused(plain)
+            raise plain from error
+        self.health.become("usable")
+        return reservation
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> FileWriter:
         content = None

@@ -14,6 +14,7 @@ from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
 from imagegate.spool.reservation import Reservation
 from imagegate.stores.base import StoreFull
 from imagegate.stores.clock import Clock
+from imagegate.stores.health import StoreHealth
 from imagegate.stores.keys import ContentKey, new_key
 from imagegate.stores.links import Links
 from imagegate.stores.serving import picture_headers
@@ -50,6 +51,7 @@ class MemoryStore:
         self._size = 0
         secret = link_secret or secrets.token_bytes(32)
         self._content_secret = secret if content_addressed else None
+        self.health = StoreHealth()
         self._links = Links(lambda: secret, ttl=ttl, clock=clock)
 
     async def prepare(self) -> None:

@@ -30,6 +30,8 @@ class ThreadWriter(ABC):
         self._limit = limit
         self._held: list[bytes] = []
         self._held_size = 0
+        self.sent = 0
+        """Bytes that threads were given."""
         self._lock = threading.Lock()
         self._has_begun = False
         self._is_aborted = False
@@ -63,7 +65,9 @@ class ThreadWriter(ABC):
             self.discard()
 
     async def _in_thread(self, work: Callable[[Sequence[bytes]], Result]) -> Result:
-        data, self._held, self._held_size = self._held, [], 0
+        data, self._held = self._held, []
+        self.sent += self._held_size
+        self._held_size = 0
         self._has_begun = True
 
         def in_order() -> Result:

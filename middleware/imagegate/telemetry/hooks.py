@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from imagegate.stores.health import StoreState
 from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import ExchangeRecord, finish
@@ -51,6 +52,15 @@ class BreakerHook(Protocol):
 
 
 @runtime_checkable
+class StoreHook(Protocol):
+    """A hook that hears whether the store takes images."""
+
+    def store_changed(self, state: StoreState) -> None:
+        """Called when the store enters `state`."""
+        ...
+
+
+@runtime_checkable
 class TaskHook(Protocol):
     """A hook that hears of the gateway's own tasks."""
 
@@ -93,6 +103,7 @@ class Hooks:
         self._started = [hook.exchange_started for hook in hooks if isinstance(hook, StartHook)]
         self._breaker = [hook.breaker_changed for hook in hooks if isinstance(hook, BreakerHook)]
         self._record = [hook.record_unreadable for hook in hooks if isinstance(hook, RecordHook)]
+        self._store = [hook.store_changed for hook in hooks if isinstance(hook, StoreHook)]
         self._task = [hook.task_changed for hook in hooks if isinstance(hook, TaskHook)]
 
     def configured(self, names: Names) -> None:
@@ -110,6 +121,9 @@ class Hooks:
 
     def breaker_changed(self, upstream: str, state: BreakerState) -> None:
         _tell(self._breaker, upstream, state)
+
+    def store_changed(self, state: StoreState) -> None:
+        _tell(self._store, state)
 
     def task_changed(self, state: str, seconds: float) -> None:
         _tell(self._task, state, seconds)

@@ -82,6 +82,12 @@ METRICS: Final[Mapping[str, Metric]] = {
             ("upstream", "state"),
             "Processes in which the upstream's circuit breaker is closed, open or half_open.",
         ),
+        Metric(
+            "imagegate_store_state",
+            "gauge",
+            ("state",),
+            "Processes in which the image store is usable, full or unavailable, as far as is known.",
+        ),
         Metric("imagegate_upstream_polls_total", "counter", ("upstream",), "Questions to providers about tasks."),
         Metric(
             "imagegate_images_asked_total",

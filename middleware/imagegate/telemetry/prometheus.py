@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from imagegate import __version__
 from imagegate.protocol.usage import tokens_by_kind
+from imagegate.stores.health import StoreState
 from imagegate.telemetry.batching import Soon, taken
 from imagegate.telemetry.hooks import BreakerState
 from imagegate.telemetry.metric_definitions import METRICS
@@ -28,6 +29,7 @@ from imagegate.telemetry.record import ExchangeRecord
 BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
 TASK_STATES: Final = ("pending", "processing", "completed", "failed")
 RECORD_KINDS: Final = ("task", "reply")
+_STORE_STATES: Final[tuple[StoreState, ...]] = ("usable", "full", "unavailable")
 _BREAKER_STATES: Final[tuple[BreakerState, ...]] = ("closed", "open", "half_open")
 
 
@@ -142,6 +144,7 @@ class PrometheusHook:
         self._in_flight = families["imagegate_requests_in_flight"]
         self._call_duration = families["imagegate_upstream_duration_seconds"]
         self._breaker = families["imagegate_breaker_state"]
+        self._store = families["imagegate_store_state"]
         self._tasks = families["imagegate_tasks_total"]
         families["imagegate_build_info"](__version__).set(1)
 
@@ -151,6 +154,7 @@ class PrometheusHook:
         for upstream in names.upstreams:
             self.breaker_changed(upstream, "closed")
             self._child("uncertain_outcomes_total", upstream)
+        self.store_changed("usable")
         for state in TASK_STATES:
             self._tasks(state)
         for kind in RECORD_KINDS:
@@ -267,6 +271,10 @@ class PrometheusHook:
     def breaker_changed(self, upstream: str, state: BreakerState) -> None:
         for known in _BREAKER_STATES:
             self._breaker(upstream, known).set(known == state)
+
+    def store_changed(self, state: StoreState) -> None:
+        for known in _STORE_STATES:
+            self._store(known).set(known == state)
 
     def task_changed(self, state: str, seconds: float) -> None:
         if state not in TASK_STATES:
