@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imagegate.stores.base import StoreFull, StoreRefused, StoreTrouble
+from imagegate.stores.errors import StoreFull, StoreRefused, StoreTrouble
 from imagegate.stores.health import BucketHealth, StoreState
 
 

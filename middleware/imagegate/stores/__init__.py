@@ -3,15 +3,8 @@
 An edge: used by delivery, and by tasks and idempotency for what outlives a request.
 """
 
-from imagegate.stores.base import (
-    PictureWriter,
-    ServedStore,
-    Store,
-    StoreFull,
-    StoreOfTenant,
-    put,
-    put_stream,
-)
+from imagegate.stores.base import PictureWriter, ServedStore, Store, StoreOfTenant, put, put_stream
+from imagegate.stores.errors import StoreFull
 from imagegate.stores.file import FileStore
 from imagegate.stores.keys import new_key
 from imagegate.stores.links import Links

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from starlette.types import ASGIApp
 
 from imagegate.protocol.image_format import ImageFormat
 from imagegate.spool.reservation import Reservation
-
-if TYPE_CHECKING:
-    from imagegate.stores.health import StoreHealth
-
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-
-
-class StoreFull(OSError):
-    """There is no room for the picture."""
-
-
-class StoreRefused(OSError):
-    """The store will not take anything as it is configured: wrong credentials, or no such bucket."""
-
-
-class StoreTrouble(OSError):
-    """The store did not answer, or failed; it may work the next time."""
+from imagegate.stores.health import StoreHealth
 
 
 class PictureWriter(Protocol):
@@ -152,11 +135,3 @@ async def put_stream(store: Store, chunks: AsyncIterator[bytes], kind: ImageForm
     except BaseException:
         await writer.abort()
         raise
-
-
-def plain_error(error: OSError) -> OSError:
-    """Return the system's error without the path in it; `StoreFull` where a disk or a quota is used up."""
-    if isinstance(error, StoreFull):
-        return error
-    kind = StoreFull if error.errno in _FULL else OSError
-    return kind(error.errno, error.strerror) if error.errno else kind(str(error))

@@ -21,8 +21,8 @@ import obstore
 from imagegate.protocol.image_format import ImageFormat
 from imagegate.spool.disk_room import DiskRoom
 from imagegate.spool.reservation import Reservation
-from imagegate.stores.base import plain_error
 from imagegate.stores.cloud_errors import plain_cloud_error
+from imagegate.stores.errors import plain_error
 from imagegate.stores.health import BucketHealth
 from imagegate.stores.keys import ContentKey, new_key, tenant_name
 from imagegate.stores.writing import UNIT, ThreadWriter

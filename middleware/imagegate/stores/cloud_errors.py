@@ -6,7 +6,7 @@ import errno
 import re
 from typing import Final
 
-from imagegate.stores.base import StoreFull, StoreRefused, StoreTrouble, plain_error
+from imagegate.stores.errors import StoreFull, StoreRefused, StoreTrouble, plain_error
 
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,64})</Code>")

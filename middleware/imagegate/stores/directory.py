@@ -11,8 +11,8 @@ from typing import Final
 
 from imagegate.spool.disk_room import DiskFull, DiskRoom, bytes_free
 from imagegate.spool.reservation import Reservation
-from imagegate.stores.base import StoreFull
 from imagegate.stores.clock import Clock
+from imagegate.stores.errors import StoreFull
 from imagegate.stores.keys import is_key
 
 PARTIAL: Final = ".partial"

@@ -15,9 +15,9 @@ from starlette.types import ASGIApp
 from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
 from imagegate.spool.reservation import Reservation
 from imagegate.spool.write_all import write_all
-from imagegate.stores.base import plain_error
 from imagegate.stores.clock import Clock
 from imagegate.stores.directory import PARTIAL, PictureDirectory
+from imagegate.stores.errors import plain_error
 from imagegate.stores.health import StoreHealth
 from imagegate.stores.keys import ContentKey, is_key, new_key
 from imagegate.stores.links import Links

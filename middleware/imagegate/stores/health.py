@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from structlog import get_logger
 
-from imagegate.stores.base import StoreFull, StoreRefused, StoreTrouble
+from imagegate.stores.errors import StoreFull, StoreRefused, StoreTrouble
 
 StoreState = Literal["usable", "full", "unavailable"]
 _FAILURES: Final = 3

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp
 
 from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
 from imagegate.spool.reservation import Reservation
-from imagegate.stores.base import StoreFull
 from imagegate.stores.clock import Clock
+from imagegate.stores.errors import StoreFull
 from imagegate.stores.health import StoreHealth
 from imagegate.stores.keys import ContentKey, new_key
 from imagegate.stores.links import Links
