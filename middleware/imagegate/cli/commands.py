@@ -10,13 +10,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from imagegate import __version__
 from imagegate.config.model_contracts import contracts_of, warnings_of
-from imagegate.config.schema import Config
-from imagegate.config.store_factory import open_store
 from imagegate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from imagegate.config.schema import DeliveryConfig
 
 DEFAULT_PORT: Final = 8000
 
@@ -239,12 +240,14 @@ def _check(options: argparse.Namespace) -> int:
     print(f"{options.file}: good. {len(config.upstreams)} upstreams, {models} models, {len(config.routes)} routes.")
     for warning in warnings_of(config):
         print(f"warning: {warning}")
-    return asyncio.run(_check_store(config)) if options.live else 0
+    return asyncio.run(_check_store(config.delivery)) if options.live else 0
 
 
-async def _check_store(config: Config) -> int:
+async def _check_store(delivery: DeliveryConfig) -> int:
     """Print whether the store takes an image."""
-    store = open_store(config.delivery)
+    from imagegate.config.store_factory import open_store
+
+    store = open_store(delivery)
     try:
         (await store.reserve(1)).release()
     except OSError as error:
