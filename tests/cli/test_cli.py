@@ -93,7 +93,7 @@ def test_check_warns(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("${LAB_KEY}", "${NO_SUCH}", "gate.toml:4: upstreams[0].api_key: the environment variable NO_SUCH"),
         ('api_key = "sk-very-secret-key"', 'api_key = ""', "gate.toml:9: upstreams[1].api_key: is empty"),
         ('api_key = "sk-very-secret-key"', "", "gate.toml:7: upstreams[1].name: access.keys is set"),
-        ('"tokenlab/flux-pro"', '"nobody/flux-pro"', "gate.toml:13: routes.own: 'nobody/flux-pro' must be"),
+        ('"tokenlab/flux-pro"', '"nobody/flux-pro"', "gate.toml:15: routes.own: 'nobody/flux-pro' must be"),
         ('"tokenlab/flux-pro"', "5", "gate.toml:13: routes.own: Expected `array`"),
         ("http://127.0.0.1:9/v1", "ftp://x", "gate.toml:3: upstreams[0].base_url: must be http:// or"),
         ("[access]", "[acess]", "gate.toml:15: acess: unknown key 'acess'"),

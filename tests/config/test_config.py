@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegate import registry
+from imagegate.config import checks
 from imagegate.config import loader as config_module
 from imagegate.config.loader import default_config, load_config, parse_config
 from imagegate.config.model_contracts import base_url_of, contracts_of, warnings_of
@@ -354,8 +355,8 @@ ERRORS = [
     ),
     (
         '[[upstreams]]\nname = "openai"\n[upstreams.models.m]\nsize = { rule = "round" }',
-        None,
-        "upstreams[0].models: models.m: Invalid value 'round' - at `$.size.rule`",
+        4,
+        "upstreams[0].models.m.size.rule: Invalid value 'round'; allowed: ",
     ),
     (
         '[[upstreams]]\nname = "openai"\n[upstreams.models]\nm = 5',
@@ -471,11 +472,62 @@ def test_a_contracts_file_may_have_a_full_path(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (UPSTREAM + '[delivery]\nstroe = "x"', "delivery.stroe: unknown key 'stroe'. Did you mean 'store'?"),
+        (UPSTREAM + "[zzz]\na = 1", "zzz: unknown key 'zzz'. Known: prefix, upstreams,"),
+        (UPSTREAM + '[policy]\nfit = "x"', "policy.fit: Invalid enum value 'x'; allowed: 'nearest', 'strict', 'pass'"),
+        (UPSTREAM + "[upstreams.headers]\nA = 5", "upstreams[0].headers.A: Expected `str`, got `int`"),
+        (UPSTREAM + '[prices.models.m]\nimage = "x"', "prices.models.m.image: Expected `float`, got `str`"),
+        (UPSTREAM + '[routes]\na = "opnai/x"', "Did you mean 'openai'?"),
+    ],
+)
+def test_an_error_says_what_would_be_right(source: str, said: str) -> None:
+    """The nearest name, what is allowed, and the key within a table of any names."""
+    with pytest.raises(ConfigError) as caught:
+        parse(source)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "missing", "said"),
+    [
+        (
+            '[tasks]\nstore = "redis://h"\nsecret = "0123456789abcdef"',
+            "redis",
+            "tasks.store: needs the extra 'redis'",
+        ),
+        ('[idempotency]\nstore = "redis://localhost"', "redis", "idempotency.store: needs the extra 'redis'"),
+        ('[delivery]\nstore = "s3://bucket"', "obstore", "delivery.store: needs the extra 'cloud'"),
+    ],
+)
+def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, section: str, missing: str, said: str) -> None:
+    """Before anything starts, with the command that installs it."""
+    find = checks.find_spec
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == missing else find(name))
+    with pytest.raises(ConfigError, match="pip install") as caught:
+        parse(UPSTREAM + section)
+    assert said in str(caught.value)
+
+
+def test_models_that_no_contract_has_are_warned_of() -> None:
+    """In routes and in prices, with the nearest name; patterns count."""
+    config = parse(
+        UPSTREAM
+        + '[routes]\na = ["openai/gpt-imag-2", "openai/gpt-image-2"]\n[prices.models."gpt-image-22"]\nimage = 1\n'
+        + '[prices.models."openai/gpt-image-2"]\nimage = 1'
+    )
+    told = [warning for warning in warnings_of(config) if "Did you mean" in warning]
+    assert [warning.partition(":")[0] for warning in told] == ["routes.a", "prices.models.gpt-image-22"]
+    assert all("'gpt-image-2'" in warning for warning in told)
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         ("[models", "This is no contract file"),
         ('[models.m]\nfamily = "nope"', "models.m.family: there is no family 'nope'"),
-        ("[models.m]\nsizes = 1", "models.m: Object contains unknown field `sizes`"),
+        ("[models.m]\nsizes = 1", "mine.toml: models.m.sizes: unknown key 'sizes'. Did you mean 'size'?"),
     ],
 )
 def test_a_contracts_file_that_is_wrong_is_an_error_of_its_upstream(tmp_path, content, said):
@@ -645,7 +697,7 @@ models = { m = { family = "f" } }
         (("upstreams", 1, "models", "m", "family"), 16),
         (("routes",), 18),
         (("routes", "x"), 19),
-        (("routes", "x", 1), 19),
+        (("routes", "x", 1), 21),
         (("routes", "a b", "c"), 23),
         (("nothing",), None),
         (("upstreams", 2, "name"), None),

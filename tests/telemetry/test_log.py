@@ -23,7 +23,7 @@ from imagegate.contracts.changes import Change
 from imagegate.gateway import ImageGateway
 from imagegate.layers import Observe
 from imagegate.telemetry.capture import Capture
-from imagegate.telemetry.log import LogHook
+from imagegate.telemetry.log import LogHook, line_of
 from imagegate.telemetry.log_output import configure_logs
 from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import Progress
@@ -281,3 +281,13 @@ def test_without_a_loop_or_with_words_of_the_answer_a_line_is_written_at_once() 
         assert output.names() == ["1", "2"]
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "outcome", "level"),
+    [(200, "", "", "info"), (402, "insufficient_quota", "rejected", "warning"), (400, "unknown_parameter", "", "info")],
+)
+def test_what_a_provider_refuses_is_a_warning(status: int, code: str, outcome: Any, level: str) -> None:
+    """The standard library's logger shows warnings even where no logging is set up; a client's fault is none."""
+    progress = Progress("generations", error_code=code, outcome=outcome)
+    assert line_of(finish(progress, status=status, seconds=1.0), LogConfig()).level == level

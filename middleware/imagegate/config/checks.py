@@ -3,51 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from imagegate.asgi.browser_guard import ANY
 from imagegate.config.callables import function_of
+from imagegate.config.mistakes import KeyedError, did_you_mean, keyed
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of_upstream
 from imagegate.config.network import check_fetch_proxy, check_network, has_key
 from imagegate.config.routes import address_of
 from imagegate.config.schema import AccessConfig, Config, DeliveryConfig, PolicyConfig, UpstreamConfig
+from imagegate.contracts.contract import Contract, ContractError
 from imagegate.errors import ConfigError
 from imagegate.protocol.base_urls import fault_of, read_base_url
 from imagegate.registry import load_adapter
 from imagegate.stores.redis_client import is_redis_url
 
 _SHORTEST_SECRET: Final = 16
+CLOUDS: Final = ("s3://", "gs://", "az://")
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+")
 _HOST: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:.]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-class KeyedError(ConfigError):
-    """Knows which key it is about, so that its line can be told."""
-
-    def __init__(self, message: str, path: tuple[str | int, ...]) -> None:
-        super().__init__(message)
-        self.path = path
-
-
-def keyed(text: str, above: Sequence[str | int] = ()) -> KeyedError:
-    """msgspec's message, its ``$.upstreams[0].name`` turned into a path below `above` and into the words of TOML."""
-    message, _, where = text.partition(" - at `$")
-    path = [*above]
-    for name, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", where):
-        path.append(name if name else int(index) if index.isdecimal() else "*")
-    if found := re.search(r"unknown field `([^`]+)`", message):
-        path.append(found[1])
-        message = f"unknown key '{found[1]}'"
-    place = shown(path)
-    return KeyedError(f"{place}: {message}" if place else message, tuple(path))
-
-
-def shown(path: Sequence[str | int]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 def check(config: Config) -> None:
@@ -66,6 +45,7 @@ def check(config: Config) -> None:
     _check_access(config.access)
     _check_visibility(config)
     _check_tasks(config)
+    _check_extras(config)
     names: set[str] = set()
     for index, upstream in enumerate(config.upstreams):
         _check_upstream(config, upstream, index, names)
@@ -76,12 +56,13 @@ def check(config: Config) -> None:
     }
     for model, entries in config.routes.items():
         addresses = [address_of(entry) for entry in entries]
-        for address in addresses:
+        for place, address in enumerate(addresses):
             name, slash, rest = address.partition("/")
             if not slash or not rest or name not in names:
                 raise KeyedError(
-                    f"routes.{model}: '{address}' must be 'upstream/model' with one of: {', '.join(sorted(names))}",
-                    ("routes", model),
+                    f"routes.{model}: '{address}' must be 'upstream/model' with one of: {', '.join(sorted(names))}."
+                    f"{did_you_mean(name, names)}",
+                    ("routes", model, place),
                 )
         origins = {keyless[name] for address in addresses if (name := address.partition("/")[0]) in keyless}
         if len(origins) > 1:
@@ -92,6 +73,19 @@ def check(config: Config) -> None:
             )
         if not addresses:
             raise KeyedError(f"routes.{model}: names no upstream", ("routes", model))
+
+
+def _check_extras(config: Config) -> None:
+    """Raise `KeyedError` where a package is missing that the configuration needs."""
+    for section, store in (("tasks", config.tasks.store), ("idempotency", config.idempotency.store)):
+        if is_redis_url(store) and find_spec("redis") is None:
+            raise KeyedError(
+                f"{section}.store: needs the extra 'redis': pip install 'imagegate[redis]'", (section, "store")
+            )
+    if config.delivery.store.startswith(CLOUDS) and find_spec("obstore") is None:
+        raise KeyedError(
+            "delivery.store: needs the extra 'cloud': pip install 'imagegate[cloud]'", ("delivery", "store")
+        )
 
 
 def _check_access(access: AccessConfig) -> None:
@@ -238,5 +232,11 @@ def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names:
         raise fail(key, message) from error
     try:
         contracts_of_upstream(upstream)
+    except ContractError as error:
+        if error.model in upstream.models:
+            place = ("upstreams", index, "models", error.model)
+            raise keyed(error.reason, error.table, Contract, above=place) from error
+        inner = keyed(error.reason, error.table, Contract, above=("models", error.model))
+        raise fail("contracts", f"{Path(upstream.contracts).name}: {inner}") from error
     except ConfigError as error:
         raise fail("contracts" if upstream.contracts else "models", str(error)) from error

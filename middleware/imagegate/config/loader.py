@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from imagegate.config.checks import KeyedError, check, check_delivery, keyed, shown
+from imagegate.config.checks import check, check_delivery
+from imagegate.config.mistakes import KeyedError, keyed, shown
 from imagegate.config.routes import Choice
 from imagegate.config.schema import Config, DeliveryConfig, Duration, UpstreamConfig
 from imagegate.config.toml_lines import line_of
@@ -101,7 +102,7 @@ def _converted(document: Any) -> Config:
     try:
         return msgspec.convert(document, Config, dec_hook=_decode_duration)
     except msgspec.ValidationError as error:
-        raise keyed(str(error)) from error
+        raise keyed(str(error), document, Config, decode=_decode_duration) from error
 
 
 def _plain(value: Any) -> Any:
@@ -145,7 +146,7 @@ def _check_routes(routes: Any) -> None:
                 try:
                     choice = msgspec.convert(entry, Choice)
                 except msgspec.ValidationError as error:
-                    raise keyed(str(error), here) from error
+                    raise keyed(str(error), entry, Choice, above=here) from error
                 if not 0 < choice.weight < 10**9:
                     raise KeyedError(f"{shown(here)}.weight: must be more than 0", here)
             elif not isinstance(entry, str):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from imagegate.adapter import Adapter
+from imagegate.config.mistakes import did_you_mean
+from imagegate.config.routes import address_of
 from imagegate.config.schema import CloudConfig, Config, UpstreamConfig
-from imagegate.contracts.contract import ContractDocument, Contracts, load_contracts, read_document
+from imagegate.contracts.contract import ContractDocument, Contracts, find_contract, load_contracts, read_document
 from imagegate.errors import ConfigError
 from imagegate.registry import load_adapter
 
@@ -53,15 +56,39 @@ def warnings_of(config: Config) -> list[str]:
         found.append(f"delivery.cloud: does nothing with a {scheme}:// store")
     if scheme == "memory":
         found.append("delivery.store: memory:// loses its pictures when the process ends")
+    contracts = contracts_of(config)
+    found += _unknown_models(config, contracts)
     if config.tasks.ttl > config.delivery.link_ttl:
         found.append("tasks.ttl: tasks can be asked for longer than delivery.link_ttl keeps their pictures")
     host = urlsplit(config.delivery.public_url).hostname or ""
     if host == "localhost" or host.startswith("127.") or host == "::1":
-        needing = sorted(name for name, contracts in contracts_of(config).items() if _needs_links(contracts))
+        needing = sorted(name for name, each in contracts.items() if _needs_links(each))
         found.append(
             "delivery.public_url is on loopback: only programs on this machine can load links"
             + (f", and these upstreams must load the references of edits: {', '.join(needing)}" if needing else "")
         )
+    return found
+
+
+def _unknown_models(config: Config, contracts: Mapping[str, Contracts]) -> list[str]:
+    """Return what routes and prices name that is in no contract."""
+    found: list[str] = []
+    for model, entries in config.routes.items():
+        for address in map(address_of, entries):
+            upstream, _, name = address.partition("/")
+            if find_contract(contracts[upstream], name) is None:
+                hint = did_you_mean(name, contracts[upstream])
+                found.append(
+                    f"routes.{model}: no contract of '{upstream}' has '{name}', so its requests pass unchanged.{hint}"
+                )
+    addresses = {f"{upstream}/{name}" for upstream, each in contracts.items() for name in each}
+    known = {*config.routes, *addresses, *(name for each in contracts.values() for name in each)}
+    for name in config.prices.models:
+        upstream, _, rest = name.partition("/")
+        is_address = bool(rest) and upstream in contracts
+        contracted = [contracts[upstream]] if is_address else contracts.values()
+        if name not in known and not any(find_contract(each, rest if is_address else name) for each in contracted):
+            found.append(f"prices.models.{name}: no upstream has this model.{did_you_mean(name, known)}")
     return found
 
 

@@ -14,7 +14,8 @@ _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-
 def line_of(source: str, path: Sequence[str | int]) -> int | None:
     """The line, counted from 1, of the key at `path`, or of the nearest table around it; None where there is none.
 
-    ``("upstreams", 1, "name")`` is the key ``name`` of the second ``[[upstreams]]``.
+    ``("upstreams", 1, "name")`` is the key ``name`` of the second ``[[upstreams]]``; ``("routes", "m", 1)`` is the
+    second item of a list, which may stand on a line of its own.
     """
     counts: dict[tuple[str, ...], int] = {}
     table: tuple[str | int, ...] = ()
@@ -32,7 +33,37 @@ def line_of(source: str, path: Sequence[str | int]) -> int | None:
             continue
         if tuple(path[: len(here)]) == here and (best is None or len(here) > best[0]):
             best = (len(here), number)
-    return best[1] if best else None
+    if best is None:
+        return None
+    length, number = best
+    index = path[length] if len(path) > length else None
+    return number + _lines_to_item(source.splitlines()[number - 1 :], index) if isinstance(index, int) else number
+
+
+_MARK = re.compile(r"""\"(?:\\.|[^"\\])*"|'[^']*'|\#.*|[\[\]{},]|[^\s\[\]{},"'\#]+""")
+
+
+def _lines_to_item(lines: Sequence[str], index: int) -> int:
+    """Return how many lines below a list's key its item begins; 0 where that is not found."""
+    depth, items, is_new = 0, -1, False
+    for below, text in enumerate(lines):
+        for mark in _MARK.findall(text.partition("=")[2] if below == 0 else text):
+            if mark.startswith("#"):
+                break
+            if depth == 1 and is_new and mark != "]":
+                items, is_new = items + 1, False
+                if items == index:
+                    return below
+            if mark in "[{":
+                depth += 1
+                is_new = is_new or depth == 1
+            elif mark in "]}":
+                depth -= 1
+                if depth == 0:
+                    return 0
+            elif mark == "," and depth == 1:
+                is_new = True
+    return 0
 
 
 def _names(dotted: str) -> tuple[str, ...]:

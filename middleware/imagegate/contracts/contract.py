@@ -14,6 +14,7 @@ Contracts are TOML tables, shipped by adapters and written by users in the same 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from importlib import resources
 from typing import Any, Final, Literal
@@ -231,6 +232,30 @@ class ContractDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 Contracts = Mapping[str, Contract]
 
 
+def find_contract(contracts: Contracts, model: str) -> Contract | None:
+    """Return the contract of `model`: by its exact name, else by the longest matching pattern (``gemini-*``)."""
+    if exact := contracts.get(model):
+        return exact
+    patterns = [name for name in contracts if "*" in name and fnmatchcase(model, name)]
+    return contracts[max(patterns, key=len)] if patterns else None
+
+
+class ContractError(ConfigError):
+    """A table that is no contract.
+
+    Args:
+        model: whose it is.
+        reason: msgspec's message, with the path of the key.
+        table: as it was read, with what its family says.
+    """
+
+    def __init__(self, model: str, reason: str, table: Mapping[str, Any]) -> None:
+        super().__init__(f"models.{model}: {reason}")
+        self.model = model
+        self.reason = reason
+        self.table = table
+
+
 def read_document(source: str) -> ContractDocument:
     """Parses the text of a contract file. Raises `ConfigError`."""
     try:
@@ -313,4 +338,4 @@ def _contract(name: str, table: Mapping[str, Any]) -> Contract:
     try:
         return msgspec.convert({"parameters": {}, **table}, Contract)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"models.{name}: {error}") from error
+        raise ContractError(name, str(error), table) from error

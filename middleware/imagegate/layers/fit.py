@@ -5,12 +5,11 @@ from __future__ import annotations
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.contracts.contract import Contracts, load_contracts
+from imagegate.contracts.contract import Contracts, find_contract, load_contracts
 from imagegate.fitting.fit import Policy, fit
 from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import SCOPE_KEY, Exchange
 from imagegate.registry import load_adapter
-from imagegate.routing.catalog import find_contract
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import TASK
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import groupby
 from math import log
@@ -14,7 +13,7 @@ import msgspec
 
 from imagegate.config.routes import Choice, address_of
 from imagegate.contracts.changes import Change
-from imagegate.contracts.contract import Contract, Contracts
+from imagegate.contracts.contract import Contracts, find_contract
 from imagegate.errors import ModelNotFound
 from imagegate.protocol.messages import Exchange, ImageRequest, Target
 
@@ -25,14 +24,6 @@ _RESOLVED_KEPT: Final = 1024
 """Maximum number of cached models; clients choose the names, so the cache is bounded."""
 _LONGEST_KEPT: Final = 256
 """Maximum length of a cached name, in characters; a client may send a name as long as a body."""
-
-
-def find_contract(contracts: Contracts, model: str) -> Contract | None:
-    """Return the contract of `model`: by its exact name, else by the longest matching pattern (``gemini-*``)."""
-    if exact := contracts.get(model):
-        return exact
-    patterns = [name for name in contracts if "*" in name and fnmatchcase(model, name)]
-    return contracts[max(patterns, key=len)] if patterns else None
 
 
 class Catalog:

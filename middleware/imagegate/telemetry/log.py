@@ -37,6 +37,9 @@ _AS_IT_IS: Final = tuple(
 )
 _NOTHING: Final = ExchangeFacts("")
 
+_FAILED: Final = frozenset(("overloaded", "rejected", "not_sent", "uncertain", "storage_failed", "internal"))
+"""Outcomes that are no fault of the client: their lines are warnings, which are seen where no logging is set up."""
+
 ExchangeLine: Final[Any] = msgspec.defstruct(
     "ExchangeLine",
     [
@@ -75,7 +78,7 @@ def line_of(record: ExchangeRecord, config: LogConfig, ended: float | None = Non
     """
     line = ExchangeLine(
         datetime.now(UTC) if ended is None else datetime.fromtimestamp(ended, UTC),
-        "info" if record.status < 500 else "warning",
+        "warning" if record.status >= 500 or record.outcome_class in _FAILED else "info",
         "exchange",
         record.request_id,
         record.endpoint,
