@@ -144,7 +144,7 @@ def _serve(options: argparse.Namespace) -> int:
     if options.workers > 1 and config.tasks.store == "memory://":
         get_logger().warning("tasks and idempotency keys are each worker's own; share them by tasks.store")
     announce(config, host=options.host, port=options.port)
-    run(host=options.host, port=options.port, workers=options.workers, grace=grace())
+    run(host=options.host, port=options.port, workers=options.workers, grace=grace(), limits=config.limits)
     return 0
 
 

@@ -268,6 +268,24 @@ class LimitsConfig(_Section, frozen=True, kw_only=True):
     """Most images in one request, whatever the provider's own maximum."""
     in_flight: int = 2000
     """Requests; more are answered 503."""
+    client_pace: int = 8192
+    """Bytes a second that a client has to send of its request's body, and to read of its response."""
+    client_stall: Duration = Duration(20)
+    """How far a client may fall behind that pace; then its request ends."""
+    connections: int = 2048
+    """Of clients, at most half of the descriptors. Beyond it, the one that has been idle for longest is closed."""
+    head: int = 32 * 1024
+    """A request line with its header fields; more is answered 431."""
+    head_fields: int = 100
+    """Header fields of a request; more are answered 431."""
+    head_timeout: Duration = Duration(10)
+    """Until the head of a request is complete."""
+    idle_timeout: Duration = Duration(75)
+    """Until the next request on a connection."""
+    heads: int = 8 * 1024**2
+    """Of all connections: each one's last head, complete or not. Beyond it, the one idle for longest is closed."""
+    pipelined: int = 8192
+    """Later requests that are read from a connection before the current one is answered."""
 
 
 class Config(_Section, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 
 from imagegate.config.loader import load_config
 from imagegate.demo.providers import onetoken, toapis, tokenbay, tokenlab, tokmodel
+from imagegate.server.guard import Guard
 from imagegate.server.in_thread import serving as serving
 from imagegate.standalone import Standalone
 
@@ -48,5 +49,6 @@ def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
 @contextlib.contextmanager
 def gateway(config: Path, *, port: int) -> Generator[int]:
     """The gateway with a configuration file, as it stands alone: its port."""
-    with serving(Standalone(load_config(config)), port=port) as bound:
+    loaded = load_config(config)
+    with serving(Standalone(loaded), port=port, http=Guard(loaded.limits)) as bound:
         yield bound

@@ -8,25 +8,34 @@ import signal
 import sys
 import tempfile
 from collections.abc import Generator
+from math import ceil
+from typing import Any
 
+from imagegate.config.schema import LimitsConfig
 from imagegate.errors import ConfigError
+from imagegate.server.descriptors import backlog, raise_descriptor_limit
 from imagegate.telemetry.prometheus import FOLDER_VARIABLE
 
 
-def run(*, host: str, port: int, workers: int, grace: int) -> None:
+def run(*, host: str, port: int, workers: int, grace: int, limits: LimitsConfig) -> None:
     """Serve `imagegate.standalone:create_app` until a signal ends it.
 
     Args:
         workers: processes that share the port.
         grace: seconds that running exchanges have from the signal on.
+        limits: of connections and of requests that are not admitted yet.
 
     Raises:
-        ConfigError: uvicorn is not installed.
+        ConfigError: uvicorn or its parser is not installed.
     """
     try:
         import uvicorn
+
+        from imagegate.server.guard import Guard
     except ImportError:
         raise ConfigError("serving alone needs uvicorn: pip install 'imagegate[server]'") from None
+    raise_descriptor_limit()
+    http: Any = Guard(limits)  # called as a class is
     # uvicorn raises the signal that ended it once more; having drained, that is no failure.
     signal.signal(signal.SIGTERM, _exit_well)
     with _shared_metrics(workers):
@@ -36,6 +45,10 @@ def run(*, host: str, port: int, workers: int, grace: int) -> None:
             host=host,
             port=port,
             workers=workers,
+            http=http,
+            ws="none",
+            backlog=backlog(),
+            timeout_keep_alive=ceil(limits.idle_timeout + limits.head_timeout),  # the guard's own comes first
             access_log=False,  # the gateway writes a line of its own
             log_config=None,  # lines of the server look like the gateway's
             server_header=False,
