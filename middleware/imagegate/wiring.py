@@ -22,6 +22,7 @@ from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.idempotency.base import ReplayStore
 from imagegate.idempotency.coalescing import KeyedCalls
+from imagegate.idempotency.journal import Journal
 from imagegate.idempotency.memory import MemoryReplays
 from imagegate.idempotency.redis import RedisReplays
 from imagegate.routing.catalog import Catalog
@@ -43,6 +44,7 @@ from imagegate.upstream.account import Account
 
 _SECRET_FILE: Final = ".task-secret"  # noqa: S105 - a file name
 _BLOBS: Final = ".blobs"
+_KEYS: Final = ".keys"
 
 
 class Keeping:
@@ -95,7 +97,7 @@ class Keeping:
                 RedisClient(address), lease=tasks.lease, on_unreadable=partial(hooks.record_unreadable, "reply")
             )
             if (address := idempotency.store or tasks.store) != "memory://"
-            else MemoryReplays(self._blobs, max_bytes=idempotency.max_bytes)
+            else MemoryReplays(self._blobs, max_bytes=idempotency.max_bytes, journal=_journal(config))
         )
         self.calls = KeyedCalls(replays, self._blobs, background, lease=tasks.lease)
 
@@ -148,6 +150,15 @@ def _blobs(config: Config, store: Store, client: HTTPClient) -> Blobs:
     if scheme == "memory":
         return FileBlobs(None, ttl=ttl)
     return FileBlobs(Path(rest) / _BLOBS, ttl=ttl) if scheme == "file" else StoreBlobs(store, client)
+
+
+def _journal(config: Config) -> Journal | None:
+    """Marks of what was sent, beside the pictures of a directory; elsewhere there is no place for them."""
+    scheme, _, rest = config.delivery.store.partition("://")
+    if scheme != "file":
+        return None
+    idempotency = config.idempotency
+    return Journal(Path(rest) / _KEYS, ttl=max(idempotency.ttl, idempotency.derive_window))
 
 
 def _task_secret(config: Config) -> Callable[[], bytes]:

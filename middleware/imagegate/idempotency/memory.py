@@ -1,17 +1,23 @@
-"""Kept answers in the memory of one process; large bodies are files."""
+"""Kept answers in the memory of one process; large bodies are files, and so are marks of what was sent."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Collection
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
-from imagegate.idempotency.base import Claim, Slot
+from imagegate.idempotency.base import Claim, ReplaysUnavailable, Slot
+from imagegate.idempotency.journal import Journal
 from imagegate.idempotency.keys import KeptReply, KeyReused
-from imagegate.idempotency.outcomes import no_longer_kept
+from imagegate.idempotency.outcomes import interrupted, no_longer_kept
 from imagegate.stores.blobs import Blobs
+from imagegate.telemetry.logger import get_logger
 
+P = ParamSpec("P")
+T = TypeVar("T")
 MAX_SLOTS: Final = 100_000
 
 
@@ -27,13 +33,19 @@ class MemoryReplays:
 
     Of evicted bodies the slot remains: a request for one is a 410, and nothing is billed again. What is kept changes
     in one step, without waiting for a file in between, so that no two answers meet half-way.
+
+    Args:
+        blobs: for large bodies.
+        max_bytes: of all bodies.
+        journal: outlives the process, so that what it sent is not sent again; None: a restart forgets everything.
     """
 
     inline_limit = 1024
     is_shared = False
 
-    def __init__(self, blobs: Blobs, *, max_bytes: int) -> None:
+    def __init__(self, blobs: Blobs, *, max_bytes: int, journal: Journal | None = None) -> None:
         self._blobs = blobs
+        self._journal = journal
         self._room = max_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._with_body: OrderedDict[str, int] = OrderedDict()
@@ -43,16 +55,43 @@ class MemoryReplays:
     async def begin(self, claim: Claim) -> KeptReply | Slot:
         kept = self._kept.get(claim.slot)
         if kept is None or kept.expires < time.monotonic():
-            return "mine"
+            return await self._written(claim)
         if kept.fingerprint != claim.fingerprint:
             raise KeyReused
         return kept.reply or no_longer_kept()
 
+    async def _written(self, claim: Claim) -> KeptReply | Slot:
+        """What another process has left behind, or is at work on."""
+        if self._journal is None:
+            return "mine"
+        try:
+            mark = await asyncio.to_thread(self._journal.look, claim.slot)
+        except OSError as error:
+            raise ReplaysUnavailable from error
+        if mark is None:
+            return "mine"
+        if mark == "elsewhere":
+            return "elsewhere"
+        if mark.fingerprint not in ("", claim.fingerprint):
+            raise KeyReused
+        return mark.reply or interrupted()
+
     async def mark_sent(self, claim: Claim) -> bool:
-        return True
+        if self._journal is None or claim.sent:
+            return True
+        try:
+            return await _in_thread(self._journal.mark, claim)
+        except OSError as error:
+            get_logger().error("idempotency: what is sent cannot be marked on disk", error=type(error).__name__)
+            raise ReplaysUnavailable from error
 
     async def finish(self, claim: Claim, reply: KeptReply) -> None:
         self._keep(claim, reply)
+        if self._journal is not None and claim.sent:
+            try:
+                await _in_thread(self._journal.finish, claim, reply)
+            except OSError as error:  # after a restart it is uncertain
+                get_logger().warning("idempotency: a response is not on disk", error=type(error).__name__)
         unused, self._unused = self._unused, []
         for key in unused:
             await self._blobs.remove(key)
@@ -89,7 +128,10 @@ class MemoryReplays:
             self._kept.pop(slot, None)
 
     async def release(self, claim: Claim) -> None:
-        """Do nothing: only the caller knows slots in flight."""
+        """Remove the mark; of slots in flight only the caller knows."""
+        if self._journal is not None:
+            with suppress(OSError):  # then it says that something may have been sent
+                await _in_thread(self._journal.release, claim)
 
     async def renew(self, claims: Collection[Claim]) -> None:
         """Do nothing: there are no leases."""
@@ -97,3 +139,15 @@ class MemoryReplays:
     async def aclose(self) -> None:
         self._kept.clear()
         self._with_body.clear()
+        if self._journal is not None:
+            self._journal.close()
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a function in a thread; a cancelled caller waits for its end, so that what it did can be undone."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
