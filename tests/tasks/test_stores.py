@@ -281,6 +281,29 @@ def test_slots_in_redis(redis: Redis) -> None:
 
 
 @needs_redis
+def test_a_redis_that_is_new(redis: Redis) -> None:
+    """Nothing can turn up there that a process holds, so nobody waits for a lease; one that another Redis came before
+    is not new."""
+    redis.forget()
+
+    async def run() -> None:
+        first, second = (RedisReplays(RedisClient(redis.url), lease=600) for _ in range(2))
+        assert await begun(first, Claim("a", "p", 600)) == "mine"
+        assert await first.has_forgotten()
+        await first.renew([])
+        assert not await first.has_forgotten()
+        redis.forget()
+        assert await second.begin(Claim("b", "p", 600)) == "unsure"
+        assert await first.has_forgotten()  # from now on it is known that it is not
+        await asyncio.sleep(2.5)
+        assert await second.begin(Claim("c", "p", 600)) == "unsure"
+        await first.aclose()
+        await second.aclose()
+
+    asyncio.run(run())
+
+
+@needs_redis
 def test_records_that_cannot_be_read(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A damaged record, and one of a newer gateway, keep no other back: they stay where they are, are told of once,
     and use up nothing. A gateway that can read them takes them over."""

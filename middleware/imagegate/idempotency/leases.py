@@ -11,6 +11,8 @@ from imagegate.idempotency.base import Claim, ReplayStore, ReplaysUnavailable
 from imagegate.telemetry.logger import get_logger
 
 _MOST_RELEASES: Final = 10_000
+_LOOK: Final = 1.0
+"""Seconds between two looks whether the store has forgotten something."""
 
 
 class Leases:
@@ -18,7 +20,7 @@ class Leases:
 
     Args:
         store: of the leases.
-        lease: seconds; renewed three times as often.
+        lease: seconds; renewed three times as often, and as soon as the store has forgotten something.
     """
 
     def __init__(self, store: ReplayStore, *, lease: float) -> None:
@@ -27,12 +29,14 @@ class Leases:
         self._held: dict[str, Claim] = {}
         self._releases: dict[str, tuple[Claim, float]] = {}
         """By holder, with the time after which the store has forgotten them by itself."""
+        self._due = 0.0
+        """When the leases are to be renewed again, by the monotonic clock."""
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to renew, where there is somebody to tell; call where an event loop runs."""
         if self._store.is_shared and (self._loop is None or self._loop.done()):
-            self._loop = asyncio.create_task(repeat(self._beat, pause=self._lease / 3, on_error=_log))
+            self._loop = asyncio.create_task(repeat(self._beat, pause=min(self._lease / 3, _LOOK), on_error=_log))
 
     def hold(self, claim: Claim) -> None:
         """Renew a claim's lease from now on."""
@@ -50,7 +54,11 @@ class Leases:
 
     async def _beat(self) -> None:
         try:
+            if time.monotonic() < self._due and not await self._store.has_forgotten():
+                return
+            self._due = 0.0
             await self._store.renew(tuple(self._held.values()))
+            self._due = time.monotonic() + self._lease / 3
             for holder, (claim, expires) in tuple(self._releases.items()):
                 if time.monotonic() < expires:
                     await self._store.release(claim)

@@ -136,6 +136,9 @@ class MemoryReplays:
     async def renew(self, claims: Collection[Claim]) -> None:
         """Do nothing: there are no leases."""
 
+    async def has_forgotten(self) -> bool:
+        return False
+
     async def aclose(self) -> None:
         self._kept.clear()
         self._with_body.clear()

@@ -9,7 +9,7 @@ forgotten is known again within a third of a lease; until then nobody else sends
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +18,7 @@ from imagegate.idempotency.base import Claim, ReplaysUnavailable, Slot
 from imagegate.idempotency.keys import RECORD_VERSION, KeptReply, KeyReused
 from imagegate.idempotency.outcomes import interrupted, no_longer_kept
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
-from imagegate.stores.redis_memory import SERVER_KEY, TRUST, Recent
+from imagegate.stores.redis_memory import LOOK, SERVER_KEY, TRUST, Memory, Recent
 
 _PREFIX: Final = "{imagegate}:key:"
 _RENEWED_AT_ONCE: Final = 500
@@ -26,7 +26,7 @@ _RESTORED_AT_ONCE: Final = 50
 _LONGEST_SLEEP: Final = 1.0
 _DECODER: Final = msgspec.json.Decoder(KeptReply)
 
-# KEYS slot, server; ARGV fingerprint, holder, lease. `from`: until then what Redis does not know may still turn up.
+# KEYS slot, server; ARGV fingerprint, holder, lease, known. `from`: until then what Redis does not know may turn up.
 _CLAIM: Final = (
     TRUST
     + """
@@ -45,7 +45,7 @@ local print, state, holder, until_, from =
   unpack(redis.call('HMGET', KEYS[1], 'fingerprint', 'state', 'holder', 'until', 'from'))
 if state and print ~= ARGV[1] then return {'reused'} end
 if state == 'done' then return {'done', unpack(redis.call('HMGET', KEYS[1], 'reply', 'version'))} end
-local now, careful = trust(KEYS[2], ARGV[3])
+local now, careful = trust(KEYS[2], ARGV[3], ARGV[4])
 if not state then
   state, holder, from = 'held', ARGV[2], claim(ARGV[1], ARGV[2], careful, ARGV[3])
 end
@@ -58,18 +58,18 @@ return {'interrupted'}
 """
 )
 
-# KEYS slot, server; ARGV fingerprint, holder, lease, expiry. Milliseconds to wait, 0: sent, -1: another call's.
+# KEYS slot, server; ARGV fingerprint, holder, lease, known, expiry. Milliseconds to wait, 0: sent, -1: another call's.
 _SENT: Final = Script(
     _CLAIM
     + """
 local state, holder, from = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder', 'from'))
 if state and (holder ~= ARGV[2] or state == 'done') then return -1 end
-local now, careful = trust(KEYS[2], ARGV[3])
+local now, careful = trust(KEYS[2], ARGV[3], ARGV[4])
 if not state then from = claim(ARGV[1], ARGV[2], careful, ARGV[3]) end
 local due = math.max(tonumber(from) or 0, careful.restarted)
 if state ~= 'sent' and now < due then return due - now end
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'sent', 'holder', ARGV[2], 'until', now + ARGV[3])
-redis.call('PEXPIRE', KEYS[1], math.max(ARGV[4], ARGV[3]))
+redis.call('PEXPIRE', KEYS[1], math.max(ARGV[5], ARGV[3]))
 return 0
 """
 )
@@ -91,14 +91,14 @@ if holder == ARGV[1] and state ~= 'done' then redis.call('DEL', KEYS[1]) end
 return 1
 """)
 
-# KEYS server, slots; ARGV lease, then for each slot fingerprint, holder, state, expiry. What happened to the memory.
+# KEYS server, slots; ARGV lease, known, then for each slot fingerprint, holder, state, expiry. As `LOOK`.
 _RENEW: Final = Script(
     TRUST
     + """
-local now, careful = trust(KEYS[1], ARGV[1])
+local now, careful, memory = trust(KEYS[1], ARGV[1], ARGV[2])
 local lease = ARGV[1]
 for i = 2, #KEYS do
-  local print, me, mine, expiry = unpack(ARGV, i * 4 - 6, i * 4 - 3)
+  local print, me, mine, expiry = unpack(ARGV, i * 4 - 5, i * 4 - 2)
   local state, holder = unpack(redis.call('HMGET', KEYS[i], 'state', 'holder'))
   local is_ours = not state or holder == me or (mine == 'sent' and state == 'held')
   if is_ours and state ~= 'done' then
@@ -113,7 +113,7 @@ for i = 2, #KEYS do
     end
   end
 end
-return marker(careful)
+return memory
 """
 )
 
@@ -151,10 +151,10 @@ class RedisReplays:
         self._lease = int(lease * 1000)
         self._on_unreadable = on_unreadable
         self._recent = Recent[tuple[Claim, bytes]]()
-        self._marker = b""
+        self._memory = Memory()
 
     async def begin(self, claim: Claim) -> KeptReply | Slot:
-        arguments = (claim.fingerprint, claim.holder, self._lease)
+        arguments = (claim.fingerprint, claim.holder, self._lease, self._memory.known)
         found, *reply = await self._run(_BEGIN, [_PREFIX + claim.slot, SERVER_KEY], *arguments)
         if found == b"reused":
             raise KeyReused
@@ -175,9 +175,10 @@ class RedisReplays:
         return no_longer_kept()
 
     async def mark_sent(self, claim: Claim) -> bool:
-        arguments = (claim.fingerprint, claim.holder, self._lease, _milliseconds(claim.ttl))
+        keys = [_PREFIX + claim.slot, SERVER_KEY]
         while True:
-            wait = await self._run(_SENT, [_PREFIX + claim.slot, SERVER_KEY], *arguments)
+            arguments = (claim.fingerprint, claim.holder, self._lease, self._memory.known, _milliseconds(claim.ttl))
+            wait = await self._run(_SENT, keys, *arguments)
             if wait <= 0:
                 return bool(wait == 0)
             await asyncio.sleep(min(wait / 1000, _LONGEST_SLEEP))
@@ -195,19 +196,23 @@ class RedisReplays:
         waiting = list(claims)
         while True:
             part, waiting = waiting[:_RENEWED_AT_ONCE], waiting[_RENEWED_AT_ONCE:]
-            marker = await self._renew(part)
+            found = await self._renew(part)
             if not waiting:
                 break
-        if marker != self._marker:
+        if self._memory.has_changed(found):
             await self._restore()
-            self._marker = marker
+        self._memory.renewed(found)
 
-    async def _renew(self, claims: Collection[Claim]) -> bytes:
-        arguments: list[str | bytes | int] = [self._lease]
+    async def has_forgotten(self) -> bool:
+        found = await self._run(LOOK, [SERVER_KEY], self._lease, self._memory.known, for_lease=True)
+        return self._memory.has_changed(found)
+
+    async def _renew(self, claims: Collection[Claim]) -> Sequence[bytes]:
+        arguments: list[str | bytes | int] = [self._lease, self._memory.known]
         for claim in claims:
             arguments += (claim.fingerprint, claim.holder, "sent" if claim.sent else "held", _milliseconds(claim.ttl))
         keys = [SERVER_KEY, *(_PREFIX + claim.slot for claim in claims)]
-        found: bytes = await self._run(_RENEW, keys, *arguments, for_lease=True)
+        found: Sequence[bytes] = await self._run(_RENEW, keys, *arguments, for_lease=True)
         return found
 
     async def _restore(self) -> None:

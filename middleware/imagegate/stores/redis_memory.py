@@ -5,22 +5,28 @@ replica that was promoted may not know of a lease; one that evicts keys may have
 could be renewed. Any script that calls ``trust`` notices, and it counts for the length of one lease. In that time every
 process that is alive renews all that it holds, with all that it says. Until then nothing is sent that Redis does not
 know of, and no silent process is taken for dead.
+
+A Redis that no process has seen before is most likely a new one, so it counts for two seconds only: who holds something
+looks every second whether Redis has forgotten it.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Generic, TypeVar
+
+from imagegate.stores.redis_client import Script
 
 SERVER_KEY: Final = "{imagegate}:server"
 """A hash: which server it was last, its count of evicted keys, and when something happened to its memory."""
 
 TRUST: Final = """
 -- The time now, and until when to be careful. `restarted`: this server may know less than its predecessor; `thinned`:
--- it has evicted keys; `hung`: nobody could renew anything. All in milliseconds of the server's clock.
-local function trust(key, lease)
+-- it has evicted keys; `hung`: nobody could renew anything. All in milliseconds of the server's clock. `memory` is a
+-- name of what it remembers, as `known` is of what the process that asks has seen; empty: it has seen none.
+local function trust(key, lease, known)
   local clock = redis.call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
   local function told(section, field)
@@ -28,18 +34,32 @@ local function trust(key, lease)
     return type(text) == 'string' and string.match(text, field .. ':(%w+)') or '?'
   end
   local run, evicted = told('server', 'run_id'), told('stats', 'evicted_keys')
-  local last = redis.call('HMGET', key, 'run', 'evicted', 'seen', 'restarted', 'thinned', 'hung')
-  local seen, restarted, thinned, hung = tonumber(last[3]), tonumber(last[4]), tonumber(last[5]), tonumber(last[6])
-  if last[1] ~= run or not seen then restarted = now end
-  if last[2] ~= evicted or not seen then thinned = now end
-  if not seen or now - seen > tonumber(lease) then hung = now end
+  local last = redis.call('HMGET', key, 'memory', 'run', 'evicted', 'seen', 'restarted', 'thinned', 'hung', 'made')
+  local memory, made = last[1], tonumber(last[8])
+  local seen, restarted, thinned, hung = tonumber(last[4]), tonumber(last[5]), tonumber(last[6]), tonumber(last[7])
+  if not memory then
+    local shorter = known == '' and math.max(0, lease - 2000) or 0
+    memory, made, seen = run .. '/' .. now, now, now
+    restarted, thinned, hung = now - shorter, now - shorter, now
+  elseif last[2] ~= run then
+    memory, made, restarted, thinned = run .. '/' .. now, now, now, now
+  elseif last[3] ~= evicted then
+    thinned = now
+  end
+  if known ~= '' and known ~= memory then  -- there was another one, so this one is not new
+    restarted, thinned = math.max(restarted, made), math.max(thinned, made)
+  end
+  if now - seen > tonumber(lease) then hung = now end
   restarted, thinned, hung = math.min(restarted, now), math.min(thinned, now), math.min(hung, now)
-  redis.pcall('HSET', key, 'run', run, 'evicted', evicted, 'seen', now,
-    'restarted', restarted, 'thinned', thinned, 'hung', hung)
-  return now, {restarted = restarted + lease, thinned = thinned + lease, hung = hung + lease}
+  redis.pcall('HSET', key, 'memory', memory, 'run', run, 'evicted', evicted, 'seen', now,
+    'restarted', restarted, 'thinned', thinned, 'hung', hung, 'made', made)
+  local careful = {restarted = restarted + lease, thinned = thinned + lease, hung = hung + lease}
+  return now, careful, {memory, memory .. '/' .. thinned}
 end
-local function marker(careful) return careful.restarted .. '/' .. careful.thinned end
 """
+
+# KEYS server; ARGV lease, known. What it remembers, and the same with the time of the last eviction.
+LOOK: Final = Script(TRUST + "local now, careful, memory = trust(KEYS[1], ARGV[1], ARGV[2]) return memory")
 
 T = TypeVar("T")
 
@@ -83,3 +103,19 @@ class Recent(Generic[T]):
                 yield key, item, expires - now
             else:
                 self.forget(key)
+
+
+class Memory:
+    """What Redis was last seen to remember: as `LOOK` and a renewal find it."""
+
+    def __init__(self) -> None:
+        self.known = b""
+        self._renewed = b""
+
+    def has_changed(self, found: Sequence[bytes]) -> bool:
+        """Return whether something may have been forgotten since the last renewal."""
+        return found[1] != self._renewed
+
+    def renewed(self, found: Sequence[bytes]) -> None:
+        """Note what a renewal has found."""
+        self.known, self._renewed = found

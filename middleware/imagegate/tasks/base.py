@@ -59,6 +59,10 @@ class TaskStore(Protocol):
         those that are another process's."""
         ...
 
+    async def has_forgotten(self) -> bool:
+        """Return whether the store may have forgotten tasks since they were renewed last."""
+        ...
+
     async def release(self, record: TaskRecord) -> None:
         """Gives a task up, so that another process takes it at once."""
         ...

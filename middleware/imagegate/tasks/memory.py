@@ -89,6 +89,9 @@ class MemoryTaskStore:
     async def renew(self, records: Sequence[TaskRecord]) -> Sequence[str]:
         return ()
 
+    async def has_forgotten(self) -> bool:
+        return False
+
     async def release(self, record: TaskRecord) -> None:
         """There is nobody who could take it."""
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
-from imagegate.stores.redis_memory import SERVER_KEY, Recent
+from imagegate.stores.redis_memory import LOOK, SERVER_KEY, Memory, Recent
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks import redis_scripts as scripts
 from imagegate.tasks.base import TaskUnreadable
@@ -64,7 +64,7 @@ class RedisTaskStore:
         self._holder = secrets.token_hex(8)
         self._on_unreadable = on_unreadable
         self._recent = Recent[tuple[TaskRecord, bytes]]()
-        self._marker = b""
+        self._memory = Memory()
         self._next = "-"
         """Where the next look for abandoned tasks begins in the stream."""
 
@@ -76,13 +76,14 @@ class RedisTaskStore:
             scripts.ADD,
             [_key(record), _STREAM, SERVER_KEY],
             *(_GROUP, self._holder, record.number, record.state, msgspec.json.encode(record)),
-            *(self._expiry * _RUNNING_TTL, RECORD_VERSION, self._lease, int(is_new), int(record.provider is not None)),
+            *(self._expiry * _RUNNING_TTL, RECORD_VERSION, self._lease, self._memory.known),
+            *(int(is_new), int(record.provider is not None)),
         )
 
     async def mark_sent(self, record: TaskRecord) -> bool:
         keys = [_key(record), SERVER_KEY]
         while True:
-            found, wait = await self._run(scripts.SENT, keys, self._holder, self._lease)
+            found, wait = await self._run(scripts.SENT, keys, self._holder, self._lease, self._memory.known)
             if found == -1:  # Redis has lost its memory
                 await self._add(record, is_new=False)
             elif wait:
@@ -112,7 +113,9 @@ class RedisTaskStore:
         return bool(await self._run(scripts.CANCEL, [_key(record), _STREAM], *arguments))
 
     async def get(self, number: str) -> TaskRecord | None:
-        record, state, version, is_unsure = await self._run(scripts.GET, [_PREFIX + number, SERVER_KEY], self._lease)
+        record, state, version, is_unsure = await self._run(
+            scripts.GET, [_PREFIX + number, SERVER_KEY], self._lease, self._memory.known
+        )
         if record:
             return _decode(record, state, version)
         if known := self._recent.get(number):
@@ -123,17 +126,26 @@ class RedisTaskStore:
 
     async def renew(self, records: Sequence[TaskRecord]) -> Sequence[str]:
         lost: list[str] = []
+        memory: Sequence[bytes] = ()
         for start in range(0, max(1, len(records)), _RENEWED_AT_ONCE):
-            lost += await self._renew(records[start : start + _RENEWED_AT_ONCE])
+            memory = await self._renew(records[start : start + _RENEWED_AT_ONCE], lost)
+        if self._memory.has_changed(memory):
+            await self._restore()
+        self._memory.renewed(memory)
         return lost
 
-    async def _renew(self, records: Sequence[TaskRecord]) -> Sequence[str]:
-        arguments: list[str | int] = [_GROUP, self._holder, self._lease, self._expiry * _RUNNING_TTL]
+    async def has_forgotten(self) -> bool:
+        found = await self._run(LOOK, [SERVER_KEY], self._lease, self._memory.known, for_lease=True)
+        return self._memory.has_changed(found)
+
+    async def _renew(self, records: Sequence[TaskRecord], lost: list[str]) -> Sequence[bytes]:
+        """Renew some, note those that are lost, and return what Redis remembers."""
+        arguments: list[str | bytes | int] = [_GROUP, self._holder, self._lease, self._memory.known]
+        arguments.append(self._expiry * _RUNNING_TTL)
         for record in records:
             arguments += (record.number, record.state, int(record.provider is not None))
         keys = [_STREAM, SERVER_KEY, *(_key(record) for record in records)]
-        marker, *found = await self._run(scripts.RENEW, keys, *arguments, for_lease=True)
-        lost: list[str] = []
+        memory, *found = await self._run(scripts.RENEW, keys, *arguments, for_lease=True)
         for record, held in zip(records, found, strict=True):
             if held == scripts.UNKNOWN:
                 await self._add(record, is_new=False)
@@ -141,10 +153,7 @@ class RedisTaskStore:
                 await self.note(record)
             elif not held:
                 lost.append(record.number)
-        if marker != self._marker:
-            await self._restore()
-            self._marker = marker
-        return lost
+        return list(memory)
 
     async def _restore(self) -> None:
         """Write again what has ended in this process and Redis may have lost."""
@@ -164,6 +173,7 @@ class RedisTaskStore:
             scripts.TAKE,
             [_STREAM, SERVER_KEY],
             *(_GROUP, self._holder, self._lease, _TAKEN_AT_ONCE, _PREFIX, RECORD_VERSION, self._next),
+            self._memory.known,
         )
         taken: list[TaskRecord] = []
         for number, record, state, version, takes in found:

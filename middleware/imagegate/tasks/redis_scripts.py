@@ -32,25 +32,25 @@ end
 local function is_over(state) return state == 'completed' or state == 'failed' end
 """
 
-# KEYS task, stream, server; ARGV group, holder, number, state, record, milliseconds, version, lease, whether it is new,
-# whether the provider is noted. 0: another process's. Of a task that is not new, another process may know more.
+# KEYS task, stream, server; ARGV group, holder, number, state, record, milliseconds, version, lease, known, whether it
+# is new, whether the provider is noted. 0: another process's. Of a task that is not new, another process may know more.
 ADD: Final = Script(
     _HOLD
     + TRUST
     + """
 local holder = redis.call('HGET', KEYS[1], 'holder')
 if holder then return holder == ARGV[2] and 1 or 0 end
-local now, careful = trust(KEYS[3], ARGV[8])
+local now, careful = trust(KEYS[3], ARGV[8], ARGV[9])
 hold(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 redis.call('HSET', KEYS[1], 'state', ARGV[4], 'record', ARGV[5], 'version', ARGV[7], 'added', now,
-  'from', ARGV[9] == '1' and 0 or math.max(careful.restarted, careful.thinned), 'noted', ARGV[10])
+  'from', ARGV[10] == '1' and 0 or math.max(careful.restarted, careful.thinned), 'noted', ARGV[11])
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 return 1
 """
 )
 
-# KEYS task, server; ARGV holder, lease. -1: there is no such task, 0: it is another process's or over, 1: sent; and the
-# milliseconds to wait before.
+# KEYS task, server; ARGV holder, lease, known. -1: there is no such task, 0: it is another process's or over, 1: sent;
+# and the milliseconds to wait before.
 SENT: Final = Script(
     TRUST
     + """
@@ -58,7 +58,7 @@ local state, holder, from, added = unpack(redis.call('HMGET', KEYS[1], 'state', 
 if not state then return {-1, 0} end
 if holder ~= ARGV[1] then return {0, 0} end
 if state ~= 'queued' then return {state == 'sent' and 1 or 0, 0} end
-local now, careful = trust(KEYS[2], ARGV[2])
+local now, careful = trust(KEYS[2], ARGV[2], ARGV[3])
 local due = tonumber(from) or 0
 if (tonumber(added) or 0) < careful.restarted - ARGV[2] then due = math.max(due, careful.restarted) end
 if now < due then return {1, due - now} end
@@ -120,25 +120,25 @@ return 1
 """
 )
 
-# KEYS task, server; ARGV lease. Record, state, version, and whether a task that is unknown may have been forgotten.
+# KEYS task, server; ARGV lease, known. Record, state, version, and whether an unknown task may have been forgotten.
 GET: Final = Script(
     TRUST
     + """
 local found = redis.call('HMGET', KEYS[1], 'record', 'state', 'version')
 if found[1] then return {found[1], found[2], found[3], 0} end
-local now, careful = trust(KEYS[2], ARGV[1])
+local now, careful = trust(KEYS[2], ARGV[1], ARGV[2])
 return {false, false, false, now < math.max(careful.restarted, careful.thinned) and 1 or 0}
 """
 )
 
-# KEYS stream, server, tasks; ARGV group, holder, lease, milliseconds, then for each task number, state, whether the
-# provider is noted. What happened to the memory; for each task 1: held, 0: not any more, UNKNOWN or OUTDATED.
+# KEYS stream, server, tasks; ARGV group, holder, lease, known, milliseconds, then for each task number, state, whether
+# the provider is noted. As `LOOK`; then for each task 1: held, 0: not any more, UNKNOWN or OUTDATED.
 RENEW: Final = Script(
     _HOLD
     + TRUST
     + """
-local now, careful = trust(KEYS[2], ARGV[3])
-local found, group, me = {marker(careful)}, ARGV[1], ARGV[2]
+local now, careful, memory = trust(KEYS[2], ARGV[3], ARGV[4])
+local found, group, me = {memory}, ARGV[1], ARGV[2]
 local function renew(key, number, mine, noted)
   local state, holder, entry, has_noted = unpack(redis.call('HMGET', key, 'state', 'holder', 'entry', 'noted'))
   if not state then return -1 end
@@ -152,11 +152,11 @@ local function renew(key, number, mine, noted)
     if claimed.err or #claimed == 0 then hold(key, KEYS[1], group, me, number) end
   end
   if is_over(state) then return 1 end
-  redis.call('PEXPIRE', key, ARGV[4])
+  redis.call('PEXPIRE', key, ARGV[5])
   return noted == '1' and has_noted ~= '1' and -2 or 1
 end
 for i = 3, #KEYS do
-  found[i - 1] = renew(KEYS[i], unpack(ARGV, i * 3 - 4, i * 3 - 2))
+  found[i - 1] = renew(KEYS[i], unpack(ARGV, i * 3 - 3, i * 3 - 1))
 end
 return found
 """
@@ -184,13 +184,14 @@ end
 return 1
 """)
 
-# KEYS stream, server; ARGV group, holder, milliseconds of silence, how many, prefix of tasks, version, where to begin.
+# KEYS stream, server; ARGV group, holder, milliseconds of silence, how many, prefix of tasks, version, where to begin,
+# known.
 # Where to go on; number, record, state, version and count of take-overs of each. What is of a newer version, or could
 # not be read by this one, is another process's to take.
 TAKE: Final = Script(
     TRUST
     + """
-local now, careful = trust(KEYS[2], ARGV[3])
+local now, careful = trust(KEYS[2], ARGV[3], ARGV[8])
 if redis.call('EXISTS', KEYS[1]) == 0 or now < careful.restarted then return {'-'} end
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], ARGV[7], '+', 200)
 if pending.err then return {'-'} end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -22,6 +23,8 @@ from imagegate.tasks.webhook_queue import Telling
 from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import Progress
 
+_LOOK: Final = 1.0
+"""Seconds between two looks whether the store has forgotten something."""
 _MAX_TAKES: Final = 3
 """Processes that may take a task over: one that ends its process each time is not tried for ever."""
 
@@ -57,6 +60,8 @@ class TakeOver:
         self._blobs = blobs
         self._budget = budget
         self._lease = lease
+        self._due = 0.0
+        """When the leases are to be renewed again, by the monotonic clock."""
         self._loops: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
@@ -64,8 +69,11 @@ class TakeOver:
         if self._store.is_shared and all(loop.done() for loop in self._loops):
             # Apart, so that a slow take-over does not make this process seem dead.
             self._loops = tuple(
-                asyncio.create_task(repeat(work, pause=self._lease / 3, on_error=_log))
-                for work in (self._renew, self._look_for_abandoned)
+                asyncio.create_task(repeat(work, pause=pause, on_error=_log))
+                for work, pause in (
+                    (self._renew, min(self._lease / 3, _LOOK)),
+                    (self._look_for_abandoned, self._lease / 3),
+                )
             )
 
     async def _look_for_abandoned(self) -> None:
@@ -86,9 +94,13 @@ class TakeOver:
         held = {number: run.record for number, run in self._runner.runs.items()}
         held |= self._telling.held()
         with suppress(StoreUnavailable):  # it may come back
+            if time.monotonic() < self._due and not await self._store.has_forgotten():
+                return
+            self._due = 0.0
             for number in await self._store.renew(list(held.values())):
                 if number in self._runner.runs:
                     self._runner.runs[number].end("lost")
+            self._due = time.monotonic() + self._lease / 3
 
     async def _take_over(self, record: TaskRecord) -> None:
         if record.number in self._runner.runs:
