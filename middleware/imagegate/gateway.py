@@ -206,6 +206,7 @@ class ImageGateway:
             ttl=idempotency.ttl,
             derive=idempotency.derive,
             derive_window=idempotency.derive_window,
+            hooks=self._hooks,
             link_base=pictures.link_base,
         )
         read = ReadLimits(

@@ -230,6 +230,34 @@ def test_clients_that_leave(here: Here) -> None:
     assert (here.origin.made("hold for later"), here.origin.left) == (1, 0)
 
 
+def test_calls_that_go_on_count(here: Here, tmp_path: Path) -> None:
+    """Calls whose clients have left count as in flight, and what they pay for is told when they end."""
+    ear = Ear()
+    gateway = ImageGateway(config=write_config(tmp_path, here.port, more="[limits]\nin_flight = 2\n"), hooks=[ear])
+    with serving(gateway) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        for number in range(2):
+            headers = {"idempotency-key": f"left-{number}"}
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(GENERATIONS, json=generation(f"hold left {number}"), headers=headers, timeout=1)
+        until(lambda: here.origin.made("hold left 0") and here.origin.made("hold left 1"))
+        until(lambda: len(ear.records) == 2)
+        refused = client.post(GENERATIONS, json=generation("too many"))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+        here.origin.gate.set()
+        until(lambda: client.post(GENERATIONS, json=generation("enough")).status_code == 200)
+        for number in range(2):
+            headers = {"idempotency-key": f"left-{number}"}
+            reply = client.post(GENERATIONS, json=generation(f"hold left {number}"), headers=headers)
+            assert reply.headers["idempotency-replayed"] == "true"
+        until(lambda: len([record for record in ear.records if record.idempotent]) == 2)
+    behind = [record for record in ear.records if record.in_background]
+    assert [(record.status, record.outcome_class, record.images_made) for record in behind] == [(200, "ok", 1)] * 2
+    calls = [call.outcome for record in ear.records for call in record.calls]
+    assert calls.count("ok") == 2 + here.origin.made("enough")
+    assert here.origin.made("hold left 0") == here.origin.made("hold left 1") == 1
+    assert here.origin.made("too many") == 0
+
+
 def test_without_a_key_the_provider_is_hung_up_on(here: Here) -> None:
     """Nobody wants the result then."""
     with pytest.raises(httpx.ReadTimeout):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from time import perf_counter
 from typing import Final
 
 import msgspec
@@ -41,6 +43,8 @@ class Call:
 
     def __init__(self, claim: Claim, progress: Progress, recording: Recording) -> None:
         self.claim = claim
+        self.started = perf_counter()
+        self.error: ImagegateError | None = None
         self.progress = progress
         self.recording = recording
 
@@ -86,7 +90,7 @@ class KeyedCalls:
         *,
         ttl: float,
         on_begin: Callable[[], None] = lambda: None,
-        on_end: Callable[[], None] = lambda: None,
+        on_end: Callable[[Call], None] = lambda call: None,
     ) -> None:
         """Answer a request: from a call in flight or a recorded response, else by running `work`.
 
@@ -107,7 +111,7 @@ class KeyedCalls:
             call = self._calls[slot] = Call(Claim(slot, fingerprint, ttl), progress, Recording(self._memory))
             self._leases.start()
             on_begin()
-            self._background.start(self._lead(call, work)).add_done_callback(lambda _: on_end())
+            self._background.start(self._lead(call, work)).add_done_callback(partial(_ended, on_end, call))
         else:
             progress.idempotent = "replayed" if is_replay else "joined"
         with call.recording.read():
@@ -180,6 +184,7 @@ class KeyedCalls:
             else:
                 await self._make(call, work)
         except ImagegateError as error:
+            call.error = error
             call.recording.fail(error)
         except asyncio.CancelledError:
             call.recording.fail(_unknown(call))
@@ -280,6 +285,10 @@ def calls_in_memory() -> KeyedCalls:
     """Return calls for a layer that is used alone: responses of one day, in memory and temporary files."""
     blobs = FileBlobs(None, ttl=_DAY)
     return KeyedCalls(MemoryReplays(blobs, max_bytes=_KEPT), blobs, Background(), lease=15.0)
+
+
+def _ended(on_end: Callable[[Call], None], call: Call, _: object) -> None:
+    on_end(call)
 
 
 class _Replaced(Exception):

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.asgi.api_keys import APIKeys
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import announced_length, header, is_form, read_body, too_large
+from imagegate.asgi.permits import PERMIT, Permits
 from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
 from imagegate.ingest.request_reader import DEFAULT_LIMITS
 from imagegate.layers.base import Layer
@@ -32,7 +33,8 @@ class Admit(Layer):
         keys: accepted in ``Authorization: Bearer``, with or without names; empty: no authentication.
         json_limit: maximum ``Content-Length`` of a JSON body, in bytes.
         form_limit: maximum ``Content-Length`` of a form, in bytes.
-        in_flight: maximum number of concurrent requests.
+        in_flight: maximum number of concurrent requests, and of calls with an ``Idempotency-Key`` whose clients have
+            left.
         guard: rejects requests of web pages from elsewhere; None: none are.
         is_draining: returns whether the gateway is shutting down and accepts no new requests.
     """
@@ -53,7 +55,7 @@ class Admit(Layer):
         self._keys = APIKeys(keys)
         self._json_limit = json_limit
         self._form_limit = form_limit
-        self._permits = in_flight
+        self._permits = Permits(in_flight)
         self._guard = guard
         self._is_draining = is_draining
 
@@ -74,12 +76,13 @@ class Admit(Layer):
             raise ShuttingDown()
         if length is not None and length > limit:
             raise too_large(limit, endless=False)
-        if self._permits <= 0:
+        permit = self._permits.take()
+        if permit is None:
             raise Overloaded(
                 "Too many requests in flight. Retry in a moment.",
                 headers=[(b"retry-after", b"1")],
             )
-        self._permits -= 1
+        scope[PERMIT] = permit
         try:
             await self.down(scope, receive, send)
         except asyncio.CancelledError:
@@ -89,7 +92,7 @@ class Admit(Layer):
             task.uncancel()  # the grace period is over; respond, so that the client does not retry and pay again
             raise _shutdown_error(scope[PROGRESS_KEY]) from None
         finally:
-            self._permits += 1
+            permit.release()
 
 
 def _shutdown_error(progress: Progress) -> ImagegateError:

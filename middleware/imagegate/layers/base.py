@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.azure_paths import DEPLOYMENT
 from imagegate.asgi.helpers import ClientDisconnected, replay, replay_chunks, route_path, send_json, without_headers
+from imagegate.asgi.permits import PERMIT
 from imagegate.contracts.contract import Operation
 from imagegate.ingest.request_reader import read_exchange
 from imagegate.layers.error_boundary import Answer, answer_errors
@@ -24,7 +25,7 @@ Work = Coroutine[Any, Any, None]
 """A coroutine that handles one request; must be awaited."""
 Endpoint = Literal["generations", "edits", "variations", "models", "tasks"]
 
-_OURS: Final = (PROGRESS_KEY, SCOPE_KEY, SENDING, TASK, DEPLOYMENT)
+_OURS: Final = (PERMIT, PROGRESS_KEY, SCOPE_KEY, SENDING, TASK, DEPLOYMENT)
 """Scope keys that are removed for applications that are not layers."""
 _OPERATIONS: Final[Mapping[str, Operation]] = {
     "/images/generations": "generations",

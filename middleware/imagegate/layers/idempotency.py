@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.helpers import header, receive_nothing
+from imagegate.asgi.permits import PERMIT, Permit
 from imagegate.idempotency.coalescing import Call, KeyedCalls, calls_in_memory
 from imagegate.idempotency.keys import HEADER, client_of, fingerprint, key_of, slot_of
 from imagegate.idempotency.relinking import Relinking
@@ -14,6 +16,7 @@ from imagegate.ingest.request_reader import close_uploads
 from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import SCOPE_KEY, Exchange
 from imagegate.spool.upload import Upload
+from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import SENDING, Sending
 
@@ -25,6 +28,7 @@ class Idempotency(Layer):
         calls: runs calls and keeps their responses; None: in the memory of this process.
         ttl: seconds for which a response is replayed.
         derive: whether requests without a key are the same where the client's API key and the body are.
+        hooks: told of calls whose clients had left when they ended.
         derive_window: seconds for which the response to such a request is replayed.
         link_base: returns what links in the response to a request begin with; None: nothing of the request.
     """
@@ -38,6 +42,7 @@ class Idempotency(Layer):
         ttl: float = 86400.0,
         derive: bool = False,
         derive_window: float = 60.0,
+        hooks: Hooks | None = None,
         link_base: Callable[[Scope], str] | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
@@ -45,6 +50,7 @@ class Idempotency(Layer):
         self._ttl = ttl
         self._derive = derive
         self._derive_window = derive_window
+        self._hooks = hooks
         self._link_base = link_base
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
@@ -74,10 +80,20 @@ class Idempotency(Layer):
             watched = {**scope, SENDING: (*scope.get(SENDING, ()), mark_sent)}
             await self.forward(watched, exchange, receive_nothing, call.recording)
 
+        permit: Permit | None = scope.get(PERMIT)
+
         def leads() -> None:
+            if permit is not None:
+                permit.hold()
             for reference in exchange.request.references:  # the call outlives the request that brought the files
                 if isinstance(reference, Upload):
                     reference.retain()
+
+        def ends(call: Call) -> None:
+            if permit is not None:
+                permit.release()
+            close_uploads(exchange.request)
+            self._tell(call)
 
         await self._calls.answer(
             slot,
@@ -87,5 +103,15 @@ class Idempotency(Layer):
             progress,
             ttl=ttl,
             on_begin=leads,
-            on_end=lambda: close_uploads(exchange.request),
+            on_end=ends,
         )
+
+    def _tell(self, call: Call) -> None:
+        """Tell of what a call has paid for since its client left: the record of the exchange does not have it."""
+        progress = call.progress.after_its_client()
+        if self._hooks is None or progress is None:
+            return
+        if call.error is not None:
+            progress.failed(call.error)
+        status = call.recording.status or (call.error.status if call.error else 500)
+        self._hooks.exchange_ended(progress, status=status, seconds=perf_counter() - call.started)

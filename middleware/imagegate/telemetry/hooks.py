@@ -116,6 +116,7 @@ class Hooks:
         """Make the record, here and nowhere else, and tell it."""
         if progress.model in self._routes:
             progress.route = progress.model
+        progress.recorded_calls = len(progress.calls)
         cost = self._cost(progress) if self._cost is not None else None
         _tell(self._ended, finish(progress, status=status, seconds=seconds, cost=cost, currency=self._currency))
 

@@ -23,6 +23,8 @@ class Progress(ExchangeFacts):
 
     calls: list[UpstreamCall] = msgspec.field(default_factory=list[UpstreamCall])
     """The POSTs that were sent upstream, one by one, once they have ended."""
+    recorded_calls: int | None = None
+    """How many of `calls` the record of the exchange has; None: it has not ended."""
     upstream_task_id: str = ""
     """Of the provider's task that was waited for last."""
     link_base: str = ""
@@ -54,6 +56,13 @@ class Progress(ExchangeFacts):
             raise
         finally:
             self.calls.append(UpstreamCall(upstream, model, outcome, perf_counter() - started))
+
+    def after_its_client(self) -> Progress | None:
+        """Return what has happened since the record was made, as the work behind it; None: no POST was among it."""
+        if self.recorded_calls is None or len(self.calls) <= self.recorded_calls:
+            return None
+        calls = self.calls[self.recorded_calls :]
+        return msgspec.structs.replace(self, calls=calls, in_background=True, error_code="", outcome="")
 
     def failed(self, error: ImagegateError) -> None:
         """Note the error that the exchange ends with."""

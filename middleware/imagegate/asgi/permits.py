@@ -1,0 +1,46 @@
+"""A limit of what is at work at the same time, of which a part may outlive the request that it began with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PERMIT: Final = "imagegate.permit"
+"""Scope key of the `Permit` of a request, for work that goes on without its client."""
+
+
+class Permits:
+    """As many permits as `count`."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    def take(self) -> Permit | None:
+        """Return a permit that is held once; None: all are taken."""
+        if self._left <= 0:
+            return None
+        self._left -= 1
+        return Permit(self)
+
+    def put_back(self) -> None:
+        """Give one more permit out."""
+        self._left += 1
+
+
+class Permit:
+    """Counts against the limit as long as somebody holds it."""
+
+    __slots__ = ("_holders", "_permits")
+
+    def __init__(self, permits: Permits) -> None:
+        self._permits = permits
+        self._holders = 1
+
+    def hold(self) -> None:
+        """Hold it once more."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """Hold it once less."""
+        self._holders -= 1
+        if not self._holders:
+            self._permits.put_back()
