@@ -97,7 +97,7 @@ class Host:
         progress.images_asked = progress.images_made = progress.images_delivered = 1
         progress.form, progress.size_asked, progress.sizes_made = "url", "1:1", ("1024x1024",)
         progress.usage = {"input_tokens": 9, "output_tokens": 5}
-        progress.retries = progress.fallbacks = progress.polls = 1
+        progress.retries = progress.fallbacks = progress.polls = progress.stale_connections = 1
         progress.queue_seconds = progress.upstream_seconds = progress.delivery_seconds = 0.7
         progress.upload_count, progress.upload_bytes, progress.link_fetches, progress.fetch_refusals = 2, 4000, 1, 1
         progress.idempotent, progress.fit_changes = "joined", (Change("size", "mapped", "1:1", "1024x1024"),)

@@ -56,12 +56,15 @@ class NotSent(Exception):
 class Interrupted(Exception):
     """The request may have reached the server, and the whole reply did not come back.
 
-    `timed_out` tells silence from a broken connection or reply. The text names no host and no address.
+    `timed_out` tells silence from a broken connection or reply. `was_kept` tells a connection that had carried another
+    request and ended without any of a reply: most likely the server had closed it before. The text names no host and no
+    address.
     """
 
-    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+    def __init__(self, message: str, *, timed_out: bool = False, was_kept: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
+        self.was_kept = was_kept
 
 
 class BodyTooLarge(Exception):

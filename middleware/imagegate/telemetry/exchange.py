@@ -59,6 +59,8 @@ class ExchangeFacts(msgspec.Struct):
     """Pictures that were written to the store, references that a provider is to load among them."""
     polls: int = 0
     retries: int = 0
+    stale_connections: int = 0
+    """POSTs whose kept connection ended without any of a reply: most likely the provider had closed it before."""
     fallbacks: int = 0
     """How often another candidate was asked."""
     idempotent: Idempotent = ""

@@ -69,6 +69,12 @@ METRICS: Final[Mapping[str, Metric]] = {
             ("upstream",),
             "POSTs that may have been made and billed without an answer that says so.",
         ),
+        Metric(
+            "imagegate_stale_connections_total",
+            "counter",
+            ("upstream",),
+            "POSTs that are uncertain because a kept connection ended that the provider had most likely closed.",
+        ),
         Metric("imagegate_upstream_retries_total", "counter", ("upstream",), "POSTs that were tried again."),
         Metric(
             "imagegate_fallbacks_total",

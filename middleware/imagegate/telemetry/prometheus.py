@@ -154,6 +154,7 @@ class PrometheusHook:
         for upstream in names.upstreams:
             self.breaker_changed(upstream, "closed")
             self._child("uncertain_outcomes_total", upstream)
+            self._child("stale_connections_total", upstream)
         self.store_changed("usable")
         for state in TASK_STATES:
             self._tasks(state)
@@ -253,6 +254,8 @@ class PrometheusHook:
             sums["idempotent_requests_total", operation, record.idempotent] += 1
         if record.polls:
             sums["upstream_polls_total", upstream] += record.polls
+        if record.stale_connections:
+            sums["stale_connections_total", upstream] += record.stale_connections
         if record.retries:
             sums["upstream_retries_total", upstream] += record.retries
         if record.stored_images:

@@ -62,6 +62,8 @@ async def send_request(
     except NotSent as error:
         raise UpstreamUnreachable(f"The provider cannot be reached: {error}.") from error
     except Interrupted as error:
+        if progress is not None:
+            progress.stale_connections += error.was_kept
         raise unfinished(error) from error
     except BodyTooLarge as error:
         raise uncertain(f"The provider's reply is too large: {error}.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import aiohttp
 
@@ -39,12 +40,15 @@ class Attempt:
         self._turn: asyncio.Handle | None = None
         self.has_connected = False
         """Whether bytes may have gone out."""
+        self.is_reused = False
+        """Whether the connection has carried another request."""
         self.has_waited = False
         """Whether the event loop has gone on since, without which no reply can have come."""
 
-    def connected(self, connection: _Connection) -> None:
+    def connected(self, connection: _Connection, *, is_reused: bool) -> None:
         """Note the connection, a kept or a new one; a second time where aiohttp repeats an idempotent request."""
         self.has_connected = True
+        self.is_reused = is_reused
         self.has_waited = False
         self._transport = connection.transport
         self._turn = self._loop.call_soon(self._note_turn)
@@ -89,7 +93,7 @@ class Attempt:
             return as_not_sent(exc, timeouts)
         if isinstance(exc, TimeoutError) and upload is not None and upload.is_stalled:
             return Interrupted(f"the server took no more of the request for {timeouts.write:g} s", timed_out=True)
-        return as_interrupted(exc, timeouts)
+        return as_interrupted(exc, timeouts, is_reused=self.is_reused)
 
     def was_closed(self) -> NotSent | Interrupted:
         """Return the failure of a request whose client was closed."""
@@ -100,10 +104,18 @@ class Attempt:
 class WatchedConnector(aiohttp.BaseConnector):
     """Tells the current attempt which connection it has been given."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._transports_used: WeakSet[asyncio.Transport] = WeakSet()
+
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         connection = await super().connect(*args, **kwargs)
+        transport = connection.transport
+        is_reused = transport in self._transports_used
+        if transport is not None and not is_reused:
+            self._transports_used.add(transport)
         if (attempt := CURRENT.get()) is not None:
-            attempt.connected(connection)
+            attempt.connected(connection, is_reused=is_reused)
         return connection
 
 

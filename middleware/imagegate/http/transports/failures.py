@@ -26,8 +26,15 @@ def as_not_sent(exc: BaseException, timeouts: Timeouts) -> NotSent:
     return NotSent(why_not_connected(exc))
 
 
-def as_interrupted(exc: BaseException, timeouts: Timeouts, *, in_body: bool = False) -> Interrupted:
-    """Return the failure of a request that may have been sent."""
+def as_interrupted(
+    exc: BaseException, timeouts: Timeouts, *, in_body: bool = False, is_reused: bool = False
+) -> Interrupted:
+    """Return the failure of a request that may have been sent.
+
+    Args:
+        in_body: whether the head of the reply has come.
+        is_reused: whether the connection has carried another request.
+    """
     if isinstance(exc, TimeoutError):
         text = f"the reply stopped for {timeouts.read:g} s" if in_body else f"no reply within {timeouts.read:g} s"
         return Interrupted(text, timed_out=True)
@@ -35,7 +42,7 @@ def as_interrupted(exc: BaseException, timeouts: Timeouts, *, in_body: bool = Fa
         return Interrupted("connection closed before the reply was complete")
     if isinstance(exc, aiohttp.ClientResponseError):
         return Interrupted("the reply is not valid HTTP")
-    return Interrupted("connection closed without a reply")
+    return Interrupted("connection closed without a reply", was_kept=is_reused)
 
 
 def why_not_connected(exc: BaseException) -> str:
