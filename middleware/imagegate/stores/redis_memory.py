@@ -49,7 +49,7 @@ local function trust(key, lease, known)
   if known ~= '' and known ~= memory then  -- there was another one, so this one is not new
     restarted, thinned = math.max(restarted, made), math.max(thinned, made)
   end
-  if now - seen > tonumber(lease) then hung = now end
+  if now - seen > lease / 2 then hung = now end  -- with a third of a lease before it, this may be a whole one
   restarted, thinned, hung = math.min(restarted, now), math.min(thinned, now), math.min(hung, now)
   redis.pcall('HSET', key, 'memory', memory, 'run', run, 'evicted', evicted, 'seen', now,
     'restarted', restarted, 'thinned', thinned, 'hung', hung, 'made', made)
