@@ -28,9 +28,10 @@ from imagegate.idempotency.redis import RedisReplays
 from imagegate.routing.catalog import Catalog
 from imagegate.spool.budget import Budget
 from imagegate.stores import Store
-from imagegate.stores.blobs import Blobs, FileBlobs, StoreBlobs
+from imagegate.stores.blobs import Blobs, FileBlobs
 from imagegate.stores.redis_client import RedisClient
 from imagegate.stores.secret_file import SECRET_BYTES, kept_secret
+from imagegate.stores.sweeping import Sweeper
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.ids import TaskIds
 from imagegate.tasks.manager import TaskManager
@@ -73,7 +74,7 @@ class Keeping:
         catalog: Catalog,
     ) -> None:
         tasks, idempotency = config.tasks, config.idempotency
-        self._blobs = _blobs(config, store, client)
+        self._blobs = _blobs(config)
         ids = TaskIds(_task_secret(config), ttl=tasks.ttl)
         self.desk = TaskManager(
             store=_task_store(config, partial(hooks.record_unreadable, "task")),
@@ -99,15 +100,18 @@ class Keeping:
             if (address := idempotency.store or tasks.store) != "memory://"
             else MemoryReplays(self._blobs, max_bytes=idempotency.max_bytes, journal=_journal(config))
         )
+        self._sweeper = Sweeper((store.sweep, self._blobs.sweep))
         self.calls = KeyedCalls(replays, self._blobs, background, lease=tasks.lease)
 
     def start(self) -> None:
         """Begin what is done without a request; call where an event loop runs."""
         self.desk.start()
         self.calls.start()
+        self._sweeper.start()
 
     async def aclose(self) -> None:
         """To be called when nothing runs in the background any more."""
+        await self._sweeper.aclose()
         await self.calls.aclose()
         await self.desk.aclose()
         await self._blobs.aclose()
@@ -143,13 +147,17 @@ def _task_store(config: Config, on_unreadable: Callable[[str], None]) -> TaskSto
     return RedisTaskStore(RedisClient(tasks.store), ttl=tasks.ttl, lease=tasks.lease, on_unreadable=on_unreadable)
 
 
-def _blobs(config: Config, store: Store, client: HTTPClient) -> Blobs:
-    """Beside the pictures of a directory or a cloud store; else in a directory of the process's own."""
+def _blobs(config: Config) -> Blobs:
+    """Beside the pictures, in a place of their own; without a shared store in a directory of this process."""
     scheme, _, rest = config.delivery.store.partition("://")
     ttl = max(config.tasks.ttl, config.idempotency.ttl)
     if scheme == "memory":
         return FileBlobs(None, ttl=ttl)
-    return FileBlobs(Path(rest) / _BLOBS, ttl=ttl) if scheme == "file" else StoreBlobs(store, client)
+    if scheme == "file":
+        return FileBlobs(Path(rest) / _BLOBS, ttl=ttl)
+    from imagegate.config.cloud_store import open_private_blobs  # needs an extra
+
+    return open_private_blobs(config.delivery, ttl=ttl)
 
 
 def _journal(config: Config) -> Journal | None:

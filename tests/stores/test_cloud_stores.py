@@ -16,11 +16,13 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+import obstore
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.stores.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_server
 
+from imagegate.config.cloud_store import open_private_blobs
 from imagegate.config.loader import load_config
 from imagegate.config.model_contracts import warnings_of
 from imagegate.config.schema import CloudConfig, DeliveryConfig, Duration
@@ -28,7 +30,9 @@ from imagegate.config.store_factory import open_store
 from imagegate.errors import ConfigError
 from imagegate.protocol.image_format import BY_EXTENSION, JPEG, PNG, ImageFormat
 from imagegate.stores import Store, StoreFull, put, put_stream
+from imagegate.stores.blobs import whole
 from imagegate.stores.cloud import CloudStore
+from imagegate.stores.cloud_blobs import CloudBlobs
 from imagegate.stores.cloud_errors import plain_cloud_error
 
 pytestmark = pytest.mark.rclone
@@ -708,3 +712,116 @@ def test_is_a_store(server: S3Server) -> None:
 
     store: Store = open_store(config(server.port))
     assert not isinstance(store, ServedStore)
+
+
+# What is no picture
+
+
+async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
+    for content in contents:
+        yield content
+
+
+def with_blobs(delivery: DeliveryConfig, work: Callable[[CloudBlobs], Awaitable[Any]], *, ttl: float = 60.0) -> Any:
+    async def run() -> Any:
+        blobs = open_private_blobs(delivery, ttl=ttl)
+        try:
+            return await work(blobs)
+        finally:
+            await blobs.aclose()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("address", "more", "place"),
+    [
+        (f"s3://{BUCKET}/made", {}, "made-private/"),
+        (f"s3://{BUCKET}", {}, "imagegate-private/"),
+        (f"s3://{BUCKET}/made", {"private_prefix": "/kept/here/"}, "kept/here/"),
+    ],
+)
+def test_blobs_have_a_place_of_their_own(server: S3Server, address: str, more: dict[str, Any], place: str) -> None:
+    """They are written beside the pictures' place, private, and read and removed without a link."""
+    server.empty()
+    delivery = msgspec.structs.replace(config(server.port, store=address, **more), public_url="https://cdn.example.com")
+
+    async def work(blobs: CloudBlobs) -> None:
+        keys = [await blobs.put(pieces(*content)) for content in ((b"abc" * 300_000, b"d"), (bytes(12 * MIB),), ())]
+        assert all(re.fullmatch(re.escape(place) + r"[A-Za-z0-9_-]{32}\.blob", key) for key in keys)
+        assert set(keys) == set(server.files)
+        assert await whole(blobs.read(keys[0])) == b"abc" * 300_000 + b"d"
+        assert await whole(blobs.read(keys[1])) == bytes(12 * MIB)
+        assert await whole(blobs.read(keys[2])) == b""
+        for key in (keys[0].replace(".blob", "x.blob"), f"{place}{'a' * 32}.blob", "../secret.blob", "made/../a.blob"):
+            with pytest.raises(FileNotFoundError):
+                await whole(blobs.read(key))
+        head = obstore.head(blobs._store.client, keys[0])
+        assert head["size"] == 900_001
+        attributes = obstore.get(blobs._store.client, keys[0]).attributes
+        assert attributes.get("Cache-Control") == "private, no-store"
+        await blobs.remove(keys[0])
+        assert set(keys[1:]) == set(server.files)
+
+    with_blobs(delivery, work)
+
+
+def test_blobs_of_earlier_versions_are_read(server: S3Server) -> None:
+    """They lie between the pictures."""
+    delivery = config(server.port, store=f"s3://{BUCKET}/made")
+    key, _ = stored(delivery, b"kept before", ImageFormat("application/octet-stream", "blob"))
+    assert key.startswith("made/")
+    assert with_blobs(delivery, lambda blobs: whole(blobs.read(key))) == b"kept before"
+
+
+def test_old_blobs_are_removed_and_nothing_else(server: S3Server) -> None:
+    """Those that are older than their time, and only what has the name of one."""
+    delivery = config(server.port, store=f"s3://{BUCKET}/made")
+    picture, _ = stored(delivery, b"picture")
+
+    class Clock:
+        now = time.time()
+        spent = 0.0
+
+        def time(self) -> float:
+            return self.now
+
+        def monotonic(self) -> float:
+            return self.spent
+
+    async def run() -> None:
+        clock = Clock()
+        blobs = open_private_blobs(delivery, ttl=3600, clock=clock)
+        notes = f"{blobs._store.prefix}notes.txt"
+        obstore.put(blobs._store.client, notes, b"mine")
+        old = await blobs.put(pieces(b"old"))
+        await asyncio.sleep(0.5)
+        border = time.time()
+        await asyncio.sleep(0.5)
+        young = await blobs.put(pieces(b"young"))
+        await blobs.sweep()
+        assert set(server.files) == {picture, old, young, notes}
+        clock.now = border + 3600
+        await blobs.sweep()  # not so soon
+        assert old in server.files
+        clock.spent = 601
+        await blobs.sweep()
+        assert set(server.files) == {picture, young, notes}
+        await blobs.aclose()
+
+    asyncio.run(run())
+
+
+def test_blobs_of_a_bucket_that_is_down() -> None:
+    line = Line(1)
+    line.close()
+
+    async def work(blobs: CloudBlobs) -> None:
+        key = f"made-private/{'a' * 32}.blob"
+        with pytest.raises(OSError, match="reached"):
+            await whole(blobs.read(key))
+        with pytest.raises(OSError, match="reached"):
+            await blobs.sweep()
+        await blobs.remove(key)
+
+    with_blobs(config(line.port, store=f"s3://{BUCKET}/made"), work)

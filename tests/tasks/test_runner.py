@@ -19,16 +19,13 @@ from imagegate import ImageGateway
 from imagegate.asgi.background import Background, is_cancelled, stop
 from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.config.loader import parse_config
-from imagegate.demo.servers import serving
 from imagegate.errors import ImagegateError, RequestError, UpstreamUncertain
-from imagegate.http import HTTPClient
 from imagegate.idempotency.base import Claim, ReplaysUnavailable
 from imagegate.idempotency.coalescing import Call, KeyedCalls, calls_in_memory
 from imagegate.idempotency.keys import KeptReply
 from imagegate.idempotency.memory import MemoryReplays
 from imagegate.layers import Idempotency
-from imagegate.protocol.image_format import ImageFormat
-from imagegate.stores.blobs import FileBlobs, StoreBlobs, pieces_of, whole
+from imagegate.stores.blobs import FileBlobs, pieces_of, whole
 from imagegate.tasks.outcomes import internal
 from imagegate.telemetry.progress import Progress
 
@@ -436,67 +433,7 @@ def test_captured_takes_no_more_than_it_can_hold() -> None:
     asyncio.run(run())
 
 
-# Blobs in a cloud store, and the end of stubborn tasks
-
-
-class Bucket:
-    """A store whose links lead to a server of its own."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.base = ""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        found = self.objects.get(scope["path"][1:]) if scope["type"] == "http" else None
-        if scope["type"] == "http":
-            await PlainTextResponse(found or b"", status_code=200 if found else 404)(scope, receive, send)
-
-    def prepare(self) -> None: ...
-
-    async def writer(self, kind: ImageFormat, *, tenant: str = "") -> Any:
-        bucket, key, held = self, f"{len(self.objects)}.{kind.extension}", bytearray()
-
-        class Writer:
-            async def write(self, data: bytes) -> None:
-                held.extend(data)
-
-            async def commit(self) -> str:
-                bucket.objects[key] = bytes(held)
-                return key
-
-            async def abort(self) -> None: ...
-
-        return Writer()
-
-    async def link(self, key: str, base: str) -> str:
-        return f"{self.base}/{key}"
-
-    async def aclose(self) -> None: ...
-
-
-@pytest.mark.server
-def test_blobs_in_a_bucket() -> None:
-    """Written as the pictures are, and read by the link."""
-    bucket = Bucket()
-
-    async def run() -> None:
-        client = HTTPClient()
-        blobs = StoreBlobs(bucket, client)
-        key = await blobs.put(pieces_of(b"abc" * 300_000))
-        assert key.endswith(".blob")
-        assert await whole(blobs.read(key)) == b"abc" * 300_000
-        with pytest.raises(FileNotFoundError):
-            await whole(blobs.read("none.blob"))
-        await blobs.remove(key)
-        bucket.base = "http://127.0.0.1:9"
-        with pytest.raises(OSError, match="reached"):
-            await whole(blobs.read(key))
-        await blobs.aclose()
-        await client.aclose()
-
-    with serving(bucket) as port:
-        bucket.base = f"http://127.0.0.1:{port}"
-        asyncio.run(run())
+# The end of stubborn tasks
 
 
 def test_old_blobs_are_removed(tmp_path: Path) -> None:

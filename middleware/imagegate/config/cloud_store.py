@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from imagegate.config.schema import CloudConfig, DeliveryConfig
 from imagegate.errors import ConfigError
+from imagegate.stores.clock import Clock
 
 if TYPE_CHECKING:
     from imagegate.stores.cloud import Client, CloudStore
+    from imagegate.stores.cloud_blobs import CloudBlobs
 
 _ADDRESS: Final = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]{1,254})(?:/([A-Za-z0-9._/-]*))?")
 _KEY_PREFIX: Final = re.compile(r"(?:[A-Za-z0-9._/-]|\{tenant\})*")
@@ -28,16 +31,13 @@ _ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_EN
 def open_cloud_store(delivery: DeliveryConfig) -> CloudStore:
     """The store at ``s3://``, ``gs://`` or ``az://``. Raises `ConfigError`, naming the key that is wrong."""
     cloud = delivery.cloud
-    address = _ADDRESS.fullmatch(delivery.store)
-    if address is None:
-        raise ConfigError(f"delivery.store: {delivery.store!r} must be a bucket and perhaps a prefix of plain letters")
-    scheme, bucket, path = address.groups()
+    scheme, bucket, path = _address(delivery)
     _check(delivery, scheme)
     try:
         from imagegate.stores.cloud import CloudStore
     except ImportError as error:
         raise ConfigError(f"delivery.store: {scheme}:// needs an extra: pip install 'imagegate[cloud]'") from error
-    folder = "/".join(filter(None, (path or "").split("/")))
+    folder = _folder(path)
     return CloudStore(
         _client(scheme, bucket, cloud),
         prefix=(f"{folder}/" if folder else "") + cloud.key_prefix.lstrip("/"),
@@ -48,6 +48,36 @@ def open_cloud_store(delivery: DeliveryConfig) -> CloudStore:
         secret=delivery.link_secret.encode(),
         content_addressed=delivery.content_addressed,
     )
+
+
+def open_private_blobs(delivery: DeliveryConfig, *, ttl: float, clock: Clock = time) -> CloudBlobs:
+    """The place in the same bucket for what is no picture and is never public, kept for `ttl` seconds."""
+    from imagegate.stores.cloud import CloudStore
+    from imagegate.stores.cloud_blobs import CloudBlobs
+
+    scheme, bucket, path = _address(delivery)
+    cloud = delivery.cloud
+    folder = "/".join(filter(None, (cloud.private_prefix or f"{_folder(path) or 'imagegate'}-private").split("/")))
+    store = CloudStore(
+        _client(scheme, bucket, cloud),
+        prefix=f"{folder}/",
+        ttl=ttl,
+        cache_control="private, no-store",
+        timeout=cloud.timeout,
+    )
+    return CloudBlobs(store, ttl=ttl, clock=clock)
+
+
+def _address(delivery: DeliveryConfig) -> tuple[str, str, str]:
+    """Scheme, bucket and prefix. Raises `ConfigError`."""
+    address = _ADDRESS.fullmatch(delivery.store)
+    if address is None:
+        raise ConfigError(f"delivery.store: {delivery.store!r} must be a bucket and perhaps a prefix of plain letters")
+    return address[1], address[2], address[3] or ""
+
+
+def _folder(path: str) -> str:
+    return "/".join(filter(None, path.split("/")))
 
 
 def _check(delivery: DeliveryConfig, scheme: str) -> None:
@@ -63,6 +93,8 @@ def _check(delivery: DeliveryConfig, scheme: str) -> None:
         raise ConfigError("delivery.cloud.endpoint: must be http:// or https://, a host, and perhaps a port and a path")
     if not _KEY_PREFIX.fullmatch(cloud.key_prefix) or ".." in cloud.key_prefix:
         raise ConfigError("delivery.cloud.key_prefix: must be letters, digits, '.', '_', '-', '/' and {tenant}")
+    if not re.fullmatch(r"[A-Za-z0-9._/-]*", cloud.private_prefix) or ".." in cloud.private_prefix:
+        raise ConfigError("delivery.cloud.private_prefix: must be letters, digits, '.', '_', '-' and '/'")
     if "{tenant}" in cloud.key_prefix and not delivery.link_secret:
         raise ConfigError("delivery.link_secret: is needed for {tenant} in delivery.cloud.key_prefix")
     if delivery.content_addressed and delivery.public_url and not delivery.link_secret:

@@ -91,6 +91,8 @@ class CloudConfig(_Section, frozen=True, kw_only=True):
     """Whether the bucket stands in the path; false: in the host name."""
     key_prefix: str = ""
     """Of every name, after the prefix in the store's address; ``{tenant}`` becomes a hash of the client's key."""
+    private_prefix: str = ""
+    """Of requests of tasks and of kept replies, which must never be public; default: the store's with ``-private``."""
     cache_control: str = ""
     """Default: a year for public links, ``link_ttl`` or a day for presigned ones."""
     timeout: Duration = Duration(15)

@@ -79,6 +79,7 @@ class TaskEndpoints(Layer):
         progress: Progress = scope[PROGRESS_KEY]
         text = task_id_of(scope, self.prefix) or ""
         authorization = (header(scope, b"authorization") or b"").decode("latin-1") or None
+        await self._queries.prepare()
         found = self._queries.find(text, authorization, now=time.time())
         if found is None:
             raise TaskNotFound

@@ -85,8 +85,18 @@ class KeptFiles:
             return
         self._timer = None
         with self._lock:
-            self._size -= sum(size for _, size in self._files)
-            _close_all(self._files)
+            while self._files:
+                file, size = self._files.pop()
+                self._size -= size
+                close_in_thread(file)
+
+
+def close_in_thread(file: IO[bytes]) -> None:
+    """Close a file where nobody waits: giving its pages back can take the disk a while."""
+    try:
+        asyncio.get_running_loop().run_in_executor(None, file.close)
+    except RuntimeError:  # no loop, or one that is ending
+        file.close()
 
 
 def _close_all(files: list[tuple[IO[bytes], int]]) -> None:
@@ -157,5 +167,5 @@ class SpoolFile:
     def _end_if_unused(self) -> None:
         if self._is_closed and not self._users and self._file is not None:
             if not self._kept.keep(self._file, self._size, before=self._size_before):
-                self._file.close()
+                close_in_thread(self._file)
             self._file = None

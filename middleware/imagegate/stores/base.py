@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol, runtime_checkable
 
-from starlette.types import ASGIApp
+from starlette.responses import Response
 
 from imagegate.protocol.image_format import ImageFormat
 from imagegate.spool.reservation import Reservation
@@ -73,6 +73,10 @@ class Store(Protocol):
         """
         ...
 
+    async def sweep(self) -> None:
+        """Remove what has expired. Called once a minute. Raises `OSError`."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -88,8 +92,8 @@ class ServedStore(Store, Protocol):
         """Return whether a request's query for `key` is one that the store has signed and that has not expired."""
         ...
 
-    async def response(self, key: str) -> ASGIApp | None:
-        """Return an ASGI response with the picture; None: there is no such key."""
+    async def response(self, key: str) -> Response | None:
+        """Return a response with the picture, its ``ETag`` and ``Last-Modified``; None: there is no such key."""
         ...
 
 
@@ -109,6 +113,9 @@ class StoreOfTenant:
 
     async def link(self, key: str, base: str) -> str:
         return await self._store.link(key, base)
+
+    async def sweep(self) -> None:
+        await self._store.sweep()
 
     async def aclose(self) -> None:
         """Do nothing: the store is shared."""

@@ -9,18 +9,14 @@ import re
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Protocol
 
-from imagegate.http import HTTPClient, Interrupted, NotSent, close, iter_body
-from imagegate.protocol.image_format import ImageFormat
-from imagegate.stores import Store, put_stream
-
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]{32}", re.ASCII)
-_KIND: Final = ImageFormat("application/octet-stream", "blob")
 _READ: Final = 256 * 1024
 _SECONDS_BETWEEN_SWEEPS: Final = 60.0
 
@@ -43,6 +39,10 @@ class Blobs(Protocol):
         """Remove a blob. Never fails: what cannot be removed now expires later."""
         ...
 
+    async def sweep(self) -> None:
+        """Remove what is too old. Called once a minute. Raises `OSError`."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -59,7 +59,8 @@ class FileBlobs:
         self._directory = directory
         self._ttl = ttl
         self._sweep_interval = sweep_interval
-        self._swept = time.monotonic()
+        self._swept = float("-inf")
+        self._lock = threading.Lock()
 
     async def put(self, chunks: AsyncIterator[bytes]) -> str:
         key = secrets.token_urlsafe(24)
@@ -69,15 +70,15 @@ class FileBlobs:
                 await asyncio.to_thread(_append, partial, chunk)
             await asyncio.to_thread(partial.replace, partial.with_suffix(""))
         except BaseException:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+            # Handed over at once: it is done also where the caller is cancelled meanwhile.
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, _remove, partial))
             raise
         return key
 
     async def read(self, key: str) -> AsyncIterator[bytes]:
         if not _KEY.fullmatch(key):
             raise FileNotFoundError
-        file = await asyncio.to_thread(open, self._home() / key, "rb")
+        file = await asyncio.to_thread(lambda: (self._home() / key).open("rb"))
         try:
             while chunk := await asyncio.to_thread(file.read, _READ):
                 yield chunk
@@ -86,14 +87,15 @@ class FileBlobs:
 
     async def remove(self, key: str) -> None:
         if _KEY.fullmatch(key):
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread((self._home() / key).unlink)
+            await asyncio.to_thread(lambda: _remove(self._home() / key))
 
     def _home(self) -> Path:
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="imagegate-"))
-            weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
-        return self._directory
+        """Return the directory. Runs in a thread."""
+        with self._lock:
+            if self._directory is None:
+                self._directory = Path(tempfile.mkdtemp(prefix="imagegate-"))
+                weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+            return self._directory
 
     def _begin(self, key: str) -> Path:
         home = self._home()
@@ -102,6 +104,10 @@ class FileBlobs:
         partial = home / f"{key}.partial"
         partial.touch(mode=0o600)
         return partial
+
+    async def sweep(self) -> None:
+        if self._directory is not None:
+            await asyncio.to_thread(self._sweep, self._directory)
 
     def _sweep(self, home: Path) -> None:
         now = time.monotonic()
@@ -121,50 +127,15 @@ class FileBlobs:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
 def _append(path: Path, chunk: bytes) -> None:
     with path.open("r+b") as file:  # one that was removed meanwhile is not made anew
         file.seek(0, os.SEEK_END)
         file.write(chunk)
-
-
-class StoreBlobs:
-    """Objects in a cloud store, between its pictures, which its own rules remove.
-
-    Args:
-        store: gives links that can be read.
-        client: reads them.
-    """
-
-    is_shared = True
-
-    def __init__(self, store: Store, client: HTTPClient) -> None:
-        self._store = store
-        self._client = client
-
-    async def put(self, chunks: AsyncIterator[bytes]) -> str:
-        return await put_stream(self._store, chunks, _KIND)
-
-    async def read(self, key: str) -> AsyncIterator[bytes]:
-        link = await self._store.link(key, "")
-        try:
-            response = await self._client.send("GET", link)
-        except (NotSent, Interrupted) as error:
-            raise OSError("the store cannot be reached") from error
-        try:
-            if response.status_code != 200:
-                raise FileNotFoundError
-            async for piece in iter_body(response):
-                yield piece
-        except Interrupted as error:
-            raise OSError("the store broke off") from error
-        finally:
-            await close(response)
-
-    async def remove(self, key: str) -> None:
-        """Do nothing: the store's lifecycle rules remove old blobs."""
-
-    async def aclose(self) -> None:
-        """Do nothing: the gateway closes the store."""
 
 
 async def whole(pieces: AsyncIterator[bytes]) -> bytes:

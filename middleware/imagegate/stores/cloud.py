@@ -74,7 +74,7 @@ class CloudStore:
     ) -> None:
         self.client = client
         self.ttl = ttl
-        self._prefix = prefix
+        self.prefix = prefix
         self._public_url = public_url.rstrip("/")
         self._cache_control = cache_control
         self._secret = secret
@@ -96,18 +96,18 @@ class CloudStore:
 
     async def _probe(self, size: int) -> None:
         """Do all that a picture needs: write, and sign a link where there is no public one."""
-        key = self._prefix.replace("{tenant}", tenant_name("", self._secret)) + _PROBE
+        key = self.prefix.replace("{tenant}", tenant_name("", self._secret)) + _PROBE
 
         def write() -> None:
             obstore.put(self.client, key, bytes(size))
             with contextlib.suppress(Exception):  # pictures need no permission to delete
                 obstore.delete(self.client, key)
 
-        await self._in_thread(write)
+        await self.in_thread(write)
         await self.link(key, "")
 
     async def writer(self, kind: ImageFormat, *, tenant: str = "") -> ThreadWriter:
-        prefix = self._prefix.replace("{tenant}", tenant_name(tenant, self._secret))
+        prefix = self.prefix.replace("{tenant}", tenant_name(tenant, self._secret))
         attributes: Attributes = {"Content-Type": kind.media_type, "Cache-Control": self._cache_control}
         if self._is_content_addressed:
             return ContentWriter(self, prefix, kind, attributes, ContentKey(self._secret))
@@ -117,14 +117,24 @@ class CloudStore:
         if self._public_url:
             return f"{self._public_url}/{quote(key)}"
         validity = datetime.timedelta(seconds=self.ttl)
-        return await self._in_thread(lambda: obstore.sign(self.client, "GET", key, validity))
+        return await self.in_thread(lambda: obstore.sign(self.client, "GET", key, validity))
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+    async def in_thread(self, work: Callable[[], Result], *, passes: type[Exception] | tuple[()] = ()) -> Result:
+        """Run what waits for the bucket.
+
+        Raises:
+            OSError: in words of ours, but where it is one of `passes`.
+        """
         try:
             async with asyncio.timeout(self.limit):
                 return await asyncio.get_running_loop().run_in_executor(self.threads(), work)
         except Exception as error:
+            if passes and isinstance(error, passes):
+                raise
             raise plain_cloud_error(error) from None
+
+    async def sweep(self) -> None:
+        """Do nothing: a lifecycle rule of the bucket removes old pictures."""
 
     @property
     def limit(self) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from starlette.responses import FileResponse
-from starlette.types import ASGIApp
+from starlette.responses import FileResponse, Response
 
 from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
 from imagegate.spool.reservation import Reservation
@@ -87,14 +88,21 @@ class FileStore:
     def holds(self, key: str, query_string: bytes) -> bool:
         return self._links.holds(key, query_string)
 
-    async def response(self, key: str) -> ASGIApp | None:
+    async def response(self, key: str) -> Response | None:
         if not is_key(key):
             return None
         path = self._path / key
         kind = BY_EXTENSION.get(path.suffix[1:])
-        if kind is None or not await asyncio.to_thread(path.is_file):
+        if kind is None or (facts := await asyncio.to_thread(_facts_of_file, path)) is None:
             return None
-        return FileResponse(path, media_type=kind.media_type, headers=picture_headers(self._ttl))
+        headers = picture_headers(key, self._ttl)
+        return FileResponse(path, media_type=kind.media_type, headers=headers, stat_result=facts)
+
+    async def sweep(self) -> None:
+        await asyncio.to_thread(self._directory.sweep)
+        if self.health.state != "usable":
+            with contextlib.suppress(OSError):
+                (await self.reserve(1)).release()
 
     def _own_secret(self) -> bytes:
         """Kept in the directory, so that links outlive a restart and hold in every worker."""
@@ -102,6 +110,14 @@ class FileStore:
 
     async def aclose(self) -> None:
         """Do nothing: nothing is held open."""
+
+
+def _facts_of_file(path: Path) -> os.stat_result | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts if stat.S_ISREG(facts.st_mode) else None
 
 
 class FileWriter(ThreadWriter):

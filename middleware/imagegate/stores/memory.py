@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
-from typing import Final
+from email.utils import formatdate
+from typing import Final, NamedTuple
 
 from starlette.responses import Response
-from starlette.types import ASGIApp
 
 from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
 from imagegate.spool.reservation import Reservation
@@ -47,7 +47,7 @@ class MemoryStore:
         self._clock = clock
         self.has_refused = False
         """Whether a picture was larger than the store."""
-        self._pictures: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._pictures: OrderedDict[str, _Kept] = OrderedDict()
         self._size = 0
         secret = link_secret or secrets.token_bytes(32)
         self._content_secret = secret if content_addressed else None
@@ -73,7 +73,7 @@ class MemoryStore:
         self._remove(key)
         while self._pictures and (self._size + len(picture) > self.capacity or self._oldest() < now - self._ttl):
             self._remove(next(iter(self._pictures)))
-        self._pictures[key] = (now, picture)
+        self._pictures[key] = _Kept(now, self._clock.time(), picture)
         self._size += len(picture)
         return key
 
@@ -91,10 +91,14 @@ class MemoryStore:
 
     def _remove(self, key: str) -> None:
         if (found := self._pictures.pop(key, None)) is not None:
-            self._size -= len(found[1])
+            self._size -= len(found.content)
 
     def _oldest(self) -> float:
-        return next(iter(self._pictures.values()))[0]
+        return next(iter(self._pictures.values())).since
+
+    async def sweep(self) -> None:
+        while self._pictures and self._oldest() < self._clock.monotonic() - self._ttl:
+            self._remove(next(iter(self._pictures)))
 
     async def link(self, key: str, base: str) -> str:
         return self._links.link(base, key)
@@ -102,15 +106,24 @@ class MemoryStore:
     def holds(self, key: str, query_string: bytes) -> bool:
         return self._links.holds(key, query_string)
 
-    async def response(self, key: str) -> ASGIApp | None:
+    async def response(self, key: str) -> Response | None:
         if (found := self._pictures.get(key)) is None:
             return None
         kind = BY_EXTENSION[key.rpartition(".")[2]]
-        return Response(found[1], media_type=kind.media_type, headers=picture_headers(self._ttl))
+        headers = {**picture_headers(key, self._ttl), "last-modified": formatdate(found.modified, usegmt=True)}
+        return Response(found.content, media_type=kind.media_type, headers=headers)
 
     async def aclose(self) -> None:
         self._pictures.clear()
         self._size = 0
+
+
+class _Kept(NamedTuple):
+    since: float
+    """On the monotonic clock."""
+    modified: float
+    """Unix time."""
+    content: bytes
 
 
 class MemoryWriter:

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from typing import Final
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.helpers import route_path, send_error
 from imagegate.errors import ImagegateError, StorageError
 from imagegate.stores.base import ServedStore
+from imagegate.stores.conditional import is_unchanged
 from imagegate.stores.keys import is_key
 
 IMAGES_PATH = "/images/"
+_OF_304: Final = (
+    "cache-control",
+    "content-security-policy",
+    "cross-origin-resource-policy",
+    "etag",
+    "last-modified",
+    "x-content-type-options",
+)
 
 
-def picture_headers(ttl: float) -> dict[str, str]:
-    """Return headers that prevent MIME sniffing and scripts (SVG can contain scripts)."""
+def picture_headers(key: str, ttl: float) -> dict[str, str]:
+    """Return headers that prevent MIME sniffing and scripts (SVG can contain scripts).
+
+    A key is never another picture's, so that it is the entity tag too.
+    """
     return {
+        "etag": f'"{key}"',
         "cache-control": f"private, max-age={int(min(ttl, 86400))}, immutable",
         "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
         "cross-origin-resource-policy": "cross-origin",
@@ -45,9 +62,13 @@ class ServeImages:
         except ImagegateError as error:
             await send_error(send, error)
         else:
+            known = response.headers
+            if is_unchanged(Headers(scope=scope), etag=known["etag"], last_modified=known["last-modified"]):
+                kept = {name: known[name] for name in _OF_304 if name in known}
+                response = Response(status_code=304, headers=kept)
             await response(scope, receive, send)
 
-    async def _response(self, key: str, query_string: bytes) -> ASGIApp:
+    async def _response(self, key: str, query_string: bytes) -> Response:
         try:
             await self._store.prepare()
             if not self._store.holds(key, query_string):

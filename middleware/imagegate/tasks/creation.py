@@ -109,6 +109,7 @@ class TaskCreation:
         await self._answer(scope, send, run)
 
     async def _begin(self, scope: Scope, exchange: Exchange, callback_url: str) -> Run:
+        await self._ids.prepare()
         now = time.time()
         owner = self._ids.owner(exchange.authorization)
         task_id, number = self._ids.own(owner, now=now)

@@ -1,4 +1,4 @@
-"""Task ids: signed, bound to the client's key, and of an age. Pure.
+"""Task ids: signed, bound to the client's key, and of an age.
 
 An id is ``task_`` and the base64url of a MessagePack document with 16 bytes of HMAC-SHA256 behind it. It names either a
 task of the gateway's own, which a store keeps, or a provider's task, which any process can ask the provider for. What
@@ -7,6 +7,7 @@ is malformed, forged, expired or another client's reads as None, so that nobody 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -69,7 +70,14 @@ class TaskIds:
 
     def __init__(self, secret: Callable[[], bytes], *, ttl: float) -> None:
         self._secret = cache(secret)
+        self._is_ready = False
         self._ttl = ttl
+
+    async def prepare(self) -> None:
+        """Ask for the secret, in a thread: it may have to be read from a disk. Raises what that raises."""
+        if not self._is_ready:
+            await asyncio.to_thread(self._secret)
+            self._is_ready = True
 
     def owner(self, authorization: str | None) -> bytes:
         """The tag of a client's key; all clients without one share theirs."""

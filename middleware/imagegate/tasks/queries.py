@@ -52,6 +52,10 @@ class TaskQueries:
         self._public_url = public_url
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
+    async def prepare(self) -> None:
+        """Read from a disk, in a thread, what `find` needs."""
+        await self._desk.ids.prepare()
+
     def find(self, text: str, authorization: str | None, *, now: float) -> Found | None:
         """What an id names; None where it is none of this client's."""
         ids = self._desk.ids
