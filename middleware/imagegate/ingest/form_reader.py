@@ -187,6 +187,7 @@ class FormReading:
             raise RequestError(f"Unknown file part: '{part.name}'.{hint}", param=part.name, code="unknown_parameter")
         name, media_type = part.filename or "upload", part.content_type
         upload = Upload(part.name, name, media_type, budget=self._budget, held=self._held)
+        upload.quoted_name = part.quoted_name
         if image:
             self._add_image(upload, image[1])
         elif extra in self._extras:

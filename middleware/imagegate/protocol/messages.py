@@ -32,6 +32,9 @@ class FileRef(ABC):
     part: str
     """Name of the form's part, or of the member that held it."""
     filename: str
+    quoted_name: str = ""
+    """`filename` as the client wrote it between quotes; empty: as the gateway writes it. It goes on unchanged, because
+    clients and servers do not agree on what a backslash there means."""
     declared_type: str
     """Media type that the client declared; empty: none."""
     size: int

@@ -150,4 +150,5 @@ class FormBody:
         """Return a whole text field, or the head of a file."""
         if isinstance(part, TextPart):
             return self._encoder.field(part.name, part.value)
-        return self._encoder.file_head(part.name, part.filename, part.upload.media_type)
+        quoted_name = "" if part.own_filename else part.upload.quoted_name
+        return self._encoder.file_head(part.name, part.filename, part.upload.media_type, quoted_name=quoted_name)

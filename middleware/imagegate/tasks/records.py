@@ -46,6 +46,7 @@ class KeptReference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Key of the file (`imagegate.stores.blobs`)."""
     part: str = ""
     filename: str = ""
+    quoted_name: str = ""
     declared_type: str = ""
 
 

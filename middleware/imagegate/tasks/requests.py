@@ -52,6 +52,7 @@ async def _keep(reference: Reference, blobs: Blobs) -> KeptReference:
         blob=await blobs.put(reference.chunks()),
         part=reference.part,
         filename=reference.filename,
+        quoted_name=reference.quoted_name,
         declared_type=reference.declared_type,
     )
 
@@ -84,6 +85,7 @@ async def _reference(kept: KeptReference, blobs: Blobs, budget: Budget, opened: 
     if kept.file_id:
         return FileID(kept.file_id)
     upload = Upload(kept.part, kept.filename, kept.declared_type, budget=budget)
+    upload.quoted_name = kept.quoted_name
     opened.append(upload)
     async for piece in blobs.read(kept.blob):
         await upload.write(piece)

@@ -30,7 +30,10 @@ _MAX_BLANKS: Final = 80
 _LINE_BREAKING = re.compile(rb"[\x00\r\n]")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 # Quoted or bare, as clients write them.
-_PARAMETER = re.compile(rb';[ \t]*([A-Za-z]+\*?)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^";]*)')
+# The second alternative ends in a backslash, which browsers do not escape.
+_PARAMETER = re.compile(
+    rb';[ \t]*([A-Za-z]+\*?)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|"(?:[^"\\]|\\.)*\\"(?=[ \t]*\Z)|[^";]*)'
+)
 _PLAIN_ENCODINGS: Final = (b"", b"binary", b"7bit", b"8bit")
 
 
@@ -48,6 +51,8 @@ class PartBegin(NamedTuple):
     """As declared, in lower case and without parameters; empty where nothing was declared."""
     charset: str = ""
     """As declared."""
+    quoted_name: str = ""
+    """The file name as it stands between its quotes, where `FormEncoder` would write it otherwise."""
 
 
 class PartData(NamedTuple):
@@ -201,11 +206,13 @@ def _part_begin(headers: list[tuple[bytes, bytes]]) -> PartBegin:
     options = {name.lower(): _unquoted(value) for name, value in _PARAMETER.findall(b";" + parameters)}
     if disposition.strip().lower() != b"form-data" or not options.get(b"name"):
         raise MultipartError("Every part of the form needs a name.")
+    filename = _filename({name: _unescaped(value) for name, value in options.items()})
     return PartBegin(
-        name=_text(options[b"name"]),
-        filename=_filename(options),
+        name=_text(_unescaped(options[b"name"])),
+        filename=filename,
         content_type=content_type.partition(b";")[0].strip().lower().decode("latin-1"),
         charset=_charset(content_type) if b";" in content_type else "",
+        quoted_name=_quoted_name(options, filename),
     )
 
 
@@ -226,9 +233,19 @@ def _filename(options: Mapping[bytes, bytes]) -> str | None:
     return name
 
 
+def _quoted_name(options: Mapping[bytes, bytes], filename: str | None) -> str:
+    """Return how the client wrote the file name, where that is not how `FormEncoder` writes it."""
+    written = "" if b"filename*" in options else _decoded(options.get(b"filename", b""))
+    return "" if written == _quoted(filename or "") else written
+
+
 def _unquoted(value: bytes) -> bytes:
+    return value[1:-1] if value.startswith(b'"') else value.strip()
+
+
+def _unescaped(value: bytes) -> bytes:
     """Backslashes before quotes and backslashes are escapes, as httpx and curl write them; others are what they are."""
-    return re.sub(rb'\\(["\\])', rb"\1", value[1:-1]) if value.startswith(b'"') else value.strip()
+    return re.sub(rb'\\(["\\])', rb"\1", value)
 
 
 def _text(raw: bytes) -> str:
@@ -260,9 +277,13 @@ class FormEncoder:
         """Return a whole text field."""
         return self._head(f'name="{_quoted(name)}"') + value.encode() + self.PART_END
 
-    def file_head(self, name: str, filename: str, content_type: str) -> bytes:
-        """Return the head of a file part."""
-        disposition = f'name="{_quoted(name)}"; filename="{_quoted(filename)}"'
+    def file_head(self, name: str, filename: str, content_type: str, *, quoted_name: str = "") -> bytes:
+        """Return the head of a file part.
+
+        Args:
+            quoted_name: `PartBegin.quoted_name` of a part that was read; goes out as it is.
+        """
+        disposition = f'name="{_quoted(name)}"; filename="{quoted_name or _quoted(filename)}"'
         return self._head(disposition, f"Content-Type: {content_type}\r\n")
 
     def end(self) -> bytes:
