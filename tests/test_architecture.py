@@ -23,6 +23,7 @@ ADAPTERS = Path(imagegate_adapters.__file__).parent
 ORDER: Final = (
     # Each may import those above it in this table, and nothing else of ours.
     "errors",
+    "logger",
     "contracts",
     "protocol",
     "fitting",
@@ -242,6 +243,13 @@ def test_nothing_private_is_reached_for(name: str) -> None:
         and node.attr not in ("_replace", "_asdict")  # which named tuples document
     }
     assert sorted(reach) == []
+
+
+def test_one_logger() -> None:
+    """Lines go where the host wants them: only `imagegate.logger` decides, and the hook, which is the host's choice."""
+    named = re.compile(r"structlog\.(get_logger|getLogger|stdlib\.get_logger)|\blogging\.getLogger|\bwarnings\.warn\(")
+    found = {name for name, file in MODULES.items() if named.search(file.read_text("utf-8"))}
+    assert found == {"imagegate.logger", "imagegate.telemetry.log"}
 
 
 def is_self(node: ast.expr) -> bool:

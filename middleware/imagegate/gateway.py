@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.azure_paths import AZURE, openai_scope
 from imagegate.asgi.background import Background
-from imagegate.asgi.helpers import before_shutdown
+from imagegate.asgi.helpers import before_shutdown, report_failure
 from imagegate.asgi.not_found import NotFound, Readiness
 from imagegate.config.loader import read_config
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
@@ -40,6 +40,7 @@ from imagegate.layers import (
 )
 from imagegate.layers.base import endpoint_of
 from imagegate.layers.models import Models
+from imagegate.logger import get_logger
 from imagegate.routing.catalog import Catalog
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.limiter import UpstreamLimiter
@@ -50,7 +51,6 @@ from imagegate.telemetry.console import Console, is_console_path, refuse_console
 from imagegate.telemetry.cost import cost_of
 from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
-from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.metric_labels import Names
 from imagegate.upstream.account import Account
 from imagegate.upstream.credentials import credential_of
@@ -278,11 +278,8 @@ class ImageGateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._failure is not None:
-            if scope["type"] != "lifespan":
-                raise self._failure
-            await receive()
-            await send({"type": "lifespan.startup.failed", "message": f"imagegate: {self._failure}"})
-            return
+            await report_failure(f"imagegate: {self._failure}", scope, receive, send)
+            raise ConfigError(str(self._failure))  # anew each time: a traceback grows with every frame it passes
         if not self._is_started:
             self._start()
         if scope["type"] == "http":

@@ -25,10 +25,10 @@ from imagegate.config.loader import default_config, load_config
 from imagegate.config.schema import Config
 from imagegate.errors import ConfigError
 from imagegate.gateway import ImageGateway
+from imagegate.logger import get_logger
 from imagegate.telemetry.hooks import Hook
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.log_output import configure_logs
-from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.metrics_endpoint import ServeMetrics
 from imagegate.telemetry.prometheus import PrometheusHook
 

@@ -54,6 +54,36 @@ def test_work_that_takes_no_notice_leaves_no_cancellation_behind(fails: bool) ->
     asyncio.run(test())
 
 
+def test_a_receive_that_never_waits() -> None:
+    """Some servers and middlewares answer at once as long as the client is there: the loop stays free for the work."""
+    calls = 0
+
+    async def receive() -> Message:
+        nonlocal calls
+        calls += 1
+        return {"type": "http.request", "body": b"", "more_body": False} if calls < 4 else await gone()
+
+    async def test() -> None:
+        with pytest.raises(ClientDisconnected):
+            await while_connected(asyncio.sleep(60), receive, watched_after=0)
+
+    asyncio.run(test())
+    assert calls == 4
+
+    async def endless() -> Message:
+        nonlocal calls
+        calls += 1
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def work() -> None:
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+    calls = 0
+    asyncio.run(while_connected(work(), endless, watched_after=0))
+    assert calls <= 2  # not once for each turn of the loop
+
+
 def test_somebody_elses_cancellation_stays() -> None:
     """The client leaves, and the server ends the task as well: that is no disconnect."""
 

@@ -16,16 +16,20 @@ from tests.asgi_lint import Lint
 from tests.layers.test_layers import LEGAL, Handler, post
 from tests.telemetry.support import PROMPT
 
+from imagegate.asgi.in_process import ask
 from imagegate.cli.explain import generate
 from imagegate.config.loader import parse_config
 from imagegate.config.schema import LogConfig
 from imagegate.contracts.changes import Change
 from imagegate.gateway import ImageGateway
 from imagegate.layers import Observe
+from imagegate.logger import get_logger
+from imagegate.stores.memory import MemoryStore
+from imagegate.stores.serving import ServeImages
+from imagegate.streaming.image_sinks import storage_error
 from imagegate.telemetry.capture import Capture
 from imagegate.telemetry.log import LogHook, line_of
 from imagegate.telemetry.log_output import configure_logs
-from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import finish
 
@@ -94,6 +98,24 @@ def test_plain_logging_has_the_traceback(plain: io.StringIO) -> None:
     except KeyError:
         get_logger().exception("unexpected error", request_id="r")
     assert plain.getvalue().startswith("ERROR|imagegate|unexpected error request_id=r\nTraceback")
+
+
+def test_why_a_store_failed(plain: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also what is no exchange goes to the host's logging, and nothing to its standard output."""
+
+    class Broken(MemoryStore):
+        def holds(self, key: str, query_string: bytes) -> bool:
+            raise OSError("the disk is gone")
+
+    storage_error(OSError("quota of the bucket"))
+    answered = asyncio.run(ask(ServeImages(Broken(ttl=60)), "GET", f"/images/{'k' * 32}.png"))
+    assert answered.status == 502
+    assert b"disk" not in answered.body
+    assert plain.getvalue().splitlines() == [
+        "WARNING|imagegate|store failed reason='quota of the bucket'",
+        "WARNING|imagegate|store failed reason='the disk is gone'",
+    ]
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_plain_logging_below_its_level(plain: io.StringIO) -> None:

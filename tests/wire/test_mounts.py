@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.asgi_lint import Lint
 from tests.conftest import Running
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from imagegate import Config, ImageGateway, load_config
+from imagegate import Config, ConfigError, ImageGateway, load_config
 from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving, write_config
 
@@ -576,6 +578,21 @@ def test_a_host_with_a_mistake_in_the_configuration(start: Callable[..., Process
     assert process.popen.wait(PATIENCE) == 3
     assert "imagegate.toml:2: upstreams[0].name: There is no adapter 'nobody'" in process.log
     assert "running on" not in process.log
+
+
+def test_a_mistake_in_the_configuration_under_a_test_client() -> None:
+    """The client raises it, again and again, instead of waiting for ever; the errors do not grow."""
+    app = FastAPI()
+    app.add_middleware(ImageGateway, config=Config())
+    depths: list[int] = []
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="at least one") as starting, TestClient(app):
+            pass
+        with pytest.raises(ConfigError, match="at least one") as asking:
+            TestClient(app).post(GENERATIONS, json=ASKED)
+        assert starting.value is not asking.value
+        depths.append(len(traceback.extract_tb(asking.value.__traceback__)))
+    assert len(set(depths)) == 1
 
 
 HOST_THAT_CANNOT_START = """

@@ -194,6 +194,16 @@ def before_shutdown(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
     return closing
 
 
+async def report_failure(message: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell a server that the application cannot start, where it asks; the caller raises the error, which ends it.
+
+    Servers take an exception without this message for an application that has no lifespan, and start all the same.
+    """
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": message})
+
+
 async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
     """Send a complete JSON response."""
     length = str(len(body)).encode()

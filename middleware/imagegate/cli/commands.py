@@ -128,11 +128,11 @@ def _use_config(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from imagegate.logger import get_logger
     from imagegate.server.announce import announce
     from imagegate.server.run import run
     from imagegate.standalone import GRACE_VARIABLE, find_config, grace, log_style
     from imagegate.telemetry.log_output import configure_logs
-    from imagegate.telemetry.logger import get_logger
 
     _use_config(options)
     if options.grace is not None:

@@ -19,9 +19,9 @@ from imagegate.idempotency.leases import Leases
 from imagegate.idempotency.memory import MemoryReplays
 from imagegate.idempotency.outcomes import no_longer_kept
 from imagegate.idempotency.recording import Recording, recording_memory, send_pieces, start_of
+from imagegate.logger import get_logger
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.stores.blobs import Blobs, FileBlobs, whole
-from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import Progress
 
 REPLAYED: Final = (b"idempotency-replayed", b"true")

@@ -8,7 +8,7 @@ from typing import Final
 
 from imagegate.asgi.background import repeat, stop
 from imagegate.idempotency.base import Claim, ReplayStore, ReplaysUnavailable
-from imagegate.telemetry.logger import get_logger
+from imagegate.logger import get_logger
 
 _MOST_RELEASES: Final = 10_000
 _LOOK: Final = 1.0

@@ -16,10 +16,10 @@ from imagegate.asgi.request_ids import request_id
 from imagegate.errors import ImagegateError
 from imagegate.layers.base import Endpoint, Layer, Work, endpoint_of
 from imagegate.layers.error_boundary import Answer, answer_errors
+from imagegate.logger import get_logger
 from imagegate.telemetry.capture import Capture
 from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
-from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.telemetry.trace_context import read_traceparent, trace_id
 

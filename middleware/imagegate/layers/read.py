@@ -32,6 +32,8 @@ from imagegate.telemetry.progress import PROGRESS_KEY
 
 _WATCHED_AFTER: Final = 0.05
 """Seconds of work after which the client's connection is watched."""
+_LONGEST_PAUSE: Final = 1.0
+"""Seconds between two looks at a connection whose `receive` does not wait for the client to leave."""
 SMALLEST_LIVE_FORM = 8 * 1024 * 1024
 """Bytes. A smaller form, or one of unknown length, is read and validated whole before anything is sent."""
 
@@ -168,8 +170,10 @@ async def while_connected(work: Awaitable[None], receive: Receive, *, watched_af
 
     async def watch() -> None:
         nonlocal left
+        pause = _WATCHED_AFTER
         while (await receive())["type"] != "http.disconnect":
-            pass
+            await asyncio.sleep(pause)  # a `receive` that answers at once must not keep the loop
+            pause = min(pause * 2, _LONGEST_PAUSE)
         left = True
         if task is not None:
             task.cancel()

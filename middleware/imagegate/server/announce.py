@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imagegate import __version__
 from imagegate.config.schema import Config
-from imagegate.telemetry.logger import get_logger
+from imagegate.logger import get_logger
 
 
 def announce(config: Config, *, host: str, port: int) -> None:

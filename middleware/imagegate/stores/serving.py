@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.helpers import route_path, send_error
 from imagegate.errors import ImagegateError, StorageError
+from imagegate.logger import get_logger
 from imagegate.stores.base import ServedStore
 from imagegate.stores.conditional import is_unchanged
 from imagegate.stores.keys import is_key
@@ -75,6 +76,7 @@ class ServeImages:
                 raise _LinkRefused("The link is invalid or has expired.")
             response = await self._store.response(key)
         except OSError as error:
+            get_logger().warning("store failed", reason=str(error))
             raise StorageError("The store cannot be used.") from error
         if response is None:
             raise _NotStored("There is no such image.")

@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 import msgspec
-import structlog
 
 from imagegate.errors import Overloaded, StorageError
+from imagegate.logger import get_logger
 from imagegate.protocol.image_format import inspect
 from imagegate.protocol.messages import Picture, ReplyImage, StoredPicture
 from imagegate.protocol.parsers.base64_json import Base64Scanner, Event, PictureData, PictureStart, ScanError
@@ -51,6 +51,10 @@ class PictureSink:
         self._new = new
         self._receivers: list[Receiver] = []
         self._largest = 0
+        self.links_read = 0
+        """Links that pictures were fetched from."""
+        self.links_refused = 0
+        """Those that the guard refused."""
 
     def receiver(self) -> Receiver:
         """Return a writer for the next image."""
@@ -244,7 +248,7 @@ _NOT_STORED: Final = "The image was made, but could not be stored."
 
 def storage_error(error: OSError, message: str = _NOT_STORED) -> StorageError:
     """Return the error for the client, without the store's own message, which is only logged."""
-    structlog.get_logger("imagegate").warning("store failed", reason=str(error))
+    get_logger().warning("store failed", reason=str(error))
     if isinstance(error, StoreFull) or error.errno in (errno.ENOSPC, errno.EDQUOT):
         return no_room(message)
     return StorageError(message)

@@ -18,6 +18,7 @@ from imagegate.asgi.helpers import receive_nothing
 from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError
 from imagegate.ingest.request_reader import close_uploads
+from imagegate.logger import get_logger
 from imagegate.protocol.messages import Exchange
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.stores.unavailable import StoreUnavailable
@@ -28,7 +29,6 @@ from imagegate.tasks.records import TaskRecord, public_state
 from imagegate.tasks.run import Run, TaskTaken, Work
 from imagegate.tasks.webhook_queue import Telling
 from imagegate.telemetry.hooks import Hooks
-from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import PROGRESS_KEY
 from imagegate.upstream.dispatch_hooks import SENDING, TASK
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from imagegate.asgi.background import repeat, stop
 from imagegate.errors import Overloaded
+from imagegate.logger import get_logger
 from imagegate.spool.budget import Budget
 from imagegate.stores.blobs import Blobs
 from imagegate.stores.unavailable import StoreUnavailable
@@ -20,7 +21,6 @@ from imagegate.tasks.requests import exchange_of, scope_of
 from imagegate.tasks.run import Run, Work
 from imagegate.tasks.runner import TaskRunner
 from imagegate.tasks.webhook_queue import Telling
-from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import Progress
 
 _LOOK: Final = 1.0

@@ -9,11 +9,11 @@ from contextlib import suppress
 import msgspec
 
 from imagegate.asgi.background import stop
+from imagegate.logger import get_logger
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.records import TaskRecord, document, public_state
 from imagegate.tasks.webhooks import Webhooks
-from imagegate.telemetry.logger import get_logger
 
 
 class Telling:

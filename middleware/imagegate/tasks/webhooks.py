@@ -18,8 +18,8 @@ from typing import Final
 
 from imagegate.errors import ConfigError, RequestError
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
+from imagegate.logger import get_logger
 from imagegate.protocol.references import check_link
-from imagegate.telemetry.logger import get_logger
 
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0

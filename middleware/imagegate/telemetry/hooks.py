@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from imagegate.logger import get_logger
 from imagegate.stores.health import StoreState
-from imagegate.telemetry.logger import get_logger
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import ExchangeRecord, finish
 

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from imagegate.config.callables import function_of
 from imagegate.config.schema import CredentialConfig
 from imagegate.errors import UpstreamUnreachable
+from imagegate.logger import get_logger
 
 _EARLY: Final = 300.0
 """Seconds before its end from which on a token is renewed, but no more than a fifth of its life."""
@@ -90,9 +90,7 @@ class Credential:
             async with asyncio.timeout(self._timeout):
                 token = await self._load()
         except Exception as error:
-            structlog.get_logger("imagegate").warning(
-                "credential not renewed", reason=f"{type(error).__name__}: {error}"
-            )
+            get_logger().warning("credential not renewed", reason=f"{type(error).__name__}: {error}")
             raise UpstreamUnreachable(
                 "The gateway has no valid credential for the provider.", code="credential_unavailable"
             ) from None

@@ -9,12 +9,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
-import structlog
 from starlette.types import Message
 
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnreachable
 from imagegate.http import BodyTooLarge, Interrupted, NotSent, Response
+from imagegate.logger import get_logger
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask, UpstreamReply, absolute_link, is_ambiguous
@@ -137,7 +137,7 @@ def decode(upstream: Account, reply: UpstreamReply, task: PendingTask | None = N
     except ImagegateError:
         raise
     except Exception as error:
-        structlog.get_logger("imagegate").exception("adapter failed", upstream=upstream.name)
+        get_logger().exception("adapter failed", upstream=upstream.name)
         raise uncertain("The provider's reply cannot be read.") from error
     if isinstance(result, PendingTask):
         return result
