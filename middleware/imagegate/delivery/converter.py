@@ -231,15 +231,19 @@ class ImageConverter:
             raise
         finally:
             noted_by.note(sink.largest)
+            noted_by.links_read += sink.links_read
+            noted_by.links_refused += sink.links_refused
 
     async def _fetched(self, url: str, sink: PictureSink, trusted_origins: Collection[str]) -> Picture:
         """Into the spool, so that what cannot be had is known before the answer begins."""
         receiver = sink.receiver()
         try:
             async with self._fetcher.open(url, trusted_origins=trusted_origins) as stream:
+                sink.links_read += 1
                 async for piece in stream:
                     await receiver.write(piece)
         except FetchRefused as error:
+            sink.links_refused += 1
             raise FetchError(f"The provider's link may not be fetched: {error}.") from error
         except FetchFailed as error:
             raise FetchError(f"The provider's link could not be read: {error}.") from error

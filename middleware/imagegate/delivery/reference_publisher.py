@@ -14,6 +14,7 @@ from imagegate.protocol.messages import Exchange, Link
 from imagegate.protocol.references import DataURL
 from imagegate.spool.budget import Budget
 from imagegate.spool.upload import Upload
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.account import Account
 from imagegate.upstream.conversation import upload_file
 
@@ -57,20 +58,23 @@ class ReferenceConverter:
         name = through.name if through else ""
         async with upload.publishing:  # the parts of a split request want the same link
             if name not in upload.links:
-                upload.links[name] = (
-                    await upload_file(through, upload, authorization=exchange.authorization)
-                    if through
-                    else await self._delivery.for_client(exchange.authorization).publish(
-                        upload, self._public_url(scope)
-                    )
-                )
+                if through:
+                    link = await upload_file(through, upload, authorization=exchange.authorization)
+                else:
+                    delivery = self._delivery.for_client(exchange.authorization)
+                    link = await delivery.publish(upload, self._public_url(scope))
+                    progress: Progress = scope[PROGRESS_KEY]
+                    progress.stored_images += 1
+                upload.links[name] = link
         return upload.links[name]
 
-    async def to_upload(self, link: Link, opened: list[Upload]) -> Upload:
+    async def to_upload(self, link: Link, opened: list[Upload], progress: Progress) -> Upload:
         """Return the file behind a link. Raises `RequestError` where it cannot be had."""
         try:
             fetched = await self._fetcher.read(link.url)
+            progress.link_fetches += 1
         except FetchRefused as error:
+            progress.fetch_refusals += 1
             raise RequestError(
                 f"The link may not be fetched: {error}.", param=link.member, code="invalid_url"
             ) from error

@@ -72,6 +72,8 @@ class DeliverySession:
         try:
             await self._answer.keep_alive(self._run(forward, below, relay=relay))
         finally:
+            self._progress.link_fetches += self._sink.links_read
+            self._progress.fetch_refusals += self._sink.links_refused
             # After a whole answer nothing here waits: a client that hangs up then has not left early.
             try:
                 await below.close()
@@ -152,7 +154,7 @@ class DeliverySession:
             self._note(facts)
         progress.form, progress.images_delivered = self._form, len(reply.images)
         if self._form == "url":  # a link that is passed on as it came is to a picture that we have not seen
-            progress.stored_images = sum(image.facts is not None for image in reply.images)
+            progress.stored_images += sum(image.facts is not None for image in reply.images)
         if not self._streamed:
             await self._answer.document(reply_parts(reply))
             return

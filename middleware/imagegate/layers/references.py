@@ -158,7 +158,7 @@ class _Converting:
             raise RequestError("This model does not accept file ids. Send the file or a link.", param=reference.member)
         if isinstance(reference, FileRef) or self._exchange.explain:
             return reference  # explaining fetches nothing
-        return await self._need_bridge(reference.member).to_upload(reference, self._opened)
+        return await self._need_bridge(reference.member).to_upload(reference, self._opened, self._scope[PROGRESS_KEY])
 
     async def _white_mask(self, reference: Reference) -> Reference:
         mask = await self._file(reference)

@@ -85,14 +85,20 @@ class ProviderTasks:
         check_count(images, answer)
         delivery = self._delivery.for_client(authorization)
         sink = PictureSink(partial(self._delivery.receiver, "url", authorization))
-        return await delivery.deliver(
-            await load_results(account, answer, authorization=authorization, sink=sink),
-            "url",
-            public_url=public_url,
-            sink=sink,
-            trusted_origins=(account.origin,),
-            copies_links=True,
-        )
+        try:
+            reply = await delivery.deliver(
+                await load_results(account, answer, authorization=authorization, sink=sink),
+                "url",
+                public_url=public_url,
+                sink=sink,
+                trusted_origins=(account.origin,),
+                copies_links=True,
+            )
+        finally:
+            progress.link_fetches += sink.links_read
+            progress.fetch_refusals += sink.links_refused
+        progress.stored_images += len(reply.images)
+        return reply
 
     async def cancel(self, task: ProviderTask, *, authorization: str | None) -> UpstreamError | None:
         """Asks the provider to give the task up: the error that says that it was; None where it has no way to.
