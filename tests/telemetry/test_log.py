@@ -115,7 +115,7 @@ def test_why_a_store_failed(plain: io.StringIO, capfd: pytest.CaptureFixture[str
         "WARNING|imagegate|store failed reason='quota of the bucket'",
         "WARNING|imagegate|store failed reason='the disk is gone'",
     ]
-    assert "".join(capfd.readouterr()) == ""
+    assert capfd.readouterr().out == ""
 
 
 def test_plain_logging_below_its_level(plain: io.StringIO) -> None:

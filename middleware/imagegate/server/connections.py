@@ -10,8 +10,8 @@ from time import perf_counter
 from typing import Final, Protocol
 
 from imagegate.config.schema import LimitsConfig
+from imagegate.logger import get_logger
 from imagegate.server.descriptors import connection_limit
-from imagegate.telemetry.logger import get_logger
 
 _TICK: Final = 1.0
 """Seconds between two looks at what is overdue."""
