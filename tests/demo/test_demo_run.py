@@ -55,7 +55,7 @@ def test_demo_as_a_process(tmp_path: Path) -> None:
     for picture in pictures:
         with Image.open(io.BytesIO(picture.read_bytes())) as image:
             image.verify()
-    assert len(load_config(tmp_path / "out" / "imagegate.toml").upstreams) == 5
+    assert len(load_config(tmp_path / "out" / "imagegate.toml").upstreams) == len(PROVIDERS)
 
 
 def test_demo_on_a_port_that_is_taken(

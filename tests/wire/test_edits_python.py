@@ -520,6 +520,7 @@ def config_for(running: Running, folder: Path, **sections: Any) -> Config:
     upstreams = tuple(
         UpstreamConfig(name=name, base_url=f"http://127.0.0.1:{port}", api_key=f"sk-demo-{name}")
         for name, port in running.ports.items()
+        if name != "comfyui"  # which has options, and tests of its own
     )
     delivery = DeliveryConfig(store=f"file://{folder}", fetch_allow=("127.0.0.1",))
     return Config(upstreams=upstreams, delivery=delivery, tasks=TasksConfig(poll_interval=Duration(0.05)), **sections)

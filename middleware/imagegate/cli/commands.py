@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.set_defaults(run=_serve)
 
-    demo = commands.add_parser("demo", help="gateway and five local providers; no key, no network")
+    demo = commands.add_parser("demo", help="gateway and local providers; no key, no network")
     demo.add_argument("--once", action="store_true", help="send the requests and stop")
     demo.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port of the gateway (default: %(default)s)")
     demo.add_argument("--out", type=Path, default=Path("demo-output"), help="folder of pictures (default: %(default)s)")

@@ -14,7 +14,7 @@ class DemoRequest:
     prompt: str
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     sent: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Members that must have reached the provider; None: must not have."""
+    """Members that must have reached the provider, dots leading into others; None: must not have."""
     changed: tuple[str, ...] = ()
     """Fields that the gateway must disclose, and no others."""
     pixels: tuple[int, int] | None = None
@@ -155,6 +155,26 @@ REQUESTS: Final = (
         operation="create_variation",
         path="/v1/images/variations",
         pixels=(512, 512),
+    ),
+    DemoRequest(
+        "sdxl",
+        "A greenhouse full of clocks",
+        {"size": "768x512", "n": 2, "quality": "hd"},
+        sent={"prompt.5.inputs": {"width": 768, "height": 512, "batch_size": 2}},
+        changed=("quality", "seed"),
+        path="/prompt",
+        pixels=(768, 512),
+    ),
+    DemoRequest(
+        "comfyui/sdxl",
+        "Put a red kite into the sky",
+        {"image": "source", "mask": "mask"},
+        operation="edit",
+        sent={"prompt.6.inputs.text": "Put a red kite into the sky"},
+        changed=("seed",),
+        path="/prompt",
+        pixels=(512, 512),
+        requests=3,
     ),
     DemoRequest(
         "tokenlab/gpt-image-2",

@@ -1,4 +1,4 @@
-"""``imagegate demo``: five local providers, the gateway, and a set of requests by the official OpenAI SDK."""
+"""``imagegate demo``: local providers, the gateway, and a set of requests by the official OpenAI SDK."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(*, port: int, folder: Path, once: bool) -> int:
         write_config(config, ports, store=folder / "images")
         with gateway(config, port=port) as bound:
             address = f"http://127.0.0.1:{bound}"
-            print(f"Gateway at {address}/v1, in front of five local providers: {', '.join(ports)}.")
+            print(f"Gateway at {address}/v1, in front of {len(ports)} local providers: {', '.join(ports)}.")
             print(f"Its configuration: {config}\n")
             failures, entries = _send_all(address, providers, folder)
             sheet = folder / "contact-sheet.png"
@@ -89,6 +89,8 @@ class _Step:
         self.problems: list[str] = []
         self.provider = ""
         self.sent: list[dict[str, Any]] = []
+        self.paid: list[dict[str, Any]] = []
+        """What went upstream but for uploads of references, which cost nothing."""
         self.sent_to = ""
         self.changes = ""
         self.links: list[str] = []
@@ -131,7 +133,10 @@ class _Step:
             for received in app.state.received[len(app.state.received) - new :]:
                 if received.method == "POST":
                     form = {part.name: part.filename or part.text for part in received.parts}
-                    self.sent.append(received.json if isinstance(received.json, dict) else form)
+                    body = received.json if isinstance(received.json, dict) else form
+                    self.sent.append(body)
+                    if "upload" not in received.path:
+                        self.paid.append(body)
                     self.sent_to = f"POST {received.path}"
 
     def describe(self) -> str:
@@ -141,11 +146,6 @@ class _Step:
     def title(self) -> str:
         return self.request.prompt or "Variations of a picture"
 
-    @property
-    def paid(self) -> list[dict[str, Any]]:
-        """What went upstream but for uploads of references, which cost nothing."""
-        return [sent for sent in self.sent if "model" in sent]
-
     def judge(self) -> None:
         request = self.request
         if len(self.sent) != request.requests:
@@ -153,8 +153,8 @@ class _Step:
         if request.path and self.sent_to != f"POST {request.path}":
             self.problems.append(f"{self.sent_to} instead of POST {request.path}")
         for name, value in request.sent.items():
-            if any(sent.get(name) != value for sent in self.paid):
-                self.problems.append(f"{name} went upstream as {self.paid[0].get(name)!r} instead of {value!r}")
+            if any(_member(sent, name) != value for sent in self.paid):
+                self.problems.append(f"{name} went upstream as {_member(self.paid[0], name)!r} instead of {value!r}")
         changed = tuple(item.strip().partition(";")[0] for item in _split(self.changes))
         if changed != request.changed:
             self.problems.append(f"changed {changed} instead of {request.changed}")
@@ -206,6 +206,13 @@ class _Step:
         subtitles = (self.request.model, f"asked: {asked or 'the default'}", f"sent: {sent or 'as asked'}")
         title = f"{self.number}. {self.provider}"
         return [SheetEntry(title, subtitles, picture) for picture in self.pictures]
+
+
+def _member(fields: Any, path: str) -> Any:
+    """A member; dots lead into others."""
+    for name in path.split("."):
+        fields = fields.get(name) if isinstance(fields, dict) else None
+    return fields
 
 
 def _members(fields: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The gateway and the five local providers, each under a real server on this machine."""
+"""The gateway and the local providers, each under a real server on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Final
 from starlette.applications import Starlette
 
 from imagegate.config.loader import load_config
-from imagegate.demo.providers import onetoken, toapis, tokenbay, tokenlab, tokmodel
+from imagegate.demo.providers import comfyui, onetoken, toapis, tokenbay, tokenlab, tokmodel
+from imagegate.demo.workflows import OPTIONS, write_workflows
 from imagegate.server.guard import Guard
 from imagegate.server.in_thread import serving as serving
 from imagegate.standalone import Standalone
@@ -21,12 +22,14 @@ PROVIDERS: Final = {
     "tokenlab": tokenlab.create_app,
     "toapis": toapis.create_app,
     "onetoken": onetoken.create_app,
+    "comfyui": comfyui.create_app,
 }
+_OPTIONS: Final = {"comfyui": OPTIONS}
 
 
 @contextlib.contextmanager
 def local_providers(*, task_seconds: float = 0.3) -> Generator[tuple[Mapping[str, Starlette], Mapping[str, int]]]:
-    """All five providers: their applications, which keep what they received, and their ports."""
+    """All providers: their applications, which keep what they received, and their ports."""
     with contextlib.ExitStack() as stack:
         apps = {name: create_app(task_seconds=task_seconds) for name, create_app in PROVIDERS.items()}
         yield apps, {name: stack.enter_context(serving(app)) for name, app in apps.items()}
@@ -36,6 +39,7 @@ def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
     """The configuration of a gateway for the local providers, as a person would write it."""
     upstreams = "\n".join(
         f'[[upstreams]]\nname = "{name}"\nbase_url = "http://127.0.0.1:{port}"\napi_key = "sk-demo-{name}"\n'
+        f"{_OPTIONS.get(name, '')}"
         for name, port in ports.items()
     )
     routes = '[routes]\n"dall-e-3" = ["tokmodel/openai/dall-e-3"]\n'
@@ -43,6 +47,7 @@ def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
     tasks = '[tasks]\npoll_interval = "100ms"\n'
     console = "[console]\nenabled = true\n"
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_workflows(path.parent)
     path.write_text(f"{upstreams}\n{routes}\n{delivery}\n{tasks}\n{console}", "utf-8")
 
 

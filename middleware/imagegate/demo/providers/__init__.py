@@ -1,1 +1,1 @@
-"""Local stand-ins for the five providers, written from their contracts and without the gateway's code."""
+"""Local stand-ins for providers, written from their contracts and without the gateway's code."""
