@@ -31,7 +31,7 @@ class A1111(Adapter):
 
     name = "a1111"
     authentication = Authentication(scheme="Basic", required=False)
-    picture_members = ("images[]",)
+    picture_members = ("images",)
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         fields = request.fields
