@@ -88,6 +88,13 @@ def open_spools() -> Callable[[], int]:
     return lambda: nameless_files() - before
 
 
+async def until_open(open_spools: Callable[[], int], count: int) -> None:
+    """Waits until so many temporary files are open: they are closed in threads."""
+    async with asyncio.timeout(10):
+        while open_spools() != count:
+            await asyncio.sleep(0.002)
+
+
 async def uploaded(
     content: bytes, budget: Budget, *, step: int = 65_536, head: bytes = PNG_HEAD, held: int = 0
 ) -> Upload:
@@ -135,19 +142,19 @@ def test_small_files_stay_in_memory_until_it_is_used_up(open_spools):
 
     async def work() -> None:
         small = [await uploaded(content_of(200_000), budget) for _ in range(2)]
-        assert open_spools() == 0
+        await until_open(open_spools, 0)
         assert 500_000 - sum(upload.size for upload in small) == left(budget, memory=500_000)[1]
         more = await uploaded(content_of(150_000), budget)
-        assert open_spools() == 1
+        await until_open(open_spools, 1)
         large = await uploaded(content_of(3 * MIB), budget)
-        assert open_spools() == 2
+        await until_open(open_spools, 2)
         small[0].close()
         assert 500_000 - small[1].size == left(budget, memory=500_000)[1]
         again = await uploaded(content_of(200_000), budget)
-        assert open_spools() == 2
+        await until_open(open_spools, 2)
         for upload in (*small, more, large, again):
             upload.close()
-        assert open_spools() == 0
+        await until_open(open_spools, 0)
 
     run(work())
     assert left(budget, memory=500_000) == (TOTAL, 500_000)
@@ -162,7 +169,7 @@ def test_no_file_has_a_name(budget, tmp_path, monkeypatch):
         assert nameless_files() == 1
         assert list(tmp_path.iterdir()) == []
         upload.close()
-        assert nameless_files() == 0
+        await until_open(nameless_files, 0)
 
     run(work())
 
@@ -415,12 +422,12 @@ def test_files_that_are_held_go_to_disk_only_where_memory_is_short(open_spools):
 
     async def work() -> None:
         held = [await uploaded(content_of(MIB + MIB // 2), budget, held=2 * MIB) for _ in range(2)]
-        assert open_spools() == 0
+        await until_open(open_spools, 0)
         too_many = await uploaded(content_of(MIB + MIB // 2), budget, held=2 * MIB)
-        assert open_spools() == 1
+        await until_open(open_spools, 1)
         held[0].close()
         too_large = await uploaded(content_of(2 * MIB + 1), budget, held=2 * MIB)
-        assert open_spools() == 2
+        await until_open(open_spools, 2)
         for upload in (held[1], too_many):
             assert await upload.read() == PNG_HEAD + content_of(MIB + MIB // 2)
         assert await too_large.read() == PNG_HEAD + content_of(2 * MIB + 1)
@@ -635,19 +642,21 @@ def test_files_are_written_over(open_spools):
         for size in (3 * MIB, 2 * MIB, 4 * MIB - 100):
             content = content_of(size)
             upload = await uploaded(content, budget)
-            assert open_spools() == 1
+            await until_open(open_spools, 1)
             assert PNG_HEAD + content == await upload.read()
             upload.close()
             upload.close()
-            assert open_spools() == 1
+            await until_open(open_spools, 1)
         several = [await uploaded(content_of(2 * MIB + place), budget) for place in range(12)]
-        assert open_spools() == 12
+        await until_open(open_spools, 12)
         for upload in several:
             upload.close()
-        assert open_spools() == 6  # one that has held 4 MiB, and those of a little more than 2 MiB that fit beside it
+        await until_open(
+            open_spools, 6
+        )  # one that has held 4 MiB, and those of a little more than 2 MiB that fit beside it
         large = await uploaded(content_of(5 * MIB), budget)
         large.close()
-        assert open_spools() == 5
+        await until_open(open_spools, 5)
 
     run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB, idle=600.0)))
     gc.collect()  # their loop ended before their time was over
@@ -698,7 +707,9 @@ def test_files_that_are_written_over_count_as_what_they_hold(stay_open, open_spo
                     upload.close()
                 small.clear()
         own = sum(upload.size for upload in small)
-        assert disk_of_nameless_files() - before <= kept + own + len(small) * 64 * 1024
+        async with asyncio.timeout(10):
+            while disk_of_nameless_files() - before > kept + own + len(small) * 64 * 1024:
+                await asyncio.sleep(0.002)
         for upload in small:
             upload.close()
 
