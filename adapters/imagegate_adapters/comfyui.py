@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+import msgspec
+
 from imagegate.adapter import (
     Adapter,
     Authentication,
@@ -84,7 +86,7 @@ class ComfyUI(Adapter):
             own = self._generations.contract(known)
         if editing := [workflow for workflow in workflows if workflow is not self._generations]:
             own["edits"] = self._editing(editing, known, own["parameters"])
-        return ContractDocument(models={self.options.model: own})
+        return msgspec.structs.replace(document, models={self.options.model: own})
 
     def _editing(self, workflows: list[Workflow], known: Mapping[str, Any], inherited: Iterable[str]) -> dict[str, Any]:
         """Return the table of edits, which take what any of their workflows does."""
@@ -156,8 +158,10 @@ class ComfyUI(Adapter):
     def decode(self, reply: UpstreamReply, *, now: int) -> PendingTask:
         """Read the answer to a submit."""
         document = read_object(reply.body)
-        if reply.status >= 400 or document is None:
+        if reply.status >= 400:
             raise self._refused(reply, document)
+        if document is None:
+            raise _unreadable(reply)
         id_ = document.get("prompt_id")
         if not isinstance(id_, str):
             raise uncertain("The provider's reply names no job.")
@@ -165,7 +169,7 @@ class ComfyUI(Adapter):
 
     def _refused(self, reply: UpstreamReply, document: Mapping[str, Any] | None) -> Exception:
         """Return the error of a refused workflow, with the field whose value its node did not take."""
-        error = failure(max(reply.status, 400), document)
+        error = failure(reply.status, document)
         for node, problem in _problems(document or {}):
             info = problem.get("extra_info")
             place = f"{node}.{info.get('input_name') if isinstance(info, Mapping) else ''}"
@@ -184,8 +188,10 @@ class ComfyUI(Adapter):
         document = read_object(reply.body)
         if document is None and reply.status == 404 and task.poll_url is None:
             return PendingTask(id=task.id, poll_url=f"/history/{quote(task.id, safe='')}")
-        if reply.status >= 400 or document is None:
-            raise failure(max(reply.status, 400), document)
+        if reply.status >= 400:
+            raise failure(reply.status, document)
+        if document is None:
+            raise _unreadable(reply)
         if isinstance(cancelled := document.get("cancelled"), bool):
             if cancelled:
                 raise _ended("The job was cancelled.", code="task_cancelled")
@@ -210,6 +216,10 @@ class ComfyUI(Adapter):
         if task.poll_url is not None:
             return None
         return UpstreamRequest(method="POST", path=f"{self.poll(task).path}/cancel", document={})
+
+
+def _unreadable(reply: UpstreamReply) -> Exception:
+    return uncertain(f"The provider answered {reply.status} with a body that is not JSON.")
 
 
 def _file(reference: object) -> str:

@@ -404,3 +404,24 @@ def test_files_have_names_of_our_own_where_it_matters() -> None:
     """A form names a file as it was told to, else as the client did."""
     assert FilePart("image", File("a.png")).filename == "a.png"
     assert FilePart("image", File("a.png [output]"), "b.png").filename == "b.png"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, "<html>"), (200, ""), (200, "[]"), (200, "{}"), (500, "500 Internal Server Error"), (502, "")],
+)
+def test_a_submit_without_comfyuis_own_word_is_looked_up(status: int, body: str) -> None:
+    """It may have been queued: only an uncertain outcome is asked for by its id, and never sent again."""
+    with pytest.raises(UpstreamError) as caught:
+        load_adapter("comfyui").decode(UpstreamReply(status=status, headers={}, body=body.encode()), now=5)
+    assert caught.value.outcome == "uncertain"
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, "<html>"), (502, ""), (500, "500")])
+def test_a_job_is_not_over_for_a_page(status: int, body: str) -> None:
+    """It is asked for again."""
+    with pytest.raises(UpstreamError) as caught:
+        load_adapter("comfyui").decode_task(
+            PendingTask(id="a"), UpstreamReply(status=status, headers={}, body=body.encode()), now=5
+        )
+    assert (caught.value.outcome, caught.value.ends_task) == ("uncertain", False)
