@@ -84,7 +84,15 @@ PUBLIC: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "imagegate.contract": ("Contract", "ContractDocument", "Parameter", "ReferenceRule", "load_contracts"),
     "imagegate.errors": ("ConfigError", "ImagegateError", "UpstreamError"),
-    "imagegate.events": ("ExchangeRecord", "Hook", "StartHook", "BreakerHook", "TaskHook", "ConfiguredHook"),
+    "imagegate.events": (
+        "ExchangeRecord",
+        "Hook",
+        "StartHook",
+        "BreakerHook",
+        "TaskHook",
+        "ConfiguredHook",
+        "MemoryHook",
+    ),
     "imagegate.layers": (
         *("Admit", "Deliver", "Fit", "Idempotency", "Layer", "Observe", "Read", "References", "Route"),
         *("TaskEndpoints", "Tasks", "Upstream"),

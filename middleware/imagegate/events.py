@@ -1,7 +1,16 @@
 """Public names of `imagegate.telemetry`: the record of an exchange, and the hooks that are given it."""
 
 from imagegate.telemetry.exchange import UpstreamCall
-from imagegate.telemetry.hooks import BreakerHook, BreakerState, ConfiguredHook, Hook, RecordHook, StartHook, TaskHook
+from imagegate.telemetry.hooks import (
+    BreakerHook,
+    BreakerState,
+    ConfiguredHook,
+    Hook,
+    MemoryHook,
+    RecordHook,
+    StartHook,
+    TaskHook,
+)
 from imagegate.telemetry.record import ExchangeRecord, OutcomeClass
 
 __all__ = [
@@ -10,6 +19,7 @@ __all__ = [
     "ConfiguredHook",
     "ExchangeRecord",
     "Hook",
+    "MemoryHook",
     "OutcomeClass",
     "RecordHook",
     "StartHook",

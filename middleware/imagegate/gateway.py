@@ -46,8 +46,9 @@ from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.limiter import UpstreamLimiter
 from imagegate.routing.retry import RetryPolicy
 from imagegate.spool.budget import UPLOADS_SHARE, Budget
+from imagegate.spool.memory import Memory, Share
 from imagegate.telemetry.capture import Capture
-from imagegate.telemetry.console import Console, is_console_path, refuse_console
+from imagegate.telemetry.console import IN_FLIGHT, Console, is_console_path, refuse_console
 from imagegate.telemetry.cost import cost_of
 from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
@@ -113,8 +114,13 @@ class ImageGateway:
         self.config = config
         self._clients = Clients(config, transport=self._transport)
         self.catalog = Catalog(contracts_of(config), config.routes)
+        self._memory = Memory(config.limits.memory)
         self._budget = Budget(
-            total=config.limits.spool, memory=config.limits.spool_memory, kept=_KEPT_FILES, uploads=UPLOADS_SHARE
+            total=config.limits.spool,
+            memory=config.limits.spool_memory,
+            kept=_KEPT_FILES,
+            uploads=UPLOADS_SHARE,
+            shared=self._memory,
         )
         self._pictures = PictureService(
             config.delivery,
@@ -137,6 +143,8 @@ class ImageGateway:
         )
         self._hooks.configured(Names.of(config))
         self._pictures.store.health.listen(self._hooks.store_changed)
+        memory = self._memory
+        self._hooks.memory_watched(lambda: memory.held)
         self._stack = self._compose()
         for warning in warnings_of(config):
             get_logger().warning(warning)
@@ -157,6 +165,7 @@ class ImageGateway:
             delivery=pictures.delivery,
             fetcher=pictures.fetcher,
             budget=self._budget,
+            memory=self._memory,
             background=self.background,
             hooks=self._hooks,
             public_url=pictures.public_url,
@@ -216,7 +225,7 @@ class ImageGateway:
         )
         # Which key a request without one has is known when the whole body is.
         may_stream = None if idempotency.derive else self.catalog.may_stream
-        layer = Read(layer, prefix=prefix, limits=read, budget=self._budget, may_stream=may_stream)
+        layer = Read(layer, prefix=prefix, limits=read, budget=self._budget, memory=self._memory, may_stream=may_stream)
         layer = Models(layer, prefix=prefix, catalog=self.catalog)
         layer = TaskEndpoints(layer, prefix=prefix, queries=keeping.queries, retry_after=config.tasks.poll_interval)
         layer = Admit(
@@ -231,7 +240,7 @@ class ImageGateway:
         )
         capture: Callable[[], Capture] | None = self._console.capture if self._console else None
         if capture is None and (config.log.prompts or config.log.links):
-            capture = Capture
+            capture = partial(Capture, room=Share(self._memory, IN_FLIGHT))
         return Observe(layer, prefix=prefix, hooks=self._hooks, capture=capture)
 
     def _new_console(self) -> Console:
@@ -243,6 +252,7 @@ class ImageGateway:
             exchanges=config.console.exchanges,
             prefix=config.prefix,
             guard=self.guard,
+            room=Share(self._memory, IN_FLIGHT),
         )
 
     async def _load_picture(self, link: str, upstream: str, scope: Scope) -> bytes | None:

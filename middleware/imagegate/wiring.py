@@ -27,6 +27,7 @@ from imagegate.idempotency.memory import MemoryReplays
 from imagegate.idempotency.redis import RedisReplays
 from imagegate.routing.catalog import Catalog
 from imagegate.spool.budget import Budget
+from imagegate.spool.memory import Memory
 from imagegate.stores import Store
 from imagegate.stores.blobs import Blobs, FileBlobs
 from imagegate.stores.redis_client import RedisClient
@@ -68,6 +69,7 @@ class Keeping:
         delivery: ImageConverter,
         fetcher: Fetcher,
         budget: Budget,
+        memory: Memory,
         background: Background,
         hooks: Hooks,
         public_url: Callable[[Scope], str],
@@ -79,7 +81,7 @@ class Keeping:
         self.desk = TaskManager(
             store=_task_store(config, partial(hooks.record_unreadable, "task")),
             ids=ids,
-            providers=ProviderTasks(accounts, delivery, ids),
+            providers=ProviderTasks(accounts, delivery, ids, memory),
             webhooks=Webhooks(fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts),
             blobs=self._blobs,
             budget=budget,

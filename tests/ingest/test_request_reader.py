@@ -18,10 +18,11 @@ from imagegate.asgi.helpers import ClientDisconnected
 from imagegate.contracts.contract import Parameter
 from imagegate.errors import ImagegateError, Overloaded, PayloadTooLarge, RequestError, UnsupportedMedia
 from imagegate.ingest.form_reader import FormLimits
-from imagegate.ingest.request_reader import ReadLimits, close_uploads, read_exchange
+from imagegate.ingest.request_reader import ReadLimits, read_exchange, release
 from imagegate.protocol.messages import Exchange, FileID, Link
 from imagegate.protocol.requests import from_text, read_form_fields
 from imagegate.spool.budget import Budget
+from imagegate.spool.memory import FLOOR, Memory
 from imagegate.spool.upload import Upload
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
@@ -65,6 +66,7 @@ class Reading:
 
     def __init__(self) -> None:
         self.budget = Budget(total=TOTAL, memory=MEMORY)
+        self.memory = Memory(256 * MIB)
         self.exchanges: list[Exchange] = []
 
     def read(
@@ -77,6 +79,7 @@ class Reading:
         limits: ReadLimits | None = None,
         step: int = 65_536,
         disconnect_after: int | None = None,
+        read: list[int] | None = None,
     ) -> Exchange:
         """The exchange of a body that comes in pieces."""
         if content_type is not None:
@@ -95,10 +98,19 @@ class Reading:
         )
 
         async def receive() -> dict[str, Any]:
-            return next(messages, {"type": "http.disconnect"})
+            message = next(messages, {"type": "http.disconnect"})
+            if read is not None:
+                read.append(len(message.get("body", b"")))
+            return message
 
         exchange = asyncio.run(
-            read_exchange(scope, receive, limits=limits or ReadLimits(), budget=self.budget)  # type: ignore[arg-type]
+            read_exchange(
+                scope,  # type: ignore[arg-type]
+                receive,  # type: ignore[arg-type]
+                limits=limits or ReadLimits(),
+                budget=self.budget,
+                memory=self.memory,
+            )
         )
         self.exchanges.append(exchange)
         return exchange
@@ -109,7 +121,8 @@ class Reading:
     def close(self) -> None:
         """Closes what is open; afterwards the whole budget must be there, and nothing beyond it."""
         for exchange in self.exchanges:
-            close_uploads(exchange.request)
+            release(exchange.request)
+        assert self.memory.held == 0
         self.budget.take(TOTAL)
         assert self.budget.take_memory(MEMORY)
         with pytest.raises(Overloaded):
@@ -582,6 +595,43 @@ def test_explain_is_never_guessed(reading, value):
     assert (error.status, error.param) == (400, "Imagegate-Explain")
 
 
+def test_the_room_of_a_body_is_asked_for_before_it_is_read():
+    """By the length that it has announced; a request that finds none has cost nothing."""
+    reading = Reading()
+    reading.memory = Memory(8 * MIB)
+    body = json.dumps({"model": "m", "prompt": "p", "user": "u" * 4 * MIB}).encode()
+    length = (b"content-length", str(len(body)).encode())
+    read: list[int] = []
+    with pytest.raises(Overloaded) as caught:
+        reading.read(body, "application/json", operation="generations", headers=[length], read=read)
+    assert read == []
+    assert (b"retry-after", b"1") in caught.value.headers
+    reading.close()
+
+
+def test_a_body_of_unknown_length_grows_until_there_is_no_room():
+    """It does not wait: nobody who waits would give room to another."""
+    reading = Reading()
+    reading.memory = Memory(8 * MIB)
+    body = json.dumps({"model": "m", "prompt": "p", "user": "u" * 4 * MIB}).encode()
+    read: list[int] = []
+    with pytest.raises(Overloaded):
+        reading.read(body, "application/json", operation="generations", read=read)
+    assert 2 * MIB < sum(read) < 4 * MIB
+    reading.close()
+
+
+def test_pictures_that_went_to_the_spool_are_not_held_any_more(reading):
+    """What is left of a JSON edit are its other members."""
+    url = "data:image/png;base64," + base64.b64encode(png() + bytes(4 * MIB)).decode()
+    document = {"model": "m", "prompt": "p", "images": [{"image_url": url}]}
+    reading.read_json(document)
+    assert reading.memory.held == FLOOR
+    body = json.dumps(document).encode()
+    reading.read(body, "application/json", headers=[(b"content-length", str(len(body)).encode())])
+    assert reading.memory.held == 2 * FLOOR
+
+
 def test_the_files_of_a_small_form_need_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody reads them before the form is whole, so they wait in memory as long as there is room for them."""
 
@@ -594,5 +644,5 @@ def test_the_files_of_a_small_form_need_no_disk(monkeypatch: pytest.MonkeyPatch)
     files = [png(place) + bytes(MIB) for place in range(3)]
     body = form_of(GOOD, [a_file("image[]", each) for each in files])
     assert contents(reading.read(body)) == files
-    close_uploads(reading.exchanges.pop().request)
+    release(reading.exchanges.pop().request)
     assert reading.budget.take_memory(4 * MIB)

@@ -26,8 +26,9 @@ from imagegate.demo.pictures import draw_picture
 from imagegate.gateway import ImageGateway
 from imagegate.protocol.messages import FileID, ImageRequest, Link
 from imagegate.spool.budget import Budget
+from imagegate.spool.memory import Memory, Share
 from imagegate.spool.upload import Upload
-from imagegate.telemetry.capture import Capture, documents_of, pictures_in, shown
+from imagegate.telemetry.capture import SMALL_ANSWER, Capture, documents_of, pictures_in, shown
 from imagegate.telemetry.console import Console, page, policy
 from imagegate.telemetry.console.ring import Ring
 from imagegate.telemetry.console.thumbnails import EDGE, LARGEST_ORIGINAL, thumbnail
@@ -71,6 +72,25 @@ def run(app: Console, key_name: str, body: bytes, **facts: Any) -> ExchangeRecor
     record = finish(progress, status=200, seconds=1)
     app.exchange_ended(record)
     return record
+
+
+def test_answers_in_flight_share_a_bound():
+    """What finds no room is not kept; what ends, or is too long to be kept, gives its room back."""
+    memory = Memory(4_000_000)
+    app = console(room=Share(memory, 100_000))
+    first, second = app.capture(), app.capture()
+    first.answer(b"a" * 60_000)
+    second.answer(b"b" * 40_000)
+    second.answer(b"b")
+    assert (len(first.answered()), second.answered(), memory.held) == (60_000, b"", 60_000)
+    second.answer(b"b")
+    assert second.answered() == b"", "the rest of an answer is none"
+    first.answer(b"a" * SMALL_ANSWER)
+    assert (first.answered(), memory.held) == (b"", 0)
+    third = app.capture()
+    third.answer(b"c" * 50_000)
+    third.forget_answer()
+    assert memory.held == 0
 
 
 def answer_of(**picture: str) -> bytes:

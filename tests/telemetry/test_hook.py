@@ -211,7 +211,7 @@ def test_metrics_keep_to_the_conventions() -> None:
     for metric in METRICS.values():
         assert metric.name.endswith("_total") == (metric.kind == "counter")
         assert metric.name.endswith("_seconds") == (metric.kind == "histogram")
-        assert "bytes" not in metric.name or "_bytes_" in metric.name
+        assert "bytes" not in metric.name or "_bytes_" in metric.name or metric.name.endswith("_bytes")
         assert metric.help.endswith(".")
 
 

@@ -118,26 +118,35 @@ def _silent_for(seconds: float) -> RequestTimeout:
     )
 
 
-async def read_body(receive: Receive, *, limit: int) -> bytes:
+async def read_body(receive: Receive, *, limit: int, counted: Callable[[int], None] | None = None) -> bytes:
     """Return the whole request body.
+
+    Args:
+        receive: of the server.
+        limit: maximum bytes.
+        counted: called with the bytes of each piece before it is kept; what it raises ends the reading.
 
     Raises:
         PayloadTooLarge: beyond `limit` bytes; the rest is not read.
         ClientDisconnected: before the body was complete.
     """
-    chunks: list[bytes] = []
-    size = 0
+    body: bytes | bytearray = b""
     while True:
         message = await receive_in_time(receive)
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
         chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
+        if len(body) + len(chunk) > limit:
             raise too_large(limit)
-        chunks.append(chunk)
+        if counted is not None:
+            counted(len(chunk))
+        if not body:
+            body = chunk
+        else:  # grows where it is: thousands of pieces would leave the heap in pieces
+            body = body if isinstance(body, bytearray) else bytearray(body)
+            body += chunk
         if not message.get("more_body", False):
-            return b"".join(chunks)
+            return bytes(body)
 
 
 def too_large(limit: int, *, endless: bool = True) -> PayloadTooLarge:

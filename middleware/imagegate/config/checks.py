@@ -43,6 +43,8 @@ def check(config: Config) -> None:
         if value < 1:
             raise KeyedError(f"limits.{name}: must be at least 1", ("limits", name))
     _check_access(config.access)
+    if config.limits.memory < 3 * config.limits.json_body:  # two copies of one body are three quarters of it at most
+        raise KeyedError("limits.memory: must be at least three times limits.json_body", ("limits", "memory"))
     _check_visibility(config)
     _check_tasks(config)
     _check_extras(config)

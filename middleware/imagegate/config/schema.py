@@ -257,6 +257,9 @@ class LimitsConfig(_Section, frozen=True, kw_only=True):
     file: int = 50_000_000
     files: int = 16
     """Images in one form."""
+    memory: int = 256 * 1024**2
+    """What all requests together may hold in memory: bodies, replies that are read whole, and what the console keeps of
+    answers in flight; more are answered 503."""
     spool: int = 4 * 1024**3
     """Uploads of all requests together, in memory and on disk; more are answered 503."""
     spool_memory: int = 16 * 1024**2

@@ -13,7 +13,7 @@ from imagegate.asgi.helpers import content_length, without_headers
 from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.errors import UpstreamError
 from imagegate.protocol.image_format import Facts, inspect
-from imagegate.protocol.messages import EVENT, REPLY, ImageReply, StreamEvent
+from imagegate.protocol.messages import EVENT, REPLY, HeldMemory, ImageReply, StreamEvent
 from imagegate.protocol.parsers.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart, ScanError
 from imagegate.protocol.provider_errors import failure, uncertain
 from imagegate.protocol.replies import images_of, read_document, read_object
@@ -47,6 +47,7 @@ class InnerResponse:
         on_event: takes the events of a stream; None: a stream was not asked for.
         on_pictures: called with the known facts of the images before a relayed reply starts.
         asked: images.
+        held: counts what is kept of the response.
     """
 
     def __init__(
@@ -58,9 +59,11 @@ class InnerResponse:
         on_event: OnEvent | None,
         on_pictures: OnPictures,
         asked: int,
+        held: HeldMemory | None = None,
     ) -> None:
         self._answer = answer
         self._sink = sink
+        self._memory = held
         self._may_relay = relay
         self._on_event = on_event
         self._on_pictures = on_pictures
@@ -101,7 +104,7 @@ class InnerResponse:
         if is_document:
             return
         if is_stream:
-            self._events = EventIntake(self._sink, self._event)
+            self._events = EventIntake(self._sink, self._event, held=self._memory)
             self._take = self._feed_events
         elif not self._answer.has_begun:
             await self._answer.relay(message)
@@ -123,13 +126,16 @@ class InnerResponse:
         body = message.get("body", b"")
         self._held.append(body)
         self._held_size += len(body)
-        if self._held_size <= HOLD:
+        has_room = self._memory is None or self._memory.try_take(len(body))
+        if self._held_size <= HOLD and has_room:
             return
+        if self._memory is not None:
+            self._memory.give_back(self._held_size if has_room else self._held_size - len(body))
         if self._may_relay and is_plain(self._held):
             self.relayed = Relay(self._answer, self._start, self._on_pictures, self._asked)
             self._take = self.relayed.take
         else:
-            self._reception = Reception(self._sink, Base64Scanner())
+            self._reception = Reception(self._sink, Base64Scanner(), self._memory)
             self._take = self._receive
         held, self._held = self._held, []
         for piece in held[:-1]:

@@ -70,8 +70,12 @@ class ReferenceConverter:
 
     async def to_upload(self, link: Link, opened: list[Upload], progress: Progress) -> Upload:
         """Return the file behind a link. Raises `RequestError` where it cannot be had."""
+        name = urlsplit(link.url).path.rpartition("/")[2][:128] or "upload"
+        upload = self._opened(link.member, name, "", opened)
         try:
-            fetched = await self._fetcher.read(link.url)
+            async with self._fetcher.open(link.url) as stream:
+                async for piece in stream:
+                    await upload.write(piece)
             progress.link_fetches += 1
         except FetchRefused as error:
             progress.fetch_refusals += 1
@@ -82,20 +86,24 @@ class ReferenceConverter:
             raise RequestError(
                 f"The link could not be fetched: {error}.", param=link.member, code="invalid_image_url"
             ) from error
-        name = urlsplit(link.url).path.rpartition("/")[2][:128] or "upload"
-        return await self._hold(link.member, name, "", fetched.content, opened)
+        return await self._complete(upload)
 
     async def hold(self, member: str, inline: DataURL, opened: list[Upload]) -> Upload:
         """Return the content of a data URL as a file."""
-        return await self._hold(member, "upload", inline.media_type, inline.data, opened)
+        upload = self._opened(member, "upload", inline.media_type, opened)
+        await upload.write(inline.data)
+        return await self._complete(upload)
 
-    async def _hold(self, part: str, name: str, declared: str, data: bytes, opened: list[Upload]) -> Upload:
+    def _opened(self, part: str, name: str, declared: str, opened: list[Upload]) -> Upload:
         upload = Upload(part, name, declared, budget=self._budget)
         opened.append(upload)
-        await upload.write(data)
+        return upload
+
+    @staticmethod
+    async def _complete(upload: Upload) -> Upload:
         await upload.complete()
         if upload.facts is None:
             raise RequestError(
-                "What the link leads to is no image that can be read.", param=part, code="invalid_image_file"
+                "What the link leads to is no image that can be read.", param=upload.part, code="invalid_image_file"
             )
         return upload

@@ -68,6 +68,7 @@ class DeliverySession:
             on_event=self._event if self._streamed else None,
             on_pictures=self._note,
             asked=self._exchange.request.n,
+            held=self._exchange.request.held,
         )
         try:
             await self._answer.keep_alive(self._run(forward, below, relay=relay))

@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from imagegate.asgi.helpers import ClientDisconnected, receive_with_timeout, too_large
 from imagegate.errors import PayloadTooLarge, RequestError
+from imagegate.protocol.messages import HeldMemory
 from imagegate.protocol.parsers.charsets import UnknownCharset, decode
 from imagegate.protocol.parsers.multipart import (
     Event,
@@ -53,9 +54,11 @@ class Form(NamedTuple):
     markup: Upload | None
 
 
-async def read_form(content_type: bytes, receive: Receive, *, limits: FormLimits, budget: Budget) -> Form:
+async def read_form(
+    content_type: bytes, receive: Receive, *, limits: FormLimits, budget: Budget, held: HeldMemory | None = None
+) -> Form:
     """Read a ``multipart/form-data`` body to its end. Raises as `FormReading.run` does."""
-    reading = FormReading(content_type, limits=limits, budget=budget, held=_HELD)
+    reading = FormReading(content_type, limits=limits, budget=budget, waiting=_HELD, held=held)
     return await reading.run(receive)
 
 
@@ -63,14 +66,24 @@ class FormReading:
     """A form that is being received: its parts and files can be read before it is complete.
 
     Args:
-        held: as `Upload` has it.
+        waiting: `held` of each `Upload`.
+        held: counts the text fields.
 
     Raises:
         RequestError: the header names no boundary.
     """
 
-    def __init__(self, content_type: bytes, *, limits: FormLimits, budget: Budget, held: int = 0) -> None:
+    def __init__(
+        self,
+        content_type: bytes,
+        *,
+        limits: FormLimits,
+        budget: Budget,
+        waiting: int = 0,
+        held: HeldMemory | None = None,
+    ) -> None:
         self._limits = limits
+        self._waiting = waiting
         self._held = held
         self._budget = budget
         try:
@@ -102,7 +115,7 @@ class FormReading:
 
         Raises:
             RequestError: malformed, cut off, too large, or a part that does not belong there.
-            Overloaded: the spool is full.
+            Overloaded: the spool is full, or memory is.
             ClientDisconnected: before the form was complete.
         """
         try:
@@ -186,7 +199,7 @@ class FormReading:
             hint = " Images go into parts called 'image' or 'image[]'." if part.name.startswith("images") else ""
             raise RequestError(f"Unknown file part: '{part.name}'.{hint}", param=part.name, code="unknown_parameter")
         name, media_type = part.filename or "upload", part.content_type
-        upload = Upload(part.name, name, media_type, budget=self._budget, held=self._held)
+        upload = Upload(part.name, name, media_type, budget=self._budget, held=self._waiting)
         upload.quoted_name = part.quoted_name
         if image:
             self._add_image(upload, image[1])
@@ -213,6 +226,8 @@ class FormReading:
                     f"The fields of the form are larger than {_MAX_TEXT:,} bytes.",
                     param=self._name,
                 )
+            if self._held is not None:
+                self._held.take(len(data))
             return
         if self._upload.size + len(data) > self._limits.file:
             raise PayloadTooLarge(

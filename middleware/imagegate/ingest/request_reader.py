@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import msgspec
 from starlette.types import Receive, Scope
 
 from imagegate.asgi.azure_paths import DEPLOYMENT
-from imagegate.asgi.helpers import header, read_body
+from imagegate.asgi.helpers import announced_length, header, read_body, too_large
 from imagegate.contracts.contract import Operation
 from imagegate.errors import AuthenticationError, RequestError, UnsupportedMedia
 from imagegate.ingest.form_reader import Form, FormLimits, read_form
-from imagegate.protocol.messages import Exchange, FileID, ImageRequest, Link, Reference
+from imagegate.protocol.messages import Exchange, FileID, HeldMemory, ImageRequest, Link, Reference
 from imagegate.protocol.references import MAX_LINK, Source, check_link, data_url, references_of
 from imagegate.protocol.requests import read_form_fields, read_json
 from imagegate.spool.budget import Budget, default_budget
+from imagegate.spool.memory import Memory
 from imagegate.spool.upload import Upload
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _EXPLAIN: Final = b"imagegate-explain"
 _FORM: Final = b"multipart/form-data"
+_COPIES: Final = 2
+"""Times that a JSON body is in memory: as it came, and as what it says."""
+_FORM_WINDOW: Final = 256 * 1024
+"""Bytes of a form that are in memory while its files go to disk."""
 
 
 class ReadLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,13 +43,18 @@ DEFAULT_LIMITS: Final = ReadLimits()
 
 
 async def read_exchange(
-    scope: Scope, receive: Receive, *, limits: ReadLimits = DEFAULT_LIMITS, budget: Budget | None = None
+    scope: Scope,
+    receive: Receive,
+    *,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    budget: Budget | None = None,
+    memory: Memory | None = None,
 ) -> Exchange:
-    """Read and validate the body of a request. The caller must call `close_uploads`.
+    """Read and validate the body of a request. The caller must call `release`.
 
     Raises:
         RequestError: invalid request; names the field.
-        Overloaded: the upload budget is used up.
+        Overloaded: the upload budget is used up, or that of memory, which is asked before anything is read.
         ClientDisconnected: before the body was complete.
     """
     progress: Progress = scope[PROGRESS_KEY]
@@ -53,24 +64,63 @@ async def read_exchange(
     content_type = header(scope, b"content-type") or b"application/json"
     budget = budget or default_budget()
     media_type = content_type.split(b";", 1)[0].strip().lower()
+    length = announced_length(scope)
+    held: HeldMemory | None
     if media_type == _FORM:
-        form = await read_form(content_type, receive, limits=limits.form, budget=budget)
-        request = request_of_form(form, operation, max_prompt=limits.prompt, deployment=scope.get(DEPLOYMENT, ""))
+        held = reserve_for_form(memory, length)
+        try:
+            form = await read_form(content_type, receive, limits=limits.form, budget=budget, held=held)
+            request = request_of_form(form, operation, max_prompt=limits.prompt, deployment=scope.get(DEPLOYMENT, ""))
+        except BaseException:
+            _close(held)
+            raise
     elif media_type == b"application/json" or media_type.endswith(b"+json"):
-        body = await read_body(receive, limit=limits.json_body)
-        request = read_json(body, operation, max_prompt=limits.prompt, deployment=scope.get(DEPLOYMENT, ""))
-        if operation != "generations":
-            request = await _with_references(request, budget)
-        _check_or_close(request)
+        if length is not None and length > limits.json_body:
+            raise too_large(limits.json_body, endless=False)
+        held = None if memory is None else memory.reserve(_COPIES * (length or 0))
+        try:
+            counted = partial(_count_piece, held) if held is not None and length is None else None
+            body = await read_body(receive, limit=limits.json_body, counted=counted)
+            request = read_json(body, operation, max_prompt=limits.prompt, deployment=scope.get(DEPLOYMENT, ""))
+            if operation != "generations":
+                request = await _with_references(request, budget, held)
+            _check_or_close(request)
+        except BaseException:
+            _close(held)
+            raise
     else:
         raise UnsupportedMedia(
             f"The body must be application/json or multipart/form-data, not '{media_type.decode('latin-1')[:64]}'.",
         )
-    return exchange_of(scope, request)
+    return exchange_of(scope, request, held)
 
 
-def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
-    """Return the exchange for the layers below, and record its model and fields."""
+def reserve_for_form(memory: Memory | None, length: int | None) -> HeldMemory | None:
+    """Return what a form of so many bytes holds in memory; its files are the spool's. Raises `Overloaded`."""
+    if memory is None:
+        return None
+    return memory.reserve(_FORM_WINDOW if length is None else min(length, _FORM_WINDOW))
+
+
+def _count_piece(held: HeldMemory, size: int) -> None:
+    held.take(_COPIES * size)
+
+
+def _close(held: HeldMemory | None) -> None:
+    if held is not None:
+        held.close()
+
+
+def exchange_of(scope: Scope, request: ImageRequest, held: HeldMemory | None = None) -> Exchange:
+    """Return the exchange for the layers below, and record its model and fields.
+
+    Args:
+        scope: of the request.
+        request: as it was read.
+        held: what it holds in memory.
+    """
+    if held is not None:
+        request = msgspec.structs.replace(request, held=held)
     progress: Progress = scope[PROGRESS_KEY]
     progress.model = request.model
     progress.images_asked = request.n
@@ -93,11 +143,21 @@ def exchange_of(scope: Scope, request: ImageRequest) -> Exchange:
     )
 
 
-def close_uploads(request: ImageRequest) -> None:
-    """Release all files of a request."""
+def retain(request: ImageRequest) -> None:
+    """Keep what a request holds, files and memory, for work that outlives it; `release` must follow."""
+    for reference in request.references:
+        if isinstance(reference, Upload):
+            reference.retain()
+    if request.held is not None:
+        request.held.retain()
+
+
+def release(request: ImageRequest) -> None:
+    """Give back what a request holds, as the last of its holders."""
     for reference in request.references:
         if isinstance(reference, Upload):
             reference.close()
+    _close(request.held)
 
 
 def request_of_form(form: Form, operation: Operation, *, max_prompt: int, deployment: str = "") -> ImageRequest:
@@ -113,15 +173,15 @@ def request_of_form(form: Form, operation: Operation, *, max_prompt: int, deploy
     try:
         fields = read_form_fields(form.fields, operation, max_prompt=max_prompt, deployment=deployment)
     except RequestError:
-        close_uploads(request)
+        release(request)
         raise
     request = msgspec.structs.replace(request, fields=fields)
     _check_or_close(request)
     return request
 
 
-async def _with_references(request: ImageRequest, budget: Budget) -> ImageRequest:
-    """Return the references of a JSON edit, out of its fields; data URLs become files."""
+async def _with_references(request: ImageRequest, budget: Budget, held: HeldMemory | None) -> ImageRequest:
+    """Return the references of a JSON edit, out of its fields; data URLs become files, and are not held any more."""
     fields, sources, mask_source = references_of(request.fields)
     opened: list[Upload] = []
     try:
@@ -131,6 +191,9 @@ async def _with_references(request: ImageRequest, budget: Budget) -> ImageReques
         for upload in opened:
             upload.close()
         raise
+    if held is not None:
+        inline = [source.url for source in (*sources, mask_source) if source is not None and source.url is not None]
+        held.give_back(_COPIES * sum(map(len, inline)))
     return msgspec.structs.replace(request, fields=fields, body=None, images=tuple(images), mask=mask)
 
 
@@ -155,7 +218,7 @@ def _check_or_close(request: ImageRequest) -> None:
     try:
         _check(request)
     except RequestError:
-        close_uploads(request)
+        release(request)
         raise
 
 

@@ -12,10 +12,9 @@ from imagegate.asgi.permits import PERMIT, Permit
 from imagegate.idempotency.coalescing import Call, KeyedCalls, calls_in_memory
 from imagegate.idempotency.keys import HEADER, client_of, fingerprint, key_of, slot_of
 from imagegate.idempotency.relinking import Relinking
-from imagegate.ingest.request_reader import close_uploads
+from imagegate.ingest.request_reader import release, retain
 from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import SCOPE_KEY, Exchange
-from imagegate.spool.upload import Upload
 from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import SENDING, Sending
@@ -85,14 +84,12 @@ class Idempotency(Layer):
         def leads() -> None:
             if permit is not None:
                 permit.hold()
-            for reference in exchange.request.references:  # the call outlives the request that brought the files
-                if isinstance(reference, Upload):
-                    reference.retain()
+            retain(exchange.request)  # the call outlives it
 
         def ends(call: Call) -> None:
             if permit is not None:
                 permit.release()
-            close_uploads(exchange.request)
+            release(exchange.request)
             self._tell(call)
 
         await self._calls.answer(

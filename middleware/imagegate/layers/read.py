@@ -16,17 +16,19 @@ from imagegate.ingest.form_reader import FormReading
 from imagegate.ingest.request_reader import (
     DEFAULT_LIMITS,
     ReadLimits,
-    close_uploads,
     exchange_of,
     read_exchange,
+    release,
     request_of_form,
+    reserve_for_form,
     wants_explanation,
 )
 from imagegate.ingest.streaming_form import NeedsBufferedForm, StreamingForm
 from imagegate.layers.base import Layer
-from imagegate.protocol.messages import Exchange, ImageRequest
+from imagegate.protocol.messages import Exchange, HeldMemory, ImageRequest
 from imagegate.protocol.requests import read_form_fields
 from imagegate.spool.budget import Budget, default_budget
+from imagegate.spool.memory import Memory
 from imagegate.spool.upload import UploadClosed
 from imagegate.telemetry.progress import PROGRESS_KEY
 
@@ -44,6 +46,7 @@ class Read(Layer):
     Args:
         limits: of bodies.
         budget: room for uploads, shared by all requests.
+        memory: what all requests may hold in memory.
         may_stream: returns whether the files of a request may be streamed upstream; None: never.
     """
 
@@ -54,11 +57,13 @@ class Read(Layer):
         prefix: str = "/v1",
         limits: ReadLimits = DEFAULT_LIMITS,
         budget: Budget | None = None,
+        memory: Memory | None = None,
         may_stream: Callable[[ImageRequest], bool] | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
         self._limits = limits
         self._budget = budget or default_budget()
+        self._memory = memory or Memory()
         self._may_stream = may_stream
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,42 +72,49 @@ class Read(Layer):
         if self._may_stream is not None and _is_large_form(scope) and not _waits_for_whole_form(scope):
             await self._handle_form(scope, receive, send)
             return
-        exchange = await read_exchange(scope, receive, limits=self._limits, budget=self._budget)
+        exchange = await read_exchange(scope, receive, limits=self._limits, budget=self._budget, memory=self._memory)
         try:
             if isinstance(self.app, Layer):
                 await while_connected(self.forward(scope, exchange, receive, send), receive)
             else:
                 await self.forward(scope, exchange, receive, send)  # the application reads `receive` itself
         finally:
-            close_uploads(exchange.request)
+            release(exchange.request)
 
     async def _handle_form(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the form in a background task; its files may be streamed upstream meanwhile."""
-        reading = FormReading(header(scope, b"content-type") or b"", limits=self._limits.form, budget=self._budget)
+        held = reserve_for_form(self._memory, announced_length(scope))
+        try:
+            await self._read_form(scope, receive, send, held)
+        finally:
+            if held is not None:
+                held.close()
+
+    async def _read_form(self, scope: Scope, receive: Receive, send: Send, held: HeldMemory | None) -> None:
+        content_type = header(scope, b"content-type") or b""
+        reading = FormReading(content_type, limits=self._limits.form, budget=self._budget, held=held)
         reader = asyncio.create_task(reading.run(receive))
         try:
             while not reading.files and not reading.is_over:
                 await reading.progress()
-            live = None if reading.is_over else self._live_exchange(scope, reading)
+            live = None if reading.is_over else self._live_exchange(scope, reading, held)
             if live is not None and await self._stay_live(scope, live, reader, receive, send):
                 return
             form = await reader
-            exchange = exchange_of(
-                scope,
-                request_of_form(
-                    form,
-                    scope[PROGRESS_KEY].endpoint,
-                    max_prompt=self._limits.prompt,
-                    deployment=scope.get(DEPLOYMENT, ""),
-                ),
+            request = request_of_form(
+                form,
+                scope[PROGRESS_KEY].endpoint,
+                max_prompt=self._limits.prompt,
+                deployment=scope.get(DEPLOYMENT, ""),
             )
+            exchange = exchange_of(scope, request, held)
             await while_connected(self.forward(scope, exchange, receive, send), receive)
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
             reading.close()
 
-    def _live_exchange(self, scope: Scope, reading: FormReading) -> Exchange | None:
+    def _live_exchange(self, scope: Scope, reading: FormReading, held: HeldMemory | None) -> Exchange | None:
         """Return the exchange with a streaming form; None where the whole form is needed."""
         operation = scope[PROGRESS_KEY].endpoint
         try:
@@ -114,7 +126,7 @@ class Read(Layer):
         request = ImageRequest(operation=operation, fields=fields, from_form=True, live=StreamingForm(reading))
         if fields.get("stream") or "async" in fields or self._may_stream is None or not self._may_stream(request):
             return None
-        return exchange_of(scope, request)
+        return exchange_of(scope, request, held)
 
     async def _stay_live(
         self, scope: Scope, exchange: Exchange, reader: asyncio.Task[object], receive: Receive, send: Send

@@ -67,6 +67,7 @@ class Upstream(Layer):
             authorization=exchange.authorization,
             progress=progress,
             taker=taker,
+            held=exchange.request.held,
             on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
         )
         reply = await progress.call(account.name, exchange.request.model, asking)

@@ -79,6 +79,32 @@ def member_of(reference: Reference) -> str:
     return name.partition("[")[0]
 
 
+class HeldMemory(ABC):
+    """What one request holds of the memory that all requests share; `imagegate.spool.memory` counts it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def take(self, size: int) -> None:
+        """Count `size` bytes more. Raises `imagegate.errors.Overloaded` where there is no room."""
+
+    @abstractmethod
+    def try_take(self, size: int) -> bool:
+        """Count `size` bytes more; False: there is no room."""
+
+    @abstractmethod
+    def give_back(self, size: int) -> None:
+        """Count `size` bytes less."""
+
+    @abstractmethod
+    def retain(self) -> None:
+        """Add a holder; each must call `close`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Drop a holder; with the last one nothing is held any more."""
+
+
 class LiveFiles(Protocol):
     """Files of a form that is still coming in (`imagegate.ingest.streaming_form`)."""
 
@@ -110,6 +136,8 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Whether `fields` came as text, so that numbers and booleans must be parsed."""
     job_id: str = ""
     """A new UUID, for adapters that say `Adapter.names_jobs`."""
+    held: HeldMemory | None = None
+    """What the request and the reply to it hold in memory; None: it is not counted."""
 
     @cached_property
     def model(self) -> str:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from imagegate.errors import Overloaded
 from imagegate.spool.disk_room import DiskFull, DiskRoom, free_behind
+from imagegate.spool.memory import Memory
 from imagegate.spool.reservation import Reservation
 from imagegate.spool.temp_file import IDLE, KeptFiles
 
@@ -81,6 +82,7 @@ class Budget:
         uploads: share of `total`, and of the disk, that uploads may take.
         last_resort: bytes of results that may stay in memory, beside `memory`, where the disk cannot take them.
         disk: room where temporary files are written.
+        shared: in which what stays in memory counts as well.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Budget:
         uploads: float = 1.0,
         last_resort: int = _LAST_RESORT,
         disk: DiskRoom | None = None,
+        shared: Memory | None = None,
     ) -> None:
         self.kept = KeptFiles(kept, idle=idle)
         self.disk = disk or DiskRoom(tempfile.gettempdir)
@@ -101,6 +104,7 @@ class Budget:
         self._for_uploads = int(total * uploads)
         self._uploaded = 0
         self._memory = memory
+        self._shared = shared
         self._last_resort = last_resort
         self.coming_in = 0
         """Bytes in memory of files that are not whole yet, or not on disk."""
@@ -119,7 +123,7 @@ class Budget:
         self._uploaded += size
 
     def take_memory(self, size: int) -> bool:
-        if size > self._memory:
+        if size > self._memory or not (self._shared is None or self._shared.try_take(size, large=True)):
             return False
         self._memory -= size
         return True
@@ -131,6 +135,8 @@ class Budget:
         self._total += total
         self._uploaded -= total
         self._memory += memory
+        if self._shared is not None:
+            self._shared.give_back(memory)
 
     def check_disk(self, descriptor: int, size: int) -> None:
         """Raise `DiskFull` where they would take room that is promised, or more than uploads may have of the disk."""

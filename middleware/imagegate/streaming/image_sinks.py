@@ -12,7 +12,7 @@ import msgspec
 from imagegate.errors import Overloaded, StorageError
 from imagegate.logger import get_logger
 from imagegate.protocol.image_format import inspect
-from imagegate.protocol.messages import Picture, ReplyImage, StoredPicture
+from imagegate.protocol.messages import HeldMemory, Picture, ReplyImage, StoredPicture
 from imagegate.protocol.parsers.base64_json import Base64Scanner, Event, PictureData, PictureStart, ScanError
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.spool.budget import FileBudget
@@ -180,11 +180,16 @@ class Reception:
     """One document whose pictures go into a sink while it comes in, several at a time.
 
     Every method raises `UpstreamUncertain` where the document cannot be used, and `StorageError`.
+
+    Args:
+        held: counts what is kept of the document beside its pictures, until `forget` or `abort`.
     """
 
-    def __init__(self, sink: PictureSink, scanner: Base64Scanner) -> None:
+    def __init__(self, sink: PictureSink, scanner: Base64Scanner, held: HeldMemory | None = None) -> None:
         self._sink = sink
         self._scanner = scanner
+        self._held = held
+        self._counted = 0
         self._token = ""
         self._receiver: Receiver | None = None
         self._finishing: dict[str, asyncio.Task[Picture]] = {}
@@ -194,7 +199,21 @@ class Reception:
             events = self._scanner.feed(data)
         except ScanError as error:
             raise broken(error) from error
+        self._count()
         await self._take(events)
+
+    def _count(self) -> None:
+        grown = self._scanner.rest_size - self._counted
+        if self._held is not None and grown > 0:
+            if not self._held.try_take(grown):
+                raise uncertain("The provider's reply is too large, even without its pictures.")
+            self._counted += grown
+
+    def forget(self) -> None:
+        """Give back what was counted: nothing of the document is kept any more."""
+        if self._held is not None:
+            self._held.give_back(self._counted)
+            self._counted = 0
 
     async def _take(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -232,6 +251,7 @@ class Reception:
 
     async def abort(self) -> None:
         """Cancel running work; the sink's `close` discards what it left."""
+        self.forget()
         running = [task for task in self._finishing.values() if not task.done()]
         for task in running:
             task.cancel()

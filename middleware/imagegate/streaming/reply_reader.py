@@ -12,12 +12,12 @@ from starlette.types import Send
 from imagegate.errors import UpstreamError, UpstreamUncertain
 from imagegate.http import Body, BodyTooLarge, Interrupted, Response, iter_body
 from imagegate.protocol.headers import length_of_reply
-from imagegate.protocol.messages import EVENT, ImageReply, Picture, ReplyImage, StreamEvent
+from imagegate.protocol.messages import EVENT, HeldMemory, ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.protocol.parsers.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, SSEError, Token
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import WHOLE_BODY, UpstreamReply, event_error
-from imagegate.streaming.image_sinks import PictureSink, Reception
+from imagegate.streaming.image_sinks import PictureSink, Received, Reception
 
 HOLD: Final = 1024**2
 """Bytes of a reply that are held and read whole; only larger ones are worth the trouble."""
@@ -26,6 +26,10 @@ _LINK: Final = re.compile(rb'"url"\s*:\s*"[^"]')
 """In JSON that has it in no text: there its quotes are escaped."""
 _INDENTATION: Final = 64
 """Bytes of white space that may stand before an event's JSON."""
+
+
+PLAIN_LIMIT: Final = 4 * 1024**2
+"""Bytes of a reply without pictures that are read."""
 
 
 class ReplyConsumer(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,39 +59,60 @@ async def take(
     *,
     limit: int,
     members: Collection[str] = OPENAI_MEMBERS,
+    held: HeldMemory | None = None,
 ) -> UpstreamReply | None:
     """Return the reply, with tokens for images that went into the sink; None: it has been relayed.
 
     Args:
-        limit: bytes of the reply.
+        limit: bytes of a reply with pictures; any other is read to 4 MiB.
         members: where this provider's pictures are.
+        held: counts the body of the reply that is returned, which is the caller's to give back.
 
     Raises:
-        BodyTooLarge, Interrupted: as `imagegate.http.iter_body`.
+        BodyTooLarge: the reply is larger than allowed, or than there is room for in memory.
+        Interrupted: as `imagegate.http.iter_body`.
         UpstreamError: the reply cannot be used.
         StorageError: the sink did not take a picture.
     """
     content_type = response.headers.get("content-type", "").lower()
     if response.status_code == 200 and taker is not None and taker.events and "text/event-stream" in content_type:
-        await _pass_events(response, taker, limit=limit, members=members)
+        await _pass_events(response, taker, limit=limit, members=members, held=held)
         return None
     if taker is not None and taker.takes_whole(response.status_code, content_type) and taker.sink is not None:
         return await _picture(response, taker.sink, limit=limit)
-    may_be_large = response.status_code == 200 and taker is not None and "json" in content_type
-    held: list[bytes] = []
-    size = 0
+    kept: list[bytes] = []
+    counted = size = 0
     pieces = _bounded(response, limit)
-    async for piece in pieces:
-        held.append(piece)
-        size += len(piece)
-        if size > HOLD and may_be_large and taker is not None:
-            if taker.relay and is_plain(held):
-                await _relay(response, held, pieces, taker.send)
-                return None
-            if taker.sink is not None:
-                return await _received(response, held, pieces, taker.sink, members)
-            may_be_large = False
-    return _reply(response, b"".join(held))
+    try:
+        async for piece in pieces:
+            kept.append(piece)
+            size += len(piece)
+            has_room = held is None or held.try_take(len(piece))
+            counted += len(piece) if has_room else 0
+            if size <= HOLD and has_room:
+                continue
+            is_document = _is_document(response, content_type, kept[0])
+            if taker is not None and is_document:
+                if taker.relay and is_plain(kept):
+                    await _relay(response, kept, pieces, taker.send)
+                    break
+                if taker.sink is not None:
+                    return await _received(response, kept, pieces, taker.sink, members, held)
+            if not has_room or (size > PLAIN_LIMIT and not is_document):
+                raise BodyTooLarge(min(limit, PLAIN_LIMIT))
+        else:
+            counted = 0
+            return _reply(response, b"".join(kept))
+    finally:
+        if held is not None:
+            held.give_back(counted)
+    return None
+
+
+def _is_document(response: Response, content_type: str, head: bytes) -> bool:
+    """Return whether a reply is a picture, or JSON that may carry some, by what it says or else by how it begins."""
+    is_named = "json" in content_type or content_type.startswith("image/")
+    return response.status_code == 200 and (is_named or head[:_INDENTATION].lstrip()[:1] in (b"{", b"["))
 
 
 def _reply(response: Response, body: bytes, pictures: Mapping[str, Picture] | None = None) -> UpstreamReply:
@@ -100,7 +125,8 @@ def _bounded(response: Response, limit: int) -> Body:
     if length is not None and length > limit:
         raise BodyTooLarge(limit)
     body = iter_body(response)
-    return _Bounded(body, limit) if length is None else body
+    is_bound = length is not None and body is response.body  # what is compressed is longer than it says
+    return body if is_bound else _Bounded(body, limit)
 
 
 class _Bounded:
@@ -138,32 +164,38 @@ def is_plain(held: list[bytes]) -> bool:
     return is_openai and scanner.is_canonical and not _LINK.search(scanner.rest)
 
 
-async def _relay(response: Response, held: list[bytes], rest: AsyncIterator[bytes], send: Send) -> None:
+async def _relay(response: Response, kept: list[bytes], rest: AsyncIterator[bytes], send: Send) -> None:
     headers = [(b"content-type", b"application/json")]
     if (length := length_of_reply(response.headers)) is not None:
         headers.append((b"content-length", str(length).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for piece in held:
+    for piece in kept:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
-    held.clear()
+    kept.clear()
     async for piece in rest:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
 async def _received(
-    response: Response, held: list[bytes], rest: AsyncIterator[bytes], sink: PictureSink, members: Collection[str]
+    response: Response,
+    kept: list[bytes],
+    rest: AsyncIterator[bytes],
+    sink: PictureSink,
+    members: Collection[str],
+    held: HeldMemory | None,
 ) -> UpstreamReply:
-    reception = Reception(sink, Base64Scanner(tuple(members)))
+    reception = Reception(sink, Base64Scanner(tuple(members)), held)
     try:
-        while held:
-            await reception.feed(held.pop(0))
+        while kept:
+            await reception.feed(kept.pop(0))
         async for piece in rest:
             await reception.feed(piece)
         received = await reception.finish()
     except (Interrupted, UpstreamError) as failure:
         error = failure if isinstance(failure, UpstreamError) else unfinished(failure)
         error.made = await reception.made()
+        reception.forget()
         raise error from failure
     except BaseException:
         await reception.abort()
@@ -202,6 +234,7 @@ class EventIntake:
 
     Args:
         emit: awaited with each event, for backpressure.
+        held: counts what is held of an event.
     """
 
     def __init__(
@@ -210,11 +243,13 @@ class EventIntake:
         emit: Callable[[StreamEvent], Awaitable[None]],
         *,
         members: Collection[str] = OPENAI_MEMBERS,
+        held: HeldMemory | None = None,
     ) -> None:
         self._reader = EventReader()
         self._sink = sink
         self._emit = emit
         self._members = tuple(members)
+        self._held = held
         self._text = bytearray()
         """Data that is no JSON object, or not known to be one."""
         self._reception: Reception | None = None
@@ -251,30 +286,44 @@ class EventIntake:
                 return
             data = bytes(self._text)
             self._text.clear()
-            self._reception = Reception(self._sink, Base64Scanner(self._members))
+            self._reception = Reception(self._sink, Base64Scanner(self._members), self._held)
         await self._reception.feed(data)
 
     async def _end(self, end: EventEnd) -> None:
-        if self._reception is None:
+        reception, self._reception = self._reception, None
+        if reception is None:
             event = StreamEvent(name=end.name, data=bytes(self._text), lines=end.lines)
             self._text.clear()
             self.is_over = event.is_end_mark
             if self._has_ended and not self.is_over:
                 raise uncertain("The provider's stream broke off.")
         else:
-            received = await self._reception.finish()
-            self._reception = None
+            received = await self._finished(reception)
             event = StreamEvent(name=end.name, data=received.rest, pictures=received.pictures, lines=end.lines)
-        if error := event_error(event):
-            raise error
-        await self._emit(event)
+        try:
+            if error := event_error(event):
+                raise error
+            await self._emit(event)
+        finally:
+            if reception is not None:
+                reception.forget()
+
+    @staticmethod
+    async def _finished(reception: Reception) -> Received:
+        try:
+            return await reception.finish()
+        except BaseException:
+            await reception.abort()
+            raise
 
     async def abort(self) -> None:
         if self._reception is not None:
             await self._reception.abort()
 
 
-async def _pass_events(response: Response, taker: ReplyConsumer, *, limit: int, members: Collection[str]) -> None:
+async def _pass_events(
+    response: Response, taker: ReplyConsumer, *, limit: int, members: Collection[str], held: HeldMemory | None
+) -> None:
     """Event by event. An error in the first one is an error of the request; later ones may follow what was paid for."""
     passed = 0
 
@@ -285,7 +334,7 @@ async def _pass_events(response: Response, taker: ReplyConsumer, *, limit: int, 
 
     if taker.sink is None:
         raise AssertionError("a consumer of events has a sink")
-    intake = EventIntake(taker.sink, emit, members=members)
+    intake = EventIntake(taker.sink, emit, members=members, held=held)
     try:
         async for piece in _bounded(response, limit):
             await intake.feed(piece)

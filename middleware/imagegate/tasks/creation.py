@@ -11,8 +11,8 @@ from starlette.types import Scope, Send
 
 from imagegate.asgi.helpers import send_json
 from imagegate.errors import Overloaded, RequestError, StorageError
+from imagegate.ingest.request_reader import retain
 from imagegate.protocol.messages import Exchange
-from imagegate.spool.upload import Upload
 from imagegate.stores.blobs import Blobs
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.ids import TaskIds
@@ -138,9 +138,7 @@ class TaskCreation:
         run.is_public = False
         if not callback_url:
             run.hand_over = lambda upstream, task: self._providers.id_of(upstream, task, record, owner)
-        for reference in exchange.request.references:
-            if isinstance(reference, Upload):
-                reference.retain()
+        retain(exchange.request)
         self._runner.start(run, Work(without_body(scope), exchange))
         return run
 

@@ -13,9 +13,10 @@ import msgspec
 from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.size_disclosure import check_count
 from imagegate.errors import UpstreamError
-from imagegate.protocol.messages import ImageReply
+from imagegate.protocol.messages import ImageReply, Picture
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask
+from imagegate.spool.memory import Memory
 from imagegate.streaming.image_sinks import PictureSink
 from imagegate.tasks.ids import ProviderTicket, TaskIds
 from imagegate.tasks.records import ProviderTask, TaskRecord
@@ -36,12 +37,16 @@ class ProviderTasks:
         accounts: of the providers, by name.
         delivery: puts pictures into the store.
         ids: names tasks.
+        memory: what replies may hold.
     """
 
-    def __init__(self, accounts: Mapping[str, Account], delivery: ImageConverter, ids: TaskIds) -> None:
+    def __init__(
+        self, accounts: Mapping[str, Account], delivery: ImageConverter, ids: TaskIds, memory: Memory | None = None
+    ) -> None:
         self._accounts = accounts
         self._delivery = delivery
         self._ids = ids
+        self._memory = memory or Memory()
 
     def id_of(self, upstream: str, task: PendingTask, record: TaskRecord, owner: bytes) -> str | None:
         """An id for a task that a provider has accepted; None: it cannot be asked for by an id alone."""
@@ -79,26 +84,31 @@ class ProviderTasks:
         account = self._accounts[task.upstream]
         progress.upstream = account.name
         progress.polls += 1
-        answer = await ask_task(account, _pending(task), authorization=authorization)
-        if isinstance(answer, PendingTask):
-            return answer
-        check_count(images, answer)
-        delivery = self._delivery.for_client(authorization)
         sink = PictureSink(partial(self._delivery.receiver, "url", authorization))
+        held = self._memory.reserve()
+        made: list[Picture] = []
         try:
-            reply = await delivery.deliver(
-                await load_results(account, answer, authorization=authorization, sink=sink),
+            answer = await ask_task(account, _pending(task), authorization=authorization, sink=sink, held=held)
+            if isinstance(answer, PendingTask):
+                return answer
+            check_count(images, answer)
+            answer = await load_results(account, answer, authorization=authorization, sink=sink)
+            reply = await self._delivery.for_client(authorization).deliver(
+                answer,
                 "url",
                 public_url=public_url,
                 sink=sink,
                 trusted_origins=(account.origin,),
                 copies_links=True,
             )
+            made += [image.picture for image in answer.images if image.picture is not None]
+            progress.stored_images += len(reply.images)
+            return reply
         finally:
             progress.link_fetches += sink.links_read
             progress.fetch_refusals += sink.links_refused
-        progress.stored_images += len(reply.images)
-        return reply
+            held.close()
+            await sink.close(made)
 
     async def cancel(self, task: ProviderTask, *, authorization: str | None) -> UpstreamError | None:
         """Asks the provider to give the task up: the error that says that it was; None where it has no way to.

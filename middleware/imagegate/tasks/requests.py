@@ -58,7 +58,7 @@ async def _keep(reference: Reference, blobs: Blobs) -> KeptReference:
 
 
 async def exchange_of(kept: KeptRequest, model: str, blobs: Blobs, budget: Budget) -> Exchange:
-    """The request as it was. `close_uploads` must follow. Raises `OSError` where a file is gone."""
+    """The request as it was; `request_reader.release` must follow. Raises `OSError` where a file is gone."""
     fields = kept.fields
     if fields is None:
         fields = msgspec.json.decode(await whole(blobs.read(kept.fields_blob)))

@@ -17,7 +17,7 @@ from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.asgi.helpers import receive_nothing
 from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError
-from imagegate.ingest.request_reader import close_uploads
+from imagegate.ingest.request_reader import release
 from imagegate.logger import get_logger
 from imagegate.protocol.messages import Exchange
 from imagegate.protocol.provider_errors import uncertain
@@ -80,7 +80,7 @@ class TaskRunner:
         try:
             ended = await self._outcome(run, self._made(run, work))
         finally:
-            close_uploads(work.exchange.request)
+            release(work.exchange.request)
         await self.end(run, ended)
 
     async def _follow(self, run: Run) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from imagegate.adapter import FilePart, InlineFile, TextPart, UpstreamRequest
 from imagegate.protocol.messages import FileID, ImageRequest, Link, Reference
+from imagegate.spool.memory import Share
 
 SMALL_ANSWER: Final = 64 * 1024
 """Bytes: an answer with links, or an error."""
@@ -24,13 +25,15 @@ class Capture:
 
     Args:
         most: bytes of the answer that are kept; a longer one is not kept at all.
+        room: shared by all answers in flight; where it is used up, an answer is not kept either. None: not counted.
     """
 
-    def __init__(self, *, most: int = SMALL_ANSWER) -> None:
+    def __init__(self, *, most: int = SMALL_ANSWER, room: Share | None = None) -> None:
         self._fields: Mapping[str, Any] = {}
         self._files: dict[str, Any] = {}
         self._sent: list[tuple[str, str, Any]] = []
         self._most = most
+        self._room = room
         self._answer: list[bytes] = []
         self.size = 0
         """Bytes of the answer that are held."""
@@ -83,7 +86,8 @@ class Capture:
 
     def answer(self, chunk: bytes) -> None:
         """Notes a piece of the answer's body."""
-        if self.size + len(chunk) > self._most:
+        is_short = self.size + len(chunk) <= self._most
+        if not is_short or not (self._room is None or self._room.try_take(len(chunk))):
             self.forget_answer()
             self._most = 0
         else:
@@ -97,6 +101,8 @@ class Capture:
     def forget_answer(self) -> None:
         """For those who hold on to a record: its answer may be large."""
         self._answer.clear()
+        if self._room is not None:
+            self._room.give_back(self.size)
         self.size = 0
 
     def links(self) -> list[str]:

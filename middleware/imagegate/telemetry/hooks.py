@@ -78,6 +78,15 @@ class RecordHook(Protocol):
         ...
 
 
+@runtime_checkable
+class MemoryHook(Protocol):
+    """A hook that wants to know how much memory requests hold."""
+
+    def memory_watched(self, held: Callable[[], int]) -> None:
+        """Called once by each gateway that the hook is given to; `held` returns bytes, whenever it is called."""
+        ...
+
+
 class Hooks:
     """All hooks as one, each told what it has a method for. One that raises is logged and does no other harm.
 
@@ -104,6 +113,7 @@ class Hooks:
         self._breaker = [hook.breaker_changed for hook in hooks if isinstance(hook, BreakerHook)]
         self._record = [hook.record_unreadable for hook in hooks if isinstance(hook, RecordHook)]
         self._store = [hook.store_changed for hook in hooks if isinstance(hook, StoreHook)]
+        self._memory = [hook.memory_watched for hook in hooks if isinstance(hook, MemoryHook)]
         self._task = [hook.task_changed for hook in hooks if isinstance(hook, TaskHook)]
 
     def configured(self, names: Names) -> None:
@@ -125,6 +135,9 @@ class Hooks:
 
     def store_changed(self, state: StoreState) -> None:
         _tell(self._store, state)
+
+    def memory_watched(self, held: Callable[[], int]) -> None:
+        _tell(self._memory, held)
 
     def task_changed(self, state: str, seconds: float) -> None:
         _tell(self._task, state, seconds)

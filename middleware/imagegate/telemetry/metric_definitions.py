@@ -158,6 +158,12 @@ METRICS: Final[Mapping[str, Metric]] = {
             ("kind",),
             "Records in Redis, of a task or a reply, that this version cannot read and leaves where they are.",
         ),
+        Metric(
+            "imagegate_memory_held_bytes",
+            "gauge",
+            (),
+            "That requests have reserved of limits.memory.",
+        ),
         Metric("imagegate_build_info", "gauge", ("version",), "The processes that serve, by version."),
     )
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -141,6 +141,8 @@ class PrometheusHook:
         self._names: tuple[Names, ...] = ()
         self._families = families
         self._usual: dict[tuple[str, ...], _Usual] = {}
+        self._memory = families["imagegate_memory_held_bytes"]()
+        self._held: list[Callable[[], int]] = []
         self._in_flight = families["imagegate_requests_in_flight"]
         self._call_duration = families["imagegate_upstream_duration_seconds"]
         self._breaker = families["imagegate_breaker_state"]
@@ -161,6 +163,9 @@ class PrometheusHook:
         for kind in RECORD_KINDS:
             self._child("unreadable_records_total", kind)
 
+    def memory_watched(self, held: Callable[[], int]) -> None:
+        self._held.append(held)
+
     def exchange_started(self, progress: Progress) -> None:
         self._begun.append(progress.endpoint)
         if self._is_shared:
@@ -176,6 +181,7 @@ class PrometheusHook:
 
     def count(self) -> None:
         """Counts what has been put by. The registry has it done before it is read."""
+        self._memory.set(sum([held() for held in self._held]))
         for operation in taken(self._begun):
             self._in_flight(operation).inc()
         alike: dict[tuple[str, ...], list[ExchangeRecord]] = {}

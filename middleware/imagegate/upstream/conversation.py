@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import UpstreamError
-from imagegate.protocol.messages import ImageReply
-from imagegate.protocol.replies import PendingTask
+from imagegate.protocol.messages import HeldMemory, ImageReply
+from imagegate.protocol.replies import PendingTask, UpstreamReply
 from imagegate.spool.upload import Upload
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
 from imagegate.upstream.polling import find_job, wait_for_task
-from imagegate.upstream.sending import decode, scrub, send_request, whole_reply, with_full_links
+from imagegate.upstream.sending import decode, forget, scrub, send_request, whole_reply, with_full_links
 
 
 async def converse(
@@ -25,12 +25,14 @@ async def converse(
     progress: Progress,
     taker: ReplyConsumer | None = None,
     on_task: Callable[[PendingTask], Awaitable[bool]] | None = None,
+    held: HeldMemory | None = None,
 ) -> ImageReply | None:
     """Send a request once, and follow the task that it may become.
 
     Args:
         taker: gets what the layers above take before the reply is complete.
         on_task: is told of the task, and says whether it will be asked for elsewhere.
+        held: counts the reply that is returned.
 
     Returns:
         The reply; None where `taker` has got all of it, or `on_task` has taken the task.
@@ -45,24 +47,30 @@ async def converse(
         return [*fields, ("traceparent", progress.traceparent)] if progress.traceparent else fields
 
     started = time.perf_counter()
+    reply: UpstreamReply | None = None
     try:
         progress.attempts += 1
         try:
-            reply = await send_request(upstream, request, await headers(), taker=taker, progress=progress)
+            reply = await send_request(upstream, request, await headers(), taker=taker, progress=progress, held=held)
             if reply is None:
                 return None
             result = decode(upstream, reply)
         except UpstreamError as error:
             if not request.job_id or error.outcome != "uncertain":
                 raise
-            result = await find_job(upstream, request.job_id, headers=headers, lost=error)
+            forget(reply, held)
+            reply = None
+            result = await find_job(upstream, request.job_id, headers=headers, lost=error, taker=taker, held=held)
         if isinstance(result, PendingTask):
             progress.upstream_task_id = result.id[:256]
             if on_task is not None and await on_task(result):
                 return None
-            result = await wait_for_task(upstream, result, headers=headers, progress=progress, taker=taker)
+            forget(reply, held)
+            reply = None
+            result = await wait_for_task(upstream, result, headers=headers, progress=progress, taker=taker, held=held)
         return with_full_links(result, upstream)
     except UpstreamError as error:
+        forget(reply, held)
         scrub(error, upstream, authorization)
         raise
     finally:

@@ -12,13 +12,14 @@ import msgspec
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import UpstreamError
 from imagegate.protocol.headers import seconds_asked
-from imagegate.protocol.messages import ImageReply
+from imagegate.protocol.messages import HeldMemory, ImageReply
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask, UpstreamReply, is_picture
+from imagegate.streaming.image_sinks import PictureSink
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
-from imagegate.upstream.sending import decode, scrub, send_request, with_full_links
+from imagegate.upstream.sending import decode, discard, forget, scrub, send_request, with_full_links
 
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
@@ -36,6 +37,7 @@ async def wait_for_task(
     headers: Headers,
     progress: Progress,
     taker: ReplyConsumer | None,
+    held: HeldMemory | None = None,
 ) -> ImageReply:
     """Ask for a task until it ends. Questions cost nothing, so one that fails is simply asked again.
 
@@ -43,8 +45,7 @@ async def wait_for_task(
     """
     pause = upstream.poll_interval
     at_once = task.is_over
-    if taker is not None:  # what a task has made is never passed on as it is
-        taker = msgspec.structs.replace(taker, relay=False, events=False)
+    taker = _without_relay(taker)
     try:
         async with asyncio.timeout(upstream.deadline):
             while True:
@@ -53,15 +54,17 @@ async def wait_for_task(
                     pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, upstream.poll_interval))
                 at_once = False
                 progress.polls += 1
-                reply = await _ask(upstream, task, headers, taker)
+                reply = await _ask(upstream, task, headers, taker, held)
                 if reply is None:
                     continue
                 if reply.status in (408, 425, 429) or reply.status >= 500:
                     pause = max(pause, _retry_after(reply))
+                    forget(reply, held)
                     continue
                 result = decode(upstream, reply, task)
                 if isinstance(result, ImageReply):
                     return result
+                forget(reply, held)
                 at_once = result.is_over and not task.is_over
                 task = _next(task, result)
     except TimeoutError:
@@ -81,8 +84,19 @@ def _next(task: PendingTask, answer: PendingTask) -> PendingTask:
     return msgspec.structs.replace(task, progress=answer.progress, is_over=answer.is_over)
 
 
+def _without_relay(taker: ReplyConsumer | None) -> ReplyConsumer | None:
+    """Return what takes the pictures of a task: what it has made is never passed on as it is."""
+    return None if taker is None else msgspec.structs.replace(taker, relay=False, events=False)
+
+
 async def find_job(
-    upstream: Account, job_id: str, *, headers: Headers, lost: UpstreamError
+    upstream: Account,
+    job_id: str,
+    *,
+    headers: Headers,
+    lost: UpstreamError,
+    taker: ReplyConsumer | None = None,
+    held: HeldMemory | None = None,
 ) -> ImageReply | PendingTask:
     """Look up a task by the id that its request gave it, because the reply to the request was lost.
 
@@ -94,29 +108,31 @@ async def find_job(
     task = PendingTask(id=job_id)
     for pause in _LOOK_UPS:
         await asyncio.sleep(pause)
-        reply = await _ask(upstream, task, headers, None)
+        reply = await _ask(upstream, task, headers, _without_relay(taker), held)
         if reply is None:
             continue
         try:
             return decode(upstream, reply, task)
         except UpstreamError as error:
+            forget(reply, held)
             if error.ends_task:
                 raise
     raise lost
 
 
 async def _ask(
-    upstream: Account, task: PendingTask, headers: Headers, taker: ReplyConsumer | None
+    upstream: Account, task: PendingTask, headers: Headers, taker: ReplyConsumer | None, held: HeldMemory | None
 ) -> UpstreamReply | None:
     """One question; None where there was no answer that can be read."""
     request = _question_about(upstream, task)
     url = upstream.own_url(task.poll_url) if task.poll_url else upstream.url(request.path)
     try:
-        reply = await send_request(upstream, request, await headers(), url=url, taker=taker)
+        reply = await send_request(upstream, request, await headers(), url=url, taker=taker, held=held)
     except UpstreamError:
         return None
     if reply is None or reply.status >= 400 or is_picture(reply) or reply.body.lstrip()[:1] in (b"{", b"["):
         return reply
+    forget(reply, held)
     return None
 
 
@@ -141,16 +157,28 @@ def _lost(error: UpstreamError) -> UpstreamError:
     return lost
 
 
-async def ask_task(upstream: Account, task: PendingTask, *, authorization: str | None) -> ImageReply | PendingTask:
+async def ask_task(
+    upstream: Account,
+    task: PendingTask,
+    *,
+    authorization: str | None,
+    sink: PictureSink | None = None,
+    held: HeldMemory | None = None,
+) -> ImageReply | PendingTask:
     """Ask once how a task is getting on, and fetch its result where it is over.
+
+    Args:
+        sink: takes pictures of a large reply; None: such a reply is an error.
+        held: counts the reply.
 
     Raises:
         UpstreamError: it ended without pictures (``ends_task``), or there is no answer.
     """
-    answer = await _question(upstream, _question_about(upstream, task), task, authorization)
+    taker = None if sink is None else ReplyConsumer(send=discard, sink=sink)
+    answer = await _question(upstream, _question_about(upstream, task), task, authorization, taker, held)
     if isinstance(answer, PendingTask) and answer.is_over:
         over = _next(task, answer)
-        answer = await _question(upstream, _question_about(upstream, over), over, authorization)
+        answer = await _question(upstream, _question_about(upstream, over), over, authorization, taker, held)
     return answer
 
 
@@ -163,11 +191,17 @@ async def cancel_task(
 
 
 async def _question(
-    upstream: Account, request: UpstreamRequest, task: PendingTask, authorization: str | None
+    upstream: Account,
+    request: UpstreamRequest,
+    task: PendingTask,
+    authorization: str | None,
+    taker: ReplyConsumer | None = None,
+    held: HeldMemory | None = None,
 ) -> ImageReply | PendingTask:
     try:
         url = upstream.own_url(task.poll_url) if task.poll_url else upstream.url(request.path)
-        reply = await send_request(upstream, request, await upstream.headers(authorization), url=url)
+        headers = await upstream.headers(authorization)
+        reply = await send_request(upstream, request, headers, url=url, taker=taker, held=held)
         if reply is None:
             raise AssertionError("only a taker can have taken it")
         result = decode(upstream, reply, task)

@@ -15,13 +15,20 @@ from imagegate.adapter import UpstreamRequest
 from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnreachable
 from imagegate.http import BodyTooLarge, Interrupted, NotSent, Response
 from imagegate.logger import get_logger
-from imagegate.protocol.messages import ImageReply, ReplyImage
+from imagegate.protocol.messages import HeldMemory, ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import PendingTask, UpstreamReply, absolute_link, is_ambiguous
 from imagegate.protocol.reply_encoding import length_of
 from imagegate.protocol.request_encoding import FormBody, document_parts
 from imagegate.spool.body_chunks import form_chunks, reply_chunks
-from imagegate.streaming.reply_reader import ReplyConsumer, images_with_pictures, take, unfinished, with_pictures
+from imagegate.streaming.reply_reader import (
+    PLAIN_LIMIT,
+    ReplyConsumer,
+    images_with_pictures,
+    take,
+    unfinished,
+    with_pictures,
+)
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
 
@@ -38,8 +45,15 @@ async def send_request(
     url: str = "",
     taker: ReplyConsumer | None = None,
     progress: Progress | None = None,
+    held: HeldMemory | None = None,
+    limit: int | None = None,
 ) -> UpstreamReply | None:
-    """Send a request once; None: `taker` has got all of the reply."""
+    """Send a request once; None: `taker` has got all of the reply.
+
+    Args:
+        held: counts the body of the reply; `forget` gives it back.
+        limit: bytes of the reply; None: the account's.
+    """
     content, more = content_of(request)
     if taker is not None and taker.relay and upstream.adapter.hidden_members:
         taker = msgspec.structs.replace(taker, relay=False)  # what is passed on as it is would have them
@@ -58,7 +72,7 @@ async def send_request(
         if progress is not None and _REQUEST_ID.fullmatch(request_id) and "sk-" not in request_id:
             progress.upstream_request_id = request_id
         members = upstream.adapter.picture_members
-        return await take(response, taker, limit=upstream.reply_limit, members=members)
+        return await take(response, taker, limit=limit or upstream.reply_limit, members=members, held=held)
     except NotSent as error:
         raise UpstreamUnreachable(f"The provider cannot be reached: {error}.") from error
     except Interrupted as error:
@@ -72,13 +86,19 @@ async def send_request(
             await response.aclose()
 
 
+def forget(reply: UpstreamReply | None, held: HeldMemory | None) -> None:
+    """Give back what a reply holds in memory: it is not needed any more."""
+    if held is not None and reply is not None:
+        held.give_back(len(reply.body))
+
+
 async def discard(_: Message) -> None:
     """Send nothing: for consumers of which only the sink is used."""
 
 
 async def whole_reply(upstream: Account, request: UpstreamRequest, headers: list[tuple[str, str]]) -> UpstreamReply:
-    """A reply that nobody takes in parts."""
-    reply = await send_request(upstream, request, headers)
+    """Return a reply that carries no pictures."""
+    reply = await send_request(upstream, request, headers, limit=PLAIN_LIMIT)
     if reply is None:
         raise AssertionError("only a taker can have taken it")
     return reply

@@ -178,6 +178,11 @@ class Base64Scanner:
         return self.rest
 
     @property
+    def rest_size(self) -> int:
+        """Bytes of the rest that have come in."""
+        return self._rest_size
+
+    @property
     def rest(self) -> bytes:
         """What has come in of it so far."""
         return b"".join(self._rest)

@@ -26,6 +26,7 @@ from imagegate.asgi.api_keys import APIKeys
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import header, route_path, send_error
 from imagegate.errors import AuthenticationError, ImagegateError
+from imagegate.spool.memory import Share
 from imagegate.telemetry.capture import SMALL_ANSWER, Capture
 from imagegate.telemetry.console.ring import Entry, Picture, Ring
 from imagegate.telemetry.console.thumbnails import thumbnail
@@ -35,6 +36,8 @@ from imagegate.telemetry.record import ExchangeRecord
 PATH: Final = "/console"
 _LARGEST_ANSWER: Final = 12 * 1024**2
 """Bytes of an answer whose pictures are kept."""
+IN_FLIGHT: Final = 32 * 1024**2
+"""Bytes of all answers together that are kept while they are sent."""
 _WATCHED_FOR: Final = 15.0
 """Seconds after a page has asked."""
 _SOON: Final = 0.4
@@ -64,6 +67,7 @@ class Console:
         guard: refuses what pages of other origins ask for; None: nothing is refused.
         load: reads links of answers.
         running_after: seconds after which an exchange is shown as running.
+        room: for answers while they are sent; None: not counted.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Console:
         prefix: str = "/v1",
         guard: BrowserGuard | None = None,
         running_after: float = _SOON,
+        room: Share | None = None,
     ) -> None:
         self._load = load
         self._keys = APIKeys(keys or {})
@@ -85,13 +90,15 @@ class Console:
         self._prefix = prefix
         self._guard = guard
         self._running_after = running_after
+        self._room = room
         self._watched_until = 0.0
         self._instance = os.urandom(8).hex()
         self._one_at_a_time = asyncio.Lock()
 
     def capture(self) -> Capture:
         """For a new exchange. Whole pictures are only kept while a page is open."""
-        return Capture(most=_LARGEST_ANSWER if time.monotonic() < self._watched_until else SMALL_ANSWER)
+        most = _LARGEST_ANSWER if time.monotonic() < self._watched_until else SMALL_ANSWER
+        return Capture(most=most, room=self._room)
 
     def exchange_started(self, progress: Progress) -> None:
         if progress.endpoint in _OPERATIONS:
