@@ -163,7 +163,7 @@ class ImageGateway:
             client=self._clients.foreign,
             accounts=by_name,
             delivery=pictures.delivery,
-            fetcher=pictures.fetcher,
+            fetcher=pictures.client_fetcher,
             budget=self._budget,
             memory=self._memory,
             background=self.background,
@@ -174,7 +174,7 @@ class ImageGateway:
         bridge = ReferenceConverter(
             accounts=by_name,
             delivery=pictures.delivery,
-            fetcher=pictures.fetcher,
+            fetcher=pictures.client_fetcher,
             budget=self._budget,
             public_url=pictures.public_url,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -44,13 +45,18 @@ class PictureService:
         self._public_url = delivery.public_url
         self.store = open_store(delivery)
         self._endpoint = ServeImages(self.store) if isinstance(self.store, ServedStore) else None
-        self.fetcher = Fetcher(
+        fetcher = partial(
+            Fetcher,
             client,
             allow=delivery.fetch_allow,
             max_bytes=max_image,
             origins=origins,
             proxy_guards=bool(delivery.fetch_proxy),
         )
+        self.fetcher = fetcher()
+        """For links of providers."""
+        self.client_fetcher = fetcher()
+        """For links of clients, whose lookups keep no provider's waiting."""
         self.delivery = ImageConverter(self.store, self.fetcher, budget)
 
     def serves(self, scope: Scope) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -203,8 +204,11 @@ class Relay:
     async def take(self, message: Message) -> None:
         body = message.get("body", b"")
         try:
-            for event in self._scanner.feed(body):
-                self._note(event)
+            for place, events in enumerate(self._scanner.steps(body)):
+                if place:
+                    await asyncio.sleep(0)  # what is dense takes long
+                for event in events:
+                    self._note(event)
         except ScanError as error:
             raise uncertain(f"The provider's reply is invalid. {error}") from error
         if not message.get("more_body", False):

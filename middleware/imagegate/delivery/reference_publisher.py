@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from starlette.types import Scope
 
 from imagegate.delivery.converter import ImageConverter
-from imagegate.errors import RequestError
-from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
+from imagegate.errors import Overloaded, RequestError
+from imagegate.http.guarded_fetch import FetchBusy, Fetcher, FetchFailed, FetchRefused
 from imagegate.protocol.messages import Exchange, Link
 from imagegate.protocol.references import DataURL
 from imagegate.spool.budget import Budget
@@ -82,6 +82,8 @@ class ReferenceConverter:
             raise RequestError(
                 f"The link may not be fetched: {error}.", param=link.member, code="invalid_url"
             ) from error
+        except FetchBusy as error:
+            raise Overloaded(f"The link was not fetched: {error}.", headers=[(b"retry-after", b"5")]) from error
         except FetchFailed as error:
             raise RequestError(
                 f"The link could not be fetched: {error}.", param=link.member, code="invalid_image_url"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
@@ -20,6 +19,7 @@ import idna
 import msgspec
 
 from imagegate.http import HTTPClient, Interrupted, NotSent, Response, Timeouts, close, iter_body
+from imagegate.http.lookups import Lookups, TooManyLookups
 from imagegate.http.public_addresses import is_public, literal_address
 from imagegate.protocol.headers import length_of_reply
 
@@ -42,6 +42,10 @@ class FetchRefused(Exception):
 
 class FetchFailed(Exception):
     """The URL is allowed but gave nothing usable. The text names no address."""
+
+
+class FetchBusy(FetchFailed):
+    """Too much else is fetched at the moment; nothing was tried."""
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +91,7 @@ class Fetcher:
     `allow` names what is permitted although not public: host names, addresses, either with `:port`, and
     networks (`10.0.0.0/8`). `max_bytes` bounds the decoded body; `timeout`, in seconds, everything from the
     first lookup to the last byte. Raises ValueError for an entry of `allow` that is none of these.
+    `resolve` replaces bounded lookups in threads of this fetcher's own (`imagegate.http.lookups`).
     `origins` says what sends requests to trusted origins, where it is not `client`. `proxy_guards`: `client` goes
     through a proxy that looks host names up, and keeps private networks out of reach.
     """
@@ -110,7 +115,7 @@ class Fetcher:
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._max_redirects = max_redirects
-        self._resolve = resolve or _resolve
+        self._resolve = resolve or Lookups().addresses
 
     @contextlib.asynccontextmanager
     async def open(
@@ -194,6 +199,8 @@ class Fetcher:
         else:
             try:
                 addresses = await self._resolve(link.host, link.port)
+            except TooManyLookups as exc:
+                raise FetchBusy(str(exc)) from exc
             except (OSError, UnicodeError) as exc:
                 raise FetchFailed("the host name cannot be resolved") from exc
         if not all(is_public(address) or self._allowed.covers(link, address) for address in addresses):
@@ -358,8 +365,3 @@ def _join(link: _Link, location: str) -> str:
 def _authority(host: str, port: int, scheme: str) -> str:
     bracketed = f"[{host}]" if ":" in host else host
     return bracketed if port == _DEFAULT_PORTS[scheme] else f"{bracketed}:{port}"
-
-
-async def _resolve(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))

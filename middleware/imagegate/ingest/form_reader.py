@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Final, NamedTuple
 
 import msgspec
@@ -31,6 +32,12 @@ _CHARSET_FIELD: Final = "_charset_"
 _MAX_FIELDS: Final = 128
 _MAX_TEXT: Final = 1024 * 1024
 """Bytes of all text fields together."""
+_STEP: Final = 256 * 1024
+"""Bytes of a form that are read before others have a turn."""
+_LEAST_STEP: Final = 8 * 1024
+"""The same where a form is all heads, or its boundary stands everywhere."""
+_SLOW: Final = 0.01
+"""Seconds."""
 _HELD: Final = 2 * 1024 * 1024
 """Bytes of a file that wait in memory, where there is room, in a form that is read whole: the way over the disk and its
 threads costs as much as all the rest of such a form."""
@@ -109,6 +116,7 @@ class FormReading:
         self._default_charset = "utf-8"
         self._text = bytearray()
         self._text_size = 0
+        self._step = _STEP
 
     async def run(self, receive: Receive) -> Form:
         """Read the whole form.
@@ -146,8 +154,22 @@ class FormReading:
             size += len(chunk)
             if size > self._limits.form:
                 raise too_large(self._limits.form)
-            for event in self._reader.feed(chunk):
-                await self.take(event)
+            start = 0
+            while start < len(chunk) or start == 0:
+                if start:
+                    await asyncio.sleep(0)
+                piece = chunk[start : start + self._step]
+                start += self._step
+                for event in self._feed(piece):
+                    await self.take(event)
+
+    def _feed(self, piece: bytes) -> Sequence[Event]:
+        """Read a piece, and take smaller ones after one that took long."""
+        begun = perf_counter()
+        events = self._reader.feed(piece)
+        is_slow = perf_counter() - begun > _SLOW
+        self._step = max(self._step // 4, _LEAST_STEP) if is_slow else min(self._step * 2, _STEP)
+        return events
 
     async def progress(self) -> None:
         """Wait for another file, a field after a file, or the end of the form."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -195,12 +195,21 @@ class Reception:
         self._finishing: dict[str, asyncio.Task[Picture]] = {}
 
     async def feed(self, data: bytes) -> None:
+        steps = self._scanner.steps(data)
+        is_first = True
+        while (events := self._next(steps)) is not None:
+            if not is_first:
+                await asyncio.sleep(0)  # what is dense takes long
+            is_first = False
+            self._count()
+            await self._take(events)
+
+    @staticmethod
+    def _next(steps: Iterator[Sequence[Event]]) -> Sequence[Event] | None:
         try:
-            events = self._scanner.feed(data)
+            return next(steps, None)
         except ScanError as error:
             raise broken(error) from error
-        self._count()
-        await self._take(events)
 
     def _count(self) -> None:
         grown = self._scanner.rest_size - self._counted

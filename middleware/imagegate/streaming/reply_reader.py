@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, Final
@@ -14,7 +15,7 @@ from imagegate.http import Body, BodyTooLarge, Interrupted, Response, iter_body
 from imagegate.protocol.headers import length_of_reply
 from imagegate.protocol.messages import EVENT, HeldMemory, ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.protocol.parsers.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
-from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, SSEError, Token
+from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, Pause, SSEError, Token
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import WHOLE_BODY, UpstreamReply, event_error
 from imagegate.streaming.image_sinks import PictureSink, Received, Reception
@@ -22,8 +23,12 @@ from imagegate.streaming.image_sinks import PictureSink, Received, Reception
 HOLD: Final = 1024**2
 """Bytes of a reply that are held and read whole; only larger ones are worth the trouble."""
 _RELAYED_PATH: Final = "data[].b64_json"
+_PLAIN_SIGNS: Final = 4096
+"""Brackets, braces and texts in the beginning of a reply that is looked at in one go."""
 _LINK: Final = re.compile(rb'"url"\s*:\s*"[^"]')
 """In JSON that has it in no text: there its quotes are escaped."""
+_TOKENS: Final = 64
+"""Of a stream, a few milliseconds, after which others should have a turn."""
 _INDENTATION: Final = 64
 """Bytes of white space that may stand before an event's JSON."""
 
@@ -155,7 +160,7 @@ def is_plain(held: list[bytes]) -> bool:
 
     It is not where its base64 needs tidying, nor where it has links, which would have to be fetched.
     """
-    scanner = Base64Scanner(decode=0)
+    scanner = Base64Scanner(decode=0, max_signs=_PLAIN_SIGNS)
     try:
         starts = [event for piece in held for event in scanner.feed(piece) if isinstance(event, PictureStart)]
     except ScanError:
@@ -254,6 +259,7 @@ class EventIntake:
         """Data that is no JSON object, or not known to be one."""
         self._reception: Reception | None = None
         self._has_ended = False
+        self._tokens = 0
         self.is_over = False
         """Whether the provider has said that nothing more comes."""
 
@@ -270,6 +276,11 @@ class EventIntake:
             for token in tokens:
                 if self.is_over:
                     return
+                self._tokens += 1
+                if self._tokens % _TOKENS == 0 or isinstance(token, Pause):
+                    await asyncio.sleep(0)
+                if isinstance(token, Pause):
+                    continue
                 if isinstance(token, EventText):
                     await self._more(token.data)
                 else:

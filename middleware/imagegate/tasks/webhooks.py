@@ -16,8 +16,8 @@ import random
 import time
 from typing import Final
 
-from imagegate.errors import ConfigError, RequestError
-from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
+from imagegate.errors import ConfigError, Overloaded, RequestError
+from imagegate.http.guarded_fetch import FetchBusy, Fetcher, FetchFailed, FetchRefused
 from imagegate.logger import get_logger
 from imagegate.protocol.references import check_link
 
@@ -59,6 +59,8 @@ class Webhooks:
             raise RequestError(
                 f"'callback_url' may not be called: {error}.", param="callback_url", code="invalid_url"
             ) from error
+        except FetchBusy as error:
+            raise Overloaded(f"'callback_url' was not checked: {error}.", headers=[(b"retry-after", b"5")]) from error
         except FetchFailed as error:
             raise RequestError(
                 f"'callback_url' cannot be called: {error}.", param="callback_url", code="invalid_url"

@@ -18,6 +18,8 @@ _SMALL_BODY: Final = 8 * 1024
 _LONGEST_TEXT: Final = 4000
 """Characters of one value."""
 _LONGEST_LIST: Final = 64
+_MOST_LINES: Final = 1024
+"""Of a stream that are looked at; each event of ours has four."""
 
 
 class Capture:
@@ -116,7 +118,7 @@ def documents_of(answer: bytes) -> list[Mapping[str, Any]]:
     if answer.lstrip()[:1] == b"{":
         lines = [answer]
     else:
-        lines = [line[5:] for line in answer.splitlines() if line.startswith(b"data:")]
+        lines = [line[5:] for line in answer.split(b"\n", _MOST_LINES)[:_MOST_LINES] if line.startswith(b"data:")]
     return list(_objects(lines))
 
 

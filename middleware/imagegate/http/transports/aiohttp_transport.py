@@ -21,6 +21,7 @@ from imagegate.http.tls import default_context
 from imagegate.http.transports.attempt import CURRENT, Attempt, TCPConnector
 from imagegate.http.transports.reply_body import ReplyBody
 from imagegate.http.transports.request_body import RequestBody
+from imagegate.http.transports.resolver import ProviderResolver
 from imagegate.protocol.headers import read_length
 
 _NO_URL: Final = "not a valid http or https URL"
@@ -64,6 +65,7 @@ class AiohttpTransport:
         self._sessions: dict[tuple[asyncio.AbstractEventLoop, bool], aiohttp.ClientSession] = {}
         self._attempts: WeakSet[Attempt] = WeakSet()
         """Those whose reply is not closed yet."""
+        self._resolver = ProviderResolver()
         self._unreliable: set[str] = set()
         """Hosts that have sent more than they were asked for."""
 
@@ -146,7 +148,7 @@ class AiohttpTransport:
 
     def _connector(self, **options: Any) -> aiohttp.BaseConnector:
         if not self._proxy.is_socks:
-            return TCPConnector(**options)
+            return TCPConnector(resolver=self._resolver, **options)
         from imagegate.http.transports.socks import socks_connector  # needs an extra
 
         return socks_connector(self._proxy.url, **options)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -28,7 +28,15 @@ _MAX_KEY: Final = 256
 _HEAD: Final = 512
 """Bytes of a string that are looked at before it is decided what it is; heads of data URLs are shorter."""
 
-_STRUCTURE = re.compile(rb'[{}\[\],:"]')
+_MAX_SIGNS: Final = 200_000
+"""Brackets, braces and texts of a document; a reply of ten pictures has a hundred."""
+_MAX_PICTURES: Final = 256
+_STEP: Final = 2048
+"""Signs, about two milliseconds, after which others should have a turn."""
+_SPACES: Final = b" \t\r\n"
+
+# Commas and colons are looked at where a text follows them, so that nothing that is dense is gone through one by one.
+_STRUCTURE = re.compile(rb'[{}\[\]"]')
 _ESCAPED = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
 _CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?")
 _CONTROL = re.compile(rb"[\x00-\x1f]")
@@ -121,6 +129,7 @@ class Base64Scanner:
         links: members that hold a picture only where they begin with ``data:``.
         decode: bytes of each picture that are decoded, for documents that are passed on as they are; None: all.
         max_rest: bytes of the document beside its pictures.
+        max_signs: brackets, braces and texts of the document.
     """
 
     def __init__(
@@ -130,21 +139,24 @@ class Base64Scanner:
         links: Sequence[str] = LINK_MEMBERS,
         decode: int | None = None,
         max_rest: int = MAX_REST,
+        max_signs: int = _MAX_SIGNS,
     ) -> None:
         self._members = tuple(members)
         self._links = tuple(links)
         self._last_keys = {member.rpartition(".")[2] for member in (*members, *links)}
         self._most = decode
         self._max_rest = max_rest
+        self._max_signs = max_signs
+        self._signs = 0
         self._nonce = secrets.token_hex(8)
         self._count = 0
         self.is_canonical = True
         """Whether all base64 so far is nothing else: no line breaks in it, no head of a data URL before it."""
-        self._rest: list[bytes] = []
-        self._rest_size = 0
+        self._rest = bytearray()
         self._containers: list[str | None] = []
         """From the outside in: the last key of an object, None for a list."""
-        self._expects_key = False
+        self._last = b""
+        """The last sign, beside white space, that is in no text."""
         # Not bound: what refers to itself keeps what it has read until the collector comes by.
         self._state: Callable[[Base64Scanner, bytes, int], int] = Base64Scanner._structure
         self._pending = b""
@@ -163,13 +175,22 @@ class Base64Scanner:
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """Return what a piece of the document brings. Raises `ScanError`."""
-        self._events = []
+        first, *others = self.steps(data)
+        return [*first, *(event for events in others for event in events)] if others else first
+
+    def steps(self, data: bytes) -> Iterator[Sequence[Event]]:
+        """Yield the same in steps of bounded work, for readers who give others a turn in between; at least once."""
         if self._pending:
             data, self._pending = self._pending + data, b""
-        place = 0
+        self._events = []
+        place, stop = 0, self._signs + _STEP
         while place < len(data):
             place = self._state(self, data, place)
-        return self._events
+            if self._signs >= stop:
+                events, self._events = self._events, []
+                yield events
+                stop = self._signs + _STEP
+        yield self._events
 
     def finish(self) -> bytes:
         """Return the rest of the document. Raises `ScanError` where it is cut off."""
@@ -180,33 +201,50 @@ class Base64Scanner:
     @property
     def rest_size(self) -> int:
         """Bytes of the rest that have come in."""
-        return self._rest_size
+        return len(self._rest)
 
     @property
     def rest(self) -> bytes:
         """What has come in of it so far."""
-        return b"".join(self._rest)
+        return bytes(self._rest)
 
     def _keep(self, data: bytes) -> None:
-        self._rest_size += len(data)
-        if self._rest_size > self._max_rest:
+        self._rest += data
+        if len(self._rest) > self._max_rest:
             raise ScanError("The document is too large, even without its pictures.")
-        self._rest.append(data)
 
     # States: each takes what is its own, beginning at `place`, and returns where the next one goes on.
 
     def _structure(self, data: bytes, place: int) -> int:
-        start = place
+        start, stop = place, self._signs + _STEP
         while found := _STRUCTURE.search(data, place):
+            if before := data[place : found.start()].rstrip(_SPACES):
+                self._last = before[-1:]
             place = found.end()
-            sign = data[place - 1 : place]
+            sign = found.group()
+            self._count_sign()
             if sign == b'"':
                 self._keep(data[start:place])
                 self._begin_string()
                 return place
             self._nest(sign)
+            self._last = sign
+            if self._signs >= stop:
+                self._keep(data[start:place])
+                return place
+        if before := data[place:].rstrip(_SPACES):
+            self._last = before[-1:]
         self._keep(data[start:])
         return len(data)
+
+    def _count_sign(self) -> None:
+        self._signs += 1
+        if self._signs > self._max_signs:
+            raise ScanError("The document has more members than any reply needs.")
+
+    @property
+    def _expects_key(self) -> bool:
+        return bool(self._containers) and self._containers[-1] is not None and self._last in (b"{", b",")
 
     def _nest(self, sign: bytes) -> None:
         stack = self._containers
@@ -214,16 +252,10 @@ class Base64Scanner:
             if len(stack) >= _MAX_DEPTH:
                 raise ScanError("The document is nested too deeply.")
             stack.append("" if sign == b"{" else None)
-            self._expects_key = sign == b"{"
-        elif sign in b"}]":
-            if not stack:
-                raise ScanError("The document is no valid JSON.")
+        elif stack:
             stack.pop()
-            self._expects_key = False
-        elif sign == b",":
-            self._expects_key = bool(stack) and stack[-1] is not None
         else:
-            self._expects_key = False
+            raise ScanError("The document is no valid JSON.")
 
     def _begin_string(self) -> None:
         self._string, self._string_size = [], 0
@@ -233,6 +265,7 @@ class Base64Scanner:
             self._state = Base64Scanner._head
         else:
             self._state = Base64Scanner._plain
+        self._last = b'"'
 
     def _may_be_picture(self) -> bool:
         last = next((key for key in reversed(self._containers) if key is not None), None)
@@ -261,12 +294,12 @@ class Base64Scanner:
     def _key(self, data: bytes, place: int) -> int:
         raw, place, ended = self._take(data, place)
         self._keep(raw)
-        self._string.append(raw)
         self._string_size += len(raw)
+        if self._string_size <= _MAX_KEY:
+            self._string.append(raw)
         if ended:
             self._keep(b'"')
             self._containers[-1] = _text(b"".join(self._string)) if self._string_size <= _MAX_KEY else ""
-            self._expects_key = False
             self._state = Base64Scanner._structure
         return place
 
@@ -311,6 +344,8 @@ class Base64Scanner:
         return None if self._is_link or not raw else raw
 
     def _begin_picture(self) -> None:
+        if self._count >= _MAX_PICTURES:
+            raise ScanError("The document has more pictures than any request asks for.")
         token = f"imagegate-{self._nonce}-{self._count}"
         self._count += 1
         self._keep(f'data:;base64,{token}"'.encode() if self._is_link else f'{token}"'.encode())

@@ -17,6 +17,7 @@ import msgspec
 
 DEEPEST: Final = 200
 """Objects and arrays within each other; providers' replies have ten."""
+_MOST_CONTAINERS: Final = 20_000
 _MOST_MEMBERS: Final = 200_000
 _MOST_DIGITS: Final = 300
 _ESCAPE: Final = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
@@ -25,9 +26,11 @@ _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_value(body: bytes) -> dict[str, Any] | list[Any] | None:
-    """Return a JSON object or array; None: it is something else, or nested too deeply for functions that call
-    themselves. From Python 3.12 on the decoder goes deeper than Python functions may.
+    """Return a JSON object or array; None: it is something else, or has more members than any reply needs, or is nested
+    too deeply for functions that call themselves: from Python 3.12 on the decoder goes deeper than those may.
     """
+    if body.count(b"{") + body.count(b"[") > _MOST_CONTAINERS or body.count(b",") > _MOST_MEMBERS:
+        return None
     try:
         document = msgspec.json.decode(body)
     except RecursionError:

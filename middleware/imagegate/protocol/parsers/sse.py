@@ -19,6 +19,12 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _KEPT_FIELDS = (b"id", b"retry")
 _LONGEST_FIELD = 4096
 """Bytes of a line that is no data."""
+_MOST_LINES = 10_000
+"""Of data in one event."""
+_STEP = 2048
+"""Lines, about two milliseconds, after which others should have a turn."""
+_NEXT_FIELD = re.compile(rb"[\r\n][^:\r\n]")
+"""The end of a line before one that is neither empty nor a comment."""
 
 
 class SSEError(Exception):
@@ -38,7 +44,12 @@ class EventEnd(msgspec.Struct, frozen=True):
     lines: tuple[bytes, ...] = ()
 
 
-Token = EventText | EventEnd
+class Pause(msgspec.Struct, frozen=True):
+    """Many lines have been read, whether or not they bring anything: others should have a turn."""
+
+
+Token = EventText | EventEnd | Pause
+PAUSE = Pause()
 
 
 class EventReader:
@@ -67,7 +78,14 @@ class EventReader:
         if self._after_return and data:
             place = int(data[:1] == b"\n")
             self._after_return = False
+        lines = 0
         while place < len(data):
+            if self._is_idle and data[place] in b":\r\n":
+                place = self._skipped(data, place)
+                continue
+            lines += 1
+            if lines % _STEP == 0:
+                yield PAUSE
             found = _LINE_END.search(data, place)
             stop = found.start() if found else len(data)
             yield from self._more(data[place:stop])
@@ -76,6 +94,21 @@ class EventReader:
             yield from self._end_line()
             place = found.end()
             self._after_return = found.group() == b"\r" and place == len(data)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether a line begins, and no event has."""
+        return not (self._line or self._in_data or self._data_lines or self._name)
+
+    def _skipped(self, data: bytes, place: int) -> int:
+        """Return where the next field begins, after comments and empty lines, thousands of which are one step."""
+        if found := _NEXT_FIELD.search(data, place):
+            return found.end() - 1
+        last = max(data.rfind(b"\n", place), data.rfind(b"\r", place)) + 1
+        if last < len(data) and data[max(last, place)] == ord(":"):
+            self._line[:] = b":"  # a comment that goes on
+        self._after_return = data.endswith(b"\r")
+        return len(data)
 
     def finish(self) -> Iterator[Token]:
         """End the stream, and yield a last event that only lacks its empty line.
@@ -111,6 +144,8 @@ class EventReader:
         self._in_data = True
         yield EventText((b"\n" if self._data_lines else b"") + value)
         self._data_lines += 1
+        if self._data_lines > _MOST_LINES:
+            raise SSEError("An event has too many lines.")
 
     def _end_line(self) -> Iterator[Token]:
         if self._in_data:
