@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagegate.errors import RequestError
 from imagegate.protocol.parsers.base64_json import Base64Scanner, PictureStart, ScanError
 from imagegate.protocol.parsers.lenient_json import read_value
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, Pause, SSEError
+from imagegate.protocol.references import references_of
+from imagegate.protocol.requests import parse_object
 
 PIECE = 256 * 1024
 
@@ -133,3 +136,23 @@ def test_what_is_skipped_makes_no_difference(lines: list[bytes], end: bytes, cut
 def test_a_small_reply_of_nothing_but_members_is_not_gone_through(unit: bytes) -> None:
     assert read_value(b'{"data":[' + filled(unit, 1_000_000) + b"1]}") is None
     assert read_value(b'{"data":[' + filled(unit, 20_000) + b"1]}") is not None
+
+
+@pytest.mark.parametrize("value", ["1", '"text"', "[]"], ids=repr)
+@pytest.mark.parametrize("members", [1001, 5000])
+def test_a_request_has_no_thousands_of_members(value: str, members: int) -> None:
+    """Whether it is read the short way or with care."""
+    body = "{" + ",".join(f'"a{number}":{value}' for number in range(members)) + "}"
+    with pytest.raises(RequestError, match="more members"):
+        parse_object(body.encode())
+    body = "{" + ",".join(f'"a{number}":{value}' for number in range(1000)) + "}"
+    assert len(parse_object(body.encode())) == 1000
+
+
+def test_a_request_has_no_hundreds_of_references() -> None:
+    links = ["https://example.com/a.png"] * 257
+    for name in ("images", "image_urls"):
+        with pytest.raises(RequestError) as caught:
+            references_of({name: links})
+        assert (caught.value.param, caught.value.code) == (name, "array_above_max_length")
+        assert len(references_of({name: links[1:]})[1]) == 256

@@ -17,7 +17,7 @@ from imagegate.fitting.reference_rules import check_uploads, size_of_source
 from imagegate.ingest.streaming_form import StreamingForm
 from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import SCOPE_KEY, Exchange, FileID, FileRef, ImageRequest, Link, Reference, member_of
-from imagegate.protocol.references import LIST_MEMBERS, DataURL, check_link, data_url
+from imagegate.protocol.references import LIST_MEMBERS, DataURL, check_length, check_link, data_url
 from imagegate.spool.body_chunks import sha256_of
 from imagegate.spool.upload import Upload
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
@@ -85,6 +85,7 @@ class _Converting:
             if isinstance(value, str):
                 fields[name] = await self._link_of_member(name, value)
             elif isinstance(value, list):
+                check_length(name, value)
                 fields[name] = [await self._link_of_member(name, url) for url in value]
         return request if fields == request.fields else request.with_fields(fields)
 

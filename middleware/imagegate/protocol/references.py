@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,6 +19,8 @@ from imagegate.errors import RequestError, type_error
 LIST_MEMBERS: Final = ("images", "image", "image_url", "image_urls", "reference_image_urls", "reference_images")
 MASK_MEMBERS: Final = ("mask", "mask_url")
 _MEDIA_TYPE = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", re.ASCII)
+_MOST: Final = 256
+"""References in one member; models take 16 and fewer, which their contracts say."""
 MAX_LINK: Final = 8192
 """Characters of a URL that is no data URL."""
 
@@ -57,8 +59,20 @@ def _sources(name: str, value: Any) -> list[Source]:
                 param=name,
                 code="empty_array",
             )
+        check_length(name, value)
         return [_source(f"{name}[{index}]", item) for index, item in enumerate(value)]
     return [_source(name, value)]
+
+
+def check_length(name: str, value: Sequence[Any]) -> None:
+    """Raise `RequestError` where a member has more references than any model takes."""
+    if len(value) > _MOST:
+        raise RequestError(
+            f"Invalid '{name}': array too long. Expected an array with maximum length {_MOST}, but got an array with "
+            f"length {len(value)} instead.",
+            param=name,
+            code="array_above_max_length",
+        )
 
 
 def _source(member: str, value: Any) -> Source:

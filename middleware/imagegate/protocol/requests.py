@@ -25,7 +25,9 @@ _COLON: Final = re.compile(rb'"[ \t\n\r]*:')
 _PLAIN: Final = 64 * 1024
 """Bytes of a body that may be read the short way."""
 _MAX_CONTAINERS: Final = 100_000
-_MAX_MEMBERS: Final = 200_000
+_MAX_MEMBERS: Final = 100_000
+_MAX_TOP: Final = 1000
+"""Members of the body itself, each of which is looked at several times."""
 _SAFE_INTEGER: Final = 2**63
 
 # Only what holds for every model. What a model makes of a value is its contract's affair.
@@ -166,6 +168,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise RequestError(f"The body is no valid JSON.{reason}", code="invalid_json") from None
     if not isinstance(document, dict):
         raise RequestError("The body must be a JSON object.", code="invalid_json")
+    if len(document) > _MAX_TOP:
+        raise RequestError("The body has more members than any request needs.", code="invalid_json")
     _check_nesting(document)
     return document
 
@@ -178,7 +182,7 @@ def _plain_object(body: bytes) -> dict[str, Any] | None:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    if type(document) is not dict:
+    if type(document) is not dict or len(document) > _MAX_TOP:
         return None
     for value in document.values():
         kind = type(value)
