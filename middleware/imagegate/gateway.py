@@ -15,6 +15,7 @@ from imagegate.asgi.azure_paths import AZURE, openai_scope
 from imagegate.asgi.background import Background
 from imagegate.asgi.helpers import before_shutdown, report_failure
 from imagegate.asgi.not_found import NotFound, Readiness
+from imagegate.asgi.pace import Pace
 from imagegate.config.loader import read_config
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
@@ -237,6 +238,7 @@ class ImageGateway:
             in_flight=limits.in_flight,
             guard=self.guard,
             is_draining=lambda: self._drained_from is not None,
+            pace=Pace(limits.client_pace, limits.client_stall),
         )
         capture: Callable[[], Capture] | None = self._console.capture if self._console else None
         if capture is None and (config.log.prompts or config.log.links):

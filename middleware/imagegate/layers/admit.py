@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.asgi.api_keys import APIKeys
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import announced_length, header, is_form, read_body, too_large
+from imagegate.asgi.pace import DEFAULT_PACE, Pace, PacedClient
 from imagegate.asgi.permits import PERMIT, Permits
 from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
 from imagegate.ingest.request_reader import DEFAULT_LIMITS
@@ -37,6 +38,7 @@ class Admit(Layer):
             left.
         guard: rejects requests of web pages from elsewhere; None: none are.
         is_draining: returns whether the gateway is shutting down and accepts no new requests.
+        pace: at which a client has to send and to read while its request is counted.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Admit(Layer):
         in_flight: int = 2000,
         guard: BrowserGuard | None = None,
         is_draining: Callable[[], bool] = lambda: False,
+        pace: Pace = DEFAULT_PACE,
     ) -> None:
         super().__init__(app, prefix=prefix)
         self._keys = APIKeys(keys)
@@ -58,6 +61,7 @@ class Admit(Layer):
         self._permits = Permits(in_flight)
         self._guard = guard
         self._is_draining = is_draining
+        self._pace = pace
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
@@ -82,9 +86,10 @@ class Admit(Layer):
                 "Too many requests in flight. Retry in a moment.",
                 headers=[(b"retry-after", b"1")],
             )
+        client = PacedClient(receive, send, self._pace)
         scope[PERMIT] = permit
         try:
-            await self.down(scope, receive, send)
+            await self.down(scope, client.receive, client.send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._is_draining() or task is None:

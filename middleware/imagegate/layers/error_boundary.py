@@ -41,7 +41,9 @@ class Answer:
             names = {name for name, _ in own}
             kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
             message = {**message, "headers": kept + own}
+        self._progress.is_client_awaited = True
         await self._send(message)
+        self._progress.is_client_awaited = False
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         progress = self._progress

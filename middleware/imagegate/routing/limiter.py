@@ -124,6 +124,7 @@ class UpstreamLimiter:
         if self._breaker.state != state:
             self._changed(self._breaker.state)
         worked: bool | None = None
+        is_clients_fault = False
         try:
             limit = asyncio.timeout_at(until)
             try:
@@ -132,10 +133,15 @@ class UpstreamLimiter:
             except TimeoutError:
                 if not limit.expired():
                     raise
+                is_clients_fault = progress.is_client_awaited  # who does not read what the provider has made
                 raise _late(progress, was_sent=progress.attempts > sent) from None
             worked = True
         except UpstreamError as error:
-            if (live is None or live.is_whole) and (error.counts_against_breaker or not error.nothing_sent):
+            if (
+                not is_clients_fault
+                and (live is None or live.is_whole)
+                and (error.counts_against_breaker or not error.nothing_sent)
+            ):
                 worked = not error.counts_against_breaker
             raise
         finally:

@@ -57,7 +57,8 @@ def _configure_standard_library(processors: list[Any]) -> None:
     root.handlers = [handler]
     for name in _SERVERS:
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [], True
+        if logger.handlers or logger.propagate:  # else the server has switched it off: links in its lines are secrets
+            logger.handlers, logger.propagate = [], True
         logger.setLevel(logging.INFO)
 
 

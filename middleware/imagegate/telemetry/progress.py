@@ -29,6 +29,8 @@ class Progress(ExchangeFacts):
     """Of the provider's task that was waited for last."""
     link_base: str = ""
     """What links to the gateway's store begin with in the answer, where they take that from the request."""
+    is_client_awaited: bool = False
+    """Whether a part of the response waits for its client, or did so when the exchange was cancelled."""
     route_changes: tuple[Change, ...] = ()
     fit_changes: tuple[Change, ...] = ()
     reference_changes: tuple[Change, ...] = ()
