@@ -225,3 +225,16 @@ def test_changelog_names_every_adapter_command_and_layer() -> None:
     words = CHANGELOG.lower()
     names = [*installed(), *(name.lower() for name in layers.__all__ if name != "Layer")]
     assert [name for name in names if name not in words] == []
+
+
+def test_the_security_model_has_the_limits_of_connections() -> None:
+    """Each limit that stands in its table has the default of the code, and those of the server are all there."""
+    text = (ROOT / "docs" / "security.md").read_text("utf-8").partition("## Before a request is admitted")[2]
+    shown = {name: value for name, value, *_ in table(text.partition("\n- ")[0]) if name.startswith("`")}
+    defaults = msgspec.structs.asdict(Config().limits)
+    assert {
+        name: f"{defaults[name.strip('`')]:g} s" if value.endswith(" s") else str(defaults[name.strip("`")])
+        for name, value in shown.items()
+    } == shown
+    guard = "".join(file.read_text("utf-8") for file in (ROOT / "middleware/imagegate/server").glob("*.py"))
+    assert {f"`{name}`" for name in re.findall(r"limits\.(\w+)", guard)} <= shown.keys()
