@@ -24,7 +24,16 @@ import msgspec
 
 from imagegate.contracts.contract import ContractDocument, Operation, read_document
 from imagegate.protocol.authentication import BEARER, Authentication
-from imagegate.protocol.messages import FileID, FileRef, ImageReply, ImageRequest, Link, LiveFiles, ReplyImage
+from imagegate.protocol.messages import (
+    FileID,
+    FileRef,
+    ImageReply,
+    ImageRequest,
+    Link,
+    LiveFiles,
+    Reference,
+    ReplyImage,
+)
 from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS
 from imagegate.protocol.replies import PendingTask, UpstreamReply, read_reply, read_upload
 from imagegate.protocol.request_encoding import (
@@ -54,6 +63,7 @@ __all__ = [
     "NoOptions",
     "OpenAIAdapter",
     "PendingTask",
+    "Reference",
     "ReplyImage",
     "TextFile",
     "TextPart",

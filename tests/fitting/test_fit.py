@@ -249,8 +249,8 @@ def test_strict_refuses_the_next_best_value(name, word):
         ),
         (
             "gpt-image-2.5",
-            {"complexity": 5},
-            "Invalid type for 'complexity': expected a string, but got an integer instead.",
+            {"quality": 5},
+            "Invalid type for 'quality': expected a string, but got an integer instead.",
             "invalid_type",
         ),
         (

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Scope
-from tests.asgi_lint import Lint
 from tests.telemetry.support import BASE64, PICTURE
 
 from imagegate.adapter import FilePart, TextPart, UpstreamRequest
@@ -34,6 +33,7 @@ from imagegate.telemetry.console.ring import Ring
 from imagegate.telemetry.console.thumbnails import EDGE, LARGEST_ORIGINAL, thumbnail
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import ExchangeRecord, finish
+from imagegate.testing import Lint
 
 KEYS = {"alice": "alices-key", "bob": "bobs-key", "root": "roots-key"}
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import structlog
-from tests.asgi_lint import Lint
 from tests.layers.test_layers import LEGAL, Handler, post
 from tests.telemetry.support import PROMPT
 
@@ -32,6 +31,7 @@ from imagegate.telemetry.log import LogHook, line_of
 from imagegate.telemetry.log_output import configure_logs
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import finish
+from imagegate.testing import Lint
 
 
 @pytest.fixture

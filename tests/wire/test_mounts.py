@@ -32,7 +32,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from tests.asgi_lint import Lint
 from tests.conftest import Running
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -40,6 +39,7 @@ from websockets.sync.client import connect
 from imagegate import Config, ConfigError, ImageGateway, load_config
 from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving, write_config
+from imagegate.testing import Lint
 
 GENERATIONS = "/v1/images/generations"
 ASKED = {"model": "onetoken/gpt-image-2", "prompt": "A red kite", "response_format": "url"}

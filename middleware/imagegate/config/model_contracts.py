@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from imagegate.adapter import Adapter
 from imagegate.config.mistakes import did_you_mean
 from imagegate.config.routes import address_of
@@ -36,7 +38,9 @@ def contracts_of(config: Config) -> dict[str, Contracts]:
 
 def contracts_of_upstream(upstream: UpstreamConfig) -> Contracts:
     """Return the contracts of one upstream. Raises `ConfigError`."""
-    documents = [adapter_of(upstream).contracts()]
+    adapter = adapter_of(upstream)
+    own = adapter.contracts()
+    documents = [own if base_url_of(upstream) == adapter.base_url else _in_service(own)]
     if upstream.contracts:
         try:
             documents.append(read_document(Path(upstream.contracts).read_text("utf-8")))
@@ -44,6 +48,12 @@ def contracts_of_upstream(upstream: UpstreamConfig) -> Contracts:
             raise ConfigError(f"{upstream.contracts} cannot be read") from error
     documents.append(ContractDocument(models=upstream.models))
     return load_contracts(*documents)
+
+
+def _in_service(document: ContractDocument) -> ContractDocument:
+    """Return the contracts without the provider's retirements: at another address models may answer for longer."""
+    models = {name: {**table, "retired": False} for name, table in document.models.items()}
+    return msgspec.structs.replace(document, models=models)
 
 
 def warnings_of(config: Config) -> list[str]:

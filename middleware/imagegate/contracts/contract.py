@@ -71,6 +71,8 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Values that ask for what the provider does when the member is left out."""
     only_with: Mapping[str, tuple[str | bool, ...]] = {}
     """Another member and the values of it that this one needs; without them it is dropped."""
+    not_with: Mapping[str, tuple[str | bool, ...]] = {}
+    """Another member and the values of it with which this one is dropped."""
     neutral: int | None = None
     """The one value that needs no company."""
     forbidden: tuple[str, ...] = ()
@@ -138,6 +140,10 @@ class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Images in all."""
     mask: bool = False
     """Whether all forms but ``links`` may come with a mask, called ``mask``."""
+    mask_not_with: Mapping[str, tuple[str, ...]] = {}
+    """Another member and the values of it with which a mask is refused."""
+    markup: bool = False
+    """Whether ``files`` may come with a ``markup``, a transparent overlay, in place of a mask."""
     mask_polarity: Literal["alpha", "white"] = "alpha"
     """What marks the pixels to change: transparency, as at OpenAI, or white on black."""
     mask_field: str | None = None
@@ -163,6 +169,17 @@ class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return self.mask or self.mask_field is not None
 
 
+class Retirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """That a provider has switched a model off. Requests go to the successor, which is disclosed."""
+
+    since: str
+    """Date, as in ``2026-10-23``."""
+    successor: str
+    """Another model of the same provider."""
+    source: str
+    """Where the provider says so."""
+
+
 class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """What one model of one provider accepts: for generations, and in `edits` and `variations` for those.
 
@@ -180,6 +197,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What becomes of members that no contract names."""
     endpoint: Operation | None = None
     """Where requests go instead of the endpoint of their own operation: edits that are generations with links."""
+    retired: Retirement | None = None
+    """``false`` in a configuration: the model still answers there."""
     edits: Contract | None = None
     variations: Contract | None = None
 
@@ -222,9 +241,24 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.variations or self.edits if operation == "variations" else self.edits
 
 
+class ProviderFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What there is to say about a provider beside its models, for people."""
+
+    title: str
+    docs: str = ""
+    """Where the provider documents its API."""
+    key: str = ""
+    """What kind of key it takes, and how it is sent."""
+    sources: tuple[str, ...] = ()
+    """Of what the contracts say, with dates or versions."""
+    notes: tuple[str, ...] = ()
+    """What is translated, dropped or refused outside the contracts, and what is not verified."""
+
+
 class ContractDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A TOML file of contracts."""
 
+    provider: ProviderFacts | None = None
     models: Mapping[str, Mapping[str, Any]] = {}
     families: Mapping[str, Mapping[str, Any]] = {}
 
@@ -330,7 +364,7 @@ def _complete(table: Mapping[str, Any]) -> dict[str, Any]:
             complete[key] = {name: value for name, value in members.items() if value is not False and name != _CLEARED}
     for key in _NESTED:
         if isinstance(nested := table.get(key), Mapping):
-            complete[key] = {"parameters": {}, **_complete(_merge(own, nested))}
+            complete[key] = {"parameters": {}, **_complete(_merge({**own, "retired": False}, nested))}
     return complete
 
 

@@ -171,8 +171,19 @@ class _Fitting:
             raise type_error(own, "a string", self.fields[own])
         if name or (self._request.mask is not None and not (rule and rule.takes_mask)):
             raise RequestError("This model takes no mask here.", param=name or "mask", code="unsupported_parameter")
-        if self._request.markup is not None:
+        if self._request.mask is not None and rule is not None:
+            self._check_company(rule)
+        if self._request.markup is None:
+            return
+        if rule is None or not rule.markup:
             raise RequestError("This model takes no markup here.", param="markup", code="unsupported_parameter")
+        if self._request.mask is not None:
+            raise RequestError("A request has a mask or a markup, not both.", param="markup")
+
+    def _check_company(self, rule: ReferenceRule) -> None:
+        for name, values in rule.mask_not_with.items():
+            if self.fields.get(name) in values:
+                raise RequestError(f"With {name} '{self.fields[name]}' this model takes no mask.", param="mask")
 
     # Size
 
@@ -214,13 +225,14 @@ class _Fitting:
             parameter = parameters.get(name)
             if parameter is None:
                 self._unknown(name)
-            elif parameter.only_with:
+            elif parameter.only_with or parameter.not_with:
                 deferred.append(name)
             else:
                 self._fit_value(name, parameter)
         for name in deferred:
             parameter = parameters[name]
             accompanied = all(self.fields.get(other) in values for other, values in parameter.only_with.items())
+            accompanied &= all(self.fields.get(other) not in values for other, values in parameter.not_with.items())
             if accompanied or (parameter.neutral is not None and self.fields[name] == parameter.neutral):
                 self._fit_value(name, parameter)
             else:

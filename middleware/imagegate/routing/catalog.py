@@ -109,7 +109,15 @@ class Catalog:
                     yield model, self.resolve(model)
 
     def _target(self, upstream: str, model: str) -> Target:
-        return Target(upstream=upstream, model=model, contract=find_contract(self._upstreams[upstream], model))
+        """Return a model of an upstream, or what came after it where it is retired."""
+        contracts = self._upstreams[upstream]
+        contract = find_contract(contracts, model)
+        for _ in contracts:
+            if contract is None or contract.retired is None:
+                break
+            model = contract.retired.successor
+            contract = find_contract(contracts, model)
+        return Target(upstream=upstream, model=model, contract=contract)
 
     def _not_found(self, model: str) -> str:
         shown = model if len(model) <= 64 else model[:61] + "..."

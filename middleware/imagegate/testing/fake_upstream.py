@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from threading import Lock
 from typing import Any, Self
 from urllib.parse import parse_qsl
 
+import httpx
 import msgspec
 from starlette.types import Receive, Scope, Send
 
@@ -18,6 +20,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """A request that the provider got."""
 
     method: str
+    url: str
+    """In full."""
     path: str
     """As sent, percent-encoded, without the query."""
     query: tuple[tuple[str, str], ...]
@@ -29,6 +33,29 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     def json(self) -> Any:
         """The body as JSON."""
         return msgspec.json.decode(self.body)
+
+    @property
+    def text(self) -> str:
+        """The body as text; of JSON, with its strings as they are meant."""
+        if self.headers.get("content-type") == "application/json":
+            return "\n".join(_strings(self.json))
+        return self.body.decode("utf-8", "replace")
+
+    def carries(self, content: bytes) -> bool:
+        """Return whether the body has a file in it, as it is or as base64."""
+        return content in self.body or b64encode(content) in self.body
+
+
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield name
+            yield from _strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _strings(value)
+    else:
+        yield str(node)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +106,11 @@ class FakeUpstream:
         self._stack.close()
 
     @property
+    def transport(self) -> httpx.ASGITransport:
+        """For ``ImageGateway(transport=...)``: requests to any upstream end here, without a network."""
+        return httpx.ASGITransport(app=self, raise_app_exceptions=False)
+
+    @property
     def posts(self) -> list[Seen]:
         """The requests that may have cost something."""
         return [each for each in self.seen if each.method == "POST"]
@@ -92,11 +124,13 @@ class FakeUpstream:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
+        query = scope["query_string"].decode("ascii")
         reply = self._reply(
             Seen(
                 method=scope["method"],
+                url=self.url + scope["raw_path"].decode("ascii") + (f"?{query}" if query else ""),
                 path=scope["raw_path"].decode("ascii"),
-                query=tuple(parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True)),
+                query=tuple(parse_qsl(query, keep_blank_values=True)),
                 headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
                 body=body,
             )

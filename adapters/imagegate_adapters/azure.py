@@ -1,0 +1,48 @@
+"""Azure OpenAI: OpenAI's shapes under Azure's paths, where a model is the name of a deployment."""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import quote
+
+import msgspec
+
+from imagegate.adapter import BEARER, Authentication, ImageRequest, OpenAIAdapter, UpstreamRequest
+
+
+class AzureOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the deployments are."""
+
+    resource: str = ""
+    """Of ``https://RESOURCE.openai.azure.com``; else the upstream has a ``base_url``."""
+    form: Literal["v1", "deployments"] = "v1"
+    """``/openai/v1/images/...`` with the deployment as ``model``, or ``/openai/deployments/NAME/images/...``."""
+    api_version: str = ""
+    """Default: ``preview`` with ``v1``, ``2025-04-01-preview`` with ``deployments``."""
+
+
+class Azure(OpenAIAdapter):
+    """learn.microsoft.com, "How to use image models" (2026-03)."""
+
+    name = "azure"
+    base_url = ""
+    authentication = Authentication(header="api-key", scheme="")
+    token_authentication = BEARER
+    options_type = AzureOptions
+    options: AzureOptions
+
+    def __init__(self, options: AzureOptions | None = None) -> None:
+        super().__init__(options)
+        self._by_path = self.options.form == "deployments"
+        self._version = self.options.api_version or ("2025-04-01-preview" if self._by_path else "preview")
+        if self.options.resource:
+            path = "/openai" if self._by_path else "/openai/v1"
+            self.base_url = f"https://{self.options.resource}.openai.azure.com{path}"
+
+    def encode(self, request: ImageRequest) -> UpstreamRequest:
+        """The body keeps ``model`` in both forms, as the official SDK sends it."""
+        encoded = super().encode(request)
+        path = encoded.path
+        if self._by_path:
+            path = f"/deployments/{quote(request.model, safe='')}{path.removeprefix('/v1')}"
+        return msgspec.structs.replace(encoded, path=f"{path}?api-version={quote(self._version)}")

@@ -1,0 +1,4 @@
+"""Ways of speaking that several providers share: what adapters would otherwise each have a copy of.
+
+Pure functions that write requests and read replies; no adapters, and no contracts.
+"""

@@ -1,0 +1,48 @@
+"""The dialect of Midjourney proxies (midjourney-proxy, New-API and many relays): a paid submit, then a task."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from imagegate.adapter import ImageReply, ImageRequest, PendingTask, ReplyImage, UpstreamReply, UpstreamRequest, inline
+from imagegate.replies import ProviderError, failure, read_document, read_object, read_reply, refusal, uncertain
+
+TASK_PATH: Final = "/mj/task/{id}/fetch"
+_SUBMITTED: Final = (1, 21, 22)
+"""Submitted, there already, queued; every other ``code`` is a refusal."""
+
+
+def encode(request: ImageRequest) -> UpstreamRequest:
+    """The ratio is a part of the prompt, where Midjourney reads it."""
+    prompt, ratio = str(request.fields.get("prompt", "")), request.fields.get("aspect_ratio")
+    document = {
+        "botType": "MID_JOURNEY",
+        "prompt": f"{prompt} --ar {ratio}" if ratio else prompt,
+        "base64Array": [inline(image, is_data_url=True) for image in request.images],
+    }
+    return UpstreamRequest(method="POST", path="/mj/submit/imagine", document=document)
+
+
+def accepted(reply: UpstreamReply) -> PendingTask:
+    """``{code, description, result}``; `result` is the task's id."""
+    document = read_object(reply.body)
+    if document is None or reply.status >= 400:
+        raise failure(max(reply.status, 502 if document is None else 400), document)
+    code, id_ = document.get("code"), document.get("result")
+    if code in _SUBMITTED and isinstance(id_, (str, int)) and not isinstance(id_, bool) and id_:
+        return PendingTask(id=str(id_))
+    if type(code) is int and code not in _SUBMITTED:
+        raise refusal(ProviderError(message=str(document.get("description") or ""), code=f"midjourney_{code}"))
+    raise uncertain("The provider's reply names no task.")
+
+
+def result(task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+    """``{id, status, progress, imageUrl, failReason}``, in the words of all relays."""
+    document = read_object(reply.body) if reply.status < 400 else None
+    if document is None:
+        return read_reply(reply, now=now)
+    if document.get("status") == "SUCCESS" and isinstance(document.get("imageUrl"), str):
+        return ImageReply(images=(ReplyImage(url=document["imageUrl"]),), created=now)
+    word = {"MODAL": "pending", "CANCEL": "cancelled"}.get(str(document.get("status")), document.get("status"))
+    reason = {"fail_reason": document["failReason"]} if document.get("failReason") else {}
+    return read_document({"id": task.id, "status": word, "progress": document.get("progress"), **reason}, now=now)
