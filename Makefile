@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test test-fast lint bench bench-peers bench-page clean
+.PHONY: help demo test test-fast lint pages bench bench-peers bench-page clean
 .DEFAULT_GOAL := help
 
 # Every target with a line that says what it does: the comment after its name.
@@ -32,6 +32,10 @@ lint: $(VENV)/.test $(VENV)/.lint ## style, format and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+pages: $(VENV)/.test ## the pages about providers, made from their contracts
+	$(BIN)/python -c 'from imagegate.registry import installed; print(*installed())' | tr ' ' '\n' | \
+		xargs -I{} sh -c '$(BIN)/imagegate models --adapter {} > docs/providers/{}.md'
 
 bench: $(VENV)/.test ## what the gateway costs, beside floors
 	$(BIN)/python benchmarks/run.py $(ARGS)

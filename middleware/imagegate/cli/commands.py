@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
     models = commands.add_parser("models", help="list models and who answers for them")
     _add_config(models)
+    models.add_argument("--adapter", metavar="NAME", help="what is known about one adapter, without a configuration")
     models.add_argument("--json", action="store_true", help="as GET /v1/models answers, with contracts")
     models.set_defaults(run=_models)
 
@@ -215,6 +216,12 @@ def _request_text(source: str) -> str:
 
 
 def _models(options: argparse.Namespace) -> int:
+    if options.adapter is not None:
+        from imagegate.cli.provider_page import provider_page
+        from imagegate.registry import load_adapter
+
+        print(provider_page(load_adapter(options.adapter)), end="")
+        return 0
     from imagegate.layers.models import model_list
     from imagegate.routing.catalog import Catalog
     from imagegate.standalone import find_config

@@ -173,10 +173,10 @@ def default_config(environment: Mapping[str, str] | None = None) -> Config:
     upstreams = tuple(
         UpstreamConfig(name=name, api_key=key)
         for name in installed()
-        if (key := environment.get(_key_variable(name), "").strip()) and has_address(name)
+        if (key := environment.get(key_variable(name), "").strip()) and has_address(name)
     )
     if not upstreams:
-        variables = ", ".join(_key_variable(name) for name in installed() if has_address(name))
+        variables = ", ".join(key_variable(name) for name in installed() if has_address(name))
         raise ConfigError(
             f"No configuration file, and none of these is set: {variables}. Set one of them, name a file with --config "
             "or IMAGEGATE_CONFIG, or begin with `imagegate demo`, which needs no key."
@@ -187,10 +187,11 @@ def default_config(environment: Mapping[str, str] | None = None) -> Config:
         if error.path[:1] != ("upstreams",) or error.path[-1] != "api_key":
             raise
         name = upstreams[int(error.path[1])].name
-        raise ConfigError(f"{_key_variable(name)}: {str(error).partition(': ')[2]}") from error
+        raise ConfigError(f"{key_variable(name)}: {str(error).partition(': ')[2]}") from error
 
 
-def _key_variable(name: str) -> str:
+def key_variable(name: str) -> str:
+    """Return the environment variable that has the key of an adapter."""
     return f"{re.sub('[^A-Za-z0-9]', '_', name).upper()}_API_KEY"
 
 

@@ -91,7 +91,8 @@ def split(document: bytes, pictures: Mapping[str, Picture]) -> Iterator[Part]:
         yield document
         return
     tokens = {token.encode(): picture for token, picture in pictures.items()}
-    for piece in re.split(b"(" + b"|".join(map(re.escape, tokens)) + b")", document):
+    longest_first = sorted(tokens, key=len, reverse=True)  # one token may be the beginning of another
+    for piece in re.split(b"(" + b"|".join(map(re.escape, longest_first)) + b")", document):
         picture = tokens.get(piece)
         if picture is None:
             yield piece

@@ -1,0 +1,47 @@
+"""The pages about providers are what their contracts say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagegate.cli import main
+from imagegate.cli.provider_page import provider_page
+from imagegate.contract import load_contracts
+from imagegate.registry import installed, load_adapter
+
+PAGES = Path(__file__).parent.parent / "docs" / "providers"
+NAMES = list(installed())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_is_what_its_contracts_say(name: str) -> None:
+    """`make pages` makes it."""
+    assert (PAGES / f"{name}.md").read_text("utf-8") == provider_page(load_adapter(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_has_every_model_and_member(name: str) -> None:
+    """Nothing of a contract is left out."""
+    page = provider_page(load_adapter(name))
+    for model, contract in load_contracts(load_adapter(name).contracts()).items():
+        assert ("any model" if model == "*" else f"`{model}`") in page
+        for own in (contract, contract.edits):
+            for member in own.parameters if own else ():
+                assert f"| `{member}`" in page
+        if contract.retired:
+            assert f"| `{model}` | {contract.retired.since} | `{contract.retired.successor}` |" in page
+
+
+def test_no_page_is_left_over() -> None:
+    """Each page is about an adapter that ships."""
+    assert {file.stem for file in PAGES.glob("*.md")} == set(NAMES)
+
+
+def test_the_program_prints_a_page(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a configuration; an adapter that is not installed is an error that names the nearest."""
+    assert main(["models", "--adapter", "gemini"]) == 0
+    assert capsys.readouterr().out == provider_page(load_adapter("gemini"))
+    assert main(["models", "--adapter", "gemeni"]) == 1
+    assert "Did you mean 'gemini'?" in capsys.readouterr().err
