@@ -157,6 +157,32 @@ REQUESTS: Final = (
         pixels=(512, 512),
     ),
     DemoRequest(
+        "gemini/gemini-3-pro-image",
+        "A tram in the snow",
+        {"size": "1536x1024", "n": 2, "quality": "hd"},
+        sent={
+            "generationConfig": {
+                "responseModalities": ["IMAGE"],
+                "imageConfig": {"aspectRatio": "3:2", "imageSize": "1K"},
+            },
+            "size": None,
+        },
+        changed=("n", "size", "quality"),
+        path="/v1beta/models/gemini-3-pro-image:generateContent",
+        pixels=(1264, 848),
+        requests=2,
+    ),
+    DemoRequest(
+        "gemini/gemini-3.1-flash-image",
+        "The same as a woodcut",
+        {"image": "source", "size": "9:16"},
+        operation="edit",
+        sent={"generationConfig.imageConfig": {"aspectRatio": "9:16"}},
+        changed=("size",),
+        path="/v1beta/models/gemini-3.1-flash-image:generateContent",
+        pixels=(768, 1376),
+    ),
+    DemoRequest(
         "sdxl",
         "A greenhouse full of clocks",
         {"size": "768x512", "n": 2, "quality": "hd"},

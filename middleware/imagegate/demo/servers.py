@@ -10,7 +10,7 @@ from typing import Final
 from starlette.applications import Starlette
 
 from imagegate.config.loader import load_config
-from imagegate.demo.providers import comfyui, onetoken, toapis, tokenbay, tokenlab, tokmodel
+from imagegate.demo.providers import comfyui, gemini, onetoken, toapis, tokenbay, tokenlab, tokmodel
 from imagegate.demo.workflows import OPTIONS, write_workflows
 from imagegate.server.guard import Guard
 from imagegate.server.in_thread import serving as serving
@@ -22,6 +22,7 @@ PROVIDERS: Final = {
     "tokenlab": tokenlab.create_app,
     "toapis": toapis.create_app,
     "onetoken": onetoken.create_app,
+    "gemini": gemini.create_app,
     "comfyui": comfyui.create_app,
 }
 _OPTIONS: Final = {"comfyui": OPTIONS}
