@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,21 @@ def test_memory_keeps_to_the_states(steps: list[str]) -> None:
 
 async def settled(store: TaskStore, lease: float) -> None:
     """Returns when nothing can turn up any more that Redis does not know."""
-    await store.renew([])
-    await asyncio.sleep(lease)
+    until = time.monotonic() + lease + 0.05
+    while time.monotonic() < until:
+        await store.renew([])
+        await asyncio.sleep(0.01)
+
+
+async def taken_by(store: TaskStore, count: int, *held: TaskRecord) -> dict[str, TaskRecord]:
+    """As many abandoned tasks, once the store gives them to this process, which renews what it holds."""
+    found: dict[str, TaskRecord] = {}
+    async with asyncio.timeout(30):
+        while len(found) < count:
+            assert await store.renew([*held, *found.values()]) == []
+            found |= {each.number: each for each in await store.abandoned()}
+            await asyncio.sleep(0.01)
+    return found
 
 
 @needs_redis
@@ -128,8 +142,8 @@ def test_dead_and_seemingly_dead_holders(redis: Redis) -> None:
     redis.forget()
 
     async def run() -> None:
-        first, second = (RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.2) for _ in range(2))
-        await settled(first, 0.2)
+        first, second = (RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.5) for _ in range(2))
+        await settled(first, 0.5)
         one, two, three = record("d1"), record("d2"), record("d3", callback_url="https://example.com")
         for each in (one, two, three):
             await first.add(each)
@@ -137,15 +151,12 @@ def test_dead_and_seemingly_dead_holders(redis: Redis) -> None:
         assert await first.cancel(three.failed(cancelled()))  # somebody must still tell its end
         assert not await second.mark_sent(one)
         assert [found.number for found in await second.abandoned()] == ["d3"]
-        await asyncio.sleep(0.15)
-        assert await first.renew([one, two]) == []
-        await asyncio.sleep(0.15)
-        assert await second.renew([three]) == []
-        assert await second.abandoned() == []
-        await asyncio.sleep(0.1)
-        assert await second.renew([three]) == []
-        await asyncio.sleep(0.1)
-        taken = {found.number: found for found in await second.abandoned()}
+        for _ in range(30):
+            assert await first.renew([one, two]) == []
+            assert await second.renew([three]) == []
+            assert await second.abandoned() == []
+            await asyncio.sleep(0.02)
+        taken = await taken_by(second, 2, three)
         assert {number: found.state for number, found in taken.items()} | {"d3": "failed"} == {
             "d1": "queued",
             "d2": "sent",
@@ -159,7 +170,7 @@ def test_dead_and_seemingly_dead_holders(redis: Redis) -> None:
         assert await second.finish(one.completed([], {}))
         assert await second.finish(two.failed(interrupted()))
         await second.finish(TaskRecord(**{**_members(three.failed(cancelled())), "told": True}))
-        await asyncio.sleep(0.3)
+        await settled(first, 0.5)
         assert await first.abandoned() == []
         await first.add(record("d4"))
         await first.release(record("d4"))
@@ -190,7 +201,7 @@ def test_redis_that_lost_its_memory(redis: Redis) -> None:
             await store.get("m1")
         with pytest.raises(StoreUnavailable):
             await store.get("m2")
-        await asyncio.sleep(0.3)
+        await settled(store, 0.3)
         assert await store.get("m2") is None
         assert await store.renew([held]) == []
         assert (await store.get("m1")) == held
@@ -324,25 +335,23 @@ def test_records_that_cannot_be_read(redis: Redis, monkeypatch: pytest.MonkeyPat
             client.hdel(
                 "{imagegate}:task:older", "version", "from", "added", "noted"
             )  # as it was before there were any
-        await asyncio.sleep(0.15)
-        await reader.renew([])
-        await asyncio.sleep(0.15)
-        taken = {found.number: found for found in await reader.abandoned()}
+        taken = await taken_by(reader, 2)
         assert taken.keys() == {"good", "older"}
         assert {name.rpartition(":")[2] for name in told} == {"damaged", "odd state", "newer"}
         assert await reader.mark_sent(taken["older"])
         for number in ("damaged", "odd state", "newer"):
             with pytest.raises(TaskUnreadable):
                 await reader.get(number)
-        for _ in range(4):
-            await asyncio.sleep(0.15)
+        for _ in range(30):
             assert await reader.renew(list(taken.values())) == []
             assert await reader.abandoned() == []
+            await asyncio.sleep(0.02)
         assert len(told) == 3
         monkeypatch.setattr(tasks_in_redis, "RECORD_VERSION", 2)
         with redis.client() as client:
             client.hset("{imagegate}:task:damaged", "record", b'{"number": "damaged", "created": 1}')
-        assert {found.number: found.takes for found in await reader.abandoned()} == {"damaged": 1, "newer": 1}
+        again = await taken_by(reader, 2, *taken.values())
+        assert {number: found.takes for number, found in again.items()} == {"damaged": 1, "newer": 1}
         assert len(told) == 4  # the odd one is once more
         await dead.aclose()
         await reader.aclose()
@@ -394,6 +403,52 @@ def test_a_record_that_redis_knows_an_older_one_of(redis: Redis) -> None:
         assert await other.renew([record("r2")]) == ["r2"]
         await store.aclose()
         await other.aclose()
+
+    asyncio.run(run())
+
+
+@needs_redis
+def test_ends_that_redis_does_not_know(redis: Redis) -> None:
+    """A replica may know what has ended or was given up as still at work: whoever ended it says so again."""
+    redis.forget()
+
+    async def run() -> None:
+        store = RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.2)
+        replays = RedisReplays(RedisClient(redis.url), lease=0.2)
+        claims = [Claim(slot, "p", 60) for slot in ("answered", "refused")]
+        for number in ("ended", "discarded"):
+            await store.add(record(number))
+            assert await store.mark_sent(record(number))
+        for claim in claims:
+            assert await begun(replays, claim) == "mine"
+            assert await replays.mark_sent(claim)
+        await store.renew([])
+        await replays.renew([])
+        with redis.client() as client:
+            names = [key for key in client.scan_iter() if client.type(key) == b"hash" and b"server" not in key]
+            before = {key: client.hgetall(key) for key in names}
+            reply = KeptReply(status=200, body="{}", size=2)
+            await store.finish(record("ended").completed([], {}))
+            await store.discard(record("discarded"))
+            await replays.finish(claims[0], reply)
+            await replays.release(claims[1])
+            for key, fields in before.items():
+                client.delete(key)
+                client.hset(key, mapping=fields)
+            client.hset("{imagegate}:server", "run", "another")
+            assert await store.has_forgotten()
+            assert await replays.has_forgotten()
+            await store.renew([])
+            await replays.renew([])
+            assert client.exists("{imagegate}:task:discarded", "{imagegate}:key:refused") == 0
+        found = await store.get("ended")
+        assert found is not None
+        assert found.state == "completed"
+        assert await replays.begin(Claim("answered", "p", 60)) == reply
+        await settled(store, 0.5)
+        assert await store.abandoned() == []
+        await store.aclose()
+        await replays.aclose()
 
     asyncio.run(run())
 

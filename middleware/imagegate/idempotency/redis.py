@@ -117,12 +117,15 @@ return memory
 """
 )
 
-# KEYS slots; ARGV for each slot fingerprint, holder, answer, expiry, version.
+# KEYS slots; ARGV for each slot fingerprint, holder, answer, expiry, version. No answer: it was released.
 _RESTORE: Final = Script("""
 for i = 1, #KEYS do
   local print, holder, reply, expiry, version = unpack(ARGV, i * 5 - 4, i * 5)
-  local state = redis.call('HGET', KEYS[i], 'state')
-  if not state or state == 'held' then
+  local state, known = unpack(redis.call('HMGET', KEYS[i], 'state', 'holder'))
+  local is_older = known == holder and state ~= 'done'
+  if reply == '' then
+    if is_older then redis.call('DEL', KEYS[i]) end
+  elseif not state or state == 'held' or is_older then
     redis.call('HSET', KEYS[i], 'fingerprint', print, 'state', 'done', 'holder', holder, 'reply', reply,
       'version', version)
     redis.call('PEXPIRE', KEYS[i], expiry)
@@ -191,6 +194,7 @@ class RedisReplays:
 
     async def release(self, claim: Claim) -> None:
         await self._run(_RELEASE, [_PREFIX + claim.slot], claim.holder)
+        self._recent.add(claim.slot, (claim, b""), size=512, ttl=claim.ttl)
 
     async def renew(self, claims: Collection[Claim]) -> None:
         waiting = list(claims)
@@ -216,7 +220,7 @@ class RedisReplays:
         return found
 
     async def _restore(self) -> None:
-        """Write again what this process has answered and Redis may have lost."""
+        """Write again what this process has answered or released, and Redis may not know."""
         waiting = list(self._recent)
         while waiting:
             part, waiting = waiting[:_RESTORED_AT_ONCE], waiting[_RESTORED_AT_ONCE:]

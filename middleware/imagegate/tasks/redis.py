@@ -104,8 +104,8 @@ class RedisTaskStore:
         return is_kept
 
     async def discard(self, record: TaskRecord) -> None:
-        self._recent.forget(record.number)
         await self._run(scripts.DISCARD, [_key(record), _STREAM], _GROUP, self._holder)
+        self._recent.add(record.number, (record, b""), size=512, ttl=self._ttl)
 
     async def cancel(self, record: TaskRecord) -> bool:
         kept = msgspec.json.encode(record)
@@ -118,7 +118,7 @@ class RedisTaskStore:
         )
         if record:
             return _decode(record, state, version)
-        if known := self._recent.get(number):
+        if (known := self._recent.get(number)) and known[1]:
             return known[0]
         if is_unsure:
             raise StoreUnavailable
@@ -156,14 +156,15 @@ class RedisTaskStore:
         return list(memory)
 
     async def _restore(self) -> None:
-        """Write again what has ended in this process and Redis may have lost."""
+        """Write again what has ended in this process, and Redis may not know."""
         waiting = list(self._recent)
         while waiting:
             part, waiting = waiting[:_RESTORED_AT_ONCE], waiting[_RESTORED_AT_ONCE:]
-            arguments: list[str | bytes | int] = [self._holder, RECORD_VERSION]
+            arguments: list[str | bytes | int] = [_GROUP, self._holder, RECORD_VERSION]
             for _, (record, kept), left in part:
-                arguments += (record.state, kept, max(1, int(left * 1000)))
-            await self._run(scripts.RESTORE, [_PREFIX + number for number, _, _ in part], *arguments, for_lease=True)
+                arguments += (record.state, kept, max(1, int(left * 1000)), _stays_held(record))
+            keys = [_STREAM, *(_PREFIX + number for number, _, _ in part)]
+            await self._run(scripts.RESTORE, keys, *arguments, for_lease=True)
 
     async def release(self, record: TaskRecord) -> None:
         await self._run(scripts.RELEASE, [_key(record), _STREAM], _GROUP, self._holder)

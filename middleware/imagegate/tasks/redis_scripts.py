@@ -162,17 +162,29 @@ return found
 """
 )
 
-# KEYS tasks; ARGV holder, version, then for each task state, record, milliseconds.
-RESTORE: Final = Script("""
-for i = 1, #KEYS do
-  local state, record, expiry = unpack(ARGV, i * 3, i * 3 + 2)
-  if redis.call('EXISTS', KEYS[i]) == 0 then
-    redis.call('HSET', KEYS[i], 'state', state, 'holder', ARGV[1], 'record', record, 'version', ARGV[2])
+# KEYS stream, tasks; ARGV group, holder, version, then for each task state, record, milliseconds, whether it stays
+# held. No record: it was discarded.
+RESTORE: Final = Script(
+    _HOLD
+    + """
+for i = 2, #KEYS do
+  local mine, record, expiry, stays = unpack(ARGV, i * 4 - 4, i * 4 - 1)
+  local state, holder = unpack(redis.call('HMGET', KEYS[i], 'state', 'holder'))
+  local is_older = holder == ARGV[2] and not is_over(state)
+  if record == '' then
+    if is_older then
+      let_go(KEYS[i], KEYS[1], ARGV[1])
+      redis.call('DEL', KEYS[i])
+    end
+  elseif not state or is_older then
+    redis.call('HSET', KEYS[i], 'state', mine, 'holder', ARGV[2], 'record', record, 'version', ARGV[3])
     redis.call('PEXPIRE', KEYS[i], expiry)
+    if stays == '0' then let_go(KEYS[i], KEYS[1], ARGV[1]) end
   end
 end
 return 1
-""")
+"""
+)
 
 # KEYS task, stream; ARGV group, holder.
 RELEASE: Final = Script("""
