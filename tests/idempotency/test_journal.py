@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,20 @@ from imagegate.stores.blobs import FileBlobs
 REPLY = KeptReply(status=200, body="{}", size=2)
 
 
-def journal(folder: Path, *, ttl: float = 60.0) -> Journal:
-    return Journal(folder / "keys", ttl=ttl)
+OPENED: list[Journal] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """No test leaves a file open."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def journal(folder: Path) -> Journal:
+    OPENED.append(Journal(folder / "keys", ttl=60))
+    return OPENED[-1]
 
 
 def read(found: Any) -> Mark:
@@ -168,6 +181,7 @@ def test_a_call_that_is_cancelled_while_it_is_marked(tmp_path: Path) -> None:
 
     async def run() -> None:
         slow = Slow(tmp_path / "keys")
+        OPENED.append(slow)
         store = MemoryReplays(FileBlobs(tmp_path / "blobs", ttl=60), max_bytes=1000, journal=slow)
         claim = Claim("slot", "p", 60)
         marking = asyncio.create_task(store.mark_sent(claim))
@@ -181,3 +195,30 @@ def test_a_call_that_is_cancelled_while_it_is_marked(tmp_path: Path) -> None:
         assert await store.begin(Claim("slot", "p", 60)) == "mine"
 
     asyncio.run(run())
+
+
+def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No mark is left half written, and none is held; one that stands says the same as before."""
+    here = journal(tmp_path)
+    held = Claim("held", "p", 60)
+    assert here.mark(held)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="space"):
+        here.mark(Claim("slot", "p", 60))
+    monkeypatch.undo()
+    assert [file.name for file in (tmp_path / "keys").iterdir()] == ["held"]
+    assert here.look("slot") is None
+
+    def gone(source: str, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", gone)
+    with pytest.raises(OSError, match="space"):
+        here.finish(held, REPLY)
+    monkeypatch.undo()
+    assert read(here.look("held")).reply is None
+    assert [file.name for file in (tmp_path / "keys").iterdir()] == ["held"]

@@ -453,6 +453,33 @@ def test_ends_that_redis_does_not_know(redis: Redis) -> None:
     asyncio.run(run())
 
 
+@needs_redis
+@pytest.mark.parametrize(
+    ("policy", "memory", "warns"),
+    [("volatile-lru", "100mb", True), ("allkeys-lru", "0", False), ("noeviction", "1gb", False)],
+)
+def test_a_redis_that_evicts(
+    redis: Redis, caplog: pytest.LogCaptureFixture, policy: str, memory: str, warns: bool
+) -> None:
+    """The log says so, once for each server."""
+    redis.forget()
+
+    async def run() -> None:
+        with redis.client() as client:
+            client.config_set("maxmemory", memory)
+            client.config_set("maxmemory-policy", policy)
+        store = RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.2)
+        replays = RedisReplays(RedisClient(redis.url), lease=0.2)
+        for _ in range(2):
+            await store.renew([])
+            await replays.renew([])
+        await store.aclose()
+        await replays.aclose()
+
+    asyncio.run(run())
+    assert sum(policy in line.getMessage() for line in caplog.records) == (2 if warns else 0)
+
+
 def test_what_a_process_remembers() -> None:
     """The newest items, bounded in number and in bytes, and no longer than they are good for."""
     recent = Recent[str](count=2, size=10)

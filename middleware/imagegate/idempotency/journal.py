@@ -124,7 +124,11 @@ class Journal:
         try:
             descriptor, partial = self._write(claim, reply)
             os.close(descriptor)
-            os.replace(partial, self._directory / claim.slot)
+            try:
+                os.replace(partial, self._directory / claim.slot)
+            except BaseException:
+                os.unlink(partial)
+                raise
         finally:
             self._let_go(claim)
 

@@ -18,7 +18,8 @@ from imagegate.idempotency.base import Claim, ReplaysUnavailable, Slot
 from imagegate.idempotency.keys import RECORD_VERSION, KeptReply, KeyReused
 from imagegate.idempotency.outcomes import interrupted, no_longer_kept
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
-from imagegate.stores.redis_memory import LOOK, SERVER_KEY, TRUST, Memory, Recent
+from imagegate.stores.redis_memory import LOOK, POLICY, SERVER_KEY, TRUST, Memory, Recent
+from imagegate.telemetry.logger import get_logger
 
 _PREFIX: Final = "{imagegate}:key:"
 _RENEWED_AT_ONCE: Final = 500
@@ -205,7 +206,8 @@ class RedisReplays:
                 break
         if self._memory.has_changed(found):
             await self._restore()
-        self._memory.renewed(found)
+        if self._memory.renewed(found) and (policy := await self._run(POLICY, [SERVER_KEY], for_lease=True)):
+            get_logger().warning("idempotency: Redis evicts answers, which are then paid again", policy=policy.decode())
 
     async def has_forgotten(self) -> bool:
         found = await self._run(LOOK, [SERVER_KEY], self._lease, self._memory.known, for_lease=True)

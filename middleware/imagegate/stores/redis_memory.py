@@ -61,6 +61,14 @@ end
 # KEYS server; ARGV lease, known. What it remembers, and the same with the time of the last eviction.
 LOOK: Final = Script(TRUST + "local now, careful, memory = trust(KEYS[1], ARGV[1], ARGV[2]) return memory")
 
+# The policy by which this server evicts keys; empty: it evicts none, or does not say.
+POLICY: Final = Script("""
+local text = redis.pcall('INFO', 'memory')
+if type(text) ~= 'string' or string.match(text, 'maxmemory:(%d+)') == '0' then return '' end
+local policy = string.match(text, 'maxmemory_policy:([%w-]+)')
+return policy ~= 'noeviction' and policy or ''
+""")
+
 T = TypeVar("T")
 
 
@@ -116,6 +124,8 @@ class Memory:
         """Return whether something may have been forgotten since the last renewal."""
         return found[1] != self._renewed
 
-    def renewed(self, found: Sequence[bytes]) -> None:
-        """Note what a renewal has found."""
+    def renewed(self, found: Sequence[bytes]) -> bool:
+        """Note what a renewal has found; True: it is another server than before."""
+        is_new = found[0] != self.known
         self.known, self._renewed = found
+        return is_new

@@ -19,11 +19,12 @@ from typing import Any, Final
 import msgspec
 
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
-from imagegate.stores.redis_memory import LOOK, SERVER_KEY, Memory, Recent
+from imagegate.stores.redis_memory import LOOK, POLICY, SERVER_KEY, Memory, Recent
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks import redis_scripts as scripts
 from imagegate.tasks.base import TaskUnreadable
 from imagegate.tasks.records import RECORD_VERSION, State, TaskRecord
+from imagegate.telemetry.logger import get_logger
 
 _PREFIX: Final = "{imagegate}:task:"
 _STREAM: Final = "{imagegate}:tasks"
@@ -131,7 +132,8 @@ class RedisTaskStore:
             memory = await self._renew(records[start : start + _RENEWED_AT_ONCE], lost)
         if self._memory.has_changed(memory):
             await self._restore()
-        self._memory.renewed(memory)
+        if self._memory.renewed(memory) and (policy := await self._run(POLICY, [SERVER_KEY], for_lease=True)):
+            get_logger().warning("tasks: Redis evicts keys, so a task that is evicted is lost", policy=policy.decode())
         return lost
 
     async def has_forgotten(self) -> bool:
