@@ -113,7 +113,7 @@ class ImageGateway:
 
     def _set_up(self, config: Config, hooks: Sequence[Hook] | None, *, alone: bool) -> None:
         self.config = config
-        self._clients = Clients(config, transport=self._transport)
+        self._clients = Clients(config, transport=self._transport, on_surplus=self._note_surplus)
         self.catalog = Catalog(contracts_of(config), config.routes)
         self._memory = Memory(config.limits.memory)
         self._budget = Budget(
@@ -316,6 +316,10 @@ class ImageGateway:
             self._is_started = True
             self._keeping.start()
             self._pictures.store.health.start()
+
+    def _note_surplus(self, upstream: str) -> None:
+        get_logger().warning("upstream sent a reply before the request: connections are not reused", upstream=upstream)
+        self._hooks.surplus_received(upstream)
 
     def drain(self) -> None:
         """No new work from now on: it is answered 503. What runs goes on, until `aclose` ends it."""

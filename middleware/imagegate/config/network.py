@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
+from imagegate.config.model_contracts import base_url_of
 from imagegate.config.schema import Config, DeliveryConfig, UpstreamConfig
 from imagegate.errors import ConfigError
 from imagegate.http import AiohttpTransport, HTTPClient, Transport, is_header_field
@@ -88,21 +90,33 @@ class Clients:
 
     Args:
         transport: takes the requests to all upstreams, and never those for foreign links; not closed here.
+        on_surplus: told the name of an upstream that has sent more than it was asked for.
 
     Raises:
         ConfigError: a trust store or a certificate cannot be loaded.
     """
 
-    def __init__(self, config: Config, *, transport: Transport | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        transport: Transport | None = None,
+        on_surplus: Callable[[str], None] | None = None,
+    ) -> None:
+        self._on_surplus = on_surplus
+        self._names: dict[str, list[str]] = {}
+        """Host and port -> the upstreams there."""
         fetch_proxy = config.delivery.fetch_proxy
         self.foreign = HTTPClient.of(AiohttpTransport(proxy=ProxyRule(url=fetch_proxy)))
         """For links that clients and providers name, behind the guard."""
-        self._shared = HTTPClient(transport=transport)
+        own = AiohttpTransport(on_surplus=self._note_surplus)
+        self._shared = HTTPClient.of(own) if transport is None else HTTPClient(transport=transport)
         self._of: dict[str, HTTPClient] = {}
         self._plain: dict[str, HTTPClient] = {}
         for upstream in config.upstreams:
             plain = self._shared if transport is not None else self._plain_client(upstream)
             self._plain[upstream.name] = plain
+            self._names.setdefault(urlsplit(base_url_of(upstream)).netloc, []).append(upstream.name)
             self._of[upstream.name] = plain.adding(tuple(upstream.headers.items()), tuple(upstream.query.items()))
 
     def of(self, upstream: str) -> HTTPClient:
@@ -118,7 +132,15 @@ class Clients:
         tls = _tls(upstream)
         if proxy == NO_PROXY and tls is None and upstream.reuse_connections:
             return self._shared
-        return HTTPClient.of(AiohttpTransport(proxy=proxy, tls=tls, reuse_connections=upstream.reuse_connections))
+        reuse = upstream.reuse_connections
+        return HTTPClient.of(
+            AiohttpTransport(proxy=proxy, tls=tls, reuse_connections=reuse, on_surplus=self._note_surplus)
+        )
+
+    def _note_surplus(self, host: str) -> None:
+        if self._on_surplus is not None:
+            for name in self._names.get(host, ()):
+                self._on_surplus(name)
 
     async def aclose(self) -> None:
         """Close every connection that is not a transport of the application's."""

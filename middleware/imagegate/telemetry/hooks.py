@@ -52,6 +52,15 @@ class BreakerHook(Protocol):
 
 
 @runtime_checkable
+class SurplusHook(Protocol):
+    """A hook that hears of upstreams that send more than they were asked for."""
+
+    def surplus_received(self, upstream: str) -> None:
+        """Called when a reply was there before its request; no connection to `upstream` is reused from now on."""
+        ...
+
+
+@runtime_checkable
 class StoreHook(Protocol):
     """A hook that hears whether the store takes images."""
 
@@ -112,6 +121,7 @@ class Hooks:
         self._started = [hook.exchange_started for hook in hooks if isinstance(hook, StartHook)]
         self._breaker = [hook.breaker_changed for hook in hooks if isinstance(hook, BreakerHook)]
         self._record = [hook.record_unreadable for hook in hooks if isinstance(hook, RecordHook)]
+        self._surplus = [hook.surplus_received for hook in hooks if isinstance(hook, SurplusHook)]
         self._store = [hook.store_changed for hook in hooks if isinstance(hook, StoreHook)]
         self._memory = [hook.memory_watched for hook in hooks if isinstance(hook, MemoryHook)]
         self._task = [hook.task_changed for hook in hooks if isinstance(hook, TaskHook)]
@@ -132,6 +142,9 @@ class Hooks:
 
     def breaker_changed(self, upstream: str, state: BreakerState) -> None:
         _tell(self._breaker, upstream, state)
+
+    def surplus_received(self, upstream: str) -> None:
+        _tell(self._surplus, upstream)
 
     def store_changed(self, state: StoreState) -> None:
         _tell(self._store, state)

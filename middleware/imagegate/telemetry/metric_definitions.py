@@ -89,6 +89,12 @@ METRICS: Final[Mapping[str, Metric]] = {
             "Processes in which the upstream's circuit breaker is closed, open or half_open.",
         ),
         Metric(
+            "imagegate_surplus_replies_total",
+            "counter",
+            ("upstream",),
+            "Replies that were there before their request; from the first on, no connection to the upstream is reused.",
+        ),
+        Metric(
             "imagegate_store_state",
             "gauge",
             ("state",),

@@ -156,6 +156,7 @@ class PrometheusHook:
         for upstream in names.upstreams:
             self.breaker_changed(upstream, "closed")
             self._child("uncertain_outcomes_total", upstream)
+            self._child("surplus_replies_total", upstream)
             self._child("stale_connections_total", upstream)
         self.store_changed("usable")
         for state in TASK_STATES:
@@ -280,6 +281,9 @@ class PrometheusHook:
     def breaker_changed(self, upstream: str, state: BreakerState) -> None:
         for known in _BREAKER_STATES:
             self._breaker(upstream, known).set(known == state)
+
+    def surplus_received(self, upstream: str) -> None:
+        self._child("surplus_replies_total", upstream).inc()
 
     def store_changed(self, state: StoreState) -> None:
         for known in _STORE_STATES:

@@ -48,6 +48,7 @@ class AiohttpTransport:
             sent more than it was asked for: over HTTP/1.1 the surplus would be read as the next reply.
         tls: replaces the default trust store.
         proxy: which requests go through a proxy.
+        on_surplus: told the host, with its port, of each reply that came before its request.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class AiohttpTransport:
         reuse_connections: bool = True,
         tls: ssl.SSLContext | None = None,
         proxy: ProxyRule = NO_PROXY,
+        on_surplus: Callable[[str], None] | None = None,
     ) -> None:
         self._keepalive_expiry = keepalive_expiry
         self._reuse_connections = reuse_connections
         self._tls = tls
         self._proxy = proxy
+        self._on_surplus = on_surplus
         self._sessions: dict[tuple[asyncio.AbstractEventLoop, bool], aiohttp.ClientSession] = {}
         self._attempts: WeakSet[Attempt] = WeakSet()
         """Those whose reply is not closed yet."""
@@ -122,6 +125,8 @@ class AiohttpTransport:
             raise Interrupted("the server changed the protocol, which it was not asked for")
         # The reply was there before the request could have been read: a surplus of the last one.
         self._unreliable.add(url.authority)
+        if self._on_surplus is not None:
+            self._on_surplus(url.authority)
         if request.method in ("GET", "HEAD"):
             return await self.send(request)
         raise Interrupted("the server sent a reply before the request")
