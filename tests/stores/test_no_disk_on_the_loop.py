@@ -1,0 +1,130 @@
+"""Nothing that waits for a disk runs on the event loop: another request would wait with it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.wire.edit_support import large_picture, picture
+
+from imagegate import ImageGateway
+from imagegate.config.loader import parse_config
+
+EVENTS = ("open", "os.", "shutil.", "tempfile.")
+
+
+class Audit:
+    """Notes what the thread of the event loop asks the operating system for below some folders.
+
+    There is no way to take an audit hook away again, so that there is one.
+    """
+
+    def __init__(self) -> None:
+        self.folders: tuple[str, ...] = ()
+        self.thread = 0
+        self.found: list[tuple[str, str]] = []
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self.folders or threading.get_ident() != self.thread or not event.startswith(EVENTS):
+            return
+        for argument in arguments:
+            if isinstance(argument, (str, bytes, os.PathLike)) and os.fsdecode(argument).startswith(self.folders):
+                self.found.append((event, os.fsdecode(argument)))
+
+
+AUDIT = Audit()
+sys.addaudithook(AUDIT)
+
+
+@contextmanager
+def audited(*folders: Path) -> Generator[list[tuple[str, str]]]:
+    AUDIT.found, AUDIT.thread = [], threading.get_ident()
+    AUDIT.folders = tuple(map(str, folders))
+    try:
+        yield AUDIT.found
+    finally:
+        AUDIT.folders = ()
+
+
+class Upstream(httpx.AsyncBaseTransport):
+    """Answers with one picture in base64."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        body = json.dumps({"created": 1, "data": [{"b64_json": base64.b64encode(self.content).decode()}]}).encode()
+        return httpx.Response(200, headers={"content-type": "application/json"}, content=body)
+
+
+@pytest.mark.parametrize("size", [0, 3_000_000], ids=["small", "large"])
+def test_no_request_touches_a_disk_on_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Links, their pictures, keys, tasks, uploads and the sweep: all that is on a disk is done in threads."""
+    images, spool = tmp_path / "images", tmp_path / "spool"
+    spool.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(spool))
+    document = f"""
+        [[upstreams]]
+        name = "openai"
+        api_key = "sk-upstream"
+        [delivery]
+        store = "file://{images}"
+        max_bytes = 100000000
+        [limits]
+        spool_memory = 1
+    """
+    content = large_picture(size) if size else picture(1, 16)
+
+    async def run() -> None:
+        gateway = ImageGateway(config=parse_config(document), hooks=(), transport=Upstream(content))
+        transport = httpx.ASGITransport(app=gateway)
+        async with gateway, httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+
+            async def post(path: str = "generations", key: str = "", **options: Any) -> httpx.Response:
+                headers = {"idempotency-key": key} if key else {}
+                answer = await client.post(f"/v1/images/{path}", headers=headers, **options)
+                assert answer.status_code in (200, 202), answer.text
+                return answer
+
+            asked = {"model": "openai/gpt-image-1", "prompt": "a fox"}
+            link = (await post(json={**asked, "response_format": "url"})).json()["data"][0]["url"]
+            for headers in ({}, {"range": "bytes=0-9"}, {"if-none-match": "*"}):
+                assert (await client.get(link, headers=headers)).status_code in (200, 206, 304)
+            for _ in range(2):
+                await post(json=asked, key="a")
+            await post("edits", data=asked, files={"image": ("a.png", content, "image/png")})
+            poll = (await post(json={**asked, "async": True})).json()["poll_url"]
+            async with asyncio.timeout(20):
+                while (await client.get(poll)).json()["status"] != "completed":
+                    await asyncio.sleep(0.01)
+
+    with audited(images, spool) as found:
+        asyncio.run(run())
+    assert found == []
+    assert list(images.iterdir())
+
+
+def test_the_audit_sees_what_it_is_to_see(tmp_path: Path) -> None:
+    """A file that is opened on the event loop is found, one that a thread opens is not."""
+
+    async def run() -> None:
+        await asyncio.to_thread((tmp_path / "in a thread").touch)
+        (tmp_path / "on the loop").touch()
+
+    with audited(tmp_path) as found:
+        asyncio.run(run())
+    assert {Path(path).name for _, path in found} == {"on the loop"}
