@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.azure_paths import AZURE, openai_scope
 from imagegate.asgi.background import Background
-from imagegate.asgi.helpers import before_shutdown, report_failure
+from imagegate.asgi.helpers import before_shutdown, report_failure, running_loop
 from imagegate.asgi.not_found import NotFound, Readiness
 from imagegate.asgi.pace import Pace
 from imagegate.config.loader import read_config
@@ -101,7 +102,9 @@ class ImageGateway:
         self._grace = grace
         self._drained_from: float | None = None
         self._is_started = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.background = Background()
+        self._keeping: Keeping | None = None
         self._failure: ConfigError | None = None
         self._transport = transport
         try:
@@ -146,6 +149,7 @@ class ImageGateway:
         self._pictures.store.health.listen(self._hooks.store_changed)
         memory = self._memory
         self._hooks.memory_watched(lambda: memory.held)
+        self._gates = {upstream.name: self._gate(upstream) for upstream in config.upstreams}
         self._stack = self._compose()
         for warning in warnings_of(config):
             get_logger().warning(warning)
@@ -171,6 +175,7 @@ class ImageGateway:
             hooks=self._hooks,
             public_url=pictures.public_url,
             catalog=self.catalog,
+            before=self._keeping,
         )
         bridge = ReferenceConverter(
             accounts=by_name,
@@ -195,7 +200,7 @@ class ImageGateway:
                 fall_back_on=frozenset(policy.fall_back_on),
             ),
             keyless=frozenset(account.name for account in accounts if not account.has_key),
-            gates={upstream.name: self._gate(upstream) for upstream in config.upstreams},
+            gates=self._gates,
             deadline=policy.deadline,
         )
         layer = Deliver(
@@ -292,6 +297,11 @@ class ImageGateway:
         if self._failure is not None:
             await report_failure(f"imagegate: {self._failure}", scope, receive, send)
             raise ConfigError(str(self._failure))  # anew each time: a traceback grows with every frame it passes
+        try:
+            self._enter_loop()
+        except RuntimeError as error:
+            await report_failure(str(error), scope, receive, send)
+            raise
         if not self._is_started:
             self._start()
         if scope["type"] == "http":
@@ -310,9 +320,34 @@ class ImageGateway:
             send = before_shutdown(send, self.aclose)
         await self.app(scope, receive, send)
 
+    def _enter_loop(self) -> None:
+        """Belong to the running event loop, to which locks, tasks and connections are bound.
+
+        A loop that has ended is succeeded by the next one, as test clients have one for each request.
+
+        Raises:
+            RuntimeError: another loop, in which the gateway is used, still runs; or the running one is not asyncio's.
+        """
+        loop = running_loop()
+        if loop is self._loop:
+            return
+        if self._loop is not None:
+            if self._loop.is_running():
+                raise RuntimeError(
+                    "This ImageGateway is in use in another event loop, which still runs. Make one for each loop."
+                )
+            self.background = Background()
+            self._is_started = False
+            for gate in self._gates.values():
+                gate.enter_loop()
+            if self._console is not None:
+                self._console.enter_loop()
+            self._stack = self._compose()
+        self._loop = loop
+
     def _start(self) -> None:
         """Begin what a gateway does by itself: at its application's start-up, or with its first request of any kind."""
-        if self._failure is None and not self.is_draining:
+        if self._failure is None and self._keeping is not None and not self.is_draining:
             self._is_started = True
             self._keeping.start()
             self._pictures.store.health.start()
@@ -343,19 +378,22 @@ class ImageGateway:
 
         The application's lifespan does it where there is one.
         """
+        if self._failure is None:
+            self._enter_loop()
         self.drain()
         spent = time.monotonic() - (self._drained_from or 0.0)
         if cancelled := await self.background.finish(self._grace - spent):
             get_logger().warning("work was cut short by the end of the gateway", count=cancelled)
-        if self._failure is None:
+        if self._failure is None and self._keeping is not None:
             await self._keeping.aclose()
-        if self._failure is None:
             await self._clients.aclose()
             await self._pictures.aclose()
         self._is_started = False
         self._drained_from = None  # an application may be started again
 
     async def __aenter__(self) -> Self:
+        if self._failure is None:
+            self._enter_loop()
         self._start()
         return self
 

@@ -13,14 +13,16 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, BinaryIO, Final
 
 import prometheus_client
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imagegate.asgi.helpers import report_failure, running_loop
 from imagegate.config.loader import default_config, load_config
 from imagegate.config.schema import Config
 from imagegate.errors import ConfigError
@@ -85,6 +87,11 @@ class Standalone:
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
+        try:
+            running_loop()
+        except RuntimeError as error:
+            await report_failure(str(error), scope, receive, send)
+            raise
         with _told_of_signals(self.gateway.drain), _ignoring_hangups():
             await self._app(scope, receive, send)
         self._log.write()
@@ -163,10 +170,34 @@ def grace() -> int:
     return int(text)
 
 
-def __getattr__(name: str) -> Any:
-    """``app`` is made when a server asks for it, so that importing this module reads no configuration."""
-    if name != "app":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    app = create_app()
-    globals()["app"] = app
-    return app
+class _Application:
+    """What `create_app` makes, when a server first calls it: importing this module reads no configuration."""
+
+    @cached_property
+    def made(self) -> Standalone:
+        return create_app()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            made = self.made
+        except ConfigError as error:
+            await report_failure(f"imagegate: {error}", scope, receive, send)
+            raise
+        await made(scope, receive, send)
+
+
+class _Module(ModuleType):
+    """This module, of which servers want ``app`` before they log anything.
+
+    uvicorn and others ask for the attribute, and find the application made. hypercorn evaluates the name among the
+    module's variables, where nothing can be made on demand, and makes it by its first call.
+    """
+
+    @property
+    def app(self) -> Standalone:
+        return _application.made
+
+
+_application: Final = _Application()
+app = _application
+sys.modules[__name__].__class__ = _Module

@@ -54,6 +54,7 @@ class Keeping:
 
     Args:
         background: runs them; to be finished before `aclose`.
+        before: of the same gateway in an event loop that has ended; what it held in memory is taken over.
 
     Raises:
         ConfigError: a store needs a package that is not installed.
@@ -74,12 +75,15 @@ class Keeping:
         hooks: Hooks,
         public_url: Callable[[Scope], str],
         catalog: Catalog,
+        before: Keeping | None = None,
     ) -> None:
         tasks, idempotency = config.tasks, config.idempotency
-        self._blobs = _blobs(config)
-        ids = TaskIds(_task_secret(config), ttl=tasks.ttl)
-        self.desk = TaskManager(
-            store=_task_store(config, partial(hooks.record_unreadable, "task")),
+        self._blobs: Blobs = _blobs(config) if before is None else before._blobs
+        self._ids: TaskIds = TaskIds(_task_secret(config), ttl=tasks.ttl) if before is None else before._ids
+        ids = self._ids
+        task_store: TaskStore | None = None if before is None or before.desk.store.is_shared else before.desk.store
+        self.desk: TaskManager = TaskManager(
+            store=task_store or _task_store(config, partial(hooks.record_unreadable, "task")),
             ids=ids,
             providers=ProviderTasks(accounts, delivery, ids, memory),
             webhooks=Webhooks(fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts),
@@ -95,15 +99,16 @@ class Keeping:
             prefix=config.prefix,
         )
         self.queries = TaskQueries(self.desk, retry_after=tasks.poll_interval, public_url=public_url)
-        replays: ReplayStore = (
-            RedisReplays(
+        if (address := idempotency.store or tasks.store) != "memory://":
+            self._replays: ReplayStore = RedisReplays(
                 RedisClient(address), lease=tasks.lease, on_unreadable=partial(hooks.record_unreadable, "reply")
             )
-            if (address := idempotency.store or tasks.store) != "memory://"
-            else MemoryReplays(self._blobs, max_bytes=idempotency.max_bytes, journal=_journal(config))
-        )
+        elif before is not None:
+            self._replays = before._replays
+        else:
+            self._replays = MemoryReplays(self._blobs, max_bytes=idempotency.max_bytes, journal=_journal(config))
         self._sweeper = Sweeper((store.sweep, self._blobs.sweep))
-        self.calls = KeyedCalls(replays, self._blobs, background, lease=tasks.lease)
+        self.calls = KeyedCalls(self._replays, self._blobs, background, lease=tasks.lease)
 
     def start(self) -> None:
         """Begin what is done without a request; call where an event loop runs."""

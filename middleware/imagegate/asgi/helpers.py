@@ -203,6 +203,16 @@ def before_shutdown(send: Send, close: Callable[[], Awaitable[None]]) -> Send:
     return closing
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop. Raises `RuntimeError` under what is not asyncio, such as trio."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "imagegate runs on asyncio (or uvloop); this server runs its application on another event loop."
+        ) from None
+
+
 async def report_failure(message: str, scope: Scope, receive: Receive, send: Send) -> None:
     """Tell a server that the application cannot start, where it asks; the caller raises the error, which ends it.
 

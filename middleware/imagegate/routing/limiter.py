@@ -46,10 +46,15 @@ class UpstreamLimiter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._breaker = breaker
-        self._permits = asyncio.Semaphore(max_in_flight) if max_in_flight is not None else None
+        self._max_in_flight = max_in_flight
+        self.enter_loop()
         self._rate = RateLimit(requests_per_minute) if requests_per_minute is not None else None
         self._changed = changed
         self._clock = clock
+
+    def enter_loop(self) -> None:
+        """Begin to serve another event loop: requests of the last one, which has ended, hold no permits any more."""
+        self._permits = None if self._max_in_flight is None else asyncio.Semaphore(self._max_in_flight)
 
     def run(
         self,

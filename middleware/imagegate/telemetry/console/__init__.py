@@ -93,6 +93,10 @@ class Console:
         self._room = room
         self._watched_until = 0.0
         self._instance = os.urandom(8).hex()
+        self.enter_loop()
+
+    def enter_loop(self) -> None:
+        """Begin to serve another event loop, of which the lock then is."""
         self._one_at_a_time = asyncio.Lock()
 
     def capture(self) -> Capture:
