@@ -26,7 +26,7 @@ _PLAIN: Final = 64 * 1024
 """Bytes of a body that may be read the short way."""
 _MAX_CONTAINERS: Final = 100_000
 _MAX_MEMBERS: Final = 100_000
-_MAX_TOP: Final = 1000
+_MAX_TOP: Final = 2000
 """Members of the body itself, each of which is looked at several times."""
 _SAFE_INTEGER: Final = 2**63
 
