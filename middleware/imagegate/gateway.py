@@ -40,6 +40,7 @@ from imagegate.layers import (
     Tasks,
     Upstream,
 )
+from imagegate.layers.admit import OwnerOf
 from imagegate.layers.base import endpoint_of
 from imagegate.layers.models import Models
 from imagegate.logger import get_logger
@@ -81,6 +82,9 @@ class ImageGateway:
             not say.
         transport: sends the requests to all upstreams in place of the gateway's own connections, over HTTP/2 for
             example; not closed by the gateway. Links that clients and providers name never go through it.
+        owner: returns the name of the user whom the host application knows a request to be of, from the ASGI scope, or
+            awaits it; None for no user. Tasks, idempotency keys and stored images then belong to that user, not to the
+            ``Authorization`` header, which may be refreshed; records and log lines have the name as `user`.
         grace: seconds, from `drain` on, in which what the gateway runs by itself may end.
 
     Raises:
@@ -96,10 +100,12 @@ class ImageGateway:
         hooks: Sequence[Hook] | None = None,
         alone: bool = False,
         transport: Transport | None = None,
+        owner: OwnerOf | None = None,
         grace: float = 60.0,
     ) -> None:
         self.app: ASGIApp = NotFound(self.readiness) if app is None else app
         self._grace = grace
+        self._owner = owner
         self._drained_from: float | None = None
         self._is_started = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -242,6 +248,7 @@ class ImageGateway:
             form_limit=limits.form,
             in_flight=limits.in_flight,
             guard=self.guard,
+            owner=self._owner,
             is_draining=lambda: self._drained_from is not None,
             pace=Pace(limits.client_pace, limits.client_stall),
         )

@@ -55,6 +55,9 @@ def test_demo_as_a_process(tmp_path: Path) -> None:
     for picture in pictures:
         with Image.open(io.BytesIO(picture.read_bytes())) as image:
             image.verify()
+    links = re.findall(r"file://(\S+)", done.stdout)
+    assert sorted(map(Path, links)) == pictures  # the servers are gone, so nothing else is there to be seen
+    assert len({picture.read_bytes() for picture in pictures}) == len(pictures)
     assert len(load_config(tmp_path / "out" / "imagegate.toml").upstreams) == len(PROVIDERS)
 
 

@@ -61,7 +61,7 @@ class ReferenceConverter:
                 if through:
                     link = await upload_file(through, upload, authorization=exchange.authorization)
                 else:
-                    delivery = self._delivery.for_client(exchange.authorization)
+                    delivery = self._delivery.for_client(exchange.identity)
                     link = await delivery.publish(upload, self._public_url(scope))
                     progress: Progress = scope[PROGRESS_KEY]
                     progress.stored_images += 1

@@ -48,7 +48,7 @@ def run(*, port: int, folder: Path, once: bool) -> int:
             address = f"http://127.0.0.1:{bound}"
             print(f"Gateway at {address}/v1, in front of {len(ports)} local providers: {', '.join(ports)}.")
             print(f"Its configuration: {config}\n")
-            failures, entries = _send_all(address, providers, folder)
+            failures, entries = _send_all(address, providers, folder, once=once)
             sheet = folder / "contact-sheet.png"
             sheet.write_bytes(contact_sheet(entries, heading="imagegate demo"))
             good = len(REQUESTS) - failures
@@ -59,7 +59,9 @@ def run(*, port: int, folder: Path, once: bool) -> int:
     return 1 if failures else 0
 
 
-def _send_all(address: str, providers: Mapping[str, Starlette], folder: Path) -> tuple[int, list[SheetEntry]]:
+def _send_all(
+    address: str, providers: Mapping[str, Starlette], folder: Path, *, once: bool
+) -> tuple[int, list[SheetEntry]]:
     failures = 0
     entries: list[SheetEntry] = []
     # A key is needed by the SDK only: this gateway is open, and each provider gets its own.
@@ -73,7 +75,7 @@ def _send_all(address: str, providers: Mapping[str, Starlette], folder: Path) ->
                 step.ask(client)
             step.look_upstream(providers, before)
             step.judge()
-            step.save(folder / "pictures")
+            step.save(folder / "pictures", links_last=not once)
             print(step.report(), flush=True)
             failures += bool(step.problems)
             entries += step.entries()
@@ -171,13 +173,16 @@ class _Step:
             if request.pixels and size != request.pixels:
                 self.problems.append(f"the picture is {size} instead of {Pixels(*request.pixels)}")
 
-    def save(self, folder: Path) -> None:
-        """Every picture as a file; what came as base64 is linked there."""
+    def save(self, folder: Path, *, links_last: bool) -> None:
+        """Every picture as a file, which is what the report links to where nothing else is there afterwards."""
         folder.mkdir(parents=True, exist_ok=True)
         for place, picture in enumerate(self.pictures):
             file = folder / f"{self.number:02}-{place + 1}.png"
             file.write_bytes(picture)
-            self.links[place] = self.links[place] or f"{file.as_uri()} (came as base64)"
+            if not self.links[place]:
+                self.links[place] = f"{file.as_uri()} (came as base64)"
+            elif not links_last:
+                self.links[place] = f"{file.as_uri()} (came as a link)"
 
     def report(self) -> str:
         asked = _members({**self.request.arguments, **self.request.arguments.get("extra_body", {})})

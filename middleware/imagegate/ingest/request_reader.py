@@ -140,6 +140,7 @@ def exchange_of(scope: Scope, request: ImageRequest, held: HeldMemory | None = N
         operation=request.operation,
         explain=progress.explained,
         authorization=key,
+        owner=progress.owner,
     )
 
 

@@ -7,7 +7,7 @@ the rest of the body. Only a gateway that is shutting down closes it, after a sm
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,6 +27,12 @@ _DISCARDED: Final = 256 * 1024
 """Maximum bytes of a body that is read and discarded before the connection is closed."""
 
 
+OwnerOf = Callable[[Scope], str | Awaitable[str | None] | None]
+"""Returns the name of the user whom a host application knows a request to be of, or awaits it; None: it knows none."""
+_LONGEST_NAME: Final = 128
+"""Characters of it that records and log lines have."""
+
+
 class Admit(Layer):
     """Rejects requests without a valid key, with too large a body, or beyond the concurrency limit.
 
@@ -37,6 +43,7 @@ class Admit(Layer):
         in_flight: maximum number of concurrent requests, and of calls with an ``Idempotency-Key`` whose clients have
             left.
         guard: rejects requests of web pages from elsewhere; None: none are.
+        owner: returns the host application's name for whoever sends a request; None: it has none.
         is_draining: returns whether the gateway is shutting down and accepts no new requests.
         pace: at which a client has to send and to read while its request is counted.
     """
@@ -51,6 +58,7 @@ class Admit(Layer):
         form_limit: int = DEFAULT_LIMITS.form.form,
         in_flight: int = 2000,
         guard: BrowserGuard | None = None,
+        owner: OwnerOf | None = None,
         is_draining: Callable[[], bool] = lambda: False,
         pace: Pace = DEFAULT_PACE,
     ) -> None:
@@ -60,6 +68,7 @@ class Admit(Layer):
         self._form_limit = form_limit
         self._permits = Permits(in_flight)
         self._guard = guard
+        self._owner = owner
         self._is_draining = is_draining
         self._pace = pace
 
@@ -68,6 +77,8 @@ class Admit(Layer):
         if self._guard is not None:
             self._guard.check(scope)
         progress.key_name = self._keys.name_of(header(scope, b"authorization"))
+        if self._owner is not None:
+            await self._name_owner(self._owner, scope, progress)
         limit = self._form_limit if is_form(scope) else self._json_limit
         if scope["method"] == "GET":  # has no body and sends nothing upstream
             await self.down(scope, receive, send)
@@ -98,6 +109,13 @@ class Admit(Layer):
             raise _shutdown_error(scope[PROGRESS_KEY]) from None
         finally:
             permit.release()
+
+    async def _name_owner(self, owner: OwnerOf, scope: Scope, progress: Progress) -> None:
+        named = owner(scope)
+        name = await named if isinstance(named, Awaitable) else named
+        if name is not None:
+            progress.owner = name
+            progress.user = name[:_LONGEST_NAME]
 
 
 def _shutdown_error(progress: Progress) -> ImagegateError:

@@ -66,7 +66,7 @@ class Idempotency(Layer):
             return
         print_ = await fingerprint(exchange.request)
         # A client's key cannot contain a line break, so derived keys never collide with one.
-        client = client_of(scope, exchange.authorization)
+        client = client_of(scope, exchange.identity)
         slot = slot_of(client, exchange.operation, f"\n{print_}" if key is None else key)
         progress: Progress = scope[PROGRESS_KEY]
         progress.link_base = "" if self._link_base is None else self._link_base(scope)

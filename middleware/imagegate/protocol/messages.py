@@ -177,6 +177,16 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """None: the model is in no contract, so the request passes unchanged."""
 
 
+def identity_of(owner: str, authorization: str | None) -> str | None:
+    """Return what a client is known by; None: it is anonymous.
+
+    Args:
+        owner: the host application's name for it; a line break in front keeps it apart from every header field.
+        authorization: the client's ``Authorization``.
+    """
+    return f"\nowner {owner}" if owner else authorization
+
+
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """What the layers hand down beside the request itself."""
 
@@ -189,11 +199,18 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """Show what would be sent, send nothing."""
     authorization: str | None = None
     """The client's own ``Authorization``, for upstreams without a key of their own."""
+    owner: str = ""
+    """Whose request it is, as the host application says; empty: it says nothing."""
     target: Target | None = None
     reference_rule: ReferenceRule | None = None
     """How the candidate takes references; set by Fit."""
     copies_links: bool = False
     """Whether pictures that a provider answers with as links go into the store, as those of tasks do."""
+
+    @property
+    def identity(self) -> str | None:
+        """What a client is known by: the host application's name for it, else its ``Authorization``."""
+        return identity_of(self.owner, self.authorization)
 
     def replace(self, **members: Any) -> Exchange:
         return msgspec.structs.replace(self, **members)

@@ -111,7 +111,7 @@ class TaskCreation:
     async def _begin(self, scope: Scope, exchange: Exchange, callback_url: str) -> Run:
         await self._ids.prepare()
         now = time.time()
-        owner = self._ids.owner(exchange.authorization)
+        owner = self._ids.owner(exchange.identity)
         task_id, number = self._ids.own(owner, now=now)
         record = TaskRecord(
             number=number,
@@ -172,6 +172,8 @@ def _progress_like(outer: Progress) -> Progress:
         request_id=outer.request_id,
         traceparent=outer.traceparent,
         key_name=outer.key_name,
+        user=outer.user,
+        owner=outer.owner,
         model=outer.model,
         images_asked=outer.images_asked,
         size_asked=outer.size_asked,

@@ -29,7 +29,7 @@ _LONGEST: Final = 512
 
 class _Ticket(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     owner: bytes
-    """Tag of the key that made the task."""
+    """Tag of the client that made the task."""
     created: int
     """Unix time in seconds."""
     expires: int
@@ -79,9 +79,9 @@ class TaskIds:
             await asyncio.to_thread(self._secret)
             self._is_ready = True
 
-    def owner(self, authorization: str | None) -> bytes:
-        """The tag of a client's key; all clients without one share theirs."""
-        return self._mac(b"owner", (authorization or "").strip().encode("utf-8", "surrogatepass"))[:_OWNER]
+    def owner(self, identity: str | None) -> bytes:
+        """The tag of what a client is known by; all anonymous clients share theirs."""
+        return self._mac(b"owner", (identity or "").strip(" \t").encode("utf-8", "surrogatepass"))[:_OWNER]
 
     def own(self, owner: bytes, *, now: float) -> tuple[str, str]:
         """An id for a new task of the gateway's own, and the number under which the task is kept."""

@@ -72,7 +72,14 @@ class ProviderTasks:
         return account is not None and bool(account.has_key or authorization)
 
     async def ask(
-        self, task: ProviderTask, images: int, *, public_url: str, authorization: str | None, progress: Progress
+        self,
+        task: ProviderTask,
+        images: int,
+        *,
+        public_url: str,
+        authorization: str | None,
+        progress: Progress,
+        identity: str | None = None,
     ) -> ImageReply | PendingTask:
         """Asks once; pictures come as links to copies in the store.
 
@@ -84,7 +91,7 @@ class ProviderTasks:
         account = self._accounts[task.upstream]
         progress.upstream = account.name
         progress.polls += 1
-        sink = PictureSink(partial(self._delivery.receiver, "url", authorization))
+        sink = PictureSink(partial(self._delivery.receiver, "url", identity))
         held = self._memory.reserve()
         made: list[Picture] = []
         try:

@@ -13,7 +13,7 @@ import msgspec
 from starlette.types import Scope
 
 from imagegate.errors import UpstreamError
-from imagegate.protocol.messages import ImageReply
+from imagegate.protocol.messages import ImageReply, identity_of
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskNotCancellable, TaskNotFound
 from imagegate.tasks.ids import OwnTicket, ProviderTicket, Ticket
@@ -32,6 +32,8 @@ class Found(msgspec.Struct, frozen=True):
     ticket: Ticket
     task_id: str
     authorization: str | None
+    identity: str | None
+    """What the client is known by."""
 
 
 class TaskQueries:
@@ -56,11 +58,15 @@ class TaskQueries:
         """Read from a disk, in a thread, what `find` needs."""
         await self._desk.ids.prepare()
 
-    def find(self, text: str, authorization: str | None, *, now: float) -> Found | None:
-        """What an id names; None where it is none of this client's."""
-        ids = self._desk.ids
-        ticket = ids.read(text, ids.owner(authorization), now=now)
-        return None if ticket is None else Found(ticket, text, authorization)
+    def find(self, text: str, authorization: str | None, *, owner: str = "", now: float) -> Found | None:
+        """Return what an id names; None where it is none of this client's.
+
+        Args:
+            owner: the host application's name for the client.
+        """
+        ids, identity = self._desk.ids, identity_of(owner, authorization)
+        ticket = ids.read(text, ids.owner(identity), now=now)
+        return None if ticket is None else Found(ticket, text, authorization, identity)
 
     async def ask(self, found: Found, scope: Scope) -> TaskRecord:
         """Raises `TaskNotFound`, `StoreUnavailable`, or what a provider answers that is not about the task."""
@@ -96,6 +102,7 @@ class TaskQueries:
                 ticket.images,
                 public_url=asked.record.public_url,
                 authorization=found.authorization,
+                identity=found.identity,
                 progress=scope[PROGRESS_KEY],
             )
         except UpstreamError as error:

@@ -38,6 +38,8 @@ class ExchangeFacts(msgspec.Struct):
     upstream_request_id: str = ""
     key_name: str = ""
     """Name of the client's key; never the key."""
+    user: str = ""
+    """Whose request it is, as the host application says."""
     model: str = ""
     """As the client asked for it."""
     route: str = ""

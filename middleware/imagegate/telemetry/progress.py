@@ -31,6 +31,8 @@ class Progress(ExchangeFacts):
     """What links to the gateway's store begin with in the answer, where they take that from the request."""
     is_client_awaited: bool = False
     """Whether a part of the response waits for its client, or did so when the exchange was cancelled."""
+    owner: str = ""
+    """Whose request it is, as the host application says."""
     route_changes: tuple[Change, ...] = ()
     fit_changes: tuple[Change, ...] = ()
     reference_changes: tuple[Change, ...] = ()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import secrets
 import threading
 import time
@@ -20,6 +21,8 @@ from starlette.routing import Route
 
 from imagegate.demo.pictures import draw_picture
 
+_MOST_IMAGES: Final = 16
+"""Of one request."""
 CACHE_BYTES: Final = 64 * 1024 * 1024
 """Drawn pictures that are kept in memory, over all stand-ins of a process."""
 
@@ -41,6 +44,15 @@ class PictureOrder:
     image_format: str = "png"
     transparent: bool = False
     note: str = ""
+
+
+_VARIANTS: Final = 64
+_numbers = itertools.count()
+
+
+def first_index() -> int:
+    """Return where the indexes of a request's pictures begin: models draw another picture each time they are asked."""
+    return next(_numbers) % _VARIANTS * _MOST_IMAGES
 
 
 class PictureCache:

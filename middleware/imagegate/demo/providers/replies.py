@@ -9,12 +9,13 @@ from typing import Literal
 
 from starlette.responses import StreamingResponse
 
-from imagegate.demo.providers.gallery import Gallery, PictureOrder, picture_base64
+from imagegate.demo.providers.gallery import Gallery, PictureOrder, first_index, picture_base64
 from imagegate.demo.providers.openai_models import ImageCall
 
 
 def orders_of(call: ImageCall, *, provider: str, model: str, note: str = "") -> list[PictureOrder]:
     """What the model is going to draw for a call."""
+    first = first_index()
     return [
         PictureOrder(
             provider=provider,
@@ -22,7 +23,7 @@ def orders_of(call: ImageCall, *, provider: str, model: str, note: str = "") -> 
             prompt=call.prompt,
             width=call.width,
             height=call.height,
-            index=index,
+            index=first + index,
             image_format=call.image_format,
             transparent=call.background == "transparent",
             note=note,

@@ -22,7 +22,7 @@ from imagegate.demo.providers.common import (
     refuse_unknown,
     wrong_type,
 )
-from imagegate.demo.providers.gallery import PictureOrder
+from imagegate.demo.providers.gallery import PictureOrder, first_index
 from imagegate.demo.providers.pixels import Size, gemini_size, seedream_size, toapis_size
 from imagegate.demo.providers.references import check_url, read_url_list
 from imagegate.demo.providers.toapis_models import GROK_EDIT, ToApisModel, find_model, gemini_table
@@ -64,7 +64,10 @@ def read_generation(fields: Fields) -> ToApisCall:
     width, height = _pixels(name, model, ratio, tier)
     note = f"edit of {references} URL{'s' if references > 1 else ''}" if references else ""
     note += " + mask" if masked else ""
-    orders = (PictureOrder(NAME, name, prompt, width, height, index, image_format, note=note) for index in range(n))
+    first = first_index()
+    orders = (
+        PictureOrder(NAME, name, prompt, width, height, first + index, image_format, note=note) for index in range(n)
+    )
     return ToApisCall(name, tuple(orders), model.fails_late, read_optional_text(fields, "client_business_id"))
 
 
