@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -61,10 +64,10 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_every_example_is_tested() -> None:
     """There is no example that this file does not know."""
     mounts = ["fastapi_service.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
-    upstream = ["http2_upstream.py"]
+    others = ["http2_upstream.py", "test_a_service.py"]
     alone = ["async_task.py", "deliver_alone.py", "fit_alone.py"]
     edits = ["edit_with_mask.mjs", "edit_with_mask.py", "edit_with_mask.sh"]  # wire/test_edit_examples.py
-    assert sorted([*edits, *mounts, *alone, *upstream]) == sorted(
+    assert sorted([*edits, *mounts, *alone, *others]) == sorted(
         file.name for file in EXAMPLES.iterdir() if file.is_file() and file.suffix != ".webp"
     )
 
@@ -146,6 +149,19 @@ def test_http2_upstream(http2_provider: list[str]) -> None:
     assert reply.status_code == 200, reply.text[:500]
     assert base64.b64decode(reply.json()["data"][0]["b64_json"]).startswith(b"\x89PNG")
     assert set(http2_provider) == {"2"}
+
+
+def test_a_service_under_test(tmp_path: Path) -> None:
+    """The example's own tests pass where no name can be looked up and no socket opened."""
+    (tmp_path / "conftest.py").write_text(
+        "import socket\n\ndef refused(*_, **__):\n    raise AssertionError('the network was used')\n\n"
+        "socket.getaddrinfo = socket.socket.connect = refused\n"
+    )
+    shutil.copy(EXAMPLES / "test_a_service.py", tmp_path)
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_a_service.py")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
 
 
 @pytest.mark.parametrize("url", ["fit_alone"], indirect=True)

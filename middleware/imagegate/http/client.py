@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import AsyncIterable, Coroutine, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Sequence
 from copy import copy
 from functools import lru_cache
 from typing import Any, Self
@@ -29,6 +29,39 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\t -~]*").fullmatch
 
 
+_instead_of_network: Sender | None = None
+
+
+def use_instead_of_network(transport: Transport | None) -> Callable[[], None]:
+    """Send everything through a transport, for tests; return what undoes that.
+
+    An application that mounts a gateway may have made it before its tests run, so this cannot be an argument.
+
+    Args:
+        transport: None: the network.
+    """
+    global _instead_of_network
+    before = _instead_of_network
+    _instead_of_network = None if transport is None else _through(transport)
+
+    def undo() -> None:
+        global _instead_of_network
+        _instead_of_network = before
+
+    return undo
+
+
+def is_offline() -> bool:
+    """Return whether something stands in for the network, so that host names are not to be looked up."""
+    return _instead_of_network is not None
+
+
+def _through(transport: Transport) -> Sender:
+    from imagegate.http.transports.httpx_transport import HttpxTransport  # httpx takes long to import
+
+    return HttpxTransport(transport)
+
+
 class HTTPClient:
     """Sends single requests: no cookies, no redirects, no retries.
 
@@ -46,9 +79,7 @@ class HTTPClient:
         if transport is None or isinstance(transport, AiohttpTransport):
             self._sender = transport or AiohttpTransport()
         else:
-            from imagegate.http.transports.httpx_transport import HttpxTransport  # httpx takes long to import
-
-            self._sender = HttpxTransport(transport)
+            self._sender = _through(transport)
 
     @classmethod
     def of(cls, transport: AiohttpTransport) -> Self:
@@ -110,7 +141,8 @@ class HTTPClient:
             raise NotSent("not a valid HTTP method")
         if not all([_is_token(name) and _FIELD_VALUE(value) for name, value in headers]):  # noqa: C419 - quicker
             raise NotSent("a request header holds characters that HTTP does not allow")
-        return self._sender.send(Request(method, url, headers, content, timeouts, sni_hostname))
+        sender = self._sender if _instead_of_network is None else _instead_of_network
+        return sender.send(Request(method, url, headers, content, timeouts, sni_hostname))
 
     async def aclose(self) -> None:
         """Close every connection; what is still being read ends with Interrupted."""

@@ -19,6 +19,7 @@ import idna
 import msgspec
 
 from imagegate.http import HTTPClient, Interrupted, NotSent, Response, Timeouts, close, iter_body
+from imagegate.http.client import is_offline
 from imagegate.http.lookups import Lookups, TooManyLookups
 from imagegate.http.public_addresses import is_public, literal_address
 from imagegate.protocol.headers import length_of_reply
@@ -194,7 +195,7 @@ class Fetcher:
         """Look up a link's host once. Raises FetchRefused if any address is off limits."""
         if link.is_address:
             addresses: Sequence[str] = (link.host,)
-        elif self._proxy_guards:
+        elif self._proxy_guards or is_offline():
             return (link.host,)
         else:
             try:

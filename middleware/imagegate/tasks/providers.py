@@ -100,7 +100,7 @@ class ProviderTasks:
                 return answer
             check_count(images, answer)
             answer = await load_results(account, answer, authorization=authorization, sink=sink)
-            reply = await self._delivery.for_client(authorization).deliver(
+            reply = await self._delivery.for_client(identity).deliver(
                 answer,
                 "url",
                 public_url=public_url,

@@ -7,6 +7,7 @@ from imagegate.testing.adapter_contract import AdapterContract, Fixture, check_f
 from imagegate.testing.asgi_lint import Lint, LintError
 from imagegate.testing.fake_upstream import Answer, FakeUpstream, Lost, Seen
 from imagegate.testing.files import MemoryFile, png
+from imagegate.testing.offline import offline
 from imagegate.testing.outbound import outbound, rendered
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "MemoryFile",
     "Seen",
     "check_fixture",
+    "offline",
     "outbound",
     "png",
     "rendered",
