@@ -35,7 +35,8 @@ from imagegate.protocol.messages import (
     ReplyImage,
 )
 from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS
-from imagegate.protocol.replies import PendingTask, UpstreamReply, read_reply, read_upload
+from imagegate.protocol.replies import UpstreamReply, read_reply, read_upload
+from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.protocol.request_encoding import (
     FilePart,
     InlineFile,

@@ -43,6 +43,8 @@ _LONGEST_CHAIN: Final = 16
 """Errors that stand behind one another."""
 _NO_MONEY: Final = frozenset({"insufficient_quota", "project_spend_limit_exceeded", "billing_hard_limit_reached"})
 """OpenAI answers 429 also where an account has nothing left, which no waiting mends."""
+_MISPLACED: Final = frozenset({"upstream_redirect"})
+"""The provider is elsewhere, and no waiting brings it back."""
 _ABOUT_THE_REQUEST: Final = frozenset(
     {"model_not_found", "invalid_request_error", "image_generation_user_error", "bad_request_error", "not_found_error"}
 )
@@ -280,7 +282,7 @@ class UpstreamError(ImagegateError):
 
     @property
     def is_retryable(self) -> bool:
-        hopeless = self.ends_task or self.status in _WILL_NOT_PASS or self.code in _NO_MONEY
+        hopeless = self.ends_task or self.status in _WILL_NOT_PASS or self.code in _NO_MONEY | _MISPLACED
         return self.allows_fallback and not hopeless and not self._is_about_the_request
 
     @property

@@ -1,16 +1,16 @@
 """Public names of `imagegate.protocol`, for adapters that read replies in their own way."""
 
 from imagegate.protocol.error_reader import ProviderError, provider_error
+from imagegate.protocol.parsers.lenient_json import read_object
 from imagegate.protocol.provider_errors import failure, refusal, uncertain
 from imagegate.protocol.replies import (
-    PendingTask,
     UpstreamReply,
     read_document,
-    read_object,
     read_picture,
     read_reply,
     read_upload,
 )
+from imagegate.protocol.reply_tasks import PendingTask
 
 __all__ = [
     "PendingTask",

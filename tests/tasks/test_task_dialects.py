@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from imagegate.errors import UpstreamError
 from imagegate.protocol.messages import ImageReply
-from imagegate.protocol.replies import PendingTask, read_document
+from imagegate.protocol.replies import read_document
+from imagegate.protocol.reply_tasks import PendingTask
 
 LINK = "https://cdn.example/1.png"
 AT_WORK: dict[str, tuple[dict[str, Any], PendingTask]] = {

@@ -252,6 +252,10 @@ FAULTS: dict[str, Fault] = {
     "429-in-200": Fault(
         says(200, own(code="rate_limit_exceeded")), "rejected", 429, True, "rate_limit_exceeded", again=True
     ),
+    "302": Fault(says(302, HTML, "location: /good/v1/images/generations"), "rejected", 502, True, "upstream_redirect"),
+    "307": Fault(
+        says(307, {}, "location: http://127.0.0.2/v1/images/generations"), "rejected", 502, True, "upstream_redirect"
+    ),
     # Rejected: the client's to mend.
     "400": Fault(says(400, own()), "rejected", 400, False, "own_code"),
     "401": Fault(says(401, own()), "rejected", 401, False),
@@ -293,14 +297,11 @@ FAULTS: dict[str, Fault] = {
     "503-html": Fault(says(503, HTML), "uncertain", 502, False),
     "408-html": Fault(says(408, HTML), "uncertain", 502, False),
     "200-html": Fault(says(200, HTML), "uncertain", 502, False),
-    "302": Fault(says(302, HTML, "location: /good/v1/images/generations"), "uncertain", 502, False),
-    "307": Fault(says(307, {}, "location: /good/v1/images/generations"), "uncertain", 502, False),
     "cut-json": Fault(says(200, b'{"created": 1, "data": [{"b64_'), "uncertain", 502, False),
     "empty-body": Fault(says(200, b""), "uncertain", 502, False),
     "empty-object": Fault(says(200, {}), "uncertain", 502, False, "no_image"),
     "empty-data": Fault(says(200, {"created": 1, "data": []}), "uncertain", 502, False, "no_image"),
     "null-data": Fault(says(200, {"created": 1, "data": [None, {}, {"url": ""}]}), "uncertain", 502, False, "no_image"),
-    "array": Fault(says(200, [GOOD]), "uncertain", 502, False),
     "broken-base64": Fault(says(200, image(b"iVBORw0KGgo!AAAA")), "uncertain", 502, False),
     "cut-base64": Fault(says(200, image(base64.b64encode(PNG)[:-3])), "uncertain", 502, False),
     "wrong-bytes": Fault(says(200, image(base64.b64encode(HTML))), "uncertain", 502, False),

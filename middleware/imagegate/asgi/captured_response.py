@@ -9,8 +9,9 @@ from typing import Any
 from starlette.types import Message
 
 from imagegate.protocol.messages import REPLY, ImageReply
+from imagegate.protocol.parsers.lenient_json import read_object
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import images_of, read_object
+from imagegate.protocol.replies import images_of
 
 
 class CapturedResponse:

@@ -16,11 +16,13 @@ from imagegate.delivery.result_room import ResultRoom
 from imagegate.delivery.usual_sizes import UsualSizes
 from imagegate.errors import FetchError, RequestError, StorageError, UpstreamError
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
-from imagegate.protocol.image_format import Facts, inspect
+from imagegate.protocol.image_format import Facts, inspect, sniff
+from imagegate.protocol.links import absolute_link, is_full
 from imagegate.protocol.messages import Exchange, FileRef, ImageReply, Picture, ReplyImage, StoredPicture, StreamEvent
+from imagegate.protocol.parsers.lenient_json import is_sound, read_object
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import absolute_link, event_images, read_object
 from imagegate.protocol.reply_encoding import Tokens
+from imagegate.protocol.reply_streams import event_images
 from imagegate.spool.budget import Budget, default_budget
 from imagegate.spool.upload import Upload
 from imagegate.stores import Store, StoreOfTenant, put, put_stream
@@ -33,6 +35,9 @@ from imagegate.streaming.image_sinks import (
     storage_error,
 )
 
+_ENOUGH: Final = 4096
+"""Bytes that tell whether a file is a picture."""
+_SHOWN: Final = 200
 _AT_ONCE: Final = 3
 """Pictures of one reply that are stored or fetched at a time; each needs a megabyte or two."""
 _Convert = Callable[[ReplyImage], Awaitable[ReplyImage]]
@@ -96,12 +101,12 @@ class ImageConverter:
             FetchError: a link could not be read.
         """
         copied_from = trusted_origins if copies_links else None
-        to_link = self._to_link(public_url, copied_from, sink)
+        to_link = self._to_link(public_url, copied_from, sink, trusted_origins)
         convert = to_link if form == "url" else self._to_base64(sink, trusted_origins)
         try:
             images = await _all(convert, reply.images)
         except (StorageError, FetchError) as error:
-            if links := [{"url": image.url} for image in reply.images if image.url is not None]:
+            if links := [{"url": image.url} for image in reply.images if image.url is not None and not image.written]:
                 error.details["data"] = links
             raise
         return msgspec.structs.replace(reply, images=tuple(images))
@@ -116,17 +121,25 @@ class ImageConverter:
         """
         document = read_object(event.data)
         if document is None:
-            if event.pictures and form == "url":
+            if event.pictures:
                 raise uncertain("The provider's stream carries something that is no valid JSON.")
             return event
         linked = [node for node in event_images(document) if _is_link(node.get("url"))]
+        written = [node["url"] if origin and not is_full(node["url"]) else "" for node in linked]
         completed = [node for node in linked if origin and _complete_link(node, origin)]
         if form == "url":
+            for node, text in zip(linked, written, strict=True):
+                if text:
+                    await self._look_for(ReplyImage(url=node["url"], written=text), (origin,))
+            if not event.pictures and not completed and not is_sound(event.data):
+                return _changed(event, document, {})
             links = {token: await self._link_of_made(picture, public_url) for token, picture in event.pictures.items()}
             return _changed(event, _with_links(document, links), {}) if links or completed else event
         moved = _move_base64(document, event.pictures)
+        texts = [text for node, text in zip(linked, written, strict=True) if not node.get("b64_json")]
         linked = [node for node in linked if not node.get("b64_json")]
-        reply = ImageReply(images=tuple(ReplyImage(url=node["url"]) for node in linked), created=0)
+        images = [ReplyImage(url=node["url"], written=text) for node, text in zip(linked, texts, strict=True)]
+        reply = ImageReply(images=tuple(images), created=0)
         made = await self.deliver(reply, form, public_url="", sink=sink, trusted_origins=(origin,) if origin else ())
         tokens = Tokens()
         for node, image in zip(linked, made.images, strict=True):
@@ -134,7 +147,7 @@ class ImageConverter:
                 raise AssertionError("a link becomes a picture")
             del node["url"]
             node["b64_json"] = tokens.token(image.picture)
-        changed = bool(linked or completed or moved)
+        changed = bool(linked or completed or moved) or not is_sound(event.data)
         return _changed(event, document, {**event.pictures, **tokens.pictures}) if changed else event
 
     async def _link_of_made(self, picture: Picture, public_url: str) -> str:
@@ -171,13 +184,21 @@ class ImageConverter:
         except OSError as error:
             raise storage_error(error, "The reference image could not be stored; nothing was sent.") from error
 
-    def _to_link(self, public_url: str, copied_from: Collection[str] | None, sink: PictureSink) -> _Convert:
+    def _to_link(
+        self,
+        public_url: str,
+        copied_from: Collection[str] | None,
+        sink: PictureSink,
+        trusted_origins: Collection[str],
+    ) -> _Convert:
         async def to_link(image: ReplyImage) -> ReplyImage:
             if image.url is not None and copied_from is None:
+                if image.written and trusted_origins:  # an application's own are its affair
+                    await self._look_for(image, trusted_origins)
                 return image
             try:
                 if image.url is not None:
-                    picture: Picture = await self._copied(image.url, copied_from or (), sink)
+                    picture: Picture = await self._copied(image, copied_from or (), sink)
                 elif image.b64_json is not None:
                     content = decode_base64(image.b64_json)
                     facts = known(inspect(content[:HEAD]))
@@ -216,16 +237,16 @@ class ImageConverter:
                 return msgspec.structs.replace(image, facts=image.picture.facts)
             if image.url is None:
                 raise AssertionError("an image is in one of three forms")
-            picture = await self._fetched(image.url, sink, trusted_origins)
+            picture = await self._found(image, sink, trusted_origins)
             return ReplyImage(picture=picture, fields=image.fields, facts=picture.facts)
 
         return to_base64
 
-    async def _copied(self, url: str, trusted_origins: Collection[str], noted_by: PictureSink) -> Picture:
+    async def _copied(self, image: ReplyImage, trusted_origins: Collection[str], noted_by: PictureSink) -> Picture:
         """Into the store, piece by piece."""
         sink = PictureSink(partial(StoreReceiver, self._store))
         try:
-            return await self._fetched(url, sink, trusted_origins)
+            return await self._found(image, sink, trusted_origins)
         except BaseException:
             await sink.close()
             raise
@@ -233,6 +254,29 @@ class ImageConverter:
             noted_by.note(sink.largest)
             noted_by.links_read += sink.links_read
             noted_by.links_refused += sink.links_refused
+
+    async def _look_for(self, image: ReplyImage, trusted_origins: Collection[str]) -> None:
+        """Raise `FetchError` where there is no picture at a reference without a host, which may be any text."""
+        head = b""
+        try:
+            async with self._fetcher.open(image.url or "", trusted_origins=trusted_origins) as stream:
+                async for piece in stream:
+                    head += piece
+                    if len(head) >= _ENOUGH:
+                        break
+        except (FetchRefused, FetchFailed) as error:
+            raise _no_link(image) from error
+        if sniff(head) is None:
+            raise _no_link(image)
+
+    async def _found(self, image: ReplyImage, sink: PictureSink, trusted_origins: Collection[str]) -> Picture:
+        """Return the picture behind a link. Raises `FetchError` and `UpstreamUncertain`."""
+        try:
+            return await self._fetched(image.url or "", sink, trusted_origins)
+        except (FetchError, UpstreamError) as error:
+            if not image.written:
+                raise
+            raise _no_link(image) from error
 
     async def _fetched(self, url: str, sink: PictureSink, trusted_origins: Collection[str]) -> Picture:
         """Into the spool, so that what cannot be had is known before the answer begins."""
@@ -279,6 +323,13 @@ def decode_base64(text: str) -> bytes:
 def _padded(text: str) -> str:
     """Clients are stricter than providers."""
     return text + "=" * (-len(text) % 4)
+
+
+def _no_link(image: ReplyImage) -> FetchError:
+    return FetchError(
+        "The provider's reply has neither a link nor an image where one belongs, "
+        f"and there is no image at that place of its server: '{image.written[:_SHOWN]}'."
+    )
 
 
 def known(facts: Facts | None) -> Facts:

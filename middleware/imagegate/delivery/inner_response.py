@@ -16,11 +16,16 @@ from imagegate.errors import UpstreamError
 from imagegate.protocol.image_format import Facts, inspect
 from imagegate.protocol.messages import EVENT, REPLY, HeldMemory, ImageReply, StreamEvent
 from imagegate.protocol.parsers.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart, ScanError
+from imagegate.protocol.parsers.json_mender import JSONMender
+from imagegate.protocol.parsers.lenient_json import is_sound, read_object
 from imagegate.protocol.provider_errors import failure, uncertain
-from imagegate.protocol.replies import images_of, read_document, read_object
+from imagegate.protocol.replies import images_of, read_document
 from imagegate.streaming.image_sinks import HEAD, PictureSink, Received, Reception
 from imagegate.streaming.reply_reader import HOLD, EventIntake, is_plain, with_pictures
 
+SLACK: Final = 256
+"""Bytes that a relayed reply is announced to be longer than the provider's: what is mended in it may be longer, and the
+rest is blanks at its end."""
 TAIL: Final = 4096
 """Bytes of a relayed reply that are held back until the whole is known to be good; an error has room there."""
 
@@ -193,6 +198,10 @@ class Relay:
         self._on_pictures = on_pictures
         self._asked = asked
         self._scanner = Base64Scanner(decode=HEAD)
+        self._mender = JSONMender()
+        self._room = SLACK
+        """Bytes by which what is sent may still be longer than what comes in, where its length was announced."""
+        self._is_announced = content_length(start.get("headers", ())) is not None
         self._held: deque[bytes] = deque()
         self._held_size = 0
         self._head = bytearray()
@@ -211,7 +220,13 @@ class Relay:
                     self._note(event)
         except ScanError as error:
             raise uncertain(f"The provider's reply is invalid. {error}") from error
-        if not message.get("more_body", False):
+        is_last = not message.get("more_body", False)
+        mended = self._mender.feed(body) + (self._mender.finish() if is_last else b"")
+        self._room += len(body) - len(mended)
+        if self._room < 0 and self._is_announced:
+            raise uncertain("The provider's reply is no valid JSON.")
+        body = mended
+        if is_last:
             await self._end(body)
             return
         self._held.append(body)
@@ -235,26 +250,29 @@ class Relay:
         if start is not None:
             self._on_pictures(self.facts)
             headers = start.get("headers", ())
-            if content_length(headers) is None:
-                headers = without_headers(headers, b"content-length")
+            length = content_length(headers)
+            headers = without_headers(headers, b"content-length")
+            if length is not None:
+                headers = [*headers, (b"content-length", str(length + SLACK).encode())]
             await self._answer.relay({**start, "headers": headers})
         await self._answer.relay({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _end(self, body: bytes) -> None:
         try:
-            document = read_object(self._scanner.finish())
+            rest = self._scanner.finish()
         except ScanError as error:
             raise uncertain(f"The provider's reply is invalid. {error}") from error
-        if document is None:
+        mender = JSONMender()
+        document = read_object(rest)
+        if document is None or not is_sound(mender.feed(rest) + mender.finish()):
             raise uncertain("The provider's reply is no valid JSON.")
         reply = read_document(document, now=0)  # raises what the reply says beside its pictures
         if not isinstance(reply, ImageReply) or len(reply.images) < self._asked:
             raise uncertain(f"The provider made {len(self.facts)} of {self._asked} images.")
         self.fields = reply.fields
-        *others, last = (*self._held, body) if body else self._held
-        for piece in others:
+        for piece in (*self._held, body):
             await self._pass(piece)
-        await self._pass(last, more=False)
+        await self._pass(b" " * self._room if self._is_announced else b"", more=False)
 
 
 def _with_pictures(received: Received) -> ImageReply:

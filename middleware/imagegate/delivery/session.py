@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cached_property, partial
 
 from starlette.types import Scope, Send
 
 from imagegate.asgi.helpers import ClientDisconnected
+from imagegate.contracts.contract import Operation
 from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.inner_response import InnerResponse
 from imagegate.delivery.response_format import ResponseFormat
@@ -17,9 +18,10 @@ from imagegate.delivery.size_disclosure import check_count, fewer, size_changes
 from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
 from imagegate.protocol.image_format import Facts
 from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent
-from imagegate.protocol.replies import finished_images, usage_of
-from imagegate.protocol.reply_encoding import completed_events, event_parts, reply_parts
+from imagegate.protocol.reply_encoding import as_partial, completed_events, event_parts, reply_parts
+from imagegate.protocol.reply_streams import fields_of, finished_images, is_own, pictures_of, usage_of
 from imagegate.streaming.image_sinks import PictureSink
+from imagegate.streaming.reply_reader import images_with_pictures
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 Forward = Callable[[dict[str, object], Send], Awaitable[None]]
@@ -95,7 +97,8 @@ class DeliverySession:
 
     async def _run(self, forward: Forward, below: InnerResponse, *, relay: bool) -> None:
         try:
-            await forward({"sink": self._sink, "relay": relay, "events": self._streamed}, below)
+            asked = {"images": self._exchange.request.n}
+            await forward({"sink": self._sink, "relay": relay, "events": self._streamed, **asked}, below)
             await self._finish(below)
             self.room.note(self._sink.largest)
         except ImagegateError as error:
@@ -149,7 +152,8 @@ class DeliverySession:
         progress = self._progress
         self._kept += [image.picture for image in reply.images if image.picture is not None]
         progress.reply_changes = check_count(self._exchange.request.n, reply)
-        if self._exchange.copies_links or self._form != "url" or any([image.url is None for image in reply.images]):  # noqa: C419 - quicker
+        are_links = all([image.url is not None and not image.written for image in reply.images])  # noqa: C419 - quicker
+        if self._exchange.copies_links or self._form != "url" or not are_links:
             reply = await self._converted(reply, origin)
         if facts := [image.facts for image in reply.images if image.facts is not None]:
             self._note(facts)
@@ -181,6 +185,13 @@ class DeliverySession:
         if event.is_end_mark:  # SDKs read no further, so it waits until the whole is known to be good
             self._end_mark = event
             return
+        if origin and not is_own(event):  # in a dialect that OpenAI's clients do not know
+            for translated in _translated(event, self._exchange.operation):
+                await self._deliver_event(translated, origin)
+            return
+        await self._deliver_event(event, origin)
+
+    async def _deliver_event(self, event: StreamEvent, origin: str) -> None:
         delivered = await self._delivery.deliver_event(
             event, self._form, public_url=self._public_url, sink=self._sink, origin=origin
         )
@@ -207,6 +218,17 @@ class DeliverySession:
         told = (*progress.route_changes, *progress.fit_changes, *progress.reference_changes)
         asked = self._exchange.request.fields.get("size")
         progress.reply_changes = (*others, *size_changes(asked, sizes, told))
+
+
+def _translated(event: StreamEvent, operation: Operation) -> Iterator[StreamEvent]:
+    """Yield an event of another dialect as OpenAI's; what is about the connection, and nothing else, is left out."""
+    if partial := as_partial(event, operation):
+        yield partial
+        return
+    images = images_with_pictures(pictures_of(event), event.pictures)
+    if images:
+        reply = ImageReply(images=images, created=int(time.time()), fields=fields_of(event))
+        yield from completed_events(reply, operation)
 
 
 def _failed() -> ImagegateError:

@@ -82,6 +82,11 @@ class ProviderError(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None = None
     """The HTTP status that the document itself names."""
 
+    @property
+    def says_something(self) -> bool:
+        """Whether the message is more than a word for success, or for an error."""
+        return not _says_nothing(self.message) and _HOLLOW.fullmatch(self.message) is None
+
 
 class _Node(msgspec.Struct, frozen=True):
     """What one object of a document says."""

@@ -6,6 +6,8 @@ import struct
 from struct import unpack_from
 from typing import Final, NamedTuple
 
+import pybase64
+
 
 class ImageFormat(NamedTuple):
     """A format that the gateway stores and serves."""
@@ -21,6 +23,7 @@ GIF: Final = ImageFormat("image/gif", "gif")
 AVIF: Final = ImageFormat("image/avif", "avif")
 SVG: Final = ImageFormat("image/svg+xml", "svg")
 
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 BY_EXTENSION: Final = {found.extension: found for found in (PNG, JPEG, WEBP, GIF, AVIF, SVG)}
 
 
@@ -40,6 +43,15 @@ def sniff(head: bytes) -> ImageFormat | None:
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
         return SVG
     return None
+
+
+def holds_picture(head: str) -> bool:
+    """Return whether base64 that begins so, in either alphabet, is that of a picture."""
+    head = head.translate(_URL_SAFE).rstrip("=")
+    try:
+        return sniff(pybase64.b64decode(head[: len(head) // 4 * 4], validate=True)) is not None
+    except ValueError:
+        return False
 
 
 class Facts(NamedTuple):

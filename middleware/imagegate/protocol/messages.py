@@ -237,6 +237,8 @@ class ReplyImage(msgspec.Struct, frozen=True, kw_only=True):
     """Other members, such as ``revised_prompt``."""
     facts: Facts | None = None
     """Of the image, where its header was read."""
+    written: str = ""
+    """What the provider wrote in place of a full link: `url` is one only if there is a picture."""
 
 
 class ImageReply(msgspec.Struct, frozen=True, kw_only=True):

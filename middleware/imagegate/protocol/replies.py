@@ -7,33 +7,27 @@ a document carries decides, not who sent it.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import ceil
-from typing import Any, Final, Literal
-from urllib.parse import urljoin, urlsplit
+from typing import Any, Final
 
 import msgspec
 
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
 from imagegate.protocol.error_reader import provider_error, read_error
 from imagegate.protocol.headers import seconds_asked
-from imagegate.protocol.messages import ImageReply, Picture, ReplyImage, StreamEvent
-from imagegate.protocol.parsers.lenient_json import read_value
+from imagegate.protocol.image_format import sniff
+from imagegate.protocol.messages import ImageReply, Picture, ReplyImage
+from imagegate.protocol.names import EITHER, LISTS, plain
+from imagegate.protocol.parsers.lenient_json import read_object, read_value
 from imagegate.protocol.provider_errors import failure, is_moderated, leaves_open, refusal, shorten, uncertain
-
-Bucket = Literal["pending", "done", "failed", "cancelled", "moderated", "lost"]
+from imagegate.protocol.reply_pictures import TEXTS, has_pictures, pictures_in
+from imagegate.protocol.reply_streams import documents_of, is_stream, reply_of_stream
+from imagegate.protocol.reply_tasks import Bucket, PendingTask, TaskNode, task_in_location, task_node
 
 WHOLE_BODY: Final = "imagegate-whole-body"
 """Token of a picture that is a reply's whole body."""
-_BUCKETS: Final[Mapping[str, Bucket]] = {
-    **dict.fromkeys(("queued", "pending", "submitted", "starting", "in_queue", "not_start"), "pending"),
-    **dict.fromkeys(("in_progress", "processing", "running", "reasoning", "generating"), "pending"),
-    **dict.fromkeys(("completed", "succeeded", "success", "ready"), "done"),
-    **dict.fromkeys(("failed", "failure", "error"), "failed"),
-    **dict.fromkeys(("canceled", "cancelled"), "cancelled"),
-    **dict.fromkeys(("request moderated", "content moderated"), "moderated"),
-    **dict.fromkeys(("task not found", "unknown", "task_not_exist"), "lost"),
-}
+NO_IMAGE: Final = "no_image"
 _GEMINI_BLOCKS: Final = frozenset(
     [
         "SAFETY",
@@ -46,26 +40,14 @@ _GEMINI_BLOCKS: Final = frozenset(
         "SPII",
     ]
 )
-_PICTURE_MEMBERS: Final = frozenset(
-    ["created", "data", "result", "results", "images", "output", "url", "image_url", "result_url", "b64_json"]
-)
-"""Where pictures were found; in a reply of ours they stand in ``data`` alone."""
+_PICTURE_MEMBERS: Final = frozenset(("created", *TEXTS, *EITHER))
+"""Where pictures were found; in a reply of ours they are in ``data`` alone."""
+_HEAD: Final = 4096
+"""Bytes of a body that tell whether it is a picture."""
 _MOST_TEXT: Final = 16 * 1024
 """Bytes of an error's body, where it is no JSON."""
 _TASK_REPLY_FIELDS: Final = ("usage", "size", "quality", "background", "output_format")
 """What is passed on of a finished task; the rest describes the task, not the pictures."""
-
-
-class PendingTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that the provider accepted and that is still at work."""
-
-    id: str
-    poll_url: str | None = None
-    """As the provider gave it: relative or absolute."""
-    progress: float | None = None
-    """Percent."""
-    is_over: bool = False
-    """Whether all that is left is to fetch the result from `poll_url`, at once."""
 
 
 class UpstreamReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,19 +73,58 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
     request_id = reply.headers.get("x-request-id")
     if reply.status < 300 and (picture := read_picture(reply, now=now)):
         return picture
+    if 300 <= reply.status < 400:
+        raise _redirected(reply.status, request_id)
     if reply.status >= 400:
         error = _failure(reply, request_id)
         _add_retry_after(error, seconds_asked(reply.headers, now=now))
         raise error
-    document = read_object(reply.body)
+    document = _document(reply.body)
+    task = task_in_location(reply.headers)
     if document is None:
+        if task is not None and not reply.body.strip():
+            return task
         raise uncertain(f"The provider answered {reply.status} with a body that is not JSON.", request_id=request_id)
-    return read_document(document, now=now, request_id=request_id)
+    try:
+        return read_document(document, now=now, request_id=request_id)
+    except UpstreamError as error:
+        if task is None or error.code != NO_IMAGE:
+            raise
+        return task
+
+
+def _document(body: bytes) -> dict[str, Any] | None:
+    """Return a reply's document; a stream that was not asked for is read as the reply that it amounts to."""
+    value = read_value(body)
+    if value == []:
+        return None
+    if isinstance(value, list):
+        only = value[0] if len(value) == 1 else None
+        return only if isinstance(only, dict) and not has_pictures(value) else {"data": value}
+    if value is None and is_stream(body[:_HEAD]):
+        return reply_of_stream(body)
+    return value
+
+
+def _redirected(status: int, request_id: str | None) -> UpstreamError:
+    """Return the error of a complete 3xx: a POST that was answered so has made nothing."""
+    return UpstreamRefused(
+        f"The provider answered {status}: its API is at another address than the one that is configured.",
+        status=502,
+        code="upstream_redirect",
+        request_id=request_id,
+    )
 
 
 def is_picture(reply: UpstreamReply) -> bool:
-    """Return whether a reply's whole body is a picture, as it says itself."""
-    return reply.headers.get("content-type", "").lower().startswith("image/")
+    """Return whether a reply's whole body is a picture, whatever it is said to be."""
+    return WHOLE_BODY in reply.pictures or sniff(reply.body[:_HEAD]) is not None
+
+
+def may_be_read(reply: UpstreamReply) -> bool:
+    """Return whether a body is of a kind that replies have; a page for people is not."""
+    beginning = reply.body[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    return beginning in (b"{", b"[") or is_picture(reply) or is_stream(reply.body[:_HEAD])
 
 
 def read_picture(reply: UpstreamReply, *, now: int) -> ImageReply | None:
@@ -111,7 +132,7 @@ def read_picture(reply: UpstreamReply, *, now: int) -> ImageReply | None:
     if not is_picture(reply):
         return None
     encoded = WHOLE_BODY if WHOLE_BODY in reply.pictures else b64encode(reply.body).decode()
-    return ImageReply(images=(ReplyImage(b64_json=encoded),), created=now) if encoded else None
+    return ImageReply(images=(ReplyImage(b64_json=encoded),), created=now)
 
 
 def is_ambiguous(status: int, body: bytes) -> bool:
@@ -121,23 +142,20 @@ def is_ambiguous(status: int, body: bytes) -> bool:
 
 def read_document(document: Mapping[str, Any], *, now: int, request_id: str | None = None) -> ImageReply | PendingTask:
     """Return the same for a document that came with a status below 400. Raises `UpstreamError`."""
-    node = _task_node(document)
-    word = node.get("status") or node.get("task_status")
-    bucket = _bucket(word) if isinstance(word, str) else None
+    described = task_node(document)
+    word, bucket, task = described.word, described.bucket, described.task()
     if bucket in ("failed", "cancelled", "moderated", "lost"):
         error = _ended(bucket, document, str(word), request_id)
         error.ends_task = True
         raise error
-    if bucket == "pending" and str(word).lower() in _BUCKETS and (task := _task(node)):
+    if described.is_known_to_wait and task is not None:
         return task  # whatever links it carries are not the picture yet
     if blocked := _blocked_word(document):
         raise ModerationBlocked(f"The provider blocked the request: {blocked[:128]}", request_id=request_id)
-    read = [(item, _image(item)) for item in _items(document)]
+    read = pictures_in(document)
     images = [image for _, image in read if image is not None]
-    if not images and bucket == "pending" and (task := _task(node)):
+    if all(image.written for image in images) and task is not None and _still_waits(described, document):
         return task
-    if not images and bucket is None and not provider_error(document) and (task := _task(node)) and task.poll_url:
-        return task  # BFL and fal answer with no more than where to ask
     failed = [item for item, image in read if image is None and _failed(item)]
     if failed:
         raise _incomplete(failed, images, request_id)
@@ -148,9 +166,23 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
     fields = (
         {name: document[name] for name in _TASK_REPLY_FIELDS if document.get(name) is not None}
         if word is not None
-        else {name: value for name, value in document.items() if name not in _PICTURE_MEMBERS and value is not None}
+        else {name: value for name, value in document.items() if value is not None and not _held_pictures(name, value)}
     )
     return ImageReply(images=tuple(images), created=_created(document, now), fields=fields)
+
+
+def _still_waits(described: TaskNode, document: Mapping[str, Any]) -> bool:
+    """Return whether a reply without pictures is that of a task: BFL and fal say no more than where to ask."""
+    if described.bucket is not None:
+        return described.bucket == "pending"
+    task = described.task()
+    is_task = described.names_task or (task is not None and task.poll_url is not None)
+    return is_task and not provider_error(document)
+
+
+def _held_pictures(name: str, value: Any) -> bool:
+    known = plain(name)
+    return known in _PICTURE_MEMBERS or (known in LISTS and isinstance(value, (dict, list)))
 
 
 def images_of(document: Mapping[str, Any] | None, *, now: int) -> ImageReply | None:
@@ -162,43 +194,6 @@ def images_of(document: Mapping[str, Any] | None, *, now: int) -> ImageReply | N
     except UpstreamError:
         return None
     return reply if isinstance(reply, ImageReply) else None
-
-
-def event_error(event: StreamEvent) -> UpstreamError | None:
-    """Return the error that ends a streamed reply; failures of single images of a group (Seedream) do not end it."""
-    document = read_object(event.data)
-    if document is None or _kind(event, document).endswith("partial_failed"):
-        return None
-    if not document.get("error") and "error" not in (event.name, document.get("type")):
-        return None
-    found = read_error(document)
-    return refusal(found) if found else uncertain("The provider's stream ended with an error.")
-
-
-def finished_images(event: StreamEvent) -> int:
-    """How many finished pictures an event carries. Seedream's ``completed`` has OpenAI's name, but carries none."""
-    document = read_object(event.data)
-    if document is None or "partial_image" in _kind(event, document):
-        return 0
-    shown = [node for node in event_images(document) if node.get("url") or node.get("b64_json")]
-    return max(len(event.pictures), len(shown))
-
-
-def event_images(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield where an event's pictures may be: in itself, as with OpenAI, and in ``data``, where it is a whole reply."""
-    yield document
-    items = document.get("data")
-    yield from (item for item in (items if isinstance(items, list) else ()) if isinstance(item, dict))
-
-
-def _kind(event: StreamEvent, document: Mapping[str, Any]) -> str:
-    return event.name or str(document.get("type"))
-
-
-def usage_of(event: StreamEvent) -> Mapping[str, Any] | None:
-    """Return what an event says about tokens."""
-    usage = (read_object(event.data) or {}).get("usage")
-    return usage if isinstance(usage, Mapping) else None
 
 
 def read_upload(reply: UpstreamReply) -> str:
@@ -214,14 +209,10 @@ def read_upload(reply: UpstreamReply) -> str:
 def _failure(reply: UpstreamReply, request_id: str | None) -> UpstreamError:
     """Return the error of a reply with a status of 400 or more."""
     document = read_value(reply.body)
+    if document is None and is_stream(reply.body[:_HEAD]):
+        document = documents_of(reply.body)
     text = "" if document is not None else reply.body[:_MOST_TEXT].decode("utf-8", "replace")
     return failure(reply.status, document, text=text, request_id=request_id)
-
-
-def read_object(body: bytes) -> dict[str, Any] | None:
-    """Return a JSON object, forgiving what does not belong in one; None: it is something else."""
-    document = read_value(body)
-    return document if isinstance(document, dict) else None
 
 
 def _add_retry_after(error: UpstreamError, seconds: float | None) -> None:
@@ -229,58 +220,6 @@ def _add_retry_after(error: UpstreamError, seconds: float | None) -> None:
     if seconds is not None and error.retry_after is None:
         error.retry_after = seconds
         error.headers.append((b"retry-after", str(ceil(seconds)).encode()))
-
-
-def absolute_link(link: str, origin: str) -> str:
-    """A provider's link in full; one without a host is its own. Raises `UpstreamUncertain` where it is no http link."""
-    try:
-        url = urljoin(f"{origin}/", link) if origin else link
-        parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname:
-            return url
-    except ValueError:
-        pass
-    raise uncertain("The provider's reply contains an invalid link.")
-
-
-# Tasks
-
-
-def _task_node(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Where the task's state stands: at the top, under ``data`` (New-API; a list of one at others), or ``output``."""
-    if isinstance(document.get("status"), str):
-        return document
-    for name in ("data", "output"):
-        node = document.get(name)
-        if isinstance(node, list) and len(node) == 1:
-            node = node[0]
-        if isinstance(node, dict) and (isinstance(node.get("status"), str) or isinstance(node.get("task_status"), str)):
-            return node
-    return document
-
-
-def _bucket(word: str) -> Bucket:
-    """Return the kind of a task's state. Unknown states count as running; the deadline ends the polling."""
-    return _BUCKETS.get(word.lower(), "pending")
-
-
-def _task(node: Mapping[str, Any]) -> PendingTask | None:
-    id_ = next((node[name] for name in ("task_id", "id", "request_id") if isinstance(node.get(name), str)), None)
-    links = [node.get(name) for name in ("poll_url", "polling_url", "status_url")]  # TokenLab, BFL, fal
-    if isinstance(urls := node.get("urls"), dict):  # Replicate
-        links.append(urls.get("get"))
-    poll_url = next((link for link in links if isinstance(link, str)), None)
-    if not id_:
-        return None
-    return PendingTask(id=id_, poll_url=poll_url or None, progress=_percent(node.get("progress")))
-
-
-def _percent(value: Any) -> float | None:
-    if isinstance(value, str) and value.rstrip("%").isdecimal() and len(value) < 8:
-        value = float(value.rstrip("%"))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if 0 <= value <= 100 else None
 
 
 def _ended(bucket: Bucket, document: Mapping[str, Any], word: str, request_id: str | None) -> UpstreamError:
@@ -304,63 +243,6 @@ def _ended(bucket: Bucket, document: Mapping[str, Any], word: str, request_id: s
 
 
 # Pictures
-
-
-def _items(node: Any) -> Iterator[Any]:
-    """Yield everything that may be an image, in the provider's order."""
-    if isinstance(node, list):
-        for item in node:
-            if isinstance(item, dict) and isinstance(item.get("url"), list):
-                yield from item["url"]
-            elif isinstance(item, dict) and isinstance(item.get("result"), dict):
-                yield from _items(item["result"])
-            else:
-                yield item
-    elif isinstance(node, dict):
-        for name in ("data", "result", "images", "output", "results"):
-            if node.get(name):
-                value = node[name]
-                found = [value] if name == "output" and isinstance(value, str) else list(_items(value))  # Replicate
-                if found:
-                    yield from found
-                    return
-        for name in ("result_url", "url", "image_url", "sample"):
-            if isinstance(node.get(name), str):
-                yield node[name]
-                return
-            if isinstance(node.get(name), list):
-                yield from node[name]
-                return
-        if node.get("b64_json"):
-            yield node
-
-
-def _image(item: Any) -> ReplyImage | None:
-    if isinstance(item, str):
-        item = {"url": item}
-    if not isinstance(item, dict) or item.get("respect_moderation") is False or item.get("error"):
-        return None
-    url, b64_json = item.get("url"), item.get("b64_json")
-    fields = {
-        name: value
-        for name, value in item.items()
-        if name not in ("url", "b64_json", "respect_moderation") and value is not None
-    }
-    if not b64_json and isinstance(url, str) and url.startswith("data:"):
-        b64_json, url = (url if ";base64," in url[:128] else None), None
-    if isinstance(b64_json, str) and (plain := _plain_base64(b64_json)):
-        return ReplyImage(b64_json=plain, fields=fields)
-    if isinstance(url, str) and url:
-        return ReplyImage(url=url, fields=fields)
-    return None
-
-
-def _plain_base64(text: str) -> str:
-    """Without the head of a data URL and without line breaks, which some providers leave in."""
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    is_plain = text.isascii() and not ("\n" in text or "\r" in text or " " in text or "\t" in text)
-    return text if is_plain else "".join(text.split())
 
 
 def _failed(item: Any) -> bool:
@@ -394,8 +276,10 @@ def _incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | N
 def _without_images(document: Mapping[str, Any], request_id: str | None) -> UpstreamError:
     if found := provider_error(document):
         return refusal(found, request_id=request_id)
-    error = uncertain("The provider's reply contains no image.", request_id=request_id)
-    error.code = "no_image"
+    said = read_error(document)
+    reason = f" It says: {said.message}" if said and said.says_something else ""
+    error = uncertain(f"The provider's reply contains no image.{reason}", request_id=request_id)
+    error.code = NO_IMAGE
     return error
 
 

@@ -11,7 +11,9 @@ import msgspec
 
 from imagegate.contracts.contract import Operation
 from imagegate.protocol.messages import FileRef, ImageReply, Picture, ReplyImage, StreamEvent
+from imagegate.protocol.parsers.lenient_json import read_object
 from imagegate.protocol.parsers.sse import EVENT_END, event_data, event_head
+from imagegate.protocol.reply_streams import is_partial
 
 Part = bytes | FileRef
 """Bytes as they are, or a picture to be sent as base64."""
@@ -57,6 +59,15 @@ def completed_events(reply: ImageReply, operation: Operation) -> Iterator[Stream
             document |= {name: value for name, value in reply.fields.items() if name not in _EVENT_FIELDS}
         document["type"] = kind
         yield StreamEvent(name=kind, data=msgspec.json.encode(document), pictures=tokens.pictures)
+
+
+def as_partial(event: StreamEvent, operation: Operation) -> StreamEvent | None:
+    """Return a preview in another dialect as OpenAI's; None: it is none."""
+    document = read_object(event.data)
+    if document is None or not is_partial(event, document):
+        return None
+    kind = f"{_KINDS[operation]}.partial_image"
+    return msgspec.structs.replace(event, name=kind, data=msgspec.json.encode({**document, "type": kind}))
 
 
 def length_of(parts: Sequence[Part]) -> int:

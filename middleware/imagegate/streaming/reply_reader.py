@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from enum import Enum
 from typing import Any, Final
 
 import msgspec
@@ -13,11 +14,13 @@ from starlette.types import Send
 from imagegate.errors import UpstreamError, UpstreamUncertain
 from imagegate.http import Body, BodyTooLarge, Interrupted, Response, iter_body
 from imagegate.protocol.headers import length_of_reply
+from imagegate.protocol.image_format import sniff
 from imagegate.protocol.messages import EVENT, HeldMemory, ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.protocol.parsers.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, Pause, SSEError, Token
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import WHOLE_BODY, UpstreamReply, event_error
+from imagegate.protocol.replies import WHOLE_BODY, UpstreamReply
+from imagegate.protocol.reply_streams import StreamReply, event_error, finished_images, is_stream
 from imagegate.streaming.image_sinks import PictureSink, Received, Reception
 
 HOLD: Final = 1024**2
@@ -29,12 +32,40 @@ _LINK: Final = re.compile(rb'"url"\s*:\s*"[^"]')
 """In JSON that has it in no text: there its quotes are escaped."""
 _TOKENS: Final = 64
 """Of a stream, a few milliseconds, after which others should have a turn."""
+_HEAD: Final = 4096
+"""Bytes of a body that tell what it is."""
+_BEFORE: Final = b"\xef\xbb\xbf \t\r\n"
+_BEGINNINGS: Final = (
+    b"event:",
+    b"data:",
+    b"retry:",
+    b"id:",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF89a",
+    b"RIFF",
+    b"<svg",
+    b"<?xml",
+)
+_SHORTEST: Final = 12
+"""Bytes from which on every kind of body can be told."""
+_END_AFTER: Final = 5.0
+"""Seconds that a provider has to end its stream after the last picture that was asked for."""
 _INDENTATION: Final = 64
 """Bytes of white space that may stand before an event's JSON."""
 
 
 PLAIN_LIMIT: Final = 4 * 1024**2
 """Bytes of a reply without pictures that are read."""
+
+
+class Kind(Enum):
+    """What the body of a reply is."""
+
+    UNKNOWN = "not known yet"
+    JSON = "JSON"
+    EVENTS = "a stream of events"
+    PICTURE = "a picture"
+    OTHER = "something else"
 
 
 class ReplyConsumer(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,17 +76,15 @@ class ReplyConsumer(msgspec.Struct, frozen=True, kw_only=True):
     relay: bool = False
     events: bool = False
     origin: str = ""
+    images: int = 0
+    """Images that were asked for; 0: not known."""
     is_picture: bool = False
     """Whether the body of a successful reply is a picture, whatever media type it has."""
 
     @classmethod
     def of(cls, extension: Mapping[str, Any], send: Send, origin: str) -> ReplyConsumer:
-        known = {name: extension[name] for name in ("sink", "relay", "events") if name in extension}
+        known = {name: extension[name] for name in ("sink", "relay", "events", "images") if name in extension}
         return cls(send=send, origin=origin, **known)
-
-    def takes_whole(self, status: int, content_type: str) -> bool:
-        """Return whether the body of a reply is a picture that goes into the sink."""
-        return status == 200 and (self.is_picture or content_type.startswith("image/"))
 
 
 async def take(
@@ -79,45 +108,80 @@ async def take(
         UpstreamError: the reply cannot be used.
         StorageError: the sink did not take a picture.
     """
-    content_type = response.headers.get("content-type", "").lower()
-    if response.status_code == 200 and taker is not None and taker.events and "text/event-stream" in content_type:
-        await _pass_events(response, taker, limit=limit, members=members, held=held)
-        return None
-    if taker is not None and taker.takes_whole(response.status_code, content_type) and taker.sink is not None:
-        return await _picture(response, taker.sink, limit=limit)
+    pieces = _bounded(response, limit)
     kept: list[bytes] = []
     counted = size = 0
-    pieces = _bounded(response, limit)
+    head = b""
+    kind = Kind.UNKNOWN if 200 <= response.status_code < 300 else Kind.OTHER
     try:
         async for piece in pieces:
             kept.append(piece)
             size += len(piece)
             has_room = held is None or held.try_take(len(piece))
             counted += len(piece) if has_room else 0
+            if kind is Kind.UNKNOWN:
+                head = (head + piece).lstrip(_BEFORE)[:_HEAD]
+                kind = _kind_of(response, head, taker)
+            if taker is not None:
+                if kind is Kind.EVENTS and taker.events:
+                    await _pass_events(_Resumed(kept, pieces), taker, members=members, held=held)
+                    return None
+                if kind is Kind.EVENTS and taker.sink is not None:
+                    return await _collected(response, _Resumed(kept, pieces), taker.sink, members, held)
+                if kind is Kind.PICTURE and taker.sink is not None:
+                    return await _picture(response, _Resumed(kept, pieces), taker.sink)
             if size <= HOLD and has_room:
                 continue
-            is_document = _is_document(response, content_type, kept[0])
-            if taker is not None and is_document:
+            if taker is not None and kind is Kind.JSON:
                 if taker.relay and is_plain(kept):
                     await _relay(response, kept, pieces, taker.send)
-                    break
+                    return None
                 if taker.sink is not None:
                     return await _received(response, kept, pieces, taker.sink, members, held)
-            if not has_room or (size > PLAIN_LIMIT and not is_document):
+            if not has_room or (size > PLAIN_LIMIT and kind in (Kind.UNKNOWN, Kind.OTHER)):
                 raise BodyTooLarge(min(limit, PLAIN_LIMIT))
-        else:
-            counted = 0
-            return _reply(response, b"".join(kept))
+        if taker is not None and taker.events and kind is not Kind.JSON and _is_labelled_stream(response):
+            await _pass_events(_Resumed(kept, pieces), taker, members=members, held=held)
+            return None
+        counted = 0
+        return _reply(response, b"".join(kept))
     finally:
         if held is not None:
             held.give_back(counted)
-    return None
 
 
-def _is_document(response: Response, content_type: str, head: bytes) -> bool:
-    """Return whether a reply is a picture, or JSON that may carry some, by what it says or else by how it begins."""
-    is_named = "json" in content_type or content_type.startswith("image/")
-    return response.status_code == 200 and (is_named or head[:_INDENTATION].lstrip()[:1] in (b"{", b"["))
+def _kind_of(response: Response, head: bytes, taker: ReplyConsumer | None) -> Kind:
+    """Return what a body is, by its first bytes without the blanks before them, whatever it is said to be."""
+    if taker is not None and taker.is_picture:
+        return Kind.PICTURE
+    if not head or (len(head) < _SHORTEST and any(word.startswith(head) for word in _BEGINNINGS)):
+        return Kind.UNKNOWN
+    if head.startswith((b"{", b"[")):
+        return Kind.JSON
+    if is_stream(head) or (taker is not None and taker.events and _is_labelled_stream(response)):
+        return Kind.EVENTS
+    return Kind.PICTURE if sniff(head) is not None else Kind.OTHER
+
+
+def _is_labelled_stream(response: Response) -> bool:
+    return "text/event-stream" in response.headers.get("content-type", "").lower()
+
+
+class _Resumed:
+    """A body whose beginning has been read already."""
+
+    def __init__(self, held: list[bytes], rest: Body) -> None:
+        self._held = held
+        self._rest = rest
+
+    def __aiter__(self) -> _Resumed:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return self._held.pop(0) if self._held else await self._rest.__anext__()
+
+    async def aclose(self) -> None:
+        await self._rest.aclose()
 
 
 def _reply(response: Response, body: bytes, pictures: Mapping[str, Picture] | None = None) -> UpstreamReply:
@@ -208,11 +272,11 @@ async def _received(
     return _reply(response, received.rest, received.pictures)
 
 
-async def _picture(response: Response, sink: PictureSink, *, limit: int) -> UpstreamReply:
+async def _picture(response: Response, pieces: Body, sink: PictureSink) -> UpstreamReply:
     """A reply that is a picture, piece by piece."""
     receiver = sink.receiver()
     try:
-        async for piece in _bounded(response, limit):
+        async for piece in pieces:
             await receiver.write(piece)
         picture = await receiver.finish()
     except BaseException:
@@ -333,33 +397,68 @@ class EventIntake:
 
 
 async def _pass_events(
-    response: Response, taker: ReplyConsumer, *, limit: int, members: Collection[str], held: HeldMemory | None
+    pieces: Body, taker: ReplyConsumer, *, members: Collection[str], held: HeldMemory | None
 ) -> None:
-    """Event by event. An error in the first one is an error of the request; later ones may follow what was paid for."""
-    passed = 0
+    """Event by event. An error in the first one is an error of the request; later ones may follow what was paid for.
+
+    After the last picture that was asked for nothing can go wrong any more: what still comes has some seconds.
+    """
+    passed = images = 0
 
     async def emit(event: StreamEvent) -> None:
-        nonlocal passed
+        nonlocal passed, images
         passed += 1
+        images += finished_images(event)
         await taker.send({"type": EVENT, "event": event, "origin": taker.origin})
 
     if taker.sink is None:
         raise AssertionError("a consumer of events has a sink")
     intake = EventIntake(taker.sink, emit, members=members, held=held)
+    end = asyncio.timeout(None)
+    is_complete = False
     try:
-        async for piece in _bounded(response, limit):
-            await intake.feed(piece)
-            if intake.is_over:
-                break  # whatever becomes of the connection
-        await intake.finish()
-    except UpstreamError as error:
-        if passed and error.allows_fallback:
+        async with end:
+            async for piece in pieces:
+                await intake.feed(piece)
+                if intake.is_over:
+                    break  # whatever becomes of the connection
+                if taker.images and images >= taker.images and not is_complete:
+                    is_complete = True
+                    end.reschedule(asyncio.get_running_loop().time() + _END_AFTER)
+            await intake.finish()
+    except (UpstreamError, Interrupted, TimeoutError) as error:
+        if is_complete and (end.expired() or not isinstance(error, TimeoutError)):
+            return
+        if isinstance(error, UpstreamError) and passed and error.allows_fallback:
             raise _after_events(error) from error
         raise
     finally:
         await intake.abort()
     if not passed:
         raise uncertain("The provider's stream contains no event.")
+
+
+async def _collected(
+    response: Response, pieces: Body, sink: PictureSink, members: Collection[str], held: HeldMemory | None
+) -> UpstreamReply:
+    """A stream that nobody asked for, as the reply that it amounts to."""
+    reply = StreamReply()
+    pictures: dict[str, Picture] = {}
+
+    async def emit(event: StreamEvent) -> None:
+        pictures.update(event.pictures)
+        reply.add(event)
+
+    intake = EventIntake(sink, emit, members=members, held=held)
+    try:
+        async for piece in pieces:
+            await intake.feed(piece)
+            if intake.is_over:
+                break
+        await intake.finish()
+    finally:
+        await intake.abort()
+    return _reply(response, msgspec.json.encode(reply.document()), pictures)
 
 
 def _after_events(error: UpstreamError) -> UpstreamError:

@@ -15,7 +15,7 @@ from imagegate.delivery.size_disclosure import check_count
 from imagegate.errors import UpstreamError
 from imagegate.protocol.messages import ImageReply, Picture
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import PendingTask
+from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.spool.memory import Memory
 from imagegate.streaming.image_sinks import PictureSink
 from imagegate.tasks.ids import ProviderTicket, TaskIds

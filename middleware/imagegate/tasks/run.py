@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 from imagegate.errors import ImagegateError
 from imagegate.protocol.messages import Exchange
-from imagegate.protocol.replies import PendingTask
+from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.records import ProviderTask, TaskRecord

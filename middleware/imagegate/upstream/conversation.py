@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import UpstreamError
 from imagegate.protocol.messages import HeldMemory, ImageReply
-from imagegate.protocol.replies import PendingTask, UpstreamReply
+from imagegate.protocol.replies import UpstreamReply
+from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.spool.upload import Upload
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress

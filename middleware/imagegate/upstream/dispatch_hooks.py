@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from imagegate.protocol.replies import PendingTask
+from imagegate.protocol.reply_tasks import PendingTask
 
 SENDING: Final = "imagegate.sending"
 """Scope key of a tuple of `SendingWatcher`; one that raises keeps the POST back."""

@@ -14,7 +14,8 @@ from imagegate.errors import UpstreamError
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.messages import HeldMemory, ImageReply
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import PendingTask, UpstreamReply, is_picture
+from imagegate.protocol.replies import UpstreamReply, may_be_read
+from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.streaming.image_sinks import PictureSink
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress
@@ -130,7 +131,7 @@ async def _ask(
         reply = await send_request(upstream, request, await headers(), url=url, taker=taker, held=held)
     except UpstreamError:
         return None
-    if reply is None or reply.status >= 400 or is_picture(reply) or reply.body.lstrip()[:1] in (b"{", b"["):
+    if reply is None or reply.status >= 300 or may_be_read(reply):
         return reply
     forget(reply, held)
     return None

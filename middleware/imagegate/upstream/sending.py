@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterable, Collection, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 from starlette.types import Message
@@ -15,10 +15,12 @@ from imagegate.adapter import UpstreamRequest
 from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnreachable
 from imagegate.http import BodyTooLarge, Interrupted, NotSent, Response
 from imagegate.logger import get_logger
+from imagegate.protocol.links import absolute_link, clean_link, is_full
 from imagegate.protocol.messages import HeldMemory, ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import PendingTask, UpstreamReply, absolute_link, is_ambiguous
+from imagegate.protocol.replies import UpstreamReply, is_ambiguous
 from imagegate.protocol.reply_encoding import length_of
+from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.protocol.request_encoding import FormBody, document_parts
 from imagegate.spool.body_chunks import form_chunks, reply_chunks
 from imagegate.streaming.reply_reader import (
@@ -34,6 +36,10 @@ from imagegate.upstream.account import Account
 
 _SHORTEST_SECRET: Final = 8
 _KEY_LIKE: Final = r"\bsk-[a-z0-9_-]{6,}"
+_REDIRECTS: Final = 4
+"""Requests for one question."""
+_FOLLOWED: Final = frozenset({307, 308})
+_FOLLOWED_QUESTIONS: Final = frozenset({301, 302, 303, 307, 308})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 
@@ -54,18 +60,11 @@ async def send_request(
         held: counts the body of the reply; `forget` gives it back.
         limit: bytes of the reply; None: the account's.
     """
-    content, more = content_of(request)
     if taker is not None and taker.relay and upstream.adapter.hidden_members:
         taker = msgspec.structs.replace(taker, relay=False)  # what is passed on as it is would have them
     response: Response | None = None
     try:
-        response = await upstream.client.send(
-            request.method,
-            url or upstream.url(request.path),
-            headers=fields_of(request, headers, more),
-            content=content,
-            timeouts=upstream.timeouts,
-        )
+        response = await _response(upstream, request, headers, url or upstream.url(request.path))
         request_id = response.headers.get("x-request-id", "")
         if response.status_code == 401 and upstream.credential is not None:
             upstream.credential.refused()
@@ -90,6 +89,39 @@ def forget(reply: UpstreamReply | None, held: HeldMemory | None) -> None:
     """Give back what a reply holds in memory: it is not needed any more."""
     if held is not None and reply is not None:
         held.give_back(len(reply.body))
+
+
+async def _response(
+    upstream: Account, request: UpstreamRequest, headers: Sequence[tuple[str, str]], url: str
+) -> Response:
+    """Send a request and follow redirects that stay at the origin. Raises `NotSent` and `Interrupted`.
+
+    A complete 307 or 308 says that nothing was made, so that the request may go to the other address, once; questions,
+    which cost nothing, follow every redirect.
+    """
+    is_question = request.method == "GET"
+    for left in reversed(range(_REDIRECTS if is_question else 2)):
+        content, more = content_of(request)
+        response = await upstream.client.send(
+            request.method,
+            url,
+            headers=fields_of(request, headers, more),
+            content=content,
+            timeouts=upstream.timeouts,
+        )
+        followed = _FOLLOWED_QUESTIONS if is_question else _FOLLOWED
+        if not left or response.status_code not in followed or request.live is not None:
+            return response
+        try:
+            target = urljoin(url, clean_link(response.headers["location"]))
+            parts = urlsplit(target)
+        except (KeyError, ValueError):
+            return response
+        if f"{parts.scheme}://{parts.netloc}" != upstream.origin or target == url:
+            return response
+        await response.aclose()
+        url = target
+    raise AssertionError("the last turn returns")
 
 
 async def discard(_: Message) -> None:
@@ -184,7 +216,9 @@ def with_full_links(reply: ImageReply, upstream: Account) -> ImageReply:
     images: list[ReplyImage] = []
     for image in reply.images:
         if image.url is not None:
-            image = msgspec.structs.replace(image, url=_full_link(image.url, upstream))
+            is_link = is_full(image.url) or upstream.adapter.keyed_results
+            written = image.written or ("" if is_link else image.url)
+            image = msgspec.structs.replace(image, url=_full_link(image.url, upstream), written=written)
         images.append(image)
     return msgspec.structs.replace(reply, images=tuple(images))
 

@@ -17,10 +17,13 @@ from typing import Final
 import msgspec
 import pybase64
 
+from imagegate.protocol.image_format import holds_picture
+from imagegate.protocol.names import BASE64_MEMBERS, EITHER, LINK_MEMBERS, plain
+
 OPENAI_MEMBERS: Final = ("b64_json",)
 """Where OpenAI and its relays put pictures."""
-LINK_MEMBERS: Final = ("url", "image_url", "result_url")
-"""Members that hold a link, or a whole picture as a data URL."""
+TOKEN_MARK: Final = "imagegate-"  # noqa: S105 - of a picture
+"""What tokens begin with."""
 MAX_REST: Final = 4 * 1024**2
 """Bytes of a document beside its pictures."""
 _MAX_DEPTH: Final = 512
@@ -34,6 +37,10 @@ _MAX_PICTURES: Final = 256
 _STEP: Final = 2048
 """Signs, about two milliseconds, after which others should have a turn."""
 _SPACES: Final = b" \t\r\n"
+_SHORTEST: Final = 64
+_USUAL: Final = frozenset(
+    (*BASE64_MEMBERS, *LINK_MEMBERS, *EITHER, "images", "imageurls", "urls", "outputs", "results")
+)
 
 # Commas and colons are looked at where a text follows them, so that nothing that is dense is gone through one by one.
 _STRUCTURE = re.compile(rb'[{}\[\]"]')
@@ -41,6 +48,9 @@ _ESCAPED = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTA
 _CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?")
 _CONTROL = re.compile(rb"[\x00-\x1f]")
 _ESCAPE_IN_BASE64 = re.compile(rb"\\[^/]")
+
+
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
 class ScanError(Exception):
@@ -83,9 +93,9 @@ class Base64Decoder:
             try:
                 decoded = self._decode(b"", joined.translate(None, spaces))
             except ValueError:
-                raise _broken_base64() from None
+                decoded = self._decode_url_safe(joined.translate(_URL_SAFE, spaces))
         if self._carry:
-            self._carry = self._carry.translate(None, spaces)
+            self._carry = self._carry.translate(_URL_SAFE, spaces)
         return decoded
 
     def finish(self) -> bytes:
@@ -94,7 +104,14 @@ class Base64Decoder:
         if rest and self._padded:
             raise _broken_base64()
         try:
-            return pybase64.b64decode(rest + b"=" * (-len(rest) % 4), validate=True)
+            return pybase64.b64decode(rest.translate(_URL_SAFE) + b"=" * (-len(rest) % 4), validate=True)
+        except ValueError:
+            raise _broken_base64() from None
+
+    def _decode_url_safe(self, text: bytes) -> Sequence[bytes]:
+        """Decode the alphabet of RFC 4648 section 5. Raises `ScanError`."""
+        try:
+            return self._decode(b"", text)
         except ValueError:
             raise _broken_base64() from None
 
@@ -126,7 +143,8 @@ class Base64Scanner:
 
     Args:
         members: ends of the paths of members that hold base64: ``b64_json``, ``data[].b64_json``, ``inlineData.data``.
-        links: members that hold a picture only where they begin with ``data:``.
+        usual: whether pictures are looked for under all usual names, too: a text there is one where it is a data URL,
+            or base64 that begins as a picture does.
         decode: bytes of each picture that are decoded, for documents that are passed on as they are; None: all.
         max_rest: bytes of the document beside its pictures.
         max_signs: brackets, braces and texts of the document.
@@ -136,14 +154,14 @@ class Base64Scanner:
         self,
         members: Sequence[str] = OPENAI_MEMBERS,
         *,
-        links: Sequence[str] = LINK_MEMBERS,
+        usual: bool = True,
         decode: int | None = None,
         max_rest: int = MAX_REST,
         max_signs: int = _MAX_SIGNS,
     ) -> None:
         self._members = tuple(members)
-        self._links = tuple(links)
-        self._last_keys = {member.rpartition(".")[2] for member in (*members, *links)}
+        self._usual = usual
+        self._last_keys = {member.rpartition(".")[2] for member in members}
         self._most = decode
         self._max_rest = max_rest
         self._max_signs = max_signs
@@ -268,13 +286,14 @@ class Base64Scanner:
         self._last = b'"'
 
     def _may_be_picture(self) -> bool:
-        last = next((key for key in reversed(self._containers) if key is not None), None)
-        if last not in self._last_keys:
+        last = next((key for key in reversed(self._containers) if key is not None), "")
+        is_usual = self._usual and plain(last) in _USUAL
+        if last not in self._last_keys and not is_usual:
             return False
         self._path = _path(self._containers)
         stem = self._path.removesuffix("[]")
         self._is_link = not any(_ends(stem, member) for member in self._members)
-        return not self._is_link or any(_ends(stem, link) for link in self._links)
+        return not self._is_link or is_usual
 
     def _take(self, data: bytes, place: int) -> tuple[bytes, int, bool]:
         """More of a string: its raw bytes, where they end, and whether the string does; never half an escape."""
@@ -341,12 +360,21 @@ class Base64Scanner:
                 return None
             self.is_canonical = False
             return json.dumps(encoded)[1:-1].encode()
-        return None if self._is_link or not raw else raw
+        if self._is_link and not self._holds_picture(text or raw.decode("latin-1")):
+            return None
+        return raw or None
+
+    def _holds_picture(self, text: str) -> bool:
+        head = "".join(text[:_HEAD].split())
+        if len(head) < _SHORTEST or not holds_picture(head):
+            return False
+        self.is_canonical = False
+        return True
 
     def _begin_picture(self) -> None:
         if self._count >= _MAX_PICTURES:
             raise ScanError("The document has more pictures than any request asks for.")
-        token = f"imagegate-{self._nonce}-{self._count}"
+        token = f"{TOKEN_MARK}{self._nonce}-{self._count}"
         self._count += 1
         self._keep(f'data:;base64,{token}"'.encode() if self._is_link else f'{token}"'.encode())
         self._decoder, self._left = Base64Decoder(), self._most
@@ -356,6 +384,8 @@ class Base64Scanner:
         end = data.find(b'"', place)
         stop = end if end >= 0 else len(data)
         if data.find(b"\\", place, stop) < 0:
+            if self._most == 0 and (data.find(b"-", place, stop) >= 0 or data.find(b"_", place, stop) >= 0):
+                self.is_canonical = False
             self._more(memoryview(data)[place:stop])
             place, ended = stop + 1, end >= 0
         else:

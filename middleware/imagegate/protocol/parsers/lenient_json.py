@@ -42,6 +42,21 @@ def read_value(body: bytes) -> dict[str, Any] | list[Any] | None:
     return document
 
 
+def read_object(body: bytes) -> dict[str, Any] | None:
+    """Return a JSON object, forgiving what does not belong in one; None: it is something else."""
+    document = read_value(body)
+    return document if isinstance(document, dict) else None
+
+
+def is_sound(body: bytes) -> bool:
+    """Return whether a body is JSON by RFC 8259."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def _forgiving(body: bytes) -> Any:
     if body.count(b",") > _MOST_MEMBERS or not body.strip(b"\x00 \t\r\n"):
         return None

@@ -1,0 +1,40 @@
+"""Names of members that mean the same, however they are spelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+
+@lru_cache(maxsize=1024)
+def plain(name: str) -> str:
+    """Return a member's name without what spellings differ in: ``taskId``, ``task_id`` and ``task-id`` are one."""
+    return name[:64].lower().replace("_", "").replace("-", "")
+
+
+def members_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object's members under their plain names; of two that mean the same the first one counts."""
+    return {plain(name): node[name] for name in reversed(list(node))}
+
+
+BASE64_MEMBERS: Final = (
+    *("b64json", "base64", "b64", "imagebase64", "imageb64", "base64image", "bytesbase64encoded"),
+    *("imagebase64data", "base64data", "imagedata", "b64image"),
+)
+"""Members that hold a picture's base64."""
+LINK_MEMBERS: Final = (
+    *("url", "imageurl", "uri", "imageuri", "link", "resulturl", "downloadurl", "fileurl", "outputurl", "signedurl"),
+    *("publicurl", "fullurl", "imagedatauri", "datauri", "src", "sample"),
+)
+"""Members that hold a link to a picture, or a whole picture as a data URL."""
+EITHER: Final = ("image", "output", "result", "data", "content")
+"""Members that may hold the one or the other, or something else."""
+LISTS: Final = (
+    *("data", "result", "results", "images", "image", "output", "outputs", "artifacts", "predictions"),
+    *("generatedimages", "generations", "imageurls", "urls", "url", "imageurl", "resulturl", "items", "candidates"),
+    *("content", "parts", "inlinedata", "message", "choices", "response"),
+)
+"""Members of a reply in which its pictures may be; the first one with any has them all."""
+TASK_IDS: Final = ("taskid", "jobid", "generationid", "predictionid", "operationid")
+"""Members that hold the id of a task, and nothing else."""

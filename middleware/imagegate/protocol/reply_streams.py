@@ -1,0 +1,163 @@
+"""Events of providers' streams: what each carries, in any dialect, and what a whole stream amounts to. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from imagegate.errors import UpstreamError
+from imagegate.protocol.error_reader import read_error
+from imagegate.protocol.messages import ReplyImage, StreamEvent
+from imagegate.protocol.names import LISTS, plain
+from imagegate.protocol.parsers.lenient_json import read_object
+from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, SSEError
+from imagegate.protocol.provider_errors import refusal, uncertain
+from imagegate.protocol.reply_pictures import TEXTS, pictures_in
+
+_BEGINNING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:(?:event|data|id|retry):|:)")
+_OWN_KINDS: Final = ("image_generation.", "image_edit.")
+"""What the names of events begin with that OpenAI's clients know, and Seedream's, which follow them."""
+_OF_THE_EVENT: Final = frozenset(("type", "createdat", "created", "sequencenumber", "partialimageindex", "index"))
+
+
+def is_stream(head: bytes) -> bool:
+    """Return whether a body that begins so is a stream of events, whatever it is said to be."""
+    return _BEGINNING.match(head) is not None
+
+
+def event_error(event: StreamEvent) -> UpstreamError | None:
+    """Return the error that ends a streamed reply; failures of single images of a group (Seedream) do not end it."""
+    document = read_object(event.data)
+    if document is None or _kind(event, document).endswith("partial_failed"):
+        return None
+    if not document.get("error") and "error" not in (event.name, document.get("type")):
+        return None
+    found = read_error(document)
+    return refusal(found) if found else uncertain("The provider's stream ended with an error.")
+
+
+def finished_images(event: StreamEvent) -> int:
+    """How many finished pictures an event carries. Seedream's ``completed`` has OpenAI's name, but carries none."""
+    return len(pictures_of(event)) if not is_own(event) else _finished_own(event)
+
+
+def _finished_own(event: StreamEvent) -> int:
+    document = read_object(event.data)
+    if document is None or is_partial(event, document):
+        return 0
+    shown = [node for node in event_images(document) if node.get("url") or node.get("b64_json")]
+    return max(len(event.pictures), len(shown))
+
+
+def event_images(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield where an event's pictures may be: in itself, as with OpenAI, and in ``data``, where it is a whole reply."""
+    yield document
+    items = document.get("data")
+    yield from (item for item in (items if isinstance(items, list) else ()) if isinstance(item, dict))
+
+
+def is_own(event: StreamEvent) -> bool:
+    """Return whether an event is one that OpenAI's clients know, or has a picture in JSON that cannot be read."""
+    document = read_object(event.data)
+    if document is None:
+        return bool(event.pictures)
+    return _kind(event, document).startswith(_OWN_KINDS) and "data" not in document
+
+
+def pictures_of(event: StreamEvent) -> list[ReplyImage]:
+    """Return the finished pictures of an event in any dialect."""
+    document = read_object(event.data)
+    if document is None or is_partial(event, document):
+        return []
+    images = [image for _, image in pictures_in(document) if image is not None]
+    is_reply = isinstance(document.get("data"), list)
+    return images if is_reply or any(not image.written for image in images) else []
+
+
+def fields_of(event: StreamEvent) -> dict[str, Any]:
+    """Return what an event says beside its pictures and of itself."""
+    document = read_object(event.data) or {}
+    return {
+        name: value
+        for name, value in document.items()
+        if value is not None and plain(name) not in _OF_THE_EVENT and plain(name) not in (*TEXTS, *LISTS)
+    }
+
+
+def usage_of(event: StreamEvent) -> Mapping[str, Any] | None:
+    """Return what an event says about tokens."""
+    usage = (read_object(event.data) or {}).get("usage")
+    return usage if isinstance(usage, Mapping) else None
+
+
+def _kind(event: StreamEvent, document: Mapping[str, Any]) -> str:
+    return event.name or str(document.get("type"))
+
+
+def is_partial(event: StreamEvent, document: Mapping[str, Any]) -> bool:
+    """Return whether an event is a preview."""
+    return "partial_image" in _kind(event, document) or "partial_image_index" in document
+
+
+class StreamReply:
+    """The reply that a stream amounts to which nobody asked for."""
+
+    def __init__(self) -> None:
+        self._images: list[ReplyImage] = []
+        self._kinds: set[str] = set()
+        self._fields: dict[str, Any] = {}
+
+    def add(self, event: StreamEvent) -> None:
+        """Take an event. Raises `UpstreamError` where it is the provider's error."""
+        if event.is_end_mark:
+            return
+        if error := event_error(event):
+            raise error
+        images, document = pictures_of(event), read_object(event.data) or {}
+        self._fields.update(fields_of(event))
+        if not images:
+            return
+        kind = _kind(event, document)
+        if self._kinds and kind not in self._kinds and len(images) >= len(self._images):
+            self._images.clear()  # the last event has all of them once more
+        self._kinds.add(kind)
+        self._images += images
+
+    def document(self) -> dict[str, Any]:
+        """Return it in OpenAI's shape. Raises `UpstreamUncertain` where no picture came."""
+        if not self._images:
+            raise uncertain("The provider's stream broke off before it had a picture.")
+        data = [{"url": image.url} if image.url else {"b64_json": image.b64_json} for image in self._images]
+        return {**self._fields, "data": data}
+
+
+def reply_of_stream(body: bytes) -> dict[str, Any]:
+    """Return a whole stream as a reply. Raises `UpstreamError`."""
+    reply = StreamReply()
+    for event in _events(body):
+        reply.add(event)
+    return reply.document()
+
+
+def documents_of(body: bytes) -> list[dict[str, Any]]:
+    """Return the JSON objects of a stream, as far as it can be read."""
+    found: list[dict[str, Any]] = []
+    with suppress(UpstreamError):
+        found.extend(document for event in _events(body) if (document := read_object(event.data)) is not None)
+    return found
+
+
+def _events(body: bytes) -> Iterator[StreamEvent]:
+    reader, text = EventReader(), bytearray()
+    try:
+        for tokens in (reader.feed(body), reader.finish()):
+            for token in tokens:
+                if isinstance(token, EventText):
+                    text += token.data
+                elif isinstance(token, EventEnd):
+                    yield StreamEvent(name=token.name, data=bytes(text), lines=token.lines)
+                    text.clear()
+    except SSEError as error:
+        raise uncertain(f"The provider's reply is invalid. {error}") from error
