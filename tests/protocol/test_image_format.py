@@ -20,6 +20,11 @@ HEADS = [
     (b'<svg xmlns="http://www.w3.org/2000/svg">', SVG),
     (b"\xef\xbb\xbf\r\n\t <SVG>", SVG),
     (b'<?xml version="1.0"?>\n<svg>', SVG),
+    (b"<!-- " + b"made by hand, " * 100 + b"--><svg/>", SVG),
+    (b'<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/x.dtd" [ <!ENTITY a "b"> ]>\n<svg >', SVG),
+    (b'<?xml version="1.0"?><?xml-stylesheet href="a.css"?><!--a--> <!--b--><svg:svg xmlns:svg="x">', SVG),
+    ('<?xml version="1.0" encoding="utf-16"?><svg/>'.encode("utf-16"), SVG),
+    (b"\x00\x00\x00\x20ftypmif1\x00\x00\x00\x00mif1avifmiaf", AVIF),
 ]
 
 
@@ -38,6 +43,12 @@ def test_pictures_are_known_by_their_first_bytes(head, expected):
         b"\xff\xd8",
         b"RIFF\x24\x00\x00\x00WAVEfmt ",
         b"RIFF",
+        b"<!DOCTYPE html><html><svg></svg></html>",
+        b"<html><!-- <svg> --></html>",
+        b"<!-- <svg>",
+        b"<svgx>",
+        b"<?xml version='1.0'?><Error><Message>no <svg></Message></Error>",
+        b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic",
         b"WEBP",
         b"GIF90a",
         b"\x00\x00\x00\x1cftypheic",

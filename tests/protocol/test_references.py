@@ -224,14 +224,9 @@ def test_ordinary_urls_are_no_data_urls(url):
 @pytest.mark.parametrize(
     ("url", "code"),
     [
-        ("data:image/png,AAEC", "invalid_url"),
         ("data:image/png;base64", "invalid_url"),
         ("data:", "invalid_url"),
-        ("data:image/svg+xml;utf8,<svg/>", "invalid_url"),
         ("data:image/png;base64,", "invalid_image_file"),
-        ("data:image/png;base64,AAE", "invalid_base64"),
-        ("data:image/png;base64,AA EC", "invalid_base64"),
-        ("data:image/png;base64,AAEC\n", "invalid_base64"),
         ("data:image/png;base64,ÄÄÄÄ", "invalid_base64"),
         ("data:image/png;base64,AA-_", "invalid_base64"),
         ("data:image/png;base64,AAEC====", "invalid_base64"),

@@ -81,7 +81,7 @@ def file_stem(prompt: str) -> str:
 
 
 def _save(folder: Path, stem: str, picture: bytes) -> Path:
-    kind = sniff(picture[:256])
+    kind = sniff(picture[: 64 * 1024])
     extension = kind.extension if kind else "bin"
     number = 1
     while True:

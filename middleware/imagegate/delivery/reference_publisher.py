@@ -10,8 +10,8 @@ from starlette.types import Scope
 from imagegate.delivery.converter import ImageConverter
 from imagegate.errors import Overloaded, RequestError
 from imagegate.http.guarded_fetch import FetchBusy, Fetcher, FetchFailed, FetchRefused
+from imagegate.protocol.data_urls import DataURL
 from imagegate.protocol.messages import Exchange, Link
-from imagegate.protocol.references import DataURL
 from imagegate.spool.budget import Budget
 from imagegate.spool.upload import Upload
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress

@@ -16,8 +16,9 @@ from imagegate.fitting.masks import white_on_black
 from imagegate.fitting.reference_rules import check_uploads, size_of_source
 from imagegate.ingest.streaming_form import StreamingForm
 from imagegate.layers.base import Layer, Work
+from imagegate.protocol.data_urls import DataURL
 from imagegate.protocol.messages import SCOPE_KEY, Exchange, FileID, FileRef, ImageRequest, Link, Reference, member_of
-from imagegate.protocol.references import LIST_MEMBERS, DataURL, check_length, check_link, data_url
+from imagegate.protocol.references import LIST_MEMBERS, check_length, check_link, data_url
 from imagegate.spool.body_chunks import sha256_of
 from imagegate.spool.upload import Upload
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress

@@ -10,11 +10,16 @@ import pybase64
 
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", re.ASCII)
 _ENCODED: Final = re.compile(r"; *base64$", re.IGNORECASE)
+_AROUND: Final = "".join(map(chr, range(0x21)))
 _SPACES: Final = b"\t\n\f\r "
 
 
 class DataURLError(ValueError):
-    """It is no data URL; the text says why, for a client: ``has no comma``."""
+    """It is no data URL."""
+
+
+class InvalidBase64(DataURLError):
+    """The base64 in it is none."""
 
 
 class DataURL(NamedTuple):
@@ -24,11 +29,16 @@ class DataURL(NamedTuple):
     data: bytes
 
 
+def is_data_url(url: str) -> bool:
+    """Return whether a URL is one with the scheme ``data``."""
+    return url[:64].lstrip(_AROUND)[:5].lower() == "data:"
+
+
 def read_data_url(url: str) -> DataURL:
     """Return the content of a data URL. Raises `DataURLError`."""
-    head, comma, body = url[5:].partition(",")
-    if url[:5].lower() != "data:" or not comma:
-        raise DataURLError("has no comma")
+    head, comma, body = url.strip(_AROUND)[5:].partition(",")
+    if not is_data_url(url) or not comma:
+        raise DataURLError
     head = head.strip(" \t\r\n\f")
     body = body.partition("#")[0]
     raw = body.encode("utf-8", "replace")
@@ -42,7 +52,7 @@ def read_data_url(url: str) -> DataURL:
 
 
 def forgiving_base64(data: bytes) -> bytes:
-    """Decode base64 with white space and without padding (WHATWG Infra, section 7). Raises `DataURLError`."""
+    """Decode base64 with white space and without padding (WHATWG Infra, section 7). Raises `InvalidBase64`."""
     try:
         return pybase64.b64decode(data, validate=True)
     except ValueError:
@@ -51,8 +61,8 @@ def forgiving_base64(data: bytes) -> bytes:
     if len(data) % 4 == 0:
         data = data[:-2] if data.endswith(b"==") else data[:-1] if data.endswith(b"=") else data
     if len(data) % 4 == 1:
-        raise DataURLError("has invalid base64")
+        raise InvalidBase64
     try:
         return pybase64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except ValueError:
-        raise DataURLError("has invalid base64") from None
+        raise InvalidBase64 from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from struct import unpack_from
 from typing import Final, NamedTuple
@@ -23,12 +24,24 @@ GIF: Final = ImageFormat("image/gif", "gif")
 AVIF: Final = ImageFormat("image/avif", "avif")
 SVG: Final = ImageFormat("image/svg+xml", "svg")
 
+_AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
+_MOST_BRANDS: Final = 256
+_BLANKS: Final = b"\xef\xbb\xbf \t\r\n"
+_PROLOG: Final = re.compile(
+    rb"\s*(?:<!--.*?-->|<\?.*?\?>"
+    rb"|<!DOCTYPE\s+(?:[\w.-]+:)?svg\b[^>\[]*(?:\[.*?\]\s*)?>)\s*",
+    re.DOTALL | re.IGNORECASE,
+)
+_SVG_ROOT: Final = re.compile(rb"\s*<(?:[\w.-]+:)?svg(?=[\s>/]|$)", re.IGNORECASE)
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 BY_EXTENSION: Final = {found.extension: found for found in (PNG, JPEG, WEBP, GIF, AVIF, SVG)}
 
 
 def sniff(head: bytes) -> ImageFormat | None:
-    """Return the format of a picture that begins with `head` (256 bytes are enough); None: no picture that we know."""
+    """Return the format of a picture that begins with `head`; None: no picture that we know.
+
+    64 KiB are enough for an SVG behind comments and a document type, 256 bytes for the others.
+    """
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
     if head.startswith(b"\xff\xd8\xff"):
@@ -37,12 +50,27 @@ def sniff(head: bytes) -> ImageFormat | None:
         return WEBP
     if head.startswith((b"GIF87a", b"GIF89a")):
         return GIF
-    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+    if head[4:8] == b"ftyp" and not _AVIF_BRANDS.isdisjoint(_brands(head)):
         return AVIF
-    text = head[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
-        return SVG
-    return None
+    return SVG if _is_svg(head) else None
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """Return the major and the compatible brands of a file type box (ISO 14496-12, section 4.3)."""
+    end = min(len(head), int.from_bytes(head[:4]), _MOST_BRANDS)
+    return {head[8:12], *(head[start : start + 4] for start in range(16, end - 3, 4))}
+
+
+def _is_svg(head: bytes) -> bool:
+    """Return whether the root of an XML document is ``svg``, behind declarations, comments and a document type."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        head = head.decode("utf-16", "replace").encode()
+    if not head.lstrip(_BLANKS).startswith(b"<"):
+        return False
+    place = len(head) - len(head.lstrip(_BLANKS))  # a mark is no white space
+    while (prolog := _PROLOG.match(head, place)) is not None:
+        place = prolog.end()
+    return _SVG_ROOT.match(head, place) is not None
 
 
 def holds_picture(head: str) -> bool:

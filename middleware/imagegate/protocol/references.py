@@ -6,19 +6,15 @@ Read are OpenAI's ``images: [{image_url | file_id}]`` and ``mask: {...}``, xAI's
 
 from __future__ import annotations
 
-import binascii
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-import pybase64
-
 from imagegate.errors import RequestError, type_error
+from imagegate.protocol.data_urls import DataURL, DataURLError, InvalidBase64, is_data_url, read_data_url
 
 LIST_MEMBERS: Final = ("images", "image", "image_url", "image_urls", "reference_image_urls", "reference_images")
 MASK_MEMBERS: Final = ("mask", "mask_url")
-_MEDIA_TYPE = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", re.ASCII)
 _MOST: Final = 256
 """References in one member; models take 16 and fewer, which their contracts say."""
 MAX_LINK: Final = 8192
@@ -111,26 +107,16 @@ def check_link(member: str, url: object, *, longest: int = MAX_LINK) -> None:
         )
 
 
-class DataURL(NamedTuple):
-    """The content of a ``data:`` URL."""
-
-    media_type: str
-    data: bytes
-
-
 def data_url(member: str, url: str) -> DataURL | None:
     """Return the content of a data URL; None: it is an ordinary one. Raises `RequestError`."""
-    if url[:5].lower() != "data:":
+    if not is_data_url(url):
         return None
-    head, comma, body = url[5:].partition(",")
-    media_type, *options = head.split(";")
-    if not comma or "base64" not in [option.strip().lower() for option in options]:
-        raise RequestError(f"'{member}' must be a base64 data URL or a link.", param=member, code="invalid_url")
     try:
-        data = pybase64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError):
+        found = read_data_url(url)
+    except InvalidBase64:
         raise RequestError(f"The base64 of '{member}' is invalid.", param=member, code="invalid_base64") from None
-    if not data:
+    except DataURLError:
+        raise RequestError(f"'{member}' must be a data URL or a link.", param=member, code="invalid_url") from None
+    if not found.data:
         raise RequestError(f"'{member}' is empty.", param=member, code="invalid_image_file")
-    media_type = media_type.strip(" ").lower()
-    return DataURL(media_type if _MEDIA_TYPE.fullmatch(media_type) else "", data)
+    return found

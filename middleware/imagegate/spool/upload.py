@@ -12,12 +12,15 @@ from typing import Final
 from structlog import get_logger
 
 from imagegate.protocol.image_format import Facts, inspect
+from imagegate.protocol.late_facts import LateFacts
 from imagegate.protocol.messages import FileRef
 from imagegate.spool.budget import FileBudget, SpoolFull
 from imagegate.spool.temp_file import CHUNK, FileClosed, SpoolFile
 
 _HEAD: Final = 64 * 1024
 """Bytes of a file that are looked at for its format and size."""
+_LATE: Final = 256 * 1024
+"""Bytes of a growing file that are waited for where its format says more behind its head."""
 _BATCH: Final = 512 * 1024
 """Bytes that go to disk at a time: two of them wait in memory at most, and a thread is not asked for less."""
 _WINDOW: Final = 512 * 1024
@@ -88,6 +91,7 @@ class Upload(FileRef):
         self._readers: list[_Reader] = []
         self._head = b""
         self._facts: Facts | None = None
+        self._late = LateFacts()
         self._is_closed = False
         self._retained = 0
         self._grown = asyncio.Event()
@@ -115,6 +119,8 @@ class Upload(FileRef):
             self.size += len(piece)
             if len(self._head) < _HEAD:
                 self._head += piece[: _HEAD - len(self._head)]
+            if not self._late.is_done:
+                self._late.feed(piece)
             self._window.append(piece)
             self._note_coming_in(len(piece))
             self._grow()
@@ -237,7 +243,7 @@ class Upload(FileRef):
 
     async def complete(self) -> None:
         """Call after the last `write`. Raises `SpoolFull` where the disk fails."""
-        self._facts = inspect(self._head)
+        self._facts = self._late.complete(inspect(self._head))
         if self._file is None and self._budget.take_memory(self.size):
             self._in_memory = self.size
             self._note_coming_in(-self._coming_in)
@@ -249,12 +255,16 @@ class Upload(FileRef):
         self.is_complete = True
         self._grow()
 
+    @property
+    def _may_tell_more(self) -> bool:
+        return len(self._head) < _HEAD or (not self._late.is_done and self.size < _LATE)
+
     async def head_known(self) -> None:
         """Wait until `facts` can be detected."""
-        while not self.is_complete and not self._is_closed and len(self._head) < _HEAD:
+        while not self.is_complete and not self._is_closed and self._may_tell_more:
             await self._grown.wait()
         if self._facts is None:
-            self._facts = inspect(self._head)
+            self._facts = self._late.complete(inspect(self._head))
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the bytes, in pieces of at most 256 KiB, as they arrive. Raises `UploadClosed`."""

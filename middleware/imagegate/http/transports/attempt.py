@@ -12,6 +12,7 @@ import aiohttp
 from imagegate.http.messages import Interrupted, NotSent, Request
 from imagegate.http.transports.failures import as_interrupted, as_not_sent
 from imagegate.http.transports.head_meter import HeadMeter
+from imagegate.http.transports.reply_head import ReplyHead
 from imagegate.http.transports.request_body import RequestBody
 
 CURRENT: ContextVar[Attempt | None] = ContextVar("imagegate.http.attempt", default=None)
@@ -123,6 +124,8 @@ class WatchedConnector(aiohttp.BaseConnector):
             self._transports_used.add(transport)
         if (attempt := CURRENT.get()) is not None:
             attempt.connected(connection, is_reused=is_reused)
+        if transport is not None:
+            ReplyHead.expect(transport)  # in front of the meter, to which it leaves the rest of the reply
         return connection
 
 
