@@ -782,8 +782,7 @@ NAMES_IN_JSON = [
     ("toapis/gpt-image-2-vip", LINK, {"image_url": "reference_images"}),
     ("tokenlab/nano-banana", {"image": {"url": LINK["image_url"]}}, {"image": "image_urls"}),
     ("tokenlab/gpt-image-2", {"images": [LINK], "mask": LINK}, {}),
-    ("tokenlab/gpt-image-2", {"image_urls": [LINK["image_url"]]}, {"image_urls": "images"}),
-    ("tokenlab/gpt-image-2", {**LINK, "mask_url": LINK["image_url"]}, {"image_url": "images", "mask_url": "mask"}),
+    ("tokenlab/grok-imagine-image", {"image_urls": [LINK["image_url"]]}, {"image_urls": "images"}),
     ("tokenlab/grok-imagine-image", {"image": LINK}, {"image": "images"}),
 ]
 

@@ -8,8 +8,9 @@ import http.client
 import socket
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
-from tests.wire.field_support import CLIENT, GOOD, Bench, Form, forms, parts_of
+from tests.wire.field_support import CLIENT, EDITS, GOOD, SMALL, Bench, Form, forms, parts_of
 
 
 @pytest.mark.parametrize("form", forms(), ids=lambda form: form.name)
@@ -31,6 +32,21 @@ def test_forms(bench: Bench, form: Form) -> None:
         for part in parts
         if part.filename is not None
     ] == upstream["files"]
+
+
+def test_servers_that_want_a_length(bench: Bench) -> None:
+    """A form that is streamed is sent again with its length where the provider refuses it unread."""
+    bench.first.post, bench.first.demands_length = GOOD, True
+    content = SMALL + bytes(9_000_000)
+    files = {"image": ("\u65b0\u5efa.png", content, "image/png"), "mask": ("", b"", "application/octet-stream")}
+    fields = {"model": "alone", "prompt": "A kite"}
+    for _ in range(5):
+        bench.first.requests.clear()
+        reply = httpx.post(bench.url + EDITS, data=fields, files=files, headers=CLIENT, timeout=30)
+        assert reply.status_code == 200, reply.text
+        (request,) = bench.first.posts
+        assert "transfer-encoding" not in request.headers
+        assert [part.content for part in parts_of(request) if part.filename is not None] == [content]
 
 
 def with_key(request: bytes) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.types import Scope
@@ -17,6 +19,9 @@ from imagegate.spool.upload import Upload
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.account import Account
 from imagegate.upstream.conversation import upload_file
+
+_LOOKUP: Final = 5.0
+"""Seconds for the lookup of a name."""
 
 
 class ReferenceConverter:
@@ -89,6 +94,20 @@ class ReferenceConverter:
                 f"The link could not be fetched: {error}.", param=link.member, code="invalid_image_url"
             ) from error
         return await self._complete(upload)
+
+    async def check(self, member: str, url: str, progress: Progress) -> None:
+        """Raise `RequestError` where a client's link leads to a network that is not public, so that it goes nowhere.
+
+        A name that cannot be looked up here is the provider's to look up.
+        """
+        try:
+            async with asyncio.timeout(_LOOKUP):
+                await self._fetcher.check(url)
+        except FetchRefused as error:
+            progress.fetch_refusals += 1
+            raise RequestError(f"The link may not be used: {error}.", param=member, code="invalid_url") from error
+        except (FetchFailed, TimeoutError):
+            return
 
     async def hold(self, member: str, inline: DataURL, opened: list[Upload]) -> Upload:
         """Return the content of a data URL as a file."""

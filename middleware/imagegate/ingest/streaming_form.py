@@ -14,7 +14,9 @@ from imagegate.telemetry.progress import Progress
 
 
 class NeedsBufferedForm(Exception):
-    """The request needs the whole form: a field came after a file, or image parts have to be renamed.
+    """The request needs the whole form.
+
+    A field came after a file, image parts have to be renamed, or the provider wants to know the length.
 
     The request sent upstream was incomplete, so nothing was made; the whole form is in the spool.
     """

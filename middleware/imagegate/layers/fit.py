@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.contracts.contract import Contracts, find_contract, load_contracts
+from imagegate.contracts.contract import Contracts, ReferenceRule, find_contract, load_contracts
 from imagegate.fitting.fit import Policy, fit
 from imagegate.layers.base import Layer, Work
-from imagegate.protocol.messages import SCOPE_KEY, Exchange
+from imagegate.protocol.messages import SCOPE_KEY, Exchange, ImageRequest, Link
 from imagegate.registry import load_adapter
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import TASK
@@ -62,7 +62,16 @@ class Fit(Layer):
                 exchange.request, contract, policy=self._policy, tolerance=self._tolerance
             )
             own = contract.of(exchange.request.operation)
-            return msgspec.structs.replace(exchange, request=request, reference_rule=own.references if own else None)
+            rule = own.references if own else None
+            if rule is not None and self._policy == "pass":
+                rule = _as_written(rule, request)
+            return msgspec.structs.replace(exchange, request=request, reference_rule=rule)
         if TASK in scope:  # the gateway's own task does not need one of the provider's
             return exchange.replace(request=exchange.request.without("async"))
         return exchange
+
+
+def _as_written(rule: ReferenceRule, request: ImageRequest) -> ReferenceRule:
+    """Return the rule for a request of which nothing is to be changed: links stay links, where the model takes both."""
+    has_links = any(isinstance(reference, Link) for reference in request.references)
+    return msgspec.structs.replace(rule, forms=("objects",)) if has_links and "objects" in rule.forms else rule

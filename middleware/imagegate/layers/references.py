@@ -53,6 +53,8 @@ class References(Layer):
             request = exchange.request
             if exchange.target is None or exchange.target.contract is not None:  # an unknown model's stay unchanged
                 request = await work.links_of_members(request)
+            else:
+                await work.check_members(request)
             if isinstance(request.live, StreamingForm) and exchange.reference_rule:
                 request.live.expect(exchange.reference_rule, scope[PROGRESS_KEY])
             elif request.images:
@@ -90,10 +92,24 @@ class _Converting:
                 fields[name] = [await self._link_of_member(name, url) for url in value]
         return request if fields == request.fields else request.with_fields(fields)
 
+    async def check_members(self, request: ImageRequest) -> None:
+        """Check the links in a request that goes on as it is."""
+        for name in _LINKED.intersection(request.fields):
+            value = request.fields[name]
+            for url in value if isinstance(value, list) else (value,):
+                if isinstance(url, str) and url[:64].lstrip().lower().startswith(("http://", "https://")):
+                    await self._guard(name, url)
+
+    async def _guard(self, member: str, url: str) -> None:
+        """Keep links into private networks from providers; explaining looks nothing up."""
+        if self._bridge is not None and not self._exchange.explain:
+            await self._bridge.check(member, url, self._scope[PROGRESS_KEY])
+
     async def _link_of_member(self, name: str, url: Any) -> Any:
         inline = data_url(name, url) if isinstance(url, str) else None
         if inline is None:
             check_link(name, url)
+            await self._guard(name, url)
             return url
         bridge = self._need_bridge(name)
         upload = await bridge.hold(name, inline, self._opened)
@@ -110,6 +126,9 @@ class _Converting:
             fetched = self._checked(request, fetched, rule)
             return await self._uploaded(fetched) if form == "uploads" else fetched
         if form == "objects" and "inline" in rule.forms:
+            for reference in request.references:
+                if isinstance(reference, Link):
+                    await self._guard(reference.member, reference.url)
             return request
         links = [await self._link(image) for image in request.images]
         mask_link = await self._link(request.mask) if request.mask is not None else None
@@ -173,6 +192,7 @@ class _Converting:
 
     async def _link(self, reference: Reference) -> Any:
         if isinstance(reference, Link):
+            await self._guard(reference.member, reference.url)
             return reference.url
         if isinstance(reference, FileID):
             return reference
@@ -192,12 +212,18 @@ class _Converting:
 
 
 def chosen_form(request: ImageRequest, rule: ReferenceRule) -> ReferenceForm:
-    """Return the form in which references go upstream: the client's own where the model takes it."""
+    """Return the form in which references go upstream: files where the model takes them, and links only where not.
+
+    A model in no contract gets what the client wrote.
+    """
     extras = (request.mask,) if request.mask is not None else ()
-    if all(isinstance(reference, Upload) for reference in (*request.images, *extras)):
+    references = (*request.images, *extras)
+    if all(isinstance(reference, Upload) for reference in references):
         order: tuple[ReferenceForm, ...] = ("files", "inline", "uploads", "links", "objects")
-    else:
+    elif rule is AS_OPENAI or any(isinstance(reference, FileID) for reference in references):
         order = ("objects", "links", "files", "inline", "uploads")
+    else:
+        order = ("files", "links", "objects", "inline", "uploads")
     return next(form for form in order if form in rule.forms)
 
 
