@@ -21,7 +21,7 @@ from imagegate.protocol.messages import ImageReply, Picture, ReplyImage
 from imagegate.protocol.names import EITHER, LISTS, plain
 from imagegate.protocol.parsers.lenient_json import read_object, read_value
 from imagegate.protocol.provider_errors import failure, is_moderated, leaves_open, refusal, shorten, uncertain
-from imagegate.protocol.reply_pictures import TEXTS, has_pictures, pictures_in
+from imagegate.protocol.reply_pictures import TEXTS, has_pictures, openai_images, pictures_in
 from imagegate.protocol.reply_streams import documents_of, is_stream, reply_of_stream
 from imagegate.protocol.reply_tasks import Bucket, PendingTask, TaskNode, task_in_location, task_node
 
@@ -44,6 +44,9 @@ _PICTURE_MEMBERS: Final = frozenset(("created", *TEXTS, *EITHER))
 """Where pictures were found; in a reply of ours they are in ``data`` alone."""
 _HEAD: Final = 4096
 """Bytes of a body that tell whether it is a picture."""
+_OPENAI_FIELDS: Final = frozenset(("usage", "size", "quality", "background", "output_format"))
+_OPENAI_MEMBERS: Final = frozenset(("created", "data", *_OPENAI_FIELDS))
+"""What OpenAI's replies have, which are read the short way."""
 _MOST_TEXT: Final = 16 * 1024
 """Bytes of an error's body, where it is no JSON."""
 _TASK_REPLY_FIELDS: Final = ("usage", "size", "quality", "background", "output_format")
@@ -118,6 +121,8 @@ def _redirected(status: int, request_id: str | None) -> UpstreamError:
 
 def is_picture(reply: UpstreamReply) -> bool:
     """Return whether a reply's whole body is a picture, whatever it is said to be."""
+    if reply.body[:1] == b"{":
+        return False
     return WHOLE_BODY in reply.pictures or sniff(reply.body[:_HEAD]) is not None
 
 
@@ -142,6 +147,9 @@ def is_ambiguous(status: int, body: bytes) -> bool:
 
 def read_document(document: Mapping[str, Any], *, now: int, request_id: str | None = None) -> ImageReply | PendingTask:
     """Return the same for a document that came with a status below 400. Raises `UpstreamError`."""
+    if document.keys() <= _OPENAI_MEMBERS and (plain_images := openai_images(document.get("data"))):
+        others = {name: document[name] for name in document if name in _OPENAI_FIELDS and document[name] is not None}
+        return ImageReply(images=plain_images, created=_created(document, now), fields=others)
     described = task_node(document)
     word, bucket, task = described.word, described.bucket, described.task()
     if bucket in ("failed", "cancelled", "moderated", "lost"):
