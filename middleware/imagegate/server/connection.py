@@ -45,6 +45,8 @@ class Connection(asyncio.BufferedProtocol):
         self._is_receiving = False
         self._is_responding = False
         self._is_new = False
+        """Whether a request has begun with the bytes that are being taken."""
+        self._is_early = False
         """Whether a request has begun and its application has not."""
         self._is_queued = False
         """Whether a request waits for a turn of the event loop to begin in."""
@@ -84,7 +86,7 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         if self.is_closing:
             return self._connections.buffer(_SHORT_READ)
-        if not self._is_receiving:
+        if not self._is_receiving or self._is_early:
             return self._connections.buffer(None)
         if self._body == _IN_CHUNKS:
             return self._connections.buffer(_SHORT_READ)
@@ -98,8 +100,9 @@ class Connection(asyncio.BufferedProtocol):
         if self.is_closing:
             return
         data = bytes(self._connections.buffer(nbytes)[:nbytes])
-        if self._ahead:
+        if self._ahead or self._is_early:
             self._ahead += data
+            self._hold(True)
         else:
             self._take(data)
 
@@ -127,12 +130,13 @@ class Connection(asyncio.BufferedProtocol):
             data = self._take_body(data) if self._is_receiving else self._take_head(data)
         if self.is_closing:
             return
-        is_new, self._is_new = self._is_new and self._is_receiving, False
-        if is_new:
+        if self._is_new and self._is_receiving:
             # The application may refuse the request before more of its body is in memory.
+            self._is_early = True
             self._loop.call_soon(self.go_on)
+        self._is_new = False
         self._ahead = data
-        is_held = is_new or bool(data)
+        is_held = bool(data)
         if is_held != self._is_held:
             self._hold(is_held)
 
@@ -255,7 +259,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def go_on(self) -> None:
         """Take what had to wait."""
-        self._is_queued = False
+        self._is_queued = self._is_early = False
         data, self._ahead = self._ahead, b""
         self._take(data)
 
