@@ -40,13 +40,18 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 def is_form(scope: Scope) -> bool:
     """Return whether ``Content-Type`` is ``multipart/form-data``."""
-    return (header(scope, b"content-type") or b"").lower().startswith(b"multipart/form-data")
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            return bool(value.lower().startswith(b"multipart/form-data"))
+    return False
 
 
 def announced_length(scope: Scope) -> int | None:
     """Return the body's ``Content-Length`` in bytes, its digits cut to 20; None: absent or malformed."""
-    length = header(scope, b"content-length")
-    return int(length[:20]) if length is not None and length.isdigit() else None
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value[:20]) if value.isdigit() else None
+    return None
 
 
 def without_headers(headers: Headers, *names: bytes) -> list[tuple[bytes, bytes]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from imagegate.contracts.contract import SIZE_FIELDS
 from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, Tier, parse_size
 
+_SIZES: Final = tuple(name.rpartition(".")[2] for name in SIZE_FIELDS)
 _USUAL_PIXELS: Final = 1024 * 1024
 """Of a picture whose size nobody asked for."""
 _BYTES_PER_PIXEL: Final = 3
@@ -27,31 +29,32 @@ def bytes_expected(fields: Mapping[str, Any]) -> int:
     """Return the bytes that one picture of a request may have, going by its size and format."""
     metadata = fields.get("metadata")
     members = {**metadata, **fields} if isinstance(metadata, Mapping) else fields
-    pixels = max(_USUAL_PIXELS, *(_pixels(members.get(name.rpartition(".")[2])) for name in SIZE_FIELDS))
-    if _is_pixels(fields.get("size")):
-        pixels = _pixels(fields["size"])
+    sizes = [_area(value) for name in _SIZES if isinstance(value := members.get(name), str)]
+    size = fields.get("size")
+    exact = _area(size) if isinstance(size, str) else None
+    pixels = exact.pixels if exact and exact.is_exact else max([_USUAL_PIXELS, *[each.pixels for each in sizes]])
     if str(fields.get("output_format", "")).lower() in ("jpeg", "jpg", "webp"):
         return min(_LARGEST, pixels * _BYTES_PER_LOSSY_PIXEL)
     is_transparent = fields.get("background") == "transparent"
     return min(_LARGEST, pixels * (_BYTES_PER_PIXEL + is_transparent))
 
 
-def _parsed(value: Any) -> Any:
+class _Area(NamedTuple):
+    pixels: int
+    """0: the text says nothing of it."""
+    is_exact: bool
+    """Whether width and height are given."""
+
+
+@lru_cache(maxsize=1024)
+def _area(text: str) -> _Area:
     try:
-        return parse_size(value) if isinstance(value, str) else None
+        size = parse_size(text)
     except SizeSyntaxError:
-        return None
-
-
-def _is_pixels(value: Any) -> bool:
-    return isinstance(_parsed(value), Pixels)
-
-
-def _pixels(value: Any) -> int:
-    size = _parsed(value)
+        return _Area(0, is_exact=False)
     if isinstance(size, Pixels):
-        return size.area
-    return int(size.edge**2) if isinstance(size, Tier) else 0
+        return _Area(size.area, is_exact=True)
+    return _Area(int(size.edge**2) if isinstance(size, Tier) else 0, is_exact=False)
 
 
 class UsualSizes:

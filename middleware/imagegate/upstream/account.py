@@ -115,7 +115,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             return list(_HEADERS)
         return [*_HEADERS, (authentication.header, f"{authentication.scheme} {REDACTED}".lstrip())]
 
-    @property
+    @cached_property
     def _authentication(self) -> Authentication:
         for_tokens = self.adapter.token_authentication
         return for_tokens if self.credential is not None and for_tokens is not None else self.adapter.authentication
