@@ -332,7 +332,7 @@ def test_links_expire(provider_port: tuple[Provider, int], provider: Provider) -
 
         def made(seconds_ago: float) -> str:
             clock = Clock(-seconds_ago)
-            return Links(lambda: b"of-the-operator", ttl=3600, clock=clock).link(base, key)
+            return Links(lambda: b"secret-of-the-operator", ttl=3600, clock=clock).link(base, key)
 
         assert link in [made(seconds_ago) for seconds_ago in range(10)]
         assert httpx.get(made(3590)).status_code == 200
@@ -382,7 +382,8 @@ def test_public_url(provider_port: tuple[Provider, int], provider: Provider) -> 
     provider.reply = {"created": 1, "data": [{"b64_json": ENCODED}]}
     with gateway(provider_port[1], 'store = "memory://"\npublic_url = "https://cdn.example.com/a/b/"') as (url, _):
         assert post(url, "url").json()["data"][0]["url"].startswith("https://cdn.example.com/a/b/")
-    with gateway(provider_port[1], 'store = "memory://"') as (url, _):
+    named = 'store = "memory://"\n[access]\nallowed_hosts = ["images.example.com"]'
+    with gateway(provider_port[1], named) as (url, _):
         headers = {"host": "images.example.com"}
         reply = httpx.post(url, json={"model": "dall-e-2", "prompt": "A kite"}, headers=headers)
         assert reply.json()["data"][0]["url"].startswith("http://images.example.com/images/")

@@ -902,7 +902,7 @@ REFUSALS: Mapping[str, tuple[dict[str, Any], int]] = {
     "the form is too large": ({"limits": LimitsConfig(form=1_000_000)}, 413),
     "the key is wrong": ({"access": AccessConfig(keys=("sk-right-key",))}, 401),
     "the spool is full": ({"limits": LimitsConfig(spool=1_000_000)}, 503),
-    "no place": ({"limits": LimitsConfig(in_flight=0)}, 503),
+    "no place": ({"limits": LimitsConfig(spool=1)}, 503),
     "a file is too large": ({"limits": LimitsConfig(file=1_000_000)}, 413),
     "too many images": ({"limits": LimitsConfig(files=1)}, 400),
 }
