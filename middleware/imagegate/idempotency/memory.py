@@ -13,8 +13,8 @@ from imagegate.idempotency.base import Claim, ReplaysUnavailable, Slot
 from imagegate.idempotency.journal import Journal
 from imagegate.idempotency.keys import KeptReply, KeyReused
 from imagegate.idempotency.outcomes import interrupted, no_longer_kept
+from imagegate.logger import get_logger
 from imagegate.stores.blobs import Blobs
-from imagegate.telemetry.logger import get_logger
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -17,9 +17,9 @@ import msgspec
 from imagegate.idempotency.base import Claim, ReplaysUnavailable, Slot
 from imagegate.idempotency.keys import RECORD_VERSION, KeptReply, KeyReused
 from imagegate.idempotency.outcomes import interrupted, no_longer_kept
+from imagegate.logger import get_logger
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
 from imagegate.stores.redis_memory import LOOK, POLICY, SERVER_KEY, TRUST, Memory, Recent
-from imagegate.telemetry.logger import get_logger
 
 _PREFIX: Final = "{imagegate}:key:"
 _RENEWED_AT_ONCE: Final = 500

@@ -18,13 +18,13 @@ from typing import Any, Final
 
 import msgspec
 
+from imagegate.logger import get_logger
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
 from imagegate.stores.redis_memory import LOOK, POLICY, SERVER_KEY, Memory, Recent
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks import redis_scripts as scripts
 from imagegate.tasks.base import TaskUnreadable
 from imagegate.tasks.records import RECORD_VERSION, State, TaskRecord
-from imagegate.telemetry.logger import get_logger
 
 _PREFIX: Final = "{imagegate}:task:"
 _STREAM: Final = "{imagegate}:tasks"
