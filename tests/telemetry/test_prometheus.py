@@ -47,7 +47,7 @@ TARGETS = [
     for target in panel.get("targets", ())
 ]
 # These need time that a test does not take; promtool's tests show that they fire.
-LEFT_SIDES = {"ImagegateUpstreamSlow", "ImagegateTasksStuck", "ImagegateUnreadableRecords"}
+LEFT_SIDES = {"ImagegateUpstreamSlow", "ImagegateTasksStuck", "ImagegateUnreadableRecords", "ImagegateStoreUnusable"}
 ALERTS = [rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule]
 RECORDS = [rule for group in RULES["groups"] for rule in group["rules"] if "record" in rule]
 

@@ -616,8 +616,7 @@ def test_a_server_does_not_start_where_the_host_does_not(
     start: Callable[..., Process], tmp_path: Path, file: Path
 ) -> None:
     """uvicorn takes the host's failure for what it is, and ends."""
-    (tmp_path / "host.py").write_text(HOST_THAT_CANNOT_START)
-    shutil.copy(file, tmp_path / "imagegate.toml")
+    (tmp_path / "host.py").write_text(HOST_THAT_CANNOT_START.replace('"imagegate.toml"', repr(str(file))))
     process = start(sys.executable, "-m", "uvicorn", "host:app", "--port", "0")
     assert process.popen.wait(PATIENCE) == 3
     assert "RuntimeError: no database" in process.log

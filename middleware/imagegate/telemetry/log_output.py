@@ -13,6 +13,7 @@ import structlog
 
 _SERVERS: Final = ("uvicorn", "uvicorn.access", "uvicorn.error")
 """Loggers that uvicorn gives handlers and formats of their own."""
+_without_meta: Final = structlog.stdlib.ProcessorFormatter.remove_processors_meta
 
 
 def configure_logs(style: str, *, least: int = logging.INFO) -> None:
@@ -39,7 +40,9 @@ def configure_logs(style: str, *, least: int = logging.INFO) -> None:
             logger_factory=factory,
             cache_logger_on_first_use=True,
         )
-        _configure_standard_library([*processors, structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer])
+        _configure_standard_library(
+            [*processors, structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer], least
+        )
     else:
         structlog.configure(
             processors=[_as_json],
@@ -47,10 +50,10 @@ def configure_logs(style: str, *, least: int = logging.INFO) -> None:
             logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
             cache_logger_on_first_use=True,
         )
-        _configure_standard_library([structlog.stdlib.ProcessorFormatter.remove_processors_meta, _as_json_text])
+        _configure_standard_library([_without_meta, _as_json_text], least)
 
 
-def _configure_standard_library(processors: list[Any]) -> None:
+def _configure_standard_library(processors: list[Any], least: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=processors))
     root = logging.getLogger()
@@ -59,7 +62,7 @@ def _configure_standard_library(processors: list[Any]) -> None:
         logger = logging.getLogger(name)
         if logger.handlers or logger.propagate:  # else the server has switched it off: links in its lines are secrets
             logger.handlers, logger.propagate = [], True
-        logger.setLevel(logging.INFO)
+        logger.setLevel(least)
 
 
 _with_traceback: Final = structlog.processors.ExceptionRenderer(
