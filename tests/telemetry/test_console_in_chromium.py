@@ -13,8 +13,13 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
 from tests.conftest import Running
 from tests.telemetry.support import wait_until
+
+from imagegate import Config, ImageGateway
+from imagegate.config.schema import AccessConfig, DeliveryConfig, UpstreamConfig
+from imagegate.demo.servers import serving
 
 pytestmark = [
     pytest.mark.chromium,
@@ -24,6 +29,7 @@ pytestmark = [
     ),
 ]
 
+CONSOLE_KEY = "key-of-an-operator"
 ARTIFACTS = Path(os.environ.get("ARTIFACTS", Path(__file__).parents[2] / "artifacts"))
 MARKUP = "A <img src=x onerror=\"document.title='owned'\"> cat </textarea><script>document.title='owned'</script>"
 FLAGS = (
@@ -83,6 +89,18 @@ def page(running: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield Page(driver, running.url)
     finally:
         driver.quit()
+
+
+@pytest.fixture
+def keyed() -> Iterator[str]:
+    """The URL of a gateway with a key and a console."""
+    config = Config(
+        upstreams=(UpstreamConfig(name="openai", api_key="sk-of-the-upstream"),),
+        access=AccessConfig(keys=(CONSOLE_KEY,)),
+        delivery=DeliveryConfig(store="memory://"),
+    )
+    with serving(ImageGateway(config=config, alone=True)) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_playground(page: Page) -> None:
@@ -159,6 +177,51 @@ def test_keyboard(page: Page) -> None:
     assert head.get_attribute("aria-expanded") == "false"
     head.send_keys(Keys.ENTER)
     assert head.get_attribute("aria-expanded") == "true"
+
+
+def test_exchanges_are_filtered(page: Page) -> None:
+    """By outcome and by a part of a model's name; both together, also for exchanges that come later."""
+    page.open()
+    for size in ("1024x1024", "8:1"):
+        page.write("model", "tokenlab/gpt-image-2")
+        page.write("prompt", f"A lighthouse in {size}")
+        page.write("size", size)
+        page.one("#send").click()
+        wait_until(lambda size=size: any(f"in {size}" in head.text for head in page.all("#list .prompt1")))
+
+    def shown() -> list[str]:
+        return [item.text for item in page.all("#list > li[data-request]:not([hidden])")]
+
+    everything = len(shown())
+    Select(page.one("#only-outcome")).select_by_value("invalid")
+    assert 0 < len(shown()) < everything
+    assert any("in 8:1" in text for text in shown())
+    assert not any("in 1024x1024" in text for text in shown())
+    Select(page.one("#only-outcome")).select_by_value("")
+    page.one("#only-model").send_keys("no-such-model")
+    assert shown() == []
+    page.one("#only-model").send_keys(Keys.CONTROL, "a")
+    page.one("#only-model").send_keys("GPT-image")
+    assert shown()
+    page.write("size", "")
+    assert [entry for entry in page.complaints() if "status of 400" not in entry["message"]] == []
+
+
+def test_a_wrong_key_keeps_the_dialog_open(page: Page, keyed: str) -> None:
+    """It says what is wrong, and closes with a key that the gateway knows."""
+    page.driver.get(f"{keyed}/console")
+    wait_until(lambda: page.one("#key-dialog").is_displayed())
+    page.one("#key-input").send_keys("wrong", Keys.ENTER)
+    wait_until(lambda: "does not know" in page.one("#key-note").text)
+    assert page.one("#key-dialog").is_displayed()
+    assert page.one("#key-input").get_attribute("aria-invalid") == "true"
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.driver.save_screenshot(str(ARTIFACTS / "console-key.png"))
+    page.write("key-input", CONSOLE_KEY)
+    page.one("#key-input").send_keys(Keys.ENTER)
+    wait_until(lambda: not page.one("#key-dialog").is_displayed())
+    wait_until(lambda: page.one("#live").text == "Live")
+    assert [entry for entry in page.complaints() if "status of 401" not in entry["message"]] == []
 
 
 def test_every_field_has_a_name(page: Page) -> None:
