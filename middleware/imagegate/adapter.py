@@ -161,6 +161,9 @@ class Adapter:
     def check(self) -> None:
         """Check the options as far as their types cannot. Raises `imagegate.errors.ConfigError`."""
 
+    models_path: ClassVar[str] = "/v1/models"
+    """What can be asked for with a key and costs nothing, to see whether the key is good."""
+
     def contracts(self) -> ContractDocument:
         """What each of the provider's models accepts: the TOML file beside the subclass's module."""
         package, _, module = type(self).__module__.rpartition(".")

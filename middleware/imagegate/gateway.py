@@ -18,13 +18,12 @@ from imagegate.asgi.helpers import before_shutdown, report_failure, running_loop
 from imagegate.asgi.not_found import NotFound, Readiness
 from imagegate.asgi.pace import Pace
 from imagegate.config.loader import read_config
-from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
+from imagegate.config.model_contracts import base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
 from imagegate.config.schema import Config, UpstreamConfig
 from imagegate.delivery.images_endpoint import PictureService
 from imagegate.delivery.reference_publisher import ReferenceConverter
 from imagegate.errors import ConfigError
-from imagegate.http import Timeouts
 from imagegate.ingest.form_reader import FormLimits
 from imagegate.ingest.request_reader import ReadLimits
 from imagegate.layers import (
@@ -56,9 +55,7 @@ from imagegate.telemetry.cost import cost_of
 from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.metric_labels import Names
-from imagegate.upstream.account import Account
-from imagegate.upstream.credentials import credential_of
-from imagegate.wiring import Keeping, browser_guard
+from imagegate.wiring import Keeping, accounts_of, browser_guard
 
 if TYPE_CHECKING:
     from imagegate.http import Transport
@@ -165,7 +162,7 @@ class ImageGateway:
         config = self.config
         limits, policy, delivery, prefix = config.limits, config.policy, config.delivery, config.prefix
         pictures = self._pictures
-        accounts = self._accounts()
+        accounts = accounts_of(config, self._clients)
         self._origins = {account.name: (account.origin,) for account in accounts}
         by_name = {account.name: account for account in accounts}
         self._keeping = keeping = Keeping(
@@ -272,24 +269,6 @@ class ImageGateway:
     async def _load_picture(self, link: str, upstream: str, scope: Scope) -> bytes | None:
         """A picture of an answer, for the console: from our own store, or from the provider through the guard."""
         return await self._pictures.read(link, scope, trusted_origins=self._origins.get(upstream, ()))
-
-    def _accounts(self) -> list[Account]:
-        config = self.config
-        return [
-            Account(
-                name=upstream.name,
-                adapter=adapter_of(upstream),
-                base_url=base_url_of(upstream),
-                api_key=upstream.api_key,
-                credential=credential_of(upstream.credential) if upstream.credential else None,
-                timeouts=Timeouts(connect=upstream.connect_timeout, read=upstream.read_timeout),
-                poll_interval=config.tasks.poll_interval,
-                deadline=config.tasks.deadline,
-                reply_limit=config.limits.reply_body,
-                client=self._clients.of(upstream.name),
-            )
-            for upstream in config.upstreams
-        ]
 
     def _gate(self, upstream: UpstreamConfig) -> UpstreamLimiter:
         policy = self.config.policy

@@ -15,10 +15,12 @@ from starlette.types import Scope
 
 from imagegate.asgi.background import Background
 from imagegate.asgi.browser_guard import BrowserGuard
+from imagegate.config.model_contracts import adapter_of, base_url_of
+from imagegate.config.network import Clients
 from imagegate.config.schema import Config
 from imagegate.delivery.converter import ImageConverter
 from imagegate.errors import ModelNotFound
-from imagegate.http import HTTPClient
+from imagegate.http import HTTPClient, Timeouts
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.idempotency.base import ReplayStore
 from imagegate.idempotency.coalescing import KeyedCalls
@@ -43,10 +45,30 @@ from imagegate.tasks.redis import RedisTaskStore
 from imagegate.tasks.webhooks import Webhooks
 from imagegate.telemetry.hooks import Hooks
 from imagegate.upstream.account import Account
+from imagegate.upstream.credentials import credential_of
 
 _SECRET_FILE: Final = ".task-secret"  # noqa: S105 - a file name
 _BLOBS: Final = ".blobs"
 _KEYS: Final = ".keys"
+
+
+def accounts_of(config: Config, clients: Clients) -> list[Account]:
+    """Return the accounts of all upstreams, each with the client that reaches it."""
+    return [
+        Account(
+            name=upstream.name,
+            adapter=adapter_of(upstream),
+            base_url=base_url_of(upstream),
+            api_key=upstream.api_key,
+            credential=credential_of(upstream.credential) if upstream.credential else None,
+            timeouts=Timeouts(connect=upstream.connect_timeout, read=upstream.read_timeout),
+            poll_interval=config.tasks.poll_interval,
+            deadline=config.tasks.deadline,
+            reply_limit=config.limits.reply_body,
+            client=clients.of(upstream.name),
+        )
+        for upstream in config.upstreams
+    ]
 
 
 class Keeping:

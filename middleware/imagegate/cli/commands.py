@@ -10,14 +10,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from imagegate import __version__
 from imagegate.config.model_contracts import contracts_of, warnings_of
 from imagegate.errors import ConfigError
-
-if TYPE_CHECKING:
-    from imagegate.config.schema import DeliveryConfig
 
 DEFAULT_PORT: Final = 8000
 
@@ -87,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="check a configuration file")
     check.add_argument("file", type=Path)
-    check.add_argument("--live", action="store_true", help="also write to the store, to see whether it takes images")
+    check.add_argument("--live", action="store_true", help="also try keys, store and Redis; nothing is paid for")
     check.set_defaults(run=_check)
     return parser
 
@@ -247,20 +244,8 @@ def _check(options: argparse.Namespace) -> int:
     print(f"{options.file}: good. {len(config.upstreams)} upstreams, {models} models, {len(config.routes)} routes.")
     for warning in warnings_of(config):
         print(f"warning: {warning}")
-    return asyncio.run(_check_store(config.delivery)) if options.live else 0
+    if not options.live:
+        return 0
+    from imagegate.cli.live import check_live
 
-
-async def _check_store(delivery: DeliveryConfig) -> int:
-    """Print whether the store takes an image."""
-    from imagegate.config.store_factory import open_store
-
-    store = open_store(delivery)
-    try:
-        (await store.reserve(1)).release()
-    except OSError as error:
-        print(f"delivery.store: cannot be used: {error.strerror or error}")
-        return 1
-    finally:
-        await store.aclose()
-    print("delivery.store: takes images.")
-    return 0
+    return 0 if asyncio.run(check_live(config)) else 1
