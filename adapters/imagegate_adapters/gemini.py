@@ -20,7 +20,7 @@ from imagegate.adapter import (
     UpstreamRequest,
     inline,
 )
-from imagegate.replies import read_object
+from imagegate.replies import read_object, uncertain
 
 
 class Gemini(Adapter):
@@ -51,6 +51,8 @@ class Gemini(Adapter):
         document = (read_object(reply.body) if reply.status < 400 else None) or {}
         found = [data for part in _parts(document) if not part.get("thought") and (data := _data(part))]
         if not found:
+            if any(_data(part) for part in _parts(document)):
+                raise uncertain("The provider answered with drafts, and with no image.")
             return super().decode(reply, now=now)
         return ImageReply(images=(ReplyImage(b64_json=found[-1]),), created=now, fields=_usage(document))
 

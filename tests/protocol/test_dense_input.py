@@ -74,7 +74,7 @@ def paths_of_pictures(node: object, path: str = "") -> Iterator[str]:
 def test_names_and_values_are_told_apart_however_they_are_cut(document: object, indent: int | None, step: int) -> None:
     """Pictures are found where the document has them, whatever signs stand in its texts."""
     body = json.dumps(document, indent=indent, ensure_ascii=False).encode()
-    scanner = Base64Scanner(decode=0, links=())
+    scanner = Base64Scanner(decode=0, usual=False)
     found: list[str] = []
     for start in range(0, len(body), step):
         found += [event.path for event in scanner.feed(body[start : start + step]) if isinstance(event, PictureStart)]

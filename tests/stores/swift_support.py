@@ -21,6 +21,9 @@ PATIENCE = 60.0
 SERVERS = ("account", "container", "object", "proxy")
 FILTERS = "catch_errors cache s3api tempauth copy slo dlo"
 
+_ENVIRONMENT = {**os.environ, "EVENTLET_NO_GREENDNS": "yes"}
+"""Without it Swift's eventlet imports a resolver, which imports trio where that is installed, and fails."""
+
 
 class Swift:
     """One replica of everything on one device, which is a folder.
@@ -56,7 +59,7 @@ class Swift:
         device = f"r1z1-127.0.0.1:{self._ports[name]}/d1"
         for arguments in (("create", "4", "1", "0"), ("add", device, "1"), ("rebalance",)):
             command = [str(self._bin / "swift-ring-builder"), builder, *arguments]
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(command, check=True, capture_output=True, env=_ENVIRONMENT)
 
     def _configure(self, name: str) -> None:
         filters = FILTERS if name == "proxy" else ""
@@ -75,7 +78,7 @@ class Swift:
     def _start(self, name: str) -> subprocess.Popen[bytes]:
         command = [str(self._bin / f"swift-{name}-server"), str(self._folder / f"{name}-server.conf"), "verbose"]
         with (self._folder / f"{name}.log").open("wb") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log)
+            return subprocess.Popen(command, stdout=log, stderr=log, env=_ENVIRONMENT)
 
     def make_bucket(self) -> None:
         """Returns when the servers answer."""

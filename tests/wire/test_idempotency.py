@@ -25,7 +25,6 @@ from tests.wire.keeping_support import (
     Origin,
     ended,
     generation,
-    held_edit,
     write_config,
 )
 
@@ -157,7 +156,9 @@ def test_key_reused(here: Here) -> None:
     assert here.post(generation("other"), "k3").status_code == 409
     assert here.origin.made("other") == 0
     assert here.post(generation("other"), "k3", authorization="Bearer another").status_code == 200
-    assert here.post({**held_edit(here.port, "x"), "model": "gpt-image-1.5"}, "k3", EDITS).status_code == 200
+    inline = f"data:image/png;base64,{base64.b64encode(picture(5)).decode()}"
+    edit = {"model": "gpt-image-1.5", "prompt": "x", "images": [{"image_url": inline}]}
+    assert here.post(edit, "k3", EDITS).status_code == 200
 
 
 def test_forms(here: Here) -> None:
