@@ -28,7 +28,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 GOOD = {"created": 1, "data": [{"b64_json": base64.b64encode(PNG).decode()}]}
 HTML = b"<!doctype html><title>Oops</title><h1>Something is wrong</h1>"
 REPLY_LIMIT = 256 * 1024
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until a condition that should come about is given up."""
 
 

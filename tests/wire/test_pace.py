@@ -32,7 +32,7 @@ def document(picture: bytes) -> dict[str, Any]:
 
 def answer(seen: Any) -> Answer:
     """A small picture, or one that no kernel takes whole."""
-    return Answer(document=document(PNG + bytes(24_000_000) if b"BIG" in seen.body else PNG))
+    return Answer(document=document(PNG + bytes(12_000_000) if b"BIG" in seen.body else PNG))
 
 
 @pytest.fixture(params=["mounted", "serve"])
