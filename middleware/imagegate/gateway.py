@@ -120,7 +120,8 @@ class ImageGateway:
     def _set_up(self, config: Config, hooks: Sequence[Hook] | None, *, alone: bool) -> None:
         self.config = config
         self._clients = Clients(config, transport=self._transport, on_surplus=self._note_surplus)
-        self.catalog = Catalog(contracts_of(config), config.routes)
+        contracts = contracts_of(config)
+        self.catalog = Catalog(contracts, config.routes)
         self._memory = Memory(config.limits.memory)
         self._budget = Budget(
             total=config.limits.spool,
@@ -154,7 +155,7 @@ class ImageGateway:
         self._hooks.memory_watched(lambda: memory.held)
         self._gates = {upstream.name: self._gate(upstream) for upstream in config.upstreams}
         self._stack = self._compose()
-        for warning in warnings_of(config):
+        for warning in warnings_of(config, contracts):
             get_logger().warning(warning)
 
     def _compose(self) -> Observe:

@@ -240,9 +240,10 @@ def _check(options: argparse.Namespace) -> int:
     from imagegate.config.loader import load_config
 
     config = load_config(options.file)
-    models = sum(len(contracts) for contracts in contracts_of(config).values())
+    contracts = contracts_of(config)
+    models = sum(len(each) for each in contracts.values())
     print(f"{options.file}: good. {len(config.upstreams)} upstreams, {models} models, {len(config.routes)} routes.")
-    for warning in warnings_of(config):
+    for warning in warnings_of(config, contracts):
         print(f"warning: {warning}")
     if not options.live:
         return 0

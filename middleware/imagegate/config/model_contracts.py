@@ -56,8 +56,12 @@ def _in_service(document: ContractDocument) -> ContractDocument:
     return msgspec.structs.replace(document, models=models)
 
 
-def warnings_of(config: Config) -> list[str]:
-    """Return what works, but perhaps not as the operator thinks."""
+def warnings_of(config: Config, contracts: Mapping[str, Contracts] | None = None) -> list[str]:
+    """Return what works, but perhaps not as the operator thinks.
+
+    Args:
+        contracts: of all upstreams, where they have been read.
+    """
     found: list[str] = []
     if not config.access.keys and any(upstream.api_key or upstream.credential for upstream in config.upstreams):
         found.append("access.keys is not set: whoever reaches the gateway spends the upstreams' keys")
@@ -66,7 +70,7 @@ def warnings_of(config: Config) -> list[str]:
         found.append(f"delivery.cloud: does nothing with a {scheme}:// store")
     if scheme == "memory":
         found.append("delivery.store: memory:// loses its pictures when the process ends")
-    contracts = contracts_of(config)
+    contracts = contracts_of(config) if contracts is None else contracts
     found += _unknown_models(config, contracts)
     if config.tasks.ttl > config.delivery.link_ttl:
         found.append("tasks.ttl: tasks can be asked for longer than delivery.link_ttl keeps their pictures")
