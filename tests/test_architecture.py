@@ -34,6 +34,7 @@ ORDER: Final = (
     "http",
     "stores",
     "streaming",
+    "access",
     "config",
     "telemetry",
     "routing",

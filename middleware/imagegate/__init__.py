@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from imagegate.access.principal import Limits, Principal
     from imagegate.adapter import Adapter, OpenAIAdapter
     from imagegate.config.loader import load_config
     from imagegate.config.schema import Config
@@ -25,7 +26,9 @@ __all__ = [
     "Hook",
     "ImageGateway",
     "ImagegateError",
+    "Limits",
     "OpenAIAdapter",
+    "Principal",
     "load_config",
     "load_contracts",
 ]
@@ -39,7 +42,9 @@ _HOMES = {
     "Hook": "imagegate.telemetry.hooks",
     "ImageGateway": "imagegate.gateway",
     "ImagegateError": "imagegate.errors",
+    "Limits": "imagegate.access.principal",
     "OpenAIAdapter": "imagegate.adapter",
+    "Principal": "imagegate.access.principal",
     "load_config": "imagegate.config.loader",
     "load_contracts": "imagegate.contracts.contract",
 }

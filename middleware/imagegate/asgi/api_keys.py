@@ -22,6 +22,11 @@ class APIKeys:
     def __bool__(self) -> bool:
         return bool(self._keys)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all keys."""
+        return tuple(name for name, _ in self._keys)
+
     def name_of(self, authorization: bytes | None) -> str:
         """Return the name of the key in an ``Authorization`` header; "" where no keys are configured.
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imagegate.access.principal import Principal
 from imagegate.asgi.api_keys import APIKeys
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import announced_length, header, is_form, read_body, too_large
@@ -64,6 +65,7 @@ class Admit(Layer):
     ) -> None:
         super().__init__(app, prefix=prefix)
         self._keys = APIKeys(keys)
+        self._principals = {name: Principal(id=name) for name in self._keys.names}
         self._json_limit = json_limit
         self._form_limit = form_limit
         self._permits = Permits(in_flight)
@@ -76,7 +78,9 @@ class Admit(Layer):
         progress: Progress = scope[PROGRESS_KEY]
         if self._guard is not None:
             self._guard.check(scope)
-        progress.key_name = self._keys.name_of(header(scope, b"authorization"))
+        if self._keys:
+            progress.key_name = self._keys.name_of(header(scope, b"authorization"))
+            progress.principal = self._principals[progress.key_name]
         if self._owner is not None:
             await self._name_owner(self._owner, scope, progress)
         limit = self._form_limit if is_form(scope) else self._json_limit

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from imagegate.access.principal import Principal
 from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError, UpstreamError
 from imagegate.protocol.usage import sum_usage
@@ -33,6 +34,8 @@ class Progress(ExchangeFacts):
     """Whether a part of the response waits for its client, or did so when the exchange was cancelled."""
     owner: str = ""
     """Whose request it is, as the host application says."""
+    principal: Principal | None = None
+    """Who it is from; None: the gateway is open, or only the host application knows."""
     route_changes: tuple[Change, ...] = ()
     fit_changes: tuple[Change, ...] = ()
     reference_changes: tuple[Change, ...] = ()

@@ -1,0 +1,67 @@
+"""A principal: whoever a request is from, with what they may ask for and how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much a principal, a group of them or the whole gateway may use; None: any amount."""
+
+    requests_per_minute: int | None = None
+    requests_per_day: int | None = None
+    images_per_minute: int | None = None
+    images_per_day: int | None = None
+    in_flight: int | None = None
+    """Requests at a time."""
+    spend_per_day: float | None = None
+    """In the currency of the prices."""
+    spend_per_month: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if (value := getattr(self, name)) is not None and not value >= 0:  # NaN is no limit either
+                raise ValueError(f"{name} must be 0 or more, or left out")
+
+
+NO_LIMITS = Limits()
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Whoever a request is from: a user of the host application, or the holder of a key.
+
+    Raises:
+        ValueError: `id` is empty.
+    """
+
+    id: str
+    """Unique and lasting. Tasks, idempotency keys, stored images, limits and spending belong to it."""
+    name: str = ""
+    """For people, in logs, metrics and the console; default: `id`."""
+    limits: Limits = NO_LIMITS
+    groups: Mapping[str, Limits] = {}
+    """Name -> limits of each group, which its members share."""
+    tenant: str = ""
+    """Whose store prefix its images have; default: one of its own."""
+    models: tuple[str, ...] = ()
+    """Public model names that may be asked for; ``*`` stands for any characters. Empty: all."""
+    sizes: tuple[str, ...] = ()
+    """Values of ``size``, likewise."""
+    operations: tuple[str, ...] = ()
+    """``generations``, ``edits``, ``variations``. Empty: all."""
+    upstream_keys: Mapping[str, str] = {}
+    """Upstream -> the principal's own key for it, sent there in place of the configured one and nowhere else."""
+    metadata: Mapping[str, str] = {}
+    """For the record of an exchange and its log line; nothing secret."""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise ValueError("the id of a principal must not be empty")
+        if not self.name:
+            msgspec.structs.force_setattr(self, "name", self.id)
+
+    def __repr__(self) -> str:
+        """Without its keys, which must not stand in a log."""
+        return f"Principal(id={self.id!r}, name={self.name!r})"
