@@ -323,6 +323,6 @@ def test_an_open_console_captures_answers_within_the_budget(rig: Rig) -> None:
                 piece = client.recv(MIB)
                 assert piece, bytes(answer[:1000])
                 answer += piece
-        # Answers are taken on as long as the system has buffers for them: what is held sinks until all of them are full.
+        # Answers are taken as long as the system has buffers: what is held sinks until all of them are full.
         until(lambda: 4 * MIB < rig.held < 10 * MIB)  # of 32
         assert rig.post().status_code == 200
