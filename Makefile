@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test test-fast lint pages bench bench-peers bench-page clean
+.PHONY: help demo test test-fast lint docs pages bench bench-peers bench-page clean
 .DEFAULT_GOAL := help
 
 # Every target with a line that says what it does: the comment after its name.
@@ -37,6 +37,9 @@ pages: $(VENV)/.test ## the pages about providers, made from their contracts
 	$(BIN)/python -c 'from imagegate.registry import installed; print(*installed())' | tr ' ' '\n' | \
 		xargs -I{} sh -c '$(BIN)/imagegate models --adapter {} > docs/providers/{}.md'
 
+docs: $(VENV)/.docs ## the documentation site, in artifacts/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 bench: $(VENV)/.test ## what the gateway costs, beside floors
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
@@ -68,6 +71,10 @@ $(VENV)/.test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml | $(BIN)/python

@@ -1,4 +1,4 @@
-"""README and CHANGELOG say what the code does."""
+"""README, the pages of `docs/` and CHANGELOG say what the code does."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ from imagegate.protocol.messages import ImageRequest
 from imagegate.registry import has_address, installed, load_adapter
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+PAGES = {path: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))}
+README = PAGES[ROOT / "README.md"]
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
-def section(title: str) -> str:
-    """What stands below a heading, up to the next one of its level."""
-    found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,2}} |\Z)", README, re.MULTILINE | re.DOTALL)
+def section(page: str, title: str = "") -> str:
+    """What stands below a heading of a page, up to the next one of its level or a higher one; without one, the page."""
+    text = PAGES[ROOT / "docs" / page]
+    if not title:
+        return text
+    found = re.search(rf"^(#+) {re.escape(title)}\n", text, re.MULTILINE)
     assert found is not None, title
-    return found[2]
+    return re.split(rf"^#{{1,{len(found[1])}}} ", text[found.end() :], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -44,7 +48,7 @@ def table(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
-CONFIGURATION = blocks(section("Configuration"), "toml")[0]
+CONFIGURATION = blocks(section("reference/configuration.md"), "toml")[0]
 ENVIRONMENT = {
     "TASK_SECRET": "0123456789abcdef",
     "WEBHOOK_SECRET": "0123456789abcdef",
@@ -137,7 +141,7 @@ def test_no_key_that_does_nothing() -> None:
 
 def test_every_adapter_is_in_the_table() -> None:
     """The table of providers has every adapter that ships, with its key's name, and no other."""
-    hosted, _, own = section("Providers").partition("\n### ")
+    hosted, _, own = section("providers/index.md").partition("\n## ")
     rows = {row[0].strip("`"): row[1].strip("`") for row in table(hosted)}
     self_hosted = {row[0].strip("`") for row in table(own)}
     assert {
@@ -148,15 +152,18 @@ def test_every_adapter_is_in_the_table() -> None:
 
 def test_every_command_is_in_the_table() -> None:
     """The table of commands has every command of the program."""
-    shown = {word for row in table(section("Configuration")) for word in re.findall(r"^`imagegate (\w+)", row[0])}
+    shown = {word for row in table(section("reference/cli.md")) for word in re.findall(r"^`imagegate (\w+)", row[0])}
     parser = _parser()
     (commands,) = (action.choices for action in parser._actions if isinstance(action.choices, Mapping))
     assert set(commands) == shown
 
 
 def test_every_command_line_is_legal() -> None:
-    """Every call of the program that README shows is one that it takes."""
-    calls = re.findall(r"\bimagegate (serve|demo|explain|models|check)((?: --?[\w-]+(?: [\w./]+)?| [A-Z]+)*)", README)
+    """Every call of the program that README and the pages show is one that it takes."""
+    calls = re.findall(
+        r"\bimagegate (serve|demo|explain|models|check)((?: --?[\w-]+(?: [\w./]+)?| [A-Z]+)*)",
+        "\n".join(PAGES.values()),
+    )
     assert len(calls) >= 6
     for command, rest in calls:
         words = [word for word in rest.split() if word not in ("ends", "by")]
@@ -165,7 +172,7 @@ def test_every_command_line_is_legal() -> None:
 
 def test_model_of_your_own(tmp_path: Path) -> None:
     """The example of a model of one's own is a good contract file."""
-    (source,) = blocks(section("A model of your own"), "toml")
+    (source,) = blocks(section("reference/configuration.md", "A model of your own"), "toml")
     contract = load_contracts(read_document(source))["my-model"]
     assert (contract.family, "style" in contract.parameters) == ("gpt-image-2", False)
     assert contract.parameters["quality"].values == ("low", "high")
@@ -215,11 +222,13 @@ def test_what_becomes_of_a_request(upstream: str, model: str, asked: dict[str, A
 
 
 def test_links_lead_somewhere() -> None:
-    """Every relative link of README leads to a file, and every file that it names is there."""
-    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
-    assert len(targets) >= 3
-    assert [target for target in targets if not (ROOT / target.partition("#")[0]).exists()] == []
-    named = re.findall(r"`((?:middleware|adapters|examples|tests)/[\w./]+)`", README)
+    """Every relative link of README and the pages leads to a file, and every file that they name is there."""
+    links = [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    links = [(page, link) for page, link in links if not re.match(r"\w+:|#", link)]
+    assert len(links) >= 30
+    assert [(page, link) for page, link in links if not (page.parent / link.partition("#")[0]).exists()] == []
+    text = "\n".join(PAGES.values())
+    named = re.findall(r"`((?:middleware|adapters|examples|tests)/[\w./]+)`", text)
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
