@@ -44,6 +44,7 @@ from imagegate.protocol.request_encoding import (
     form_parts,
     inline,
     json_body,
+    linked,
     needs_form,
 )
 
@@ -74,6 +75,7 @@ __all__ = [
     "form_parts",
     "inline",
     "json_body",
+    "linked",
     "needs_form",
     "read_upload",
 ]
@@ -204,6 +206,10 @@ class Adapter:
     def cancel(self, task: PendingTask) -> UpstreamRequest | None:
         """Return the request that gives a task up, to the same address as `poll`; None: the provider has none."""
         return msgspec.structs.replace(self.poll(task), method="DELETE") if self.cancels_tasks else None
+
+    def images_of(self, request: ImageRequest) -> int:
+        """Return how many pictures the reply to a request has; 0: the provider decides."""
+        return request.n
 
     def expects_task(self, request: ImageRequest) -> bool:
         """Return whether the provider is known to answer a request that fits its contract with a task."""

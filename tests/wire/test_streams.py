@@ -515,15 +515,33 @@ def test_no_other_candidate_after_the_first_event(
 
 
 def test_seedream(gate: Gateway, provider: Provider) -> None:
-    """Its last event has the name of OpenAI's, and no picture: it counts as none and passes as it is."""
+    """Each of its pictures is an event as OpenAI's clients know it. Its last event has the name of one, and no picture:
+    what it says of tokens counts."""
     last = frame("image_generation.completed", {"type": "image_generation.completed", "usage": USAGE})
-    failed = frame("", {"type": "image_generation.partial_failed", "error": {"code": "x", "message": "y"}})
-    picture_event = {"type": "image_generation.partial_succeeded", "image_index": 0, "b64_json": b64(FINAL)}
-    sent = [frame("image_generation.partial_succeeded", picture_event), failed, last, b"data: [DONE]\n\n"]
-    provider.says(*sent)
-    assert [event.raw for event in all_of(gate, "b64_json", model="openai/seedream-4-5")] == sent
+    pictures = [
+        {"type": "image_generation.partial_succeeded", "image_index": place, "b64_json": b64(FINAL), "size": "64x64"}
+        for place in range(2)
+    ]
+    frames = [frame("image_generation.partial_succeeded", document) for document in pictures]
+    provider.says(*frames, last, b"data: [DONE]\n\n")
+    first, second, end = all_of(gate, "b64_json", model="openai/seedream-4-5", n=2)
+    assert [first.name, second.name] == ["image_generation.completed"] * 2
+    assert (first.data["b64_json"], first.data["size"], first.data["image_index"]) == (b64(FINAL), "64x64", 0)
+    assert end.raw == b"data: [DONE]\n\n"
     record = record_of(gate)
-    assert (record.images_made, record.usage) == (1, USAGE)
+    assert (record.images_made, record.usage) == (2, USAGE)
+
+
+def test_seedream_tells_of_an_image_that_failed(gate: Gateway, provider: Provider) -> None:
+    """Those that were made are delivered, and the error at the end says why there are no more."""
+    failed = {"type": "image_generation.partial_failed", "error": {"code": "OutputImageSensitiveContentDetected"}}
+    made = {"type": "image_generation.partial_succeeded", "image_index": 0, "b64_json": b64(FINAL)}
+    last = {"type": "image_generation.completed", "usage": USAGE}
+    provider.says(*(frame(document["type"], document) for document in (made, failed, last)))
+    first, error = all_of(gate, "b64_json", model="openai/seedream-4-5")
+    assert (first.name, error.name) == ("image_generation.completed", "error")
+    assert error.data["error"]["code"] == "moderation_blocked"
+    assert error.data["error"]["message"].startswith("1 of 2 images were made, then: ")
 
 
 # Streams that the gateway makes itself

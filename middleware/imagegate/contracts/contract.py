@@ -197,6 +197,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What becomes of members that no contract names."""
     endpoint: Operation | None = None
     """Where requests go instead of the endpoint of their own operation: edits that are generations with links."""
+    wire: Mapping[str, Any] = {}
+    """How this model is spoken to where its provider has several ways: words that only the adapter reads."""
     retired: Retirement | None = None
     """``false`` in a configuration: the model still answers there."""
     edits: Contract | None = None

@@ -18,8 +18,9 @@ from imagegate.delivery.size_disclosure import check_count, fewer, size_changes
 from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
 from imagegate.protocol.image_format import Facts
 from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent
+from imagegate.protocol.provider_errors import some_failed
 from imagegate.protocol.reply_encoding import as_partial, completed_events, event_parts, reply_parts
-from imagegate.protocol.reply_streams import fields_of, finished_images, is_own, pictures_of, usage_of
+from imagegate.protocol.reply_streams import fields_of, finished_images, image_failure, is_own, pictures_of, usage_of
 from imagegate.streaming.image_sinks import PictureSink
 from imagegate.streaming.reply_reader import images_with_pictures
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
@@ -57,6 +58,8 @@ class DeliverySession:
         self._kept: list[Picture] = []
         self._facts: list[Facts | None] = []
         """Of the finished pictures of a stream."""
+        self._failures: list[UpstreamError] = []
+        """Of single images of a stream."""
         self._end_mark: StreamEvent | None = None
 
     async def run(self, forward: Forward) -> None:
@@ -138,6 +141,8 @@ class DeliverySession:
         elif (typed := await below.reply()) is not None:
             await self._reply(*typed)
         elif below.had_events:
+            if self._failures:
+                raise some_failed(self._failures, progress.images_delivered)
             if progress.images_delivered < self._exchange.request.n:
                 raise fewer(self._exchange.request.n, progress.images_delivered)
             if self._end_mark is not None:
@@ -186,8 +191,13 @@ class DeliverySession:
             self._end_mark = event
             return
         if origin and not is_own(event):  # in a dialect that OpenAI's clients do not know
-            for translated in _translated(event, self._exchange.operation):
-                await self._deliver_event(translated, origin)
+            if failure := image_failure(event):
+                self._failures.append(failure)
+            translated = list(_translated(event, self._exchange.operation))
+            if not translated:  # what is said of the whole, after its last picture
+                self._progress.replied(0, usage_of(event))
+            for each in translated:
+                await self._deliver_event(each, origin)
             return
         await self._deliver_event(event, origin)
 

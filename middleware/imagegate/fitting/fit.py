@@ -48,9 +48,11 @@ def fit(
     Raises:
         RequestError: naming the field and what is allowed.
     """
+    own = contract.of(request.operation)
+    if own is not None and own.wire:
+        request = msgspec.structs.replace(request, wire=own.wire)
     if policy == "pass":
         return request, ()
-    own = contract.of(request.operation)
     if own is None:
         raise RequestError(
             f"The model '{request.model}' has no {request.operation} at this provider.",

@@ -56,6 +56,8 @@ class Upstream(Layer):
             )
         extension = (scope.get("extensions") or {}).get(REPLY)
         taker = None if extension is None else ReplyConsumer.of(extension, send, account.origin)
+        if taker is not None and taker.events:
+            taker = msgspec.structs.replace(taker, images=account.adapter.images_of(exchange.request))
         for notify in scope.get(SENDING, ()):
             await notify(Sending(account.name, account.adapter.expects_task(exchange.request), exchange.request.model))
         listener = scope.get(TASK)

@@ -134,6 +134,8 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Files that are being received, instead of `images` and `mask`."""
     from_form: bool = False
     """Whether `fields` came as text, so that numbers and booleans must be parsed."""
+    wire: Mapping[str, Any] = {}
+    """Of the contract: what the adapter needs to know of the model."""
     job_id: str = ""
     """A new UUID, for adapters that say `Adapter.names_jobs`."""
     held: HeldMemory | None = None

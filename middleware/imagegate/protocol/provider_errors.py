@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
@@ -127,6 +127,20 @@ def uncertain(message: str, *, timed_out: bool = False, request_id: str | None =
         status=504 if timed_out else 502,
         code="upstream_timeout" if timed_out else None,
         request_id=request_id,
+    )
+
+
+def some_failed(failures: Sequence[UpstreamError], made: int) -> UpstreamError:
+    """Return the error of a reply of which `made` images are there, and these failed."""
+    first = failures[0]
+    if not made:
+        return first
+    return UpstreamUncertain(
+        f"{made} of {made + len(failures)} images were made, then: {first.message}",
+        status=first.status,
+        type=first.type,
+        code=first.code,
+        request_id=first.details.get("upstream_request_id"),
     )
 
 

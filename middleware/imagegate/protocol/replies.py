@@ -13,14 +13,22 @@ from typing import Any, Final
 
 import msgspec
 
-from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
+from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused
 from imagegate.protocol.error_reader import provider_error, read_error
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.image_format import sniff
 from imagegate.protocol.messages import ImageReply, Picture, ReplyImage
 from imagegate.protocol.names import EITHER, LISTS, plain
 from imagegate.protocol.parsers.lenient_json import read_object, read_value
-from imagegate.protocol.provider_errors import failure, is_moderated, leaves_open, refusal, shorten, uncertain
+from imagegate.protocol.provider_errors import (
+    failure,
+    is_moderated,
+    leaves_open,
+    refusal,
+    shorten,
+    some_failed,
+    uncertain,
+)
 from imagegate.protocol.reply_pictures import TEXTS, has_pictures, openai_images, pictures_in
 from imagegate.protocol.reply_streams import documents_of, is_stream, reply_of_stream
 from imagegate.protocol.reply_tasks import Bucket, PendingTask, TaskNode, task_in_location, task_node
@@ -268,15 +276,7 @@ def _incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | N
         )
     else:
         error = refusal(reason, request_id=request_id)
-    if not images:
-        return error
-    whole = UpstreamUncertain(
-        f"{len(images)} of {len(images) + len(failed)} images were made, then: {error.message}",
-        status=error.status,
-        type=error.type,
-        code=error.code,
-        request_id=request_id,
-    )
+    whole = some_failed([error] * len(failed), len(images))
     whole.made = tuple(images)
     return whole
 

@@ -18,7 +18,10 @@ from imagegate.protocol.reply_pictures import TEXTS, pictures_in
 
 _BEGINNING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:(?:event|data|id|retry):|:)")
 _OWN_KINDS: Final = ("image_generation.", "image_edit.")
-"""What the names of events begin with that OpenAI's clients know, and Seedream's, which follow them."""
+"""What the names of events begin with that OpenAI's clients know."""
+_ONE_FAILED: Final = "partial_failed"
+_OF_A_GROUP: Final = ("partial_succeeded", _ONE_FAILED)
+"""What Seedream's events end with, whose names begin as OpenAI's: one image of several is there, or will not be."""
 _OF_THE_EVENT: Final = frozenset(("type", "createdat", "created", "sequencenumber", "partialimageindex", "index"))
 
 
@@ -30,7 +33,7 @@ def is_stream(head: bytes) -> bool:
 def event_error(event: StreamEvent) -> UpstreamError | None:
     """Return the error that ends a streamed reply; failures of single images of a group (Seedream) do not end it."""
     document = read_object(event.data)
-    if document is None or _kind(event, document).endswith("partial_failed"):
+    if document is None or _kind(event, document).endswith(_ONE_FAILED):
         return None
     if not document.get("error") and "error" not in (event.name, document.get("type")):
         return None
@@ -38,8 +41,17 @@ def event_error(event: StreamEvent) -> UpstreamError | None:
     return refusal(found) if found else uncertain("The provider's stream ended with an error.")
 
 
+def image_failure(event: StreamEvent) -> UpstreamError | None:
+    """Return why one image of several was not made; None: the event says no such thing."""
+    document = read_object(event.data)
+    if document is None or not _kind(event, document).endswith(_ONE_FAILED):
+        return None
+    found = read_error(document)
+    return refusal(found) if found else uncertain("The provider did not make the image.")
+
+
 def finished_images(event: StreamEvent) -> int:
-    """How many finished pictures an event carries. Seedream's ``completed`` has OpenAI's name, but carries none."""
+    """How many finished pictures an event carries. Seedream's ``completed`` has OpenAI's name, and no picture."""
     return len(pictures_of(event)) if not is_own(event) else _finished_own(event)
 
 
@@ -63,7 +75,10 @@ def is_own(event: StreamEvent) -> bool:
     document = read_object(event.data)
     if document is None:
         return bool(event.pictures)
-    return _kind(event, document).startswith(_OWN_KINDS) and "data" not in document
+    kind = _kind(event, document)
+    if not kind.startswith(_OWN_KINDS) or "data" in document or kind.endswith(_OF_A_GROUP):
+        return False
+    return not kind.endswith(".completed") or _finished_own(event) > 0
 
 
 def pictures_of(event: StreamEvent) -> list[ReplyImage]:

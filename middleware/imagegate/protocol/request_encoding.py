@@ -59,6 +59,14 @@ def inline(reference: Reference, *, is_data_url: bool = False) -> InlineFile | s
     raise TypeError("a file id has no content")
 
 
+def linked(reference: Reference) -> InlineFile | str:
+    """Return what stands in a JSON document where a provider takes a link or a data URL.
+
+    Links arrive where the contract has the form ``objects`` beside ``inline``.
+    """
+    return reference.url if isinstance(reference, Link) else inline(reference, is_data_url=True)
+
+
 def document_parts(document: Any) -> Sequence[Part]:
     """Return a JSON document as bytes and the files between them, which are to be sent as base64."""
     tokens = Tokens()
