@@ -34,6 +34,7 @@ from imagegate.protocol.messages import (
     Reference,
     ReplyImage,
 )
+from imagegate.protocol.native_body import model_path, native_body
 from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS
 from imagegate.protocol.replies import UpstreamReply, read_reply, read_upload
 from imagegate.protocol.reply_tasks import PendingTask
@@ -76,6 +77,8 @@ __all__ = [
     "inline",
     "json_body",
     "linked",
+    "model_path",
+    "native_body",
     "needs_form",
     "read_upload",
 ]
@@ -90,6 +93,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     path: str
     """From the root of the API, with its query: ``/v1/images/generations``."""
+    url: str = ""
+    """In place of `path`, of requests about a task: the provider's own link, where it leads to its own hosts."""
     headers: tuple[tuple[str, str], ...] = ()
     """Names in lower case; in place of the gateway's own ``accept``, and beside the rest."""
     content_type: str | None = None
@@ -137,7 +142,8 @@ class Adapter:
     """How tokens of ``[upstreams.credential]`` are sent; None: as keys are."""
     task_hosts: Collection[str] = ()
     """Hosts beside that of `base_url` to which the provider's links to tasks may lead, and the key with them:
-    ``api.eu.example.com``, ``*.example.com``. They count for https, and where `base_url` is the adapter's own."""
+    ``api.eu.example.com``, ``*.example.com``. They count for https, and where `base_url` is the adapter's own or one of
+    them."""
     keyed_results: bool = False
     """Whether pictures at the provider's own origin need the key, so that clients cannot load them."""
     names_jobs: bool = False
@@ -204,7 +210,10 @@ class Adapter:
         return self.decode(reply, now=now)
 
     def cancel(self, task: PendingTask) -> UpstreamRequest | None:
-        """Return the request that gives a task up, to the same address as `poll`; None: the provider has none."""
+        """Return the request that gives a task up; None: the provider has none.
+
+        It goes to the task's own address, as `poll` does, unless it has a ``url``.
+        """
         return msgspec.structs.replace(self.poll(task), method="DELETE") if self.cancels_tasks else None
 
     def images_of(self, request: ImageRequest) -> int:

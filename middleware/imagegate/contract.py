@@ -1,5 +1,6 @@
 """Public names of `imagegate.contracts`: what a model accepts, for adapters and applications."""
 
+from imagegate.contracts.body import BodyRule
 from imagegate.contracts.contract import (
     Contract,
     ContractDocument,
@@ -17,6 +18,7 @@ from imagegate.contracts.contract import (
 )
 
 __all__ = [
+    "BodyRule",
     "Contract",
     "ContractDocument",
     "Contracts",

@@ -8,6 +8,7 @@ import msgspec
 
 from imagegate.adapter import Adapter
 from imagegate.config.loader import key_variable
+from imagegate.contracts.body import BodyRule
 from imagegate.contracts.contract import Contract, Parameter, ReferenceForm, ReferenceRule, load_contracts
 from imagegate.contracts.sizes import FlexibleRule, ListRule, RatioRule, RatioTierRule, SizeRule
 
@@ -85,6 +86,9 @@ def _facts(contract: Contract) -> Iterator[str]:
         yield "- edits: none; a reference is refused" if generations is None else "- edits: none of their own"
     elif contract.variations is None:
         yield "- variations: as edits, with a prompt of the gateway's"
+    for name, body in (("requests", contract.body), ("edits", contract.edits.body if contract.edits else None)):
+        if body is not None and (name == "requests" or body != contract.body):
+            yield f"- {name} are written with {_body(body)}"
     yield f"- streams: {'its own' if contract.streams else 'made by the gateway'}"
 
 
@@ -111,6 +115,19 @@ def _size(rule: SizeRule | None) -> str:
     if isinstance(rule, RatioRule):
         return f"`{rule.field}`: {_ratios(rule)}"
     return "none: what is asked is dropped"
+
+
+def _body(rule: BodyRule) -> str:
+    """Return what a body says otherwise than the client's request."""
+    said = [f"`{name}` as `{own}`" if own else f"no `{name}`" for name, own in rule.names.items()]
+    if rule.edges is not None:
+        said.append(f"a size as `{rule.edges[0]}` and `{rule.edges[1]}`")
+    said += [f"`{name}` {_json(value)} beside a size" for name, value in rule.with_size.items()]
+    said += [f"`{name}` {_json(value)}" for name, value in rule.constants.items()]
+    images = (rule.images,) if isinstance(rule.images, str) else rule.images
+    said += [f"references in {_words(images)}"] if any(images) else []
+    said += [f"the mask in `{rule.mask}`"] if rule.mask else []
+    return ", ".join(said) or "their members as they are"
 
 
 def _ratios(rule: RatioRule) -> str:

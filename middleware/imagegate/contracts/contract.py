@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from imagegate.contracts.body import BodyRule
 from imagegate.contracts.sizes import SizeRule
 from imagegate.errors import ConfigError, RequestError, choice_error, type_error
 
@@ -31,6 +32,8 @@ ReferenceForm = Literal["files", "objects", "links", "inline", "uploads"]
 JSONType = Literal["string", "integer", "number", "boolean", "array", "object", "any"]
 
 _KEYED: Final = ("parameters", "renames")
+_MERGED: Final = (*_KEYED, "names", "with_size", "constants")
+"""Tables that are merged key by key; the last three are those of `body`."""
 _CLEARED: Final = "\0cleared"
 """Marks members that stand on a ``false``: what lies below it is gone."""
 _NESTED: Final = ("edits", "variations")
@@ -195,6 +198,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     references: ReferenceRule | None = None
     unknown: Literal["drop", "pass"] = "drop"
     """What becomes of members that no contract names."""
+    body: BodyRule | None = None
+    """How the adapter writes a request as JSON of the provider's own; None: as it does for all of its models."""
     endpoint: Operation | None = None
     """Where requests go instead of the endpoint of their own operation: edits that are generations with links."""
     wire: Mapping[str, Any] = {}
@@ -340,7 +345,7 @@ def _with_family(name: str, table: Mapping[str, Any], known: Mapping[str, Mappin
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`: parameters and renames key by key, edits and variations likewise, else replaced."""
+    """`over` on top of `base`: parameters, renames, body, edits and variations key by key, others replaced."""
     merged = dict(base)
     for key, value in over.items():
         before = merged.get(key)
@@ -348,9 +353,9 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             merged[key] = {_CLEARED: True, **value}
         elif not isinstance(value, Mapping) or not isinstance(before, Mapping) or value.get(_CLEARED):
             merged[key] = value
-        elif key in _KEYED:
+        elif key in _MERGED:
             merged[key] = {**before, **value}
-        elif key in _NESTED:
+        elif key in _NESTED or key == "body":
             merged[key] = _merge(before, value)
         else:
             merged[key] = value

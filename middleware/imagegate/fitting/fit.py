@@ -49,8 +49,8 @@ def fit(
         RequestError: naming the field and what is allowed.
     """
     own = contract.of(request.operation)
-    if own is not None and own.wire:
-        request = msgspec.structs.replace(request, wire=own.wire)
+    if own is not None and (own.wire or own.body is not None):
+        request = msgspec.structs.replace(request, wire=own.wire, body_rule=own.body)
     if policy == "pass":
         return request, ()
     if own is None:

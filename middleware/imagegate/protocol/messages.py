@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from imagegate.contracts.body import BodyRule
 from imagegate.contracts.contract import Contract, Operation, ReferenceRule
 from imagegate.protocol.image_format import Facts
 from imagegate.protocol.parsers.sse import END_MARK
@@ -138,6 +139,8 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Of the contract: what the adapter needs to know of the model."""
     job_id: str = ""
     """A new UUID, for adapters that say `Adapter.names_jobs`."""
+    body_rule: BodyRule | None = None
+    """Of the contract: how `native_body` writes it."""
     held: HeldMemory | None = None
     """What the request and the reply to it hold in memory; None: it is not counted."""
 

@@ -81,9 +81,11 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def _is_task_host(self, parts: SplitResult) -> bool:
         """Return whether a URL leads to another host of the provider; none is that of a proxy in front of it."""
-        if parts.scheme != "https" or self.base_url != self.adapter.base_url or parts.netloc != parts.hostname:
-            return False
-        return any(
+        is_direct = self.base_url == self.adapter.base_url or self._is_listed(urlsplit(self.origin))
+        return is_direct and self._is_listed(parts)
+
+    def _is_listed(self, parts: SplitResult) -> bool:
+        return (parts.scheme == "https" and parts.netloc == parts.hostname) and any(
             parts.netloc == host or (host.startswith("*.") and parts.netloc.endswith(host[1:]))
             for host in self.adapter.task_hosts
         )

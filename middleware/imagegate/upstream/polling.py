@@ -59,6 +59,7 @@ async def wait_for_task(
                 if reply is None:
                     continue
                 if reply.status in (408, 425, 429) or reply.status >= 500:
+                    _check_end(upstream, reply, task)
                     pause = max(pause, _retry_after(reply))
                     forget(reply, held)
                     continue
@@ -76,6 +77,15 @@ async def wait_for_task(
         error = failure if failure.ends_task else _lost(failure)
     error.details["upstream_task_id"] = task.id[:256]
     raise error
+
+
+def _check_end(upstream: Account, reply: UpstreamReply, task: PendingTask) -> None:
+    """Raise what a reply with the status of an outage says of a task that has ended: BFL and fal answer failures so."""
+    try:
+        decode(upstream, reply, task)
+    except UpstreamError as error:
+        if error.ends_task:
+            raise
 
 
 def _next(task: PendingTask, answer: PendingTask) -> PendingTask:
@@ -200,7 +210,8 @@ async def _question(
     held: HeldMemory | None = None,
 ) -> ImageReply | PendingTask:
     try:
-        url = upstream.own_url(task.poll_url) if task.poll_url else upstream.url(request.path)
+        link = request.url or task.poll_url
+        url = upstream.own_url(link) if link else upstream.url(request.path)
         headers = await upstream.headers(authorization)
         reply = await send_request(upstream, request, headers, url=url, taker=taker, held=held)
         if reply is None:

@@ -1,0 +1,29 @@
+"""How the requests of a model are written as JSON of the provider's own, as data. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+
+class BodyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the members of a request that fits its contract stand in the body. Dots lead into nested objects."""
+
+    names: Mapping[str, str] = {}
+    """Member -> the provider's name for it; empty: it is not sent. Others keep their names."""
+    edges: tuple[str, str] | None = None
+    """The two members that have width and height as integers; None: a size is a text."""
+    separator: Literal["x", "*"] = "x"
+    """Between width and height where a size is a text."""
+    with_size: Mapping[str, Any] = {}
+    """Member -> what is sent there beside a size in pixels."""
+    constants: Mapping[str, Any] = {}
+    """Member -> what is always sent there."""
+    images: str | tuple[str, ...] = ""
+    """The member with the list of references, or one member for each of them, in order."""
+    mask: str = ""
+    """The member with the mask."""
+    files: Literal["data_url", "base64"] = "data_url"
+    """What stands in the body for a file."""

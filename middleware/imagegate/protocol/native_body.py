@@ -1,0 +1,89 @@
+"""Requests as JSON of a provider's own, as the `body` of their contract says. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import quote
+
+from imagegate.contracts.body import BodyRule
+from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
+from imagegate.errors import RequestError
+from imagegate.protocol.messages import ImageRequest, Link, Reference
+from imagegate.protocol.request_encoding import InlineFile, inline, linked
+
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*", re.ASCII)
+
+
+def native_body(request: ImageRequest) -> dict[str, Any]:
+    """Return the body of a request, without the model; where no contract has a `body`, members keep their names.
+
+    Raises:
+        RequestError: it has references or a mask, for which the contract names no member.
+    """
+    rule = request.body_rule or BodyRule()
+    document: dict[str, Any] = {}
+    for path, value in rule.constants.items():
+        _put(document, path, value)
+    for name, value in request.fields.items():
+        size = _pixels(value) if name == "size" else None
+        if size is not None:
+            for path, constant in rule.with_size.items():
+                _put(document, path, constant)
+        if size is not None and rule.edges is not None:
+            _put(document, rule.edges[0], size.width)
+            _put(document, rule.edges[1], size.height)
+        elif name != "model" and (path := rule.names.get(name, name)):
+            _put(document, path, value if size is None else f"{size.width}{rule.separator}{size.height}")
+    for path, value in _references(request, rule):
+        _put(document, path, value)
+    return document
+
+
+def _references(request: ImageRequest, rule: BodyRule) -> Iterator[tuple[str, Any]]:
+    if request.images:
+        written = [_written(image, rule) for image in request.images]
+        if isinstance(rule.images, str):
+            if not rule.images:
+                raise RequestError("This model takes no reference images.", param="image", code="unsupported_parameter")
+            yield rule.images, written
+        elif len(written) > len(rule.images):
+            raise RequestError(f"This model takes at most {len(rule.images)} reference images.", param="image")
+        else:
+            yield from zip(rule.images, written, strict=False)
+    if request.mask is not None:
+        if not rule.mask:
+            raise RequestError("This model takes no mask here.", param="mask", code="unsupported_parameter")
+        yield rule.mask, _written(request.mask, rule)
+
+
+def _written(reference: Reference, rule: BodyRule) -> InlineFile | str:
+    is_base64 = rule.files == "base64" and not isinstance(reference, Link)
+    return inline(reference) if is_base64 else linked(reference)
+
+
+def _pixels(value: Any) -> Pixels | None:
+    try:
+        size = parse_size(value) if isinstance(value, str) else None
+    except SizeSyntaxError:
+        return None
+    return size if isinstance(size, Pixels) else None
+
+
+def _put(document: dict[str, Any], path: str, value: Any) -> None:
+    *outer, name = path.split(".")
+    for each in outer:
+        document = document.setdefault(each, {})
+    document[name] = value
+
+
+def model_path(model: str) -> str:
+    """Return a model's name as a path, such as ``owner/name``.
+
+    Raises:
+        RequestError: it is no path, or leads out of its place.
+    """
+    if not all(_SEGMENT.fullmatch(segment) for segment in model.split("/")):
+        raise RequestError(f"The provider has no model '{model[:128]}'.", param="model", code="model_not_found")
+    return quote(model)

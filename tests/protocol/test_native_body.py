@@ -1,0 +1,166 @@
+"""Bodies in a provider's own words, as contracts describe them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagegate.adapter import FileID, ImageRequest, Link, model_path, native_body
+from imagegate.contract import BodyRule, load_contracts, read_document
+from imagegate.errors import RequestError
+from imagegate.fitting.fit import fit
+from imagegate.protocol.request_encoding import InlineFile
+from imagegate.testing import MemoryFile, png
+
+ONE, TWO = MemoryFile(png(shade=1), filename="one.png"), MemoryFile(png(shade=2), filename="two.png")
+
+
+def body(rule: BodyRule, **members: Any) -> dict[str, Any]:
+    images, mask = members.pop("images", ()), members.pop("mask", None)
+    request = ImageRequest(
+        operation="generations",
+        fields={"model": "m", "prompt": "a hat", **members},
+        images=tuple(images),
+        mask=mask,
+        body_rule=rule,
+    )
+    return shown(native_body(request))
+
+
+def shown(node: Any) -> Any:
+    if isinstance(node, InlineFile):
+        return f"{node.head}<{node.upload.filename}>"
+    if isinstance(node, dict):
+        return {name: shown(value) for name, value in node.items()}
+    return [shown(value) for value in node] if isinstance(node, list) else node
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "written"),
+    [
+        (BodyRule(), {"size": "64x32", "seed": 1}, {"prompt": "a hat", "size": "64x32", "seed": 1}),
+        (BodyRule(separator="*"), {"size": "64x32"}, {"prompt": "a hat", "size": "64*32"}),
+        (BodyRule(separator="*"), {"size": "auto"}, {"prompt": "a hat", "size": "auto"}),
+        (BodyRule(separator="*"), {"size": "2K"}, {"prompt": "a hat", "size": "2K"}),
+        (
+            BodyRule(edges=("width", "height"), with_size={"aspect_ratio": "custom"}),
+            {"size": "64x32"},
+            {"prompt": "a hat", "aspect_ratio": "custom", "width": 64, "height": 32},
+        ),
+        (BodyRule(edges=("width", "height"), with_size={"aspect_ratio": "custom"}), {}, {"prompt": "a hat"}),
+        (
+            BodyRule(edges=("image_size.width", "image_size.height"), names={"n": "num_images"}),
+            {"size": "64x32", "n": 2},
+            {"prompt": "a hat", "image_size": {"width": 64, "height": 32}, "num_images": 2},
+        ),
+        (
+            BodyRule(names={"prompt": "input.text", "n": "", "size": "at.size"}, constants={"input.lang": "en"}),
+            {"size": "64x32", "n": 1},
+            {"input": {"lang": "en", "text": "a hat"}, "at": {"size": "64x32"}},
+        ),
+    ],
+)
+def test_members_stand_where_the_rule_says(rule: BodyRule, asked: dict[str, Any], written: dict[str, Any]) -> None:
+    """Renamed, nested, left out; a size as a text or as two integers; constants beside them."""
+    assert body(rule, **asked) == written
+
+
+def test_references_and_masks() -> None:
+    """In a list, or in a member for each; as data URLs or as plain base64; links stay links where they are taken."""
+    link = Link("https://a.example/1.png")
+    data = "data:image/png;base64,"
+    assert body(BodyRule(images="image_urls", mask="mask_url"), images=[ONE, TWO], mask=ONE) == {
+        "prompt": "a hat",
+        "image_urls": [f"{data}<one.png>", f"{data}<two.png>"],
+        "mask_url": f"{data}<one.png>",
+    }
+    each = BodyRule(images=("input_image", "input_image_2"), files="base64")
+    assert body(each, images=[ONE, TWO]) == {
+        "prompt": "a hat",
+        "input_image": "<one.png>",
+        "input_image_2": "<two.png>",
+    }
+    assert body(each, images=[link, ONE]) == {"prompt": "a hat", "input_image": link.url, "input_image_2": "<one.png>"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "param"),
+    [
+        (BodyRule(), {"images": [ONE]}, "image"),
+        (BodyRule(images=("image",)), {"images": [ONE, TWO]}, "image"),
+        (BodyRule(images="images"), {"images": [ONE], "mask": TWO}, "mask"),
+    ],
+)
+def test_what_has_no_place_is_refused(rule: BodyRule, asked: dict[str, Any], param: str) -> None:
+    """Nothing is dropped."""
+    with pytest.raises(RequestError) as caught:
+        body(rule, **asked)
+    assert caught.value.param == param
+
+
+def test_ids_have_no_content() -> None:
+    """A contract that lets them in is a mistake of the adapter's."""
+    with pytest.raises(TypeError):
+        body(BodyRule(images="images"), images=[FileID("file-1")])
+
+
+DOCUMENT = """
+    [families.flux.body]
+    names = { n = "num_images", seed = "random_seed" }
+    constants = { sync_mode = false }
+    images = "image_urls"
+    [models.dev]
+    family = "flux"
+    edits = { references = { forms = ["inline"] }, parameters = {}, body = { mask = "mask_url", names = { n = "" } } }
+    [models.plain]
+    family = "flux"
+    body = false
+"""
+
+
+def test_the_body_of_a_family_is_merged_key_by_key() -> None:
+    """Edits say what differs; a model may take it away."""
+    contracts = load_contracts(read_document(DOCUMENT))
+    whole, edits = contracts["dev"].body, contracts["dev"].edits
+    assert whole is not None
+    assert edits is not None
+    assert edits.body is not None
+    assert (edits.body.mask, edits.body.images) == ("mask_url", "image_urls")
+    assert edits.body.names == {"n": "", "seed": "random_seed"}
+    assert edits.body.constants == {"sync_mode": False}
+    assert whole.mask == ""
+    assert contracts["plain"].body is None
+
+
+@pytest.mark.parametrize("policy", ["nearest", "pass"])
+def test_a_fitted_request_knows_its_body(policy: Any) -> None:
+    """Also where nothing is changed; requests of other contracts stay the same object."""
+    contracts = load_contracts(read_document(DOCUMENT))
+    request = ImageRequest(operation="edits", fields={"model": "dev"}, images=(ONE,))
+    rule = fit(request, contracts["dev"], policy=policy)[0].body_rule
+    assert rule is not None
+    assert rule.mask == "mask_url"
+    plain = ImageRequest(operation="generations", fields={"model": "plain"})
+    assert fit(plain, contracts["plain"], policy=policy)[0] is plain
+
+
+def test_a_model_is_a_path() -> None:
+    """Slashes stay."""
+    assert model_path("fal-ai/flux-2/klein/4b") == "fal-ai/flux-2/klein/4b"
+    assert model_path("owner/name_1.5") == "owner/name_1.5"
+
+
+@given(st.one_of(st.text(max_size=20), st.text(alphabet="a./?#%: \\", max_size=8)))
+def test_a_model_leads_nowhere_else(model: str) -> None:
+    """What could be another path, query or host is refused."""
+    try:
+        path = model_path(model)
+    except RequestError as error:
+        assert error.param == "model"  # noqa: PT017 - either is right
+    else:
+        assert path == model
+        assert not any(segment in ("", ".", "..") for segment in path.split("/"))
+        assert not set(path) & set("?#%: \\")
