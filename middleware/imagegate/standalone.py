@@ -78,7 +78,7 @@ class Standalone:
         hooks: list[Hook] = [self._log, self._metrics]
         self.gateway = ImageGateway(config=config, hooks=hooks, alone=True, grace=grace)
         self._app: ASGIApp = ServeMetrics(
-            self.gateway, registry=registry, key=config.metrics.key, guard=self.gateway.guard
+            self.gateway, registry=registry, key=config.metrics.key, guard=self.gateway.services.guard
         )
         if config.access.allowed_origins:
             self._app = _with_cors(self._app, config.access.allowed_origins)

@@ -1,55 +1,287 @@
-"""What outlives a request: tasks, kept answers, and where they are kept. Put together from the configuration."""
+"""Builds the services that the layers of a gateway share, from its configuration."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from imagegate.asgi.background import Background
 from imagegate.asgi.browser_guard import BrowserGuard
-from imagegate.config.model_contracts import adapter_of, base_url_of
+from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
-from imagegate.config.schema import Config
-from imagegate.delivery.converter import ImageConverter
+from imagegate.config.schema import Config, UpstreamConfig
+from imagegate.config.store_factory import open_blobs
+from imagegate.delivery.images_endpoint import PictureService
+from imagegate.delivery.reference_publisher import ReferenceConverter
 from imagegate.errors import ModelNotFound
-from imagegate.http import HTTPClient, Timeouts
-from imagegate.http.guarded_fetch import Fetcher
+from imagegate.http import Timeouts
 from imagegate.idempotency.base import ReplayStore
 from imagegate.idempotency.coalescing import KeyedCalls
-from imagegate.idempotency.journal import Journal
+from imagegate.idempotency.factory import open_replay_store
 from imagegate.idempotency.memory import MemoryReplays
-from imagegate.idempotency.redis import RedisReplays
+from imagegate.logger import get_logger
+from imagegate.protocol.base_urls import read_base_url
 from imagegate.routing.catalog import Catalog
-from imagegate.spool.budget import Budget
-from imagegate.spool.memory import Memory
-from imagegate.stores import Store
-from imagegate.stores.blobs import Blobs, FileBlobs
-from imagegate.stores.redis_client import RedisClient
-from imagegate.stores.secret_file import SECRET_BYTES, kept_secret
+from imagegate.routing.circuit_breaker import Breaker
+from imagegate.routing.limiter import UpstreamLimiter
+from imagegate.spool.budget import UPLOADS_SHARE, Budget
+from imagegate.spool.memory import Memory, Share
+from imagegate.stores.blobs import Blobs
 from imagegate.stores.sweeping import Sweeper
 from imagegate.tasks.base import TaskStore
+from imagegate.tasks.creation import TaskCreation
+from imagegate.tasks.factory import open_task_store, task_secret
 from imagegate.tasks.ids import TaskIds
 from imagegate.tasks.manager import TaskManager
-from imagegate.tasks.memory import MemoryTaskStore
 from imagegate.tasks.providers import ProviderTasks
 from imagegate.tasks.queries import TaskQueries
-from imagegate.tasks.redis import RedisTaskStore
+from imagegate.tasks.runner import TaskRunner
+from imagegate.tasks.take_over import TakeOver
+from imagegate.tasks.webhook_queue import WebhookQueue
 from imagegate.tasks.webhooks import Webhooks
-from imagegate.telemetry.hooks import Hooks
+from imagegate.telemetry.capture import Capture
+from imagegate.telemetry.console import IN_FLIGHT, Console, refuse_console
+from imagegate.telemetry.cost import cost_of
+from imagegate.telemetry.hooks import Hook, Hooks
+from imagegate.telemetry.log import LogHook
+from imagegate.telemetry.metric_labels import Names
 from imagegate.upstream.account import Account
 from imagegate.upstream.credentials import credential_of
 
-_SECRET_FILE: Final = ".task-secret"  # noqa: S105 - a file name
-_BLOBS: Final = ".blobs"
-_KEYS: Final = ".keys"
+if TYPE_CHECKING:
+    from imagegate.http import Transport
+
+_KEPT_FILES: Final = 64 * 1024 * 1024
+"""Bytes on disk, beside those that uploads hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What the layers of one gateway share, whichever event loop it runs in."""
+
+    config: Config
+    clients: Clients
+    catalog: Catalog
+    memory: Memory
+    budget: Budget
+    images: PictureService
+    guard: BrowserGuard
+    console: Console | None
+    console_app: ASGIApp | None
+    """Answers below the path of the console: the console, or a refusal; None: the application behind the gateway."""
+    hooks: Hooks
+    capture: Callable[[], Capture] | None
+    """Makes what records the bodies of an exchange; None: they are not recorded."""
+    limiters: Mapping[str, UpstreamLimiter]
+    blobs: Blobs
+    ids: TaskIds
+
+    def enter_loop(self, before: LoopServices) -> LoopServices:
+        """Return the services for another event loop, which take over what was held in memory."""
+        for limiter in self.limiters.values():
+            limiter.enter_loop()
+        if self.console is not None:
+            self.console.enter_loop()
+        return loop_services(self, before)
+
+    async def aclose(self) -> None:
+        """Close stores and connections."""
+        await self.blobs.aclose()
+        await self.clients.aclose()
+        await self.images.aclose()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopServices:
+    """Services whose locks, tasks and connections belong to one event loop."""
+
+    background: Background
+    accounts: Mapping[str, Account]
+    references: ReferenceConverter
+    tasks: TaskManager
+    replays: ReplayStore
+    calls: KeyedCalls
+    sweeper: Sweeper
+
+    def start(self) -> None:
+        """Start what runs without a request. Requires a running event loop."""
+        self.tasks.start()
+        self.calls.start()
+        self.sweeper.start()
+
+    async def aclose(self) -> None:
+        """Close them, after `background` has finished."""
+        await self.sweeper.aclose()
+        await self.calls.aclose()
+        await self.tasks.aclose()
+
+
+def build(
+    config: Config,
+    *,
+    hooks: Sequence[Hook] | None = None,
+    transport: Transport | None = None,
+    alone: bool = False,
+    mounted: bool = False,
+) -> Services:
+    """Return the services of a gateway; nothing is connected to yet.
+
+    Args:
+        hooks: are notified of every exchange; None: one log line each.
+        transport: sends the requests to upstreams; None: connections of the gateway's own.
+        alone: no application is served but the gateway, so that with keys the console is on by default.
+        mounted: an application stands behind the gateway.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+    """
+
+    def note_surplus(upstream: str) -> None:
+        get_logger().warning("upstream sent a reply before the request: connections are not reused", upstream=upstream)
+        all_hooks.surplus_received(upstream)
+
+    clients = Clients(config, transport=transport, on_surplus=note_surplus)
+    contracts = contracts_of(config)
+    catalog = Catalog(contracts, config.routes)
+    memory = Memory(config.limits.memory)
+    budget = Budget(
+        total=config.limits.spool,
+        memory=config.limits.spool_memory,
+        kept=_KEPT_FILES,
+        uploads=UPLOADS_SHARE,
+        shared=memory,
+    )
+    images = PictureService(
+        config.delivery,
+        client=clients.foreign,
+        budget=budget,
+        max_image=config.limits.image,
+        origins={base_url_of(upstream): clients.plain(upstream.name) for upstream in config.upstreams},
+    )
+    guard = browser_guard(config, mounted=mounted)
+    has_console = alone if config.console.enabled is None else config.console.enabled
+    is_open = bool(config.access.keys) if config.console.enabled is None else config.console.enabled
+    console = _console(config, images, guard, memory) if has_console and is_open else None
+    capture: Callable[[], Capture] | None = console.capture if console else None
+    if capture is None and (config.log.prompts or config.log.links):
+        capture = partial(Capture, room=Share(memory, IN_FLIGHT))
+    own_hooks = (LogHook(config.log),) if hooks is None else tuple(hooks)
+    all_hooks = Hooks(
+        own_hooks if console is None else (*own_hooks, console),
+        routes=config.routes,
+        cost=partial(cost_of, prices=config.prices) if config.prices.models else None,
+        currency=config.prices.currency,
+    )
+    all_hooks.configured(Names.of(config))
+    images.store.health.listen(all_hooks.store_changed)
+    all_hooks.memory_watched(lambda: memory.held)
+    services = Services(
+        config=config,
+        clients=clients,
+        catalog=catalog,
+        memory=memory,
+        budget=budget,
+        images=images,
+        guard=guard,
+        console=console,
+        console_app=console or (refuse_console if has_console else None),
+        hooks=all_hooks,
+        capture=capture,
+        limiters={upstream.name: _limiter(config, upstream, all_hooks) for upstream in config.upstreams},
+        blobs=open_blobs(config),
+        ids=TaskIds(task_secret(config), ttl=config.tasks.ttl),
+    )
+    for warning in warnings_of(config, contracts):
+        get_logger().warning(warning)
+    return services
+
+
+def loop_services(services: Services, before: LoopServices | None = None) -> LoopServices:
+    """Return the services for one event loop.
+
+    Args:
+        before: those of the same gateway in an event loop that has ended; what they hold in memory is kept.
+
+    Raises:
+        ConfigError: a store needs a package that is not installed.
+    """
+    config, hooks, images = services.config, services.hooks, services.images
+    background = Background()
+    accounts = {account.name: account for account in accounts_of(config, services.clients)}
+    if before is not None and isinstance(before.replays, MemoryReplays):
+        replays: ReplayStore = before.replays
+    else:
+        replays = open_replay_store(config, services.blobs, partial(hooks.record_unreadable, "reply"))
+    return LoopServices(
+        background=background,
+        accounts=accounts,
+        references=ReferenceConverter(
+            accounts=accounts,
+            delivery=images.delivery,
+            fetcher=images.client_fetcher,
+            budget=services.budget,
+            public_url=images.public_url,
+        ),
+        tasks=_tasks(services, accounts, background, before.tasks.store if before is not None else None),
+        replays=replays,
+        calls=KeyedCalls(replays, services.blobs, background, lease=config.tasks.lease),
+        sweeper=Sweeper((images.store.sweep, services.blobs.sweep)),
+    )
+
+
+def _tasks(
+    services: Services, accounts: Mapping[str, Account], background: Background, before: TaskStore | None
+) -> TaskManager:
+    config, hooks, images, ids = services.config, services.hooks, services.images, services.ids
+    tasks = config.tasks
+    if before is not None and not before.is_shared:
+        store = before
+    else:
+        store = open_task_store(config, partial(hooks.record_unreadable, "task"))
+    providers = ProviderTasks(accounts, images.delivery, ids, services.memory)
+    webhooks = Webhooks(images.client_fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts)
+    queue = WebhookQueue(store, webhooks)
+    runner = TaskRunner(store=store, providers=providers, webhooks=queue, background=background, hooks=hooks)
+    creation = TaskCreation(
+        runner,
+        store=store,
+        ids=ids,
+        providers=providers,
+        webhooks=webhooks,
+        blobs=services.blobs,
+        hooks=hooks,
+        in_flight=tasks.in_flight,
+        retry_after=tasks.poll_interval,
+        needs_client_key=partial(_needs_client_key, services.catalog, accounts),
+        public_url=images.public_url,
+        prefix=config.prefix,
+    )
+    queries = TaskQueries(
+        runner,
+        store=store,
+        ids=ids,
+        providers=providers,
+        retry_after=tasks.poll_interval,
+        public_url=images.public_url,
+        prefix=config.prefix,
+    )
+    take_over = TakeOver(
+        runner,
+        store=store,
+        providers=providers,
+        webhooks=queue,
+        blobs=services.blobs,
+        budget=services.budget,
+        lease=tasks.lease,
+    )
+    return TaskManager(
+        store=store, runner=runner, creation=creation, queries=queries, take_over=take_over, webhooks=queue
+    )
 
 
 def accounts_of(config: Config, clients: Clients) -> list[Account]:
@@ -71,94 +303,11 @@ def accounts_of(config: Config, clients: Clients) -> list[Account]:
     ]
 
 
-class Keeping:
-    """Tasks and kept answers of one gateway.
-
-    Args:
-        background: runs them; to be finished before `aclose`.
-        before: of the same gateway in an event loop that has ended; what it held in memory is taken over.
-
-    Raises:
-        ConfigError: a store needs a package that is not installed.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        *,
-        store: Store,
-        client: HTTPClient,
-        accounts: Mapping[str, Account],
-        delivery: ImageConverter,
-        fetcher: Fetcher,
-        budget: Budget,
-        memory: Memory,
-        background: Background,
-        hooks: Hooks,
-        public_url: Callable[[Scope], str],
-        catalog: Catalog,
-        before: Keeping | None = None,
-    ) -> None:
-        tasks, idempotency = config.tasks, config.idempotency
-        self._blobs: Blobs = _blobs(config) if before is None else before._blobs
-        self._ids: TaskIds = TaskIds(_task_secret(config), ttl=tasks.ttl) if before is None else before._ids
-        ids = self._ids
-        task_store: TaskStore | None = None if before is None or before.desk.store.is_shared else before.desk.store
-        self.desk: TaskManager = TaskManager(
-            store=task_store or _task_store(config, partial(hooks.record_unreadable, "task")),
-            ids=ids,
-            providers=ProviderTasks(accounts, delivery, ids, memory),
-            webhooks=Webhooks(fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts),
-            blobs=self._blobs,
-            budget=budget,
-            background=background,
-            hooks=hooks,
-            in_flight=tasks.in_flight,
-            lease=tasks.lease,
-            retry_after=tasks.poll_interval,
-            needs_client_key=partial(_needs_client_key, catalog, accounts),
-            public_url=public_url,
-            prefix=config.prefix,
-        )
-        self.queries = TaskQueries(self.desk, retry_after=tasks.poll_interval, public_url=public_url)
-        if (address := idempotency.store or tasks.store) != "memory://":
-            self._replays: ReplayStore = RedisReplays(
-                RedisClient(address), lease=tasks.lease, on_unreadable=partial(hooks.record_unreadable, "reply")
-            )
-        elif before is not None:
-            self._replays = before._replays
-        else:
-            self._replays = MemoryReplays(self._blobs, max_bytes=idempotency.max_bytes, journal=_journal(config))
-        self._sweeper = Sweeper((store.sweep, self._blobs.sweep))
-        self.calls = KeyedCalls(self._replays, self._blobs, background, lease=tasks.lease)
-
-    def start(self) -> None:
-        """Begin what is done without a request; call where an event loop runs."""
-        self.desk.start()
-        self.calls.start()
-        self._sweeper.start()
-
-    async def aclose(self) -> None:
-        """To be called when nothing runs in the background any more."""
-        await self._sweeper.aclose()
-        await self.calls.aclose()
-        await self.desk.aclose()
-        await self._blobs.aclose()
-
-
-def _needs_client_key(catalog: Catalog, accounts: Mapping[str, Account], model: str) -> bool:
-    """Return whether no candidate for a public model has a key of its own."""
-    try:
-        return not any(accounts[target.upstream].has_key for target in catalog.resolve(model))
-    except ModelNotFound:
-        return False  # nothing will be sent
-
-
 def browser_guard(config: Config, *, mounted: bool) -> BrowserGuard:
-    """Return what keeps web pages from elsewhere out, as the configuration says.
+    """Return the guard against requests from web pages of other origins, as configured.
 
     Args:
-        mounted: whether an application stands behind the gateway.
+        mounted: an application stands behind the gateway.
     """
     return BrowserGuard(
         keyed=bool(config.access.keys),
@@ -169,42 +318,36 @@ def browser_guard(config: Config, *, mounted: bool) -> BrowserGuard:
     )
 
 
-def _task_store(config: Config, on_unreadable: Callable[[str], None]) -> TaskStore:
-    tasks = config.tasks
-    if tasks.store == "memory://":
-        return MemoryTaskStore(ttl=tasks.ttl)
-    return RedisTaskStore(RedisClient(tasks.store), ttl=tasks.ttl, lease=tasks.lease, on_unreadable=on_unreadable)
+def _console(config: Config, images: PictureService, guard: BrowserGuard, memory: Memory) -> Console:
+    origins = {upstream.name: (read_base_url(base_url_of(upstream)).origin,) for upstream in config.upstreams}
+
+    async def load(link: str, upstream: str, scope: Scope) -> bytes | None:
+        return await images.read(link, scope, trusted_origins=origins.get(upstream, ()))
+
+    return Console(
+        load=load,
+        keys=config.access.named_keys(),
+        operators=config.console.operators,
+        exchanges=config.console.exchanges,
+        prefix=config.prefix,
+        guard=guard,
+        room=Share(memory, IN_FLIGHT),
+    )
 
 
-def _blobs(config: Config) -> Blobs:
-    """Beside the pictures, in a place of their own; without a shared store in a directory of this process."""
-    scheme, _, rest = config.delivery.store.partition("://")
-    ttl = max(config.tasks.ttl, config.idempotency.ttl)
-    if scheme == "memory":
-        return FileBlobs(None, ttl=ttl)
-    if scheme == "file":
-        return FileBlobs(Path(rest) / _BLOBS, ttl=ttl)
-    from imagegate.config.cloud_store import open_private_blobs  # needs an extra
-
-    return open_private_blobs(config.delivery, ttl=ttl)
+def _limiter(config: Config, upstream: UpstreamConfig, hooks: Hooks) -> UpstreamLimiter:
+    policy = config.policy
+    return UpstreamLimiter(
+        Breaker(failures=policy.breaker_failures, pause=policy.breaker_pause),
+        max_in_flight=upstream.max_in_flight,
+        requests_per_minute=upstream.requests_per_minute,
+        changed=partial(hooks.breaker_changed, upstream.name),
+    )
 
 
-def _journal(config: Config) -> Journal | None:
-    """Marks of what was sent, beside the pictures of a directory; elsewhere there is no place for them."""
-    scheme, _, rest = config.delivery.store.partition("://")
-    if scheme != "file":
-        return None
-    idempotency = config.idempotency
-    return Journal(Path(rest) / _KEYS, ttl=max(idempotency.ttl, idempotency.derive_window))
-
-
-def _task_secret(config: Config) -> Callable[[], bytes]:
-    """What signs ids: as configured, made from the links' secret, kept in the store's directory, or of this process."""
-    if config.tasks.secret:
-        return config.tasks.secret.encode
-    if config.delivery.link_secret:
-        return lambda: hmac.digest(config.delivery.link_secret.encode(), b"imagegate tasks", hashlib.sha256)
-    scheme, _, rest = config.delivery.store.partition("://")
-    if scheme == "file":
-        return lambda: kept_secret(Path(rest) / _SECRET_FILE)
-    return lambda: secrets.token_bytes(SECRET_BYTES)
+def _needs_client_key(catalog: Catalog, accounts: Mapping[str, Account], model: str) -> bool:
+    """Return whether no candidate for a public model has a key of its own."""
+    try:
+        return not any(accounts[target.upstream].has_key for target in catalog.resolve(model))
+    except ModelNotFound:
+        return False  # nothing will be sent

@@ -1,4 +1,4 @@
-"""What the desk and the calls do where something fails that no request can make fail."""
+"""Tasks and keyed calls where something fails that no request can make fail."""
 
 from __future__ import annotations
 
@@ -335,7 +335,7 @@ def test_blobs_that_are_gone_or_full(tmp_path: Path) -> None:
 
 def gateway_with(forward: Any) -> ImageGateway:
     gateway = ImageGateway(config=parse_config(UPSTREAM), hooks=[], grace=0.1)
-    gateway._keeping.desk.forward = forward
+    gateway.loop_services.tasks.runner.forward = forward
     return gateway
 
 
@@ -415,8 +415,8 @@ def test_the_end_with_tasks_at_work() -> None:
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 reply = await client.post("/v1/images/generations", json={**BODY, "async": True})
                 assert reply.status_code == 202
-                (run_,) = gateway._keeping.desk.runner.runs.values()
-                await gateway.background.finish(0)
+                (run_,) = gateway.loop_services.tasks.runner.runs.values()
+                await gateway.loop_services.background.finish(0)
                 document = (await client.get(reply.headers["location"])).json()
         assert (run_.record.state, document["error"]["code"]) == ("failed", "task_not_begun")
 

@@ -37,7 +37,7 @@ async def tell(url: str, *, allow: list[str], attempts: int = 3) -> bool:
     client = HTTPClient()
     try:
         hooks = Webhooks(Fetcher(client, allow=allow, timeout=5), secret="x" * 16, attempts=attempts, pause=0.01)
-        return await hooks.tell(url, "msg_1", b"{}")
+        return await hooks.send(url, "msg_1", b"{}")
     finally:
         await client.aclose()
 

@@ -79,7 +79,7 @@ def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
 
 def silence(gateway: ImageGateway) -> None:
     """The gateway goes on with its work, but gives no sign of life any more, as one that was suspended."""
-    loops = gateway._keeping.desk.take_over._loops
+    loops = gateway.loop_services.tasks.take_over._loops
     assert loops
     for loop in loops:
         loop.get_loop().call_soon_threadsafe(loop.cancel)

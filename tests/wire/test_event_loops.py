@@ -70,7 +70,7 @@ async def several(app: Any, prompt: str, key: str = "") -> list[int]:
         replies = await asyncio.gather(
             *(client.post(GENERATIONS, json=asked(prompt), headers=headers) for _ in range(3))
         )
-    while len(app.background):  # an answer is kept after its client has it
+    while len(app.loop_services.background):  # an answer is kept after its client has it
         await asyncio.sleep(0.01)
     return [reply.status_code for reply in replies]
 

@@ -203,7 +203,7 @@ def test_the_end_waits_for_what_the_gateway_runs_by_itself(tmp_path: Path) -> No
         for grace, expected in ((PATIENCE, ["quick"]), (0.01, ["slow was cut short"])):
             gateway = ImageGateway(config=parse_config(config(1, tmp_path).read_text()), hooks=(), grace=grace)
             end = asyncio.Event()
-            gateway.background.start(work("quick" if grace == PATIENCE else "slow", end))
+            gateway.loop_services.background.start(work("quick" if grace == PATIENCE else "slow", end))
             closing = asyncio.create_task(gateway.aclose())
             await asyncio.sleep(0)
             assert gateway.is_draining

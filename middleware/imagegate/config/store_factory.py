@@ -1,14 +1,18 @@
-"""Opens the store that a configuration names."""
+"""Opens the stores that a configuration names."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
-from imagegate.config.schema import DeliveryConfig
+from imagegate.config.schema import Config, DeliveryConfig
 from imagegate.errors import ConfigError
 from imagegate.stores.base import Store
+from imagegate.stores.blobs import Blobs, FileBlobs
 from imagegate.stores.file import FileStore
 from imagegate.stores.memory import MemoryStore
+
+_BLOBS: Final = ".blobs"
 
 
 def open_store(delivery: DeliveryConfig) -> Store:
@@ -42,3 +46,19 @@ def open_store(delivery: DeliveryConfig) -> Store:
         f"delivery.store: {delivery.store!r} is none of file://directory, memory://, s3://bucket/prefix, "
         "gs://bucket/prefix, az://container/prefix"
     )
+
+
+def open_blobs(config: Config) -> Blobs:
+    """Return the private store of requests and recorded replies.
+
+    It lies apart in the image store; where that is in memory, in a temporary directory of this process.
+    """
+    scheme, _, rest = config.delivery.store.partition("://")
+    ttl = max(config.tasks.ttl, config.idempotency.ttl)
+    if scheme == "memory":
+        return FileBlobs(None, ttl=ttl)
+    if scheme == "file":
+        return FileBlobs(Path(rest) / _BLOBS, ttl=ttl)
+    from imagegate.config.cloud_store import open_private_blobs  # needs an extra
+
+    return open_private_blobs(config.delivery, ttl=ttl)

@@ -32,12 +32,12 @@ class References(Layer):
     """Converts files to links and links to files where the contract takes only the other form.
 
     Args:
-        bridge: performs the conversions; None: requests that need one are rejected.
+        converter: performs the conversions; None: requests that need one are rejected.
     """
 
-    def __init__(self, app: ASGIApp, *, prefix: str = "/v1", bridge: ReferenceConverter | None = None) -> None:
+    def __init__(self, app: ASGIApp, *, prefix: str = "/v1", converter: ReferenceConverter | None = None) -> None:
         super().__init__(app, prefix=prefix)
-        self._bridge = bridge
+        self._converter = converter
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         exchange: Exchange | None = scope.get(SCOPE_KEY)
@@ -49,7 +49,7 @@ class References(Layer):
         exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         opened: list[Upload] = []
         try:
-            work = _Converting(self._bridge, scope, exchange, opened)
+            work = _Converting(self._converter, scope, exchange, opened)
             request = exchange.request
             if exchange.target is None or exchange.target.contract is not None:  # an unknown model's stay unchanged
                 request = await work.links_of_members(request)
@@ -73,9 +73,9 @@ class _Converting:
     """Converts the references of one exchange."""
 
     def __init__(
-        self, bridge: ReferenceConverter | None, scope: Scope, exchange: Exchange, opened: list[Upload]
+        self, converter: ReferenceConverter | None, scope: Scope, exchange: Exchange, opened: list[Upload]
     ) -> None:
-        self._bridge = bridge
+        self._converter = converter
         self._scope = scope
         self._exchange = exchange
         self._opened = opened
@@ -102,8 +102,8 @@ class _Converting:
 
     async def _guard(self, member: str, url: str) -> None:
         """Keep links into private networks from providers; explaining looks nothing up."""
-        if self._bridge is not None and not self._exchange.explain:
-            await self._bridge.check(member, url, self._scope[PROGRESS_KEY])
+        if self._converter is not None and not self._exchange.explain:
+            await self._converter.check(member, url, self._scope[PROGRESS_KEY])
 
     async def _link_of_member(self, name: str, url: Any) -> Any:
         inline = data_url(name, url) if isinstance(url, str) else None
@@ -111,9 +111,9 @@ class _Converting:
             check_link(name, url)
             await self._guard(name, url)
             return url
-        bridge = self._need_bridge(name)
-        upload = await bridge.hold(name, inline, self._opened)
-        return await bridge.to_link(upload, self._exchange, self._scope)
+        converter = self._need_converter(name)
+        upload = await converter.hold(name, inline, self._opened)
+        return await converter.to_link(upload, self._exchange, self._scope)
 
     async def convert(self, request: ImageRequest, rule: ReferenceRule) -> ImageRequest:
         if rule.mask_polarity == "white" and request.mask is not None:
@@ -179,7 +179,9 @@ class _Converting:
             raise RequestError("This model does not accept file ids. Send the file or a link.", param=reference.member)
         if isinstance(reference, FileRef) or self._exchange.explain:
             return reference  # explaining fetches nothing
-        return await self._need_bridge(reference.member).to_upload(reference, self._opened, self._scope[PROGRESS_KEY])
+        return await self._need_converter(reference.member).to_upload(
+            reference, self._opened, self._scope[PROGRESS_KEY]
+        )
 
     async def _white_mask(self, reference: Reference) -> Reference:
         mask = await self._file(reference)
@@ -188,7 +190,7 @@ class _Converting:
         progress: Progress = self._scope[PROGRESS_KEY]
         progress.reference_changes += (Change("mask", "mapped", "transparent", "white"),)
         inverted = await asyncio.to_thread(white_on_black, await mask.read())
-        return await self._need_bridge("mask").hold("mask", DataURL("image/png", inverted), self._opened)
+        return await self._need_converter("mask").hold("mask", DataURL("image/png", inverted), self._opened)
 
     async def _link(self, reference: Reference) -> Any:
         if isinstance(reference, Link):
@@ -201,14 +203,14 @@ class _Converting:
             return f"(link to {reference.filename}, {reference.media_type}, {reference.size} bytes, sha256 {digest})"
         if not isinstance(reference, Upload):
             raise AssertionError("files of requests are uploads")
-        return await self._need_bridge(reference.part).to_link(reference, self._exchange, self._scope)
+        return await self._need_converter(reference.part).to_link(reference, self._exchange, self._scope)
 
-    def _need_bridge(self, param: str) -> ReferenceConverter:
-        if self._bridge is None:
+    def _need_converter(self, param: str) -> ReferenceConverter:
+        if self._converter is None:
             raise RequestError(
                 "Reference conversion is not configured, and the model does not accept this form.", param=param
             )
-        return self._bridge
+        return self._converter
 
 
 def chosen_form(request: ImageRequest, rule: ReferenceRule) -> ReferenceForm:

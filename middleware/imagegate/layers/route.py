@@ -40,7 +40,7 @@ class Route(Layer):
         policy: of fallback and retries.
         keyless: upstreams that are asked with the client's key. A request without one passes them over, as long as
             there is another candidate.
-        gates: limiter by upstream; an upstream without one is unlimited.
+        limiters: limiter by upstream; an upstream without one is unlimited.
         deadline: seconds for all attempts together; None: each attempt has only its own timeouts.
     """
 
@@ -54,7 +54,7 @@ class Route(Layer):
         parallel: int = 4,
         policy: RetryPolicy | None = None,
         keyless: Collection[str] = (),
-        gates: Mapping[str, UpstreamLimiter] | None = None,
+        limiters: Mapping[str, UpstreamLimiter] | None = None,
         deadline: float | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
@@ -63,7 +63,7 @@ class Route(Layer):
         self._parallel = parallel
         self._policy = policy or RetryPolicy()
         self._keyless = keyless
-        self._gates = gates or {}
+        self._limiters = limiters or {}
         self._deadline = deadline
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -177,7 +177,7 @@ class Route(Layer):
         return merge(await parts.run(attempt)), origins[0]
 
     def _pass(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> Work:
-        gate = self._gates.get(exchange.target.upstream, _OPEN) if exchange.target else _OPEN
+        gate = self._limiters.get(exchange.target.upstream, _OPEN) if exchange.target else _OPEN
         live = exchange.request.live
         work = partial(self.forward, scope, exchange, receive, send)
         return gate.run(work, scope[PROGRESS_KEY], queue_timeout=attempt.queue_timeout, until=attempt.until, live=live)

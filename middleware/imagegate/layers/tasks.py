@@ -13,9 +13,10 @@ from imagegate.errors import RequestError
 from imagegate.layers.base import Layer, Work, task_id_of
 from imagegate.protocol.messages import SCOPE_KEY, Exchange
 from imagegate.tasks.base import TaskNotFound
-from imagegate.tasks.manager import TaskManager
+from imagegate.tasks.creation import TaskCreation
 from imagegate.tasks.queries import TaskQueries
 from imagegate.tasks.records import TaskRecord, document, public_state
+from imagegate.tasks.runner import TaskRunner
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _MEMBERS: Final = frozenset(("async", "callback_url"))
@@ -25,13 +26,14 @@ class Tasks(Layer):
     """Answers requests with ``async: true`` with a task, and runs the layers below in the background.
 
     Args:
-        desk: runs tasks.
+        creation: creates tasks.
+        runner: runs them through the layers below.
     """
 
-    def __init__(self, app: ASGIApp, *, desk: TaskManager, prefix: str = "/v1") -> None:
+    def __init__(self, app: ASGIApp, *, creation: TaskCreation, runner: TaskRunner, prefix: str = "/v1") -> None:
         super().__init__(app, prefix=prefix)
-        self._desk = desk
-        desk.forward = self.forward
+        self._creation = creation
+        runner.forward = self.forward
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         exchange: Exchange | None = scope.get(SCOPE_KEY)
@@ -55,7 +57,7 @@ class Tasks(Layer):
             request = exchange.request.without("callback_url") if "callback_url" in fields else exchange.request
             await self.forward(scope, exchange.replace(request=request), receive, send)
         else:
-            await self._desk.create(scope, exchange, send)
+            await self._creation.create(scope, exchange, send)
 
 
 class TaskEndpoints(Layer):

@@ -1,4 +1,4 @@
-"""Accepting a task: what is checked before, what is kept of the request, and what its client is answered."""
+"""Creates tasks: checks a request, keeps it for other processes, starts it, and answers 202."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from imagegate.stores.blobs import Blobs
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.ids import TaskIds
 from imagegate.tasks.providers import ProviderTasks
-from imagegate.tasks.records import TaskRecord, created_document
+from imagegate.tasks.records import TaskRecord, created_document, poll_url
 from imagegate.tasks.requests import keep_request, without_body
 from imagegate.tasks.run import Run, Work
 from imagegate.tasks.runner import TaskRunner, without_own
@@ -31,21 +31,22 @@ _SECONDS_TO_ANSWER: Final = 1.0
 
 
 class TaskCreation:
-    """Accept requests that are to be done behind their answers.
+    """Create tasks for requests with ``async: true``.
 
     Args:
-        runner: does them.
-        store: keeps tasks.
-        ids: names them.
-        providers: name tasks that a provider keeps.
-        webhooks: check who is to be called.
-        blobs: keep requests for other processes.
-        hooks: hear of new tasks.
-        in_flight: tasks at a time in this process.
-        retry_after: seconds that clients are told to wait between two questions.
-        needs_client_key: whether every candidate for a model is asked with the client's own key, which is never kept,
-            so that no other process can take over what was not sent.
-        public_url: of the picture store, from the scope of a request.
+        runner: runs them.
+        store: keeps their records.
+        ids: makes their ids.
+        providers: makes the ids of tasks that a provider keeps.
+        webhooks: checks callback URLs.
+        blobs: keeps requests for other processes.
+        hooks: are notified of new tasks.
+        in_flight: most tasks at a time in this process.
+        retry_after: value of ``Retry-After``, in seconds.
+        needs_client_key: returns whether every candidate for a model needs the client's own key, which is never kept:
+            no other process can then take over a task that was not sent.
+        public_url: returns the URL of the image store, from the scope of a request.
+        prefix: path of the API.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class TaskCreation:
             run.end("client")
             raise
         progress: Progress = scope[PROGRESS_KEY]
-        _tell_facts(run.progress, progress)
+        _copy_facts(run.progress, progress)
         if run.early is not None or run.provider_id is not None:  # nobody else tells of what was sent
             progress.attempts, progress.calls = run.progress.attempts, run.progress.calls
         if run.early is not None:
@@ -120,7 +121,7 @@ class TaskCreation:
             model=exchange.public_model,
             images=exchange.request.n,
             task_id=task_id,
-            poll_url=self.poll_url(scope, task_id),
+            poll_url=poll_url(scope, self._prefix, task_id),
             public_url=self._public_url(scope),
             callback_url=callback_url,
         )
@@ -142,15 +143,11 @@ class TaskCreation:
         self._runner.start(run, Work(without_body(scope), exchange))
         return run
 
-    def poll_url(self, scope: Scope, task_id: str) -> str:
-        """The path where a task is asked for."""
-        return f"{scope.get('root_path', '').rstrip('/')}{self._prefix}/tasks/{task_id}"
-
     async def _answer(self, scope: Scope, send: Send, run: Run) -> None:
         record = run.record
         if run.provider_id is not None:
             record = msgspec.structs.replace(
-                record, task_id=run.provider_id, poll_url=self.poll_url(scope, run.provider_id)
+                record, task_id=run.provider_id, poll_url=poll_url(scope, self._prefix, run.provider_id)
             )
         headers = [
             (b"location", record.poll_url.encode()),
@@ -182,7 +179,7 @@ def _progress_like(outer: Progress) -> Progress:
     )
 
 
-def _tell_facts(inner: Progress, outer: Progress) -> None:
+def _copy_facts(inner: Progress, outer: Progress) -> None:
     """What is known when the client is answered."""
     outer.upstream, outer.upstream_model, outer.contract = inner.upstream, inner.upstream_model, inner.contract
     outer.route_changes, outer.reference_changes = inner.route_changes, inner.reference_changes

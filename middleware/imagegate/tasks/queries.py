@@ -1,4 +1,4 @@
-"""Questions about tasks, and wishes that they end."""
+"""Reports the state of tasks and cancels them."""
 
 from __future__ import annotations
 
@@ -15,89 +15,113 @@ from starlette.types import Scope
 from imagegate.errors import UpstreamError
 from imagegate.protocol.messages import ImageReply, identity_of
 from imagegate.stores.unavailable import StoreUnavailable
-from imagegate.tasks.base import TaskNotCancellable, TaskNotFound
-from imagegate.tasks.ids import OwnTicket, ProviderTicket, Ticket
-from imagegate.tasks.manager import TaskManager
+from imagegate.tasks.base import TaskNotCancellable, TaskNotFound, TaskStore
+from imagegate.tasks.ids import OwnTicket, ProviderTicket, TaskIds, Ticket
 from imagegate.tasks.outcomes import cancelled
-from imagegate.tasks.providers import lost, may_be_asked_again, provider_task, with_progress
-from imagegate.tasks.records import TaskRecord
+from imagegate.tasks.providers import ProviderTasks, lost, may_be_asked_again, provider_task, with_progress
+from imagegate.tasks.records import TaskRecord, poll_url
+from imagegate.tasks.runner import TaskRunner
 from imagegate.telemetry.progress import PROGRESS_KEY
 
 _MAX_REMEMBERED: Final = 10_000
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A task that an id of the client's names."""
+    """A task that the client's id names."""
 
     ticket: Ticket
     task_id: str
     authorization: str | None
     identity: str | None
-    """What the client is known by."""
+    """Identity of the client, which owns the task."""
 
 
 class TaskQueries:
-    """Answers for tasks of the gateway's own from the store, and for those of providers by asking them.
+    """Report and cancel tasks: the gateway's own from the store, those of providers by asking the provider.
 
-    A provider is asked once for each question, but not more often than it wants, and not any more once the task is
-    over: that is kept in the store, so that its pictures are fetched and stored once.
+    A provider is asked once for concurrent requests, at most every `retry_after` seconds, and not again once the task
+    is over: the result is kept in the store, so that its images are fetched and stored once.
 
     Args:
-        desk: where tasks are at work.
-        retry_after: seconds between two questions to a provider.
-        public_url: of the picture store, from the scope of a request.
+        runner: knows the tasks that run in this process.
+        store: keeps records.
+        ids: reads task ids.
+        providers: asks providers for their tasks.
+        retry_after: seconds between two requests to a provider for one task.
+        public_url: returns the URL of the image store, from the scope of a request.
+        prefix: path of the API.
     """
 
-    def __init__(self, desk: TaskManager, *, retry_after: float, public_url: Callable[[Scope], str]) -> None:
-        self._desk = desk
+    def __init__(
+        self,
+        runner: TaskRunner,
+        *,
+        store: TaskStore,
+        ids: TaskIds,
+        providers: ProviderTasks,
+        retry_after: float,
+        public_url: Callable[[Scope], str],
+        prefix: str,
+    ) -> None:
+        self._runner = runner
+        self._store = store
+        self._ids = ids
+        self._providers = providers
         self._retry_after = retry_after
         self._public_url = public_url
+        self._prefix = prefix
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
     async def prepare(self) -> None:
-        """Read from a disk, in a thread, what `find` needs."""
-        await self._desk.ids.prepare()
+        """Load in a thread the secret that `find` needs."""
+        await self._ids.prepare()
 
     def find(self, text: str, authorization: str | None, *, owner: str = "", now: float) -> Found | None:
-        """Return what an id names; None where it is none of this client's.
+        """Return the task that an id names; None where it is not one of this client's.
 
         Args:
             owner: the host application's name for the client.
         """
-        ids, identity = self._desk.ids, identity_of(owner, authorization)
+        ids, identity = self._ids, identity_of(owner, authorization)
         ticket = ids.read(text, ids.owner(identity), now=now)
         return None if ticket is None else Found(ticket, text, authorization, identity)
 
     async def ask(self, found: Found, scope: Scope) -> TaskRecord:
-        """Raises `TaskNotFound`, `StoreUnavailable`, or what a provider answers that is not about the task."""
+        """Return the current record of a task.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            StoreUnavailable: the store cannot be reached.
+            UpstreamError: a provider's error that says nothing about the task.
+        """
         if isinstance(found.ticket, OwnTicket):
             return await self._own(found)
         return await self._of_provider(found, found.ticket, scope)
 
     async def _own(self, found: Found) -> TaskRecord:
-        number = self._desk.ids.number(found.ticket)
-        record = self._desk.own(number) or await self._desk.store.get(number)
+        number = self._ids.number(found.ticket)
+        record = self._runner.own(number) or await self._store.get(number)
         if record is None:
             raise TaskNotFound
         return record
 
     async def _of_provider(self, found: Found, ticket: ProviderTicket, scope: Scope) -> TaskRecord:
-        if not self._desk.providers.can_ask(provider_task(ticket), found.authorization):
+        if not self._providers.can_ask(provider_task(ticket), found.authorization):
             raise TaskNotFound  # the upstream is not configured any more
-        number = self._desk.ids.number(ticket)
+        number = self._ids.number(ticket)
         asked = self._remember(number, self._record(found, ticket, number, scope))
-        async with asked.turn:  # several questions at a time are one
+        async with asked.lock:  # concurrent requests share one to the provider
             if not asked.record.is_over and time.monotonic() >= asked.next_at:
                 asked.record = await self._answer(found, ticket, asked, scope)
             return asked.record
 
     async def _answer(self, found: Found, ticket: ProviderTicket, asked: _Asked, scope: Scope) -> TaskRecord:
-        with suppress(StoreUnavailable):  # it only saves the question
-            if kept := await self._desk.store.get(asked.record.number):
+        with suppress(StoreUnavailable):  # the provider can still be asked
+            if kept := await self._store.get(asked.record.number):
                 return msgspec.structs.replace(kept, task_id=asked.record.task_id, poll_url=asked.record.poll_url)
         asked.next_at = time.monotonic() + self._retry_after
         try:
-            answer = await self._desk.providers.ask(
+            answer = await self._providers.ask(
                 provider_task(ticket),
                 ticket.images,
                 public_url=asked.record.public_url,
@@ -123,7 +147,7 @@ class TaskQueries:
 
     async def _keep(self, record: TaskRecord) -> TaskRecord:
         with suppress(StoreUnavailable):  # this process remembers it
-            await self._desk.store.finish(record)
+            await self._store.finish(record)
         return record
 
     def _record(self, found: Found, ticket: ProviderTicket, number: str, scope: Scope) -> TaskRecord:
@@ -135,7 +159,7 @@ class TaskQueries:
             model=ticket.model,
             images=ticket.images,
             task_id=found.task_id,
-            poll_url=self._desk.poll_url(scope, found.task_id),
+            poll_url=poll_url(scope, self._prefix, found.task_id),
             public_url=self._public_url(scope),
         )
 
@@ -147,10 +171,10 @@ class TaskQueries:
         return asked
 
     async def cancel(self, found: Found, scope: Scope) -> TaskRecord:
-        """Ends a task that has not been sent, or that its provider gives up.
+        """Cancel a task that has not been sent, or that its provider cancels.
 
         Raises:
-            TaskNotCancellable: it is at the provider, which does not give it up, or over.
+            TaskNotCancellable: it is over, or its provider does not cancel it.
             TaskNotFound: there is no such task.
         """
         record = await self.ask(found, scope) if isinstance(found.ticket, ProviderTicket) else await self._own(found)
@@ -160,8 +184,8 @@ class TaskQueries:
             raise TaskNotCancellable("The task is over.", param="task_id")
         if isinstance(found.ticket, OwnTicket):
             ended = record.failed(cancelled())
-            if await self._desk.store.cancel(ended):
-                self._desk.cancelled_by_client(ended)
+            if await self._store.cancel(ended):
+                self._runner.cancelled_by_client(ended)
                 return ended
             record = await self._own(found)
         return await self._cancel_at_provider(found, record)
@@ -169,10 +193,10 @@ class TaskQueries:
     async def _cancel_at_provider(self, found: Found, record: TaskRecord) -> TaskRecord:
         ticket = found.ticket
         provider = provider_task(ticket) if isinstance(ticket, ProviderTicket) else record.provider
-        if provider is None or not self._desk.providers.can_ask(provider, found.authorization):
+        if provider is None or not self._providers.can_ask(provider, found.authorization):
             raise TaskNotCancellable("The provider is at work on it, and would bill it all the same.", param="task_id")
         try:
-            error = await self._desk.providers.cancel(provider, authorization=found.authorization)
+            error = await self._providers.cancel(provider, authorization=found.authorization)
         except UpstreamError as failure:
             raise TaskNotCancellable(
                 f"The provider did not give the task up: {failure.message}", param="task_id"
@@ -180,7 +204,7 @@ class TaskQueries:
         if error is None:
             raise TaskNotCancellable("The provider cannot give tasks up.", param="task_id")
         if isinstance(ticket, OwnTicket):
-            return record.failed(error)  # whoever waits for it will hear the same
+            return record.failed(error)  # the run that polls it gets the same
         ended = await self._keep(record.failed(error))
         if asked := self._asked.get(ended.number):
             asked.record = ended
@@ -188,10 +212,10 @@ class TaskQueries:
 
 
 class _Asked:
-    """What a provider said last about a task."""
+    """The last known state of a provider's task."""
 
     def __init__(self, record: TaskRecord) -> None:
         self.record = record
         self.next_at = 0.0
-        """When it may be asked again, by the monotonic clock."""
-        self.turn = asyncio.Lock()
+        """Earliest time of the next request, by the monotonic clock."""
+        self.lock = asyncio.Lock()

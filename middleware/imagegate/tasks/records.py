@@ -1,4 +1,4 @@
-"""What is known of a task: its states, what is kept, and the documents that clients get. Pure."""
+"""The record of a task: its states, the form in which it is stored, and the documents that clients get. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from imagegate.errors import ImagegateError, UpstreamError
 from imagegate.protocol.messages import ReplyImage
 
 State = Literal["queued", "sent", "completed", "failed"]
-"""``queued``: nothing was sent, so another process may do it. ``sent``: the POST may be out, so none may."""
+"""``queued``: nothing was sent, so another process may run it. ``sent``: the POST may be out, so none may."""
 PublicState = Literal["pending", "processing", "completed", "failed"]
 
 RECORD_VERSION: Final = 1
-"""Of `TaskRecord` as it is kept; raised where an older gateway could not read it."""
+"""Version of the stored `TaskRecord`; raised where an older gateway could not read it."""
 FINAL: Final = frozenset({"completed", "failed"})
 _NEXT: Final[Mapping[State, frozenset[State]]] = {
     "queued": frozenset({"sent", "completed", "failed"}),
@@ -33,12 +33,12 @@ _PUBLIC: Final[Mapping[State, PublicState]] = {
 
 
 def may_become(before: State, after: State) -> bool:
-    """Whether a task can go from one state to the other: it never leaves an end, and never becomes unsent again."""
+    """Return whether a task can go from one state to another: never out of a final state, never back to unsent."""
     return after in _NEXT[before]
 
 
 class KeptReference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An image of a request, so that another process finds it; exactly one of `url`, `file_id` and `blob` is set."""
+    """A stored image of a request; exactly one of `url`, `file_id` and `blob` is set."""
 
     url: str = ""
     file_id: str = ""
@@ -51,7 +51,7 @@ class KeptReference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class KeptRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A request, so that another process can do it. It holds no key of a client's."""
+    """A stored request, which another process can run. It holds no client's key."""
 
     operation: Operation
     fields: Mapping[str, Any] | None = None
@@ -68,7 +68,7 @@ class KeptRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class ProviderTask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The provider's task that a task of ours waits for."""
+    """The provider's task that a task of the gateway waits for."""
 
     upstream: str
     id: str
@@ -85,17 +85,17 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: float
     """Unix time in seconds."""
     model: str = ""
-    """As the client asked for it."""
+    """Public name, from the request."""
     images: int = 1
-    """Asked for."""
+    """Number requested."""
     task_id: str = ""
-    """As the client knows it, for webhooks."""
+    """Id that the client knows, for webhooks."""
     poll_url: str = ""
     request: KeptRequest | None = None
-    """None: no other process can do it."""
+    """None: no other process can run it."""
     provider: ProviderTask | None = None
     public_url: str = ""
-    """Of the picture store, as the client reaches it."""
+    """URL of the image store, as the client reaches it."""
     callback_url: str = ""
     told: bool = False
     """Whether the webhook was delivered, or given up."""
@@ -117,7 +117,7 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.structs.replace(self, state=state)
 
     def completed(self, images: Sequence[ReplyImage], facts: Mapping[str, Any]) -> TaskRecord:
-        """The same task with its pictures, which are links."""
+        """Return the completed task, whose images are links."""
         data = tuple({"url": image.url, **image.fields} for image in images)
         return msgspec.structs.replace(self, state="completed", data=data, facts=facts, request=None, progress=None)
 
@@ -133,14 +133,19 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def error_document(error: ImagegateError) -> Mapping[str, Any]:
-    """An error as a member of a task: what HTTP would tell in its status and headers is told in words."""
+    """Return an error as a member of a task, with the status and outcome that HTTP would carry elsewhere."""
     document: dict[str, Any] = dict(error.envelope()["error"])
-    told = dict(document.get("imagegate", {}))
-    told["status"] = error.status
+    extension = dict(document.get("imagegate", {}))
+    extension["status"] = error.status
     if isinstance(error, UpstreamError):
-        told["outcome"] = error.outcome
-    document["imagegate"] = told
+        extension["outcome"] = error.outcome
+    document["imagegate"] = extension
     return document
+
+
+def poll_url(scope: Mapping[str, Any], prefix: str, task_id: str) -> str:
+    """Return the path of a task, below the mount point of the ASGI scope."""
+    return f"{scope.get('root_path', '').rstrip('/')}{prefix}/tasks/{task_id}"
 
 
 def public_state(record: TaskRecord) -> PublicState:
@@ -148,7 +153,7 @@ def public_state(record: TaskRecord) -> PublicState:
 
 
 def document(record: TaskRecord) -> dict[str, Any]:
-    """What a client gets of a task."""
+    """Return the document of a task for its client."""
     shown: dict[str, Any] = {
         "created": int(record.created),
         "task_id": record.task_id,
@@ -167,7 +172,7 @@ def document(record: TaskRecord) -> dict[str, Any]:
 
 
 def created_document(record: TaskRecord) -> dict[str, Any]:
-    """What creating a task answers."""
+    """Return the document of a new task."""
     return {
         "created": int(record.created),
         "task_id": record.task_id,

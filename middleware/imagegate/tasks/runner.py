@@ -27,7 +27,7 @@ from imagegate.tasks.outcomes import internal, interrupted, not_begun, task_docu
 from imagegate.tasks.providers import ProviderTasks
 from imagegate.tasks.records import TaskRecord, public_state
 from imagegate.tasks.run import Run, TaskTaken, Work
-from imagegate.tasks.webhook_queue import Telling
+from imagegate.tasks.webhook_queue import WebhookQueue
 from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import PROGRESS_KEY
 from imagegate.upstream.dispatch_hooks import SENDING, TASK
@@ -45,17 +45,23 @@ class TaskRunner:
     Args:
         store: keeps tasks.
         providers: asks providers for theirs.
-        telling: tells their ends.
+        webhooks: delivers their webhooks.
         background: runs the tasks.
         hooks: hear of their ends.
     """
 
     def __init__(
-        self, *, store: TaskStore, providers: ProviderTasks, telling: Telling, background: Background, hooks: Hooks
+        self,
+        *,
+        store: TaskStore,
+        providers: ProviderTasks,
+        webhooks: WebhookQueue,
+        background: Background,
+        hooks: Hooks,
     ) -> None:
         self._store = store
         self._providers = providers
-        self._telling = telling
+        self._webhooks = webhooks
         self._background = background
         self._hooks = hooks
         self.runs: dict[str, Run] = {}
@@ -137,7 +143,7 @@ class TaskRunner:
             run.be_answerable()  # it may be over before its client has been answered
             if await self._save(ended):
                 self._report(run)
-                self._telling.tell(ended)
+                self._webhooks.add(ended)
         finally:
             self.runs.pop(ended.number if ended is not None else run.record.number, None)
             run.be_answerable()
@@ -180,7 +186,7 @@ class TaskRunner:
             run.end("cancelled")
         self._hooks.task_changed("failed", time.time() - record.created)
         if not self._store.is_shared:
-            self._telling.tell(record)
+            self._webhooks.add(record)
 
 
 def _failed(run: Run, error: ImagegateError) -> TaskRecord:

@@ -20,7 +20,7 @@ from imagegate.tasks.records import TaskRecord
 from imagegate.tasks.requests import exchange_of, scope_of
 from imagegate.tasks.run import Run, Work
 from imagegate.tasks.runner import TaskRunner
-from imagegate.tasks.webhook_queue import Telling
+from imagegate.tasks.webhook_queue import WebhookQueue
 from imagegate.telemetry.progress import Progress
 
 _LOOK: Final = 1.0
@@ -36,7 +36,7 @@ class TakeOver:
         runner: does them.
         store: knows which are abandoned.
         providers: can be asked for tasks that were sent.
-        telling: tells ends that were not told.
+        webhooks: delivers webhooks that are still due.
         blobs: keep the requests.
         budget: room for the files of requests that are taken over.
         lease: seconds; the store is told three times as often that this process lives.
@@ -48,7 +48,7 @@ class TakeOver:
         *,
         store: TaskStore,
         providers: ProviderTasks,
-        telling: Telling,
+        webhooks: WebhookQueue,
         blobs: Blobs,
         budget: Budget,
         lease: float,
@@ -56,7 +56,7 @@ class TakeOver:
         self._runner = runner
         self._store = store
         self._providers = providers
-        self._telling = telling
+        self._webhooks = webhooks
         self._blobs = blobs
         self._budget = budget
         self._lease = lease
@@ -92,7 +92,7 @@ class TakeOver:
 
     async def _renew(self) -> None:
         held = {number: run.record for number, run in self._runner.runs.items()}
-        held |= self._telling.held()
+        held |= self._webhooks.pending()
         with suppress(StoreUnavailable):  # it may come back
             if time.monotonic() < self._due and not await self._store.has_forgotten():
                 return
@@ -106,7 +106,7 @@ class TakeOver:
         if record.number in self._runner.runs:
             return  # this process seemed dead, to itself
         if record.is_over:
-            self._telling.tell(record)
+            self._webhooks.add(record)
             return
         run = Run(record, self._store, Progress("generations", model=record.model))
         if record.state == "sent":

@@ -1,4 +1,4 @@
-"""Ends of tasks on their way to those who want to be called."""
+"""Delivers task-completion webhooks in the background."""
 
 from __future__ import annotations
 
@@ -16,41 +16,43 @@ from imagegate.tasks.records import TaskRecord, document, public_state
 from imagegate.tasks.webhooks import Webhooks
 
 
-class Telling:
-    """Tells ends in the background; what it has not told when it is closed is another process's to tell.
+class WebhookQueue:
+    """Send webhooks in the background; release those that are undelivered at shutdown to other processes.
 
     Args:
-        store: holds a task until its end was told.
+        store: keeps a finished task until its webhook has been delivered.
+        webhooks: sends them.
     """
 
     def __init__(self, store: TaskStore, webhooks: Webhooks) -> None:
         self._store = store
         self._webhooks = webhooks
-        self._telling: dict[str, tuple[TaskRecord, asyncio.Task[None]]] = {}
+        self._pending: dict[str, tuple[TaskRecord, asyncio.Task[None]]] = {}
 
-    def tell(self, record: TaskRecord) -> None:
-        """Begins, where somebody wants to know and was not told."""
-        if record.callback_url and not record.told and record.number not in self._telling:
-            self._telling[record.number] = record, asyncio.create_task(self._tell(record))
+    def add(self, record: TaskRecord) -> None:
+        """Start delivery for a finished task, unless it has no callback or its webhook is delivered or under way."""
+        if record.callback_url and not record.told and record.number not in self._pending:
+            self._pending[record.number] = record, asyncio.create_task(self._deliver(record))
 
-    async def _tell(self, record: TaskRecord) -> None:
+    async def _deliver(self, record: TaskRecord) -> None:
         try:
             body = msgspec.json.encode({"type": f"task.{public_state(record)}", "data": document(record)})
-            await self._webhooks.tell(record.callback_url, f"msg_{record.number}", body)
-            with suppress(StoreUnavailable):  # then it is told once more
+            await self._webhooks.send(record.callback_url, f"msg_{record.number}", body)
+            with suppress(StoreUnavailable):  # it is delivered once more, then
                 await self._store.finish(msgspec.structs.replace(record, told=True))
-            self._telling.pop(record.number, None)
-        except Exception:  # then it is abandoned, and told once more
-            self._telling.pop(record.number, None)
+            self._pending.pop(record.number, None)
+        except Exception:  # the task counts as abandoned, and its webhook is sent once more
+            self._pending.pop(record.number, None)
             get_logger().exception("a webhook could not be sent", task=record.number)
 
-    def held(self) -> Mapping[str, TaskRecord]:
-        """What is being told, by number."""
-        return {number: record for number, (record, _) in self._telling.items()}
+    def pending(self) -> Mapping[str, TaskRecord]:
+        """Return the tasks whose webhook is being delivered, by number."""
+        return {number: record for number, (record, _) in self._pending.items()}
 
     async def aclose(self) -> None:
-        for record, telling in tuple(self._telling.values()):
-            await stop(telling)
+        """Stop every delivery and release its task."""
+        for record, delivery in tuple(self._pending.values()):
+            await stop(delivery)
             with suppress(StoreUnavailable):
                 await self._store.release(record)
-        self._telling.clear()
+        self._pending.clear()

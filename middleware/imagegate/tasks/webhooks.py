@@ -1,8 +1,8 @@
-"""Webhooks: a task's end, told to its ``callback_url``.
+"""Webhooks: a POST to the ``callback_url`` of a finished task.
 
 The request is signed as the Standard Webhooks specification says: ``webhook-id`` is the same for every try of one
 event, ``webhook-timestamp`` is Unix time in seconds, and ``webhook-signature`` is ``v1,`` and the base64 of the
-HMAC-SHA256 of ``ID.TIMESTAMP.BODY``. It may come more than once; the id tells.
+HMAC-SHA256 of ``ID.TIMESTAMP.BODY``. Delivery is at least once; receivers recognize a repetition by its id.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _LONGEST_PAUSE: Final = 300.0
 
 
 class Webhooks:
-    """Tells ends of tasks.
+    """Sign and send webhooks.
 
     Args:
-        fetcher: keeps to public addresses.
+        fetcher: connects to public addresses only.
         secret: ``whsec_`` and base64 of the key, or the key itself; empty: callbacks are refused.
-        attempts: after which an event is given up.
+        attempts: most requests for one event.
         pause: seconds before the second attempt; each later pause is twice as long.
 
     Raises:
@@ -45,7 +45,12 @@ class Webhooks:
         self._pause = pause
 
     async def check(self, url: object) -> str:
-        """A client's ``callback_url``, looked up already. Raises `RequestError` where it may not be called."""
+        """Check a client's ``callback_url`` and resolve its host.
+
+        Raises:
+            RequestError: callbacks are not configured, or the URL is not allowed.
+            Overloaded: too many lookups are running.
+        """
         if not self._key:
             raise RequestError(
                 "Callbacks are not set up here: tasks.callback_secret is not set. Ask for the task instead.",
@@ -67,8 +72,8 @@ class Webhooks:
             ) from error
         return str(url)
 
-    async def tell(self, url: str, event_id: str, body: bytes) -> bool:
-        """Posts until somebody answers with a 2xx; False: given up."""
+    async def send(self, url: str, event_id: str, body: bytes) -> bool:
+        """Send a webhook until it is answered with a 2xx. Return False where it is given up."""
         pause, reason = self._pause, ""
         for attempt in range(1, self._attempts + 1):
             try:
@@ -98,7 +103,7 @@ class Webhooks:
 
 
 def signing_key(secret: str) -> bytes:
-    """The bytes that sign. Raises `ConfigError`."""
+    """Return the key of a secret. Raises `ConfigError` where it cannot be read."""
     if not secret.startswith("whsec_"):
         return secret.encode()
     try:
@@ -108,6 +113,6 @@ def signing_key(secret: str) -> bytes:
 
 
 def signature(key: bytes, event_id: str, timestamp: str, body: bytes) -> str:
-    """The value of ``webhook-signature``."""
+    """Return the value of ``webhook-signature``."""
     signed = hmac.digest(key, f"{event_id}.{timestamp}.".encode() + body, hashlib.sha256)
     return "v1," + base64.b64encode(signed).decode()
