@@ -15,6 +15,7 @@ from imagegate.adapter import (
     UpstreamReply,
     UpstreamRequest,
     inline,
+    pixels,
 )
 from imagegate.errors import UpstreamRefused
 from imagegate.replies import failure, read_object, uncertain
@@ -69,9 +70,8 @@ class A1111(Adapter):
 
 def _size(request: ImageRequest) -> dict[str, int]:
     """As asked, or that of the image; the server's own is 512x512, whatever the image is."""
-    if size := request.fields.get("size"):
-        width, height = (int(edge) for edge in size.split("x"))
-        return {"width": width, "height": height}
+    if asked := pixels(request.fields.get("size")):
+        return asked
     facts = next((image.facts for image in request.images if isinstance(image, FileRef)), None)
     if facts is None or not facts.width:
         return {}

@@ -18,6 +18,7 @@ from imagegate.adapter import (
     UpstreamReply,
     UpstreamRequest,
     inline,
+    pixels,
 )
 from imagegate.replies import read_reply
 
@@ -87,9 +88,8 @@ def _job(request: ImageRequest) -> dict[str, Any]:
 
 def _size(request: ImageRequest) -> dict[str, int]:
     """As asked, or that of the first image; without either it is the server's own."""
-    if size := request.fields.get("size"):
-        width, _, height = size.partition("x")
-        return {"width": int(width), "height": int(height)}
+    if asked := pixels(request.fields.get("size")):
+        return asked
     first = next(iter(request.images), None)
     if isinstance(first, FileRef) and first.facts is not None and first.facts.width:
         return {"width": first.facts.width, "height": first.facts.height}

@@ -43,10 +43,12 @@ from imagegate.protocol.request_encoding import (
     InlineFile,
     TextPart,
     form_parts,
+    form_texts,
     inline,
     json_body,
     linked,
     needs_form,
+    pixels,
 )
 
 Upload = FileRef
@@ -74,12 +76,14 @@ __all__ = [
     "UpstreamReply",
     "UpstreamRequest",
     "form_parts",
+    "form_texts",
     "inline",
     "json_body",
     "linked",
     "model_path",
     "native_body",
     "needs_form",
+    "pixels",
     "read_upload",
 ]
 
@@ -108,6 +112,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Files after `parts` that are still coming in; the length of such a form is not known before."""
     job_id: str = ""
     """An id that the body gives to the provider's task. Where the reply is lost, the task is looked up by it."""
+    task_path: str = ""
+    """Where its task is asked for, in place of the adapter's own: for paths that have more than ``{id}`` in them."""
 
 
 class TextFile:
@@ -152,6 +158,9 @@ class Adapter:
     """Whether every request becomes a task; else those do that say ``async: true``, where the contract has it."""
     task_path: str = "/v1/tasks/{id}"
     """Where a task is asked for when the provider did not say."""
+    question_suffix: str = ""
+    """End of the paths at which tasks are asked for by POST, for providers that have no GET for it. No paid request
+    may have such a path."""
     cancels_tasks: bool = False
     """Whether ``DELETE`` to a task's address gives it up."""
 
@@ -201,6 +210,7 @@ class Adapter:
     def poll(self, task: PendingTask) -> UpstreamRequest:
         """Return the GET request that asks how a task is getting on; it may be sent any number of times.
 
+        A POST is one only where its path ends with `question_suffix`.
         Its path counts where the provider did not say where to ask.
         """
         return UpstreamRequest(method="GET", path=self.task_path.format(id=quote(task.id, safe="")))

@@ -26,6 +26,7 @@ from imagegate.adapter import (
     UpstreamReply,
     UpstreamRequest,
     inline,
+    model_path,
 )
 from imagegate.contract import ContractDocument, read_document
 from imagegate.errors import UpstreamRefused
@@ -164,6 +165,28 @@ class Queue(OpenAIAdapter):
         return read_document(f"[models.painter]\n{PARAMETERS}")
 
 
+class Asked(OpenAIAdapter):
+    """Tasks that are asked for by POST, at an address with the model in it."""
+
+    name = "asked"
+    question_suffix = "/result"
+    asks_at = "/models/{model}/result"
+
+    def encode(self, request: ImageRequest) -> UpstreamRequest:
+        path = self.asks_at.format(model=model_path(request.model))
+        return UpstreamRequest(method="POST", path="/paint", document={"prompt": "x"}, task_path=path)
+
+    def poll(self, task: PendingTask) -> UpstreamRequest:
+        return UpstreamRequest(method="POST", path="/result", document={"id": task.id})
+
+    def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        document = read_object(reply.body) or {}
+        return PendingTask(id=document["ticket"]) if "ticket" in document else read_reply(reply, now=now)
+
+    def contracts(self) -> ContractDocument:
+        return read_document(f"[models.painter]\n{PARAMETERS}")
+
+
 class Careless(Bytes):
     """Says of every reply what its mode says, whatever the reply is."""
 
@@ -233,7 +256,7 @@ class WithOptions(OpenAIAdapter):
 
 
 ALL: tuple[type[Adapter], ...] = (
-    *(Keyed, Named, BasicAuth, Open, Bytes, Inline, Uploads, Queue, Careless, Hiding, Nowhere, WithOptions),
+    *(Keyed, Named, BasicAuth, Open, Bytes, Inline, Uploads, Queue, Asked, Careless, Hiding, Nowhere, WithOptions),
 )
 
 

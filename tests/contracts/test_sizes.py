@@ -816,3 +816,21 @@ def test_ratios_turn_with_the_question(rule, sides):
     """In every rule with twins a ratio's twin gets the twin."""
     answers = [rule.fit(Wanted(ratio=Ratio(*pair))).fields for pair in (sides, sides[::-1])]
     assert {name: flipped(value) for name, value in answers[0].items()} == answers[1]
+
+
+# A list with a word for ratios beside it
+
+
+def test_a_list_may_have_ratios_beside_it():
+    """What names pixels stays among the pixels; what names a ratio goes where ratios go."""
+    rule = ListRule(values=("1024x1024", "1312x736"), field="resolution", ratios=("1x1", "16x9"))
+    assert rule.members == ("resolution", "aspect_ratio")
+    assert rule.fit(Wanted(ratio=Ratio(1, 1), pixels=Pixels(1024, 1024))).fields == {"resolution": "1024x1024"}
+    assert rule.fit(Wanted(ratio=Ratio(16, 9))) == Fitted({"aspect_ratio": "16x9"})
+    assert rule.fit(Wanted(ratio=Ratio(16, 9), tier=Tier(2048))).exact is False
+    assert ListRule(values=("1024x1024",), ratios=("16:9",)).fit(Wanted(ratio=Ratio(1, 3))).off == inf
+    assert "'16x9'" in rule.describe()
+    own = ListRule(values=("1024x1024",), ratios=("3:2",), ratio_field="size")
+    assert own.fit(Wanted(ratio=Ratio(3, 2))).fields == {"size": "3:2"}
+    with pytest.raises(ValueError, match="does not belong there"):
+        ListRule(values=("1024x1024",), ratios=("auto",))

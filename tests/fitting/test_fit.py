@@ -17,6 +17,7 @@ from imagegate.errors import RequestError
 from imagegate.fitting.fit import VARIATION_PROMPT, fit
 from imagegate.fitting.size_fields import wanted_size
 from imagegate.protocol.messages import ImageRequest, Link
+from imagegate.testing import MemoryFile, png
 
 PROMPT = {"prompt": {"max_length": 32_000}}
 GEMINI = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
@@ -984,3 +985,21 @@ def test_what_is_left_holds_none_of_them(prompt):
         return
     assert not {"|", "~"} & set(fitted.fields["prompt"])
     assert "<do>" not in fitted.fields["prompt"]
+
+
+def test_members_that_have_no_place_beside_a_mask_go_and_are_named():
+    """The provider's endpoint for masks has fewer members; a strict policy refuses instead."""
+    rule = ReferenceRule(forms=("files",), mask=True, mask_without=("size", "seed"))
+    parameters = {"prompt": Parameter(), "seed": Parameter(type="integer")}
+    contract = Contract(parameters=parameters, edits=Contract(parameters=parameters, references=rule))
+    image = MemoryFile(png())
+    fields = {"model": "m", "prompt": "A hat", "size": "1024x1024", "seed": 1}
+    plain = ImageRequest(operation="edits", fields=fields, images=(image,))
+    assert fit(plain, contract)[0].fields == fields
+    masked = ImageRequest(operation="edits", fields=fields, images=(image,), mask=MemoryFile(png(), part="mask"))
+    fitted, changes = fit(masked, contract)
+    assert dict(fitted.fields) == {"model": "m", "prompt": "A hat"}
+    assert [(change.field, change.kind) for change in changes] == [("size", "dropped"), ("seed", "dropped")]
+    with pytest.raises(RequestError, match="With a mask") as caught:
+        fit(masked, contract, policy="strict")
+    assert caught.value.param == "size"

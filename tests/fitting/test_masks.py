@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagegate.errors import ImagegateError, RequestError
-from imagegate.fitting.masks import white_on_black
+from imagegate.fitting.masks import black_and_white
 
 
 def png(image: Image.Image, **options: object) -> bytes:
@@ -43,13 +43,24 @@ def test_every_pixel_is_the_inverse_of_its_alpha(width, height, mode, data):
     """Exact for every pixel and every degree of transparency, whatever the colours beneath."""
     alpha = data.draw(st.binary(min_size=width * height, max_size=width * height))
     expected = (width, height), bytes(255 - value for value in alpha)
-    assert expected == grey(white_on_black(alpha_mask(width, height, alpha, mode)))
+    assert expected == grey(black_and_white(alpha_mask(width, height, alpha, mode)))
+
+
+@given(st.binary(min_size=1, max_size=64))
+def test_black_is_the_alpha_itself_and_two_values_are_two(alpha):
+    """Where black is to be changed the mask is its alpha; without grey, what is more than half transparent counts."""
+    mask = alpha_mask(len(alpha), 1, alpha)
+    size = (len(alpha), 1)
+    assert grey(black_and_white(mask, changed="black")) == (size, alpha)
+    halves = bytes(255 if value > 127 else 0 for value in alpha)
+    assert grey(black_and_white(mask, changed="black", two_valued=True)) == (size, halves)
+    assert grey(black_and_white(mask, two_valued=True)) == (size, bytes(255 - value for value in halves))
 
 
 def test_all_degrees_of_transparency():
     """0 becomes 255, 255 becomes 0, and each of the 254 values between becomes its own inverse."""
     expected = (256, 1), bytes(reversed(range(256)))
-    assert expected == grey(white_on_black(alpha_mask(256, 1, bytes(range(256)))))
+    assert expected == grey(black_and_white(alpha_mask(256, 1, bytes(range(256)))))
 
 
 def test_transparent_colours_of_palettes_and_keys():
@@ -57,20 +68,20 @@ def test_transparent_colours_of_palettes_and_keys():
     palette = Image.new("P", (4, 1))
     palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
     palette.putdata([0, 1, 2, 3])
-    assert ((4, 1), bytes([255, 155, 0, 0])) == grey(white_on_black(png(palette, transparency=bytes([0, 100, 255]))))
+    assert ((4, 1), bytes([255, 155, 0, 0])) == grey(black_and_white(png(palette, transparency=bytes([0, 100, 255]))))
     keyed = Image.new("RGB", (2, 1), (1, 2, 3))
     keyed.putpixel((1, 0), (9, 9, 9))
-    assert ((2, 1), bytes([255, 0])) == grey(white_on_black(png(keyed, transparency=(1, 2, 3))))
+    assert ((2, 1), bytes([255, 0])) == grey(black_and_white(png(keyed, transparency=(1, 2, 3))))
 
 
 def test_a_mask_without_transparency_is_black():
     """Nothing to change is nothing to change."""
-    assert ((3, 2), bytes(6)) == grey(white_on_black(png(Image.new("RGB", (3, 2), "white"))))
+    assert ((3, 2), bytes(6)) == grey(black_and_white(png(Image.new("RGB", (3, 2), "white"))))
 
 
 def test_a_wide_mask_of_sixteen_bits():
     """Masks of unusual depth are read."""
-    assert ((2, 2), bytes(4)) == grey(white_on_black(png(Image.new("I;16", (2, 2), 65535))))
+    assert ((2, 2), bytes(4)) == grey(black_and_white(png(Image.new("I;16", (2, 2), 65535))))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "GIF", "WEBP", "BMP", "TIFF"])
@@ -79,7 +90,7 @@ def test_only_png_is_opened(form):
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, form)
     with pytest.raises(RequestError) as caught:
-        white_on_black(buffer.getvalue())
+        black_and_white(buffer.getvalue())
     assert (caught.value.param, caught.value.code) == ("mask", "invalid_image_file")
 
 
@@ -87,7 +98,7 @@ def test_only_png_is_opened(form):
 def test_what_is_no_mask(mask):
     """Nothing, text, and a signature alone are refused by name."""
     with pytest.raises(RequestError) as caught:
-        white_on_black(mask)
+        black_and_white(mask)
     assert caught.value.param == "mask"
 
 
@@ -101,7 +112,7 @@ def test_too_many_pixels():
         head = chunk(b"IHDR", edge.to_bytes(4, "big") * 2 + bytes([8, 6, 0, 0, 0]))
         bomb = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
         with pytest.raises(RequestError) as caught:
-            white_on_black(bomb)
+            black_and_white(bomb)
         assert caught.value.param == "mask"
 
 
@@ -115,7 +126,7 @@ def test_damaged_masks_are_converted_or_refused(data):
         if mask:
             mask[data.draw(st.integers(0, len(mask) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(RequestError):
-        grey(white_on_black(bytes(mask)))
+        grey(black_and_white(bytes(mask)))
 
 
 def test_chunks_with_impossible_names_are_refused():
@@ -127,7 +138,7 @@ def test_chunks_with_impossible_names_are_refused():
     half = cut.to_bytes(4, "big") + mask[place + 4 : place + 8 + cut]
     broken = mask[:place] + half + zlib.crc32(half[4:]).to_bytes(4, "big") + b"\xff\xff\xff\xff!!!!rubbish"
     with pytest.raises(RequestError) as caught:
-        white_on_black(broken)
+        black_and_white(broken)
     assert caught.value.param == "mask"
 
 
@@ -135,6 +146,6 @@ def test_without_pillow(monkeypatch):
     """Where the extra is not installed, the error is the gateway's, and says nothing of modules."""
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImagegateError) as caught:
-        white_on_black(b"")
+        black_and_white(b"")
     assert caught.value.status == 501
     assert "PIL" not in caught.value.message

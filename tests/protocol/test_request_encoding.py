@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate.adapter import FileID, InlineFile, Link, inline
+from imagegate.adapter import FileID, ImageRequest, InlineFile, Link, TextPart, form_parts, form_texts, inline, pixels
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.reply_encoding import length_of, reply_parts
 from imagegate.protocol.request_encoding import document_parts
@@ -53,3 +53,20 @@ def test_what_is_no_file():
         inline(FileID("file-1"))
     with pytest.raises(TypeError, match="object has no place in JSON"):
         document_parts({"x": object()})
+
+
+@pytest.mark.parametrize(
+    ("size", "members"),
+    [("1024x768", {"width": 1024, "height": 768}), ("auto", {}), (None, {}), ("1024x", {}), ("x1", {}), (5, {})],
+)
+def test_pixels(size, members):
+    """`width` and `height` for what is a size in pixels."""
+    assert pixels(size) == members
+
+
+def test_several_files_may_share_one_name():
+    """For providers whose forms know no brackets."""
+    images = tuple(MemoryFile(png(), filename=f"{place}.png") for place in range(2))
+    request = ImageRequest(operation="edits", fields={"prompt": "A hat", "n": 2}, images=images)
+    assert [part.name for part in form_parts(request, several="image")] == ["prompt", "n", "image", "image"]
+    assert form_texts({"n": 2, "flag": True}) == (TextPart("n", "2"), TextPart("flag", "true"))

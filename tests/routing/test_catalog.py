@@ -243,6 +243,7 @@ BRIDGED = Contract(
         (edits(forms=("objects",)), "edits", 1, False),
         (edits(same_size=True), "edits", 1, False),
         (edits(mask_polarity="white"), "edits", 1, False),
+        (edits(live=False), "edits", 1, False),
         (BRIDGED, "edits", 1, False),
         (Contract(parameters={}), "edits", 1, False),
         (Contract(parameters={}, edits=Contract(parameters={})), "edits", 1, False),

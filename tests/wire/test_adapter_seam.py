@@ -466,6 +466,29 @@ def test_an_unknown_state_is_waited_for_and_a_broken_job_is_refused(tmp_path):
         assert len(provider.posts) == 1
 
 
+def test_a_task_is_asked_for_by_post(tmp_path):
+    """At the address that the request gave it, as often as it takes, with what the adapter asks."""
+    answers = (Answer(document={"ticket": "7"}), Answer(document={"status": "Pending", "id": "7"}))
+    with (
+        FakeUpstream(*answers, Answer(document={"data": [{"b64_json": base64.b64encode(PNG).decode()}]})) as provider,
+        gateway(tmp_path, provider.url, "asked") as client,
+    ):
+        assert made(paint(client)) == [PNG]
+    assert [seen.path for seen in provider.posts] == ["/paint", *["/models/painter/result"] * 2]
+    assert [seen.json for seen in provider.posts[1:]] == [{"id": "7"}] * 2
+
+
+def test_no_question_goes_to_another_address_by_post(tmp_path, monkeypatch):
+    """A POST to a path that is not marked as one for questions might be paid for."""
+    monkeypatch.setattr(made_up.Asked, "asks_at", "/models/{model}/paint")
+    with (
+        FakeUpstream(Answer(document={"ticket": "7"})) as provider,
+        gateway(tmp_path, provider.url, "asked") as client,
+    ):
+        assert error_of(paint(client))["code"] == "task_lost"
+    assert len(provider.posts) == 1
+
+
 # Money
 
 

@@ -96,7 +96,8 @@ def _size(rule: SizeRule | None) -> str:
     if rule is None:
         return "as they are"
     if isinstance(rule, ListRule):
-        return f"`{rule.field}`: {_words(rule.values)}"
+        ratios = f"; `{rule.ratio_field}`: {_words(rule.ratios)}" if rule.ratios else ""
+        return f"`{rule.field}`: {_words(rule.values)}{ratios}"
     if isinstance(rule, FlexibleRule):
         plain = FlexibleRule()
         limits = [f"multiples of {rule.multiple}"] if rule.multiple > 1 else []
@@ -140,7 +141,11 @@ def _references(rule: ReferenceRule) -> str:
     kinds = ", ".join(kind.removeprefix("image/").upper() for kind in rule.kinds)
     mask = "no mask"
     if rule.takes_mask:
-        mask = "a mask" if rule.mask_polarity == "alpha" else "a mask, made white on black"
+        mask = {"alpha": "a mask", "white": "a mask, made white on black", "black": "a mask, made black on white"}[
+            rule.mask_polarity
+        ] + (" without grey" if rule.mask_two_valued else "")
+        if rule.mask_without:
+            mask += f" (without {_words(rule.mask_without)})"
     more = [*(["a markup"] if rule.markup else []), *(["square ones only"] if rule.square else [])]
     most = "one" if rule.max == 1 else f"up to {rule.max}"
     return ", ".join([f"{most} as {' or '.join(forms)}", f"{kinds} to {rule.max_bytes / 1e6:g} MB each", mask, *more])

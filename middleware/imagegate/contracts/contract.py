@@ -147,14 +147,20 @@ class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Another member and the values of it with which a mask is refused."""
     markup: bool = False
     """Whether ``files`` may come with a ``markup``, a transparent overlay, in place of a mask."""
-    mask_polarity: Literal["alpha", "white"] = "alpha"
-    """What marks the pixels to change: transparency, as at OpenAI, or white on black."""
+    mask_polarity: Literal["alpha", "white", "black"] = "alpha"
+    """What marks the pixels to change: transparency, as at OpenAI, white on black, or black on white."""
+    mask_two_valued: bool = False
+    """Whether such a mask may have no grey: what is more than half transparent is to be changed."""
+    mask_without: tuple[str, ...] = ()
+    """Members that go where there is a mask: the provider's endpoint for masks has none of them."""
     mask_field: str | None = None
     """For ``links``: the member that holds the mask's URL."""
     operation: str | None = None
     """Value of the ``operation`` member that must accompany references."""
     file_ids: bool = False
     """Whether ``objects`` may name files that the provider already has."""
+    live: bool = True
+    """Whether files may go on while they come in; False: the adapter's path or its names depend on them."""
     upload: bool = False
     """Whether the provider has an upload API that turns files into links."""
     kinds: tuple[str, ...] = ("image/png", "image/jpeg", "image/webp")

@@ -91,13 +91,18 @@ class ListRule(msgspec.Struct, frozen=True, kw_only=True, tag="list", tag_field=
 
     values: tuple[str, ...]
     field: str = "size"
+    ratios: tuple[str, ...] = ()
+    """Words for requests that name a ratio instead of pixels (Ideogram, Recraft)."""
+    ratio_field: str = "aspect_ratio"
+    """Where they go; it may be `field`."""
 
     def __post_init__(self) -> None:
         _check_words("values", self.values, Pixels, Auto)
+        _check_words("ratios", self.ratios, Ratio)
 
     @property
     def members(self) -> tuple[str, ...]:
-        return (self.field,)
+        return (self.field, self.ratio_field) if self.ratios else (self.field,)
 
     def fit(self, wanted: Wanted, *, with_references: bool = False) -> Fitted:
         if wanted.auto:
@@ -105,6 +110,10 @@ class ListRule(msgspec.Struct, frozen=True, kw_only=True, tag="list", tag_field=
         if wanted.ratio is None:
             return Fitted({}, exact=False)  # a tier alone never becomes a shape
         asked = wanted.log_ratio
+        if self.ratios and wanted.pixels is None:
+            word, off = nearest_ratio(asked, self.ratios)
+            fields = {self.ratio_field: word} if word else {}
+            return Fitted(fields, off, exact=off <= PUBLISHED_RATIO_ERROR and wanted.tier is None)
         sizes = [(size, value) for value in self.values if isinstance(size := parse_size(value), Pixels)]
         candidates = _same_orientation(asked, [(log_ratio(*size), value) for size, value in sizes])
         if not candidates:
@@ -117,7 +126,7 @@ class ListRule(msgspec.Struct, frozen=True, kw_only=True, tag="list", tag_field=
         return Fitted({self.field: value}, _off(asked, got), exact=str(wanted.pixels) == value)
 
     def describe(self) -> str:
-        return f"Supported values are: {', '.join(repr(value) for value in self.values)}."
+        return f"Supported values are: {', '.join(repr(value) for value in (*self.values, *self.ratios))}."
 
 
 class FlexibleRule(

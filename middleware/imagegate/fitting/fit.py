@@ -175,6 +175,7 @@ class _Fitting:
             raise RequestError("This model takes no mask here.", param=name or "mask", code="unsupported_parameter")
         if self._request.mask is not None and rule is not None:
             self._check_company(rule)
+            self._leave_out_beside_mask(rule)
         if self._request.markup is None:
             return
         if rule is None or not rule.markup:
@@ -186,6 +187,13 @@ class _Fitting:
         for name, values in rule.mask_not_with.items():
             if self.fields.get(name) in values:
                 raise RequestError(f"With {name} '{self.fields[name]}' this model takes no mask.", param="mask")
+
+    def _leave_out_beside_mask(self, rule: ReferenceRule) -> None:
+        for name in rule.mask_without:
+            if name in self.fields:
+                if self.strict:
+                    raise RequestError(f"With a mask this model takes no '{name}'.", param=name)
+                self.drop(name)
 
     # Size
 

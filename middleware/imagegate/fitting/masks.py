@@ -1,16 +1,21 @@
-"""Masks in the other polarity: transparent pixels become white on black. Needs Pillow (``imagegate[masks]``)."""
+"""Masks in black and white, for what clients mark by transparency. Needs Pillow (``imagegate[masks]``)."""
 
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 from imagegate.errors import ImagegateError, RequestError
 
 
-def white_on_black(mask: bytes) -> bytes:
-    """A PNG with alpha as a grey PNG in which what was transparent is white, what was opaque black.
+def black_and_white(mask: bytes, *, changed: Literal["white", "black"] = "white", two_valued: bool = False) -> bytes:
+    """A PNG with alpha as a grey PNG in which what was transparent has one colour, what was opaque the other.
 
     Takes time in proportion to the pixels, so it is not for the event loop.
+
+    Args:
+        changed: the colour of what was transparent, which is to be changed.
+        two_valued: whether there is no grey: more than half transparent counts as transparent.
 
     Raises:
         RequestError: the mask cannot be read, or has more than 32 million pixels.
@@ -27,6 +32,8 @@ def white_on_black(mask: bytes) -> bytes:
             alpha = image.convert("RGBA").getchannel("A")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise RequestError("The mask cannot be read.", param="mask", code="invalid_image_file") from None
+    if two_valued:
+        alpha = alpha.point([0] * 128 + [255] * 128)
     converted = io.BytesIO()
-    ImageChops.invert(alpha).save(converted, "PNG")
+    (ImageChops.invert(alpha) if changed == "white" else alpha).save(converted, "PNG")
     return converted.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,7 +12,7 @@ from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import ReferenceForm, ReferenceRule
 from imagegate.delivery.reference_publisher import ReferenceConverter
 from imagegate.errors import RequestError
-from imagegate.fitting.masks import white_on_black
+from imagegate.fitting.masks import black_and_white
 from imagegate.fitting.reference_rules import check_uploads, size_of_source
 from imagegate.ingest.streaming_form import StreamingForm
 from imagegate.layers.base import Layer, Work
@@ -116,8 +116,9 @@ class _Converting:
         return await converter.to_link(upload, self._exchange, self._scope)
 
     async def convert(self, request: ImageRequest, rule: ReferenceRule) -> ImageRequest:
-        if rule.mask_polarity == "white" and request.mask is not None:
-            request = msgspec.structs.replace(request, mask=await self._white_mask(request.mask))
+        if rule.mask_polarity != "alpha" and request.mask is not None:
+            drawn = await self._drawn_mask(request.mask, rule.mask_polarity, two_valued=rule.mask_two_valued)
+            request = msgspec.structs.replace(request, mask=drawn)
         form = chosen_form(request, rule)
         if form in ("files", "inline", "uploads"):
             images = [await self._file(image) for image in request.images]
@@ -183,14 +184,16 @@ class _Converting:
             reference, self._opened, self._scope[PROGRESS_KEY]
         )
 
-    async def _white_mask(self, reference: Reference) -> Reference:
+    async def _drawn_mask(
+        self, reference: Reference, changed: Literal["white", "black"], *, two_valued: bool
+    ) -> Reference:
         mask = await self._file(reference)
         if not isinstance(mask, Upload):
             return mask  # explaining
         progress: Progress = self._scope[PROGRESS_KEY]
-        progress.reference_changes += (Change("mask", "mapped", "transparent", "white"),)
-        inverted = await asyncio.to_thread(white_on_black, await mask.read())
-        return await self._need_converter("mask").hold("mask", DataURL("image/png", inverted), self._opened)
+        progress.reference_changes += (Change("mask", "mapped", "transparent", changed),)
+        drawn = await asyncio.to_thread(black_and_white, await mask.read(), changed=changed, two_valued=two_valued)
+        return await self._need_converter("mask").hold("mask", DataURL("image/png", drawn), self._opened)
 
     async def _link(self, reference: Reference) -> Any:
         if isinstance(reference, Link):

@@ -102,10 +102,25 @@ def _object(reference: Reference) -> dict[str, str]:
     raise TypeError("a file cannot go into JSON")
 
 
-def form_parts(request: ImageRequest) -> tuple[TextPart | FilePart, ...]:
-    """A request as OpenAI's form: fields first, then ``image`` or several ``image[]`` in order, then the mask."""
-    texts = [part for name, value in request.fields.items() for part in _text_parts(name, value)]
-    name = "image" if len(request.images) == 1 else "image[]"
+def pixels(size: Any) -> dict[str, int]:
+    """Return ``WIDTHxHEIGHT`` as the members ``width`` and ``height``; nothing for what is no size in pixels."""
+    width, x, height = size.partition("x") if isinstance(size, str) else ("", "", "")
+    return {"width": int(width), "height": int(height)} if x and width.isdecimal() and height.isdecimal() else {}
+
+
+def form_texts(fields: Mapping[str, Any]) -> tuple[TextPart, ...]:
+    """Return members of a request as fields of a form."""
+    return tuple(part for name, value in fields.items() for part in _text_parts(name, value))
+
+
+def form_parts(request: ImageRequest, *, several: str = "image[]") -> tuple[TextPart | FilePart, ...]:
+    """A request as OpenAI's form: fields first, then ``image`` or several ``image[]`` in order, then the mask.
+
+    Args:
+        several: the name of each part where there are several images.
+    """
+    texts = form_texts(request.fields)
+    name = "image" if len(request.images) == 1 else several
     files = [FilePart(name, image) for image in request.images if isinstance(image, FileRef)]
     for name, extra in (("mask", request.mask), ("markup", request.markup)):
         if isinstance(extra, FileRef):

@@ -169,12 +169,18 @@ class AdapterContract:
 
     def test_asks_for_tasks_by_get(self) -> None:
         """A question may be asked any number of times; an id cannot lead to another path or query."""
+        suffix = self.adapter.question_suffix
         for task in (_TASK, msgspec.structs.replace(_TASK, is_over=True)):
             request = self.adapter.poll(task)
-            assert request.method == "GET"
+            assert request.method == ("POST" if suffix else "GET")
+            assert request.path.partition("?")[0].endswith(suffix)
             assert request.path.startswith("/")
             assert "task/1" not in request.path
             assert "?x=2" not in request.path
+        if suffix:  # what is paid for has another address
+            for asked in _legal_requests(self.adapter, briefly=True):
+                with suppress(RequestError):
+                    assert not self.adapter.encode(asked).path.partition("?")[0].endswith(suffix)
         cancel = self.adapter.cancel(_TASK)
         assert cancel is None or cancel.method in ("DELETE", "POST", "PUT")
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+import msgspec
 
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import UpstreamError
@@ -63,6 +66,9 @@ async def converse(
             reply = None
             result = await find_job(upstream, request.job_id, headers=headers, lost=error, taker=taker, held=held)
         if isinstance(result, PendingTask):
+            if request.task_path and not result.poll_url:
+                path = request.task_path.replace("{id}", quote(result.id, safe=""))
+                result = msgspec.structs.replace(result, poll_url=path)
             progress.upstream_task_id = result.id[:256]
             if on_task is not None and await on_task(result):
                 return None

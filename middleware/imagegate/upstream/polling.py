@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -150,9 +151,12 @@ async def _ask(
 def _question_about(upstream: Account, task: PendingTask) -> UpstreamRequest:
     """Raise `UpstreamUncertain` where the adapter would ask in a way that may do something."""
     request = upstream.adapter.poll(task)
-    if request.method != "GET":
-        raise uncertain("The provider's task cannot be asked for by a GET request.")
-    return request
+    if request.method == "GET":
+        return request
+    suffix = upstream.adapter.question_suffix
+    if suffix and request.method == "POST" and urlsplit(task.poll_url or request.path).path.endswith(suffix):
+        return request
+    raise uncertain("The provider's task cannot be asked for by a GET request.")
 
 
 def _retry_after(reply: UpstreamReply) -> float:
