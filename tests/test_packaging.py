@@ -98,7 +98,9 @@ def test_adapters_are_announced() -> None:
     assert sorted(ours) == NAMES
     modules = {name: value.partition(":")[0].rpartition(".")[2] for name, value in ours.items()}
     assert modules == {name: name.replace("-", "_") for name in NAMES}
-    assert {file.stem for file in ADAPTERS.glob("*.toml")} == {*modules.values()}
+    tables = {file.name.removesuffix(".toml") for file in ADAPTERS.glob("*.toml")}
+    assert {name for name in tables if "." not in name} == {*modules.values()}
+    assert {name for name in tables if "." in name} <= {f"{module}.prices" for module in modules.values()}
     files = {file.stem for file in ADAPTERS.glob("*.py")} - {"__init__", *modules.values()}
     assert [name for name in files if not name.startswith(tuple(f"{module}_" for module in modules.values()))] == []
 

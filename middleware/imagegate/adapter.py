@@ -36,6 +36,7 @@ from imagegate.protocol.messages import (
 )
 from imagegate.protocol.native_body import model_path, native_body
 from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS
+from imagegate.protocol.prices import ModelPrice, PriceDocument, read_prices
 from imagegate.protocol.replies import UpstreamReply, read_reply, read_upload
 from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.protocol.request_encoding import (
@@ -65,9 +66,11 @@ __all__ = [
     "ImageRequest",
     "InlineFile",
     "Link",
+    "ModelPrice",
     "NoOptions",
     "OpenAIAdapter",
     "PendingTask",
+    "PriceDocument",
     "Reference",
     "ReplyImage",
     "TextFile",
@@ -84,6 +87,7 @@ __all__ = [
     "native_body",
     "needs_form",
     "pixels",
+    "read_prices",
     "read_upload",
 ]
 
@@ -186,6 +190,12 @@ class Adapter:
         package, _, module = type(self).__module__.rpartition(".")
         file = resources.files(package or module).joinpath(f"{module}.toml")
         return read_document(file.read_text("utf-8")) if file.is_file() else ContractDocument()
+
+    def prices(self) -> PriceDocument:
+        """What each of the provider's models costs: ``NAME.prices.toml`` beside the contracts. Raises `ConfigError`."""
+        package, _, module = type(self).__module__.rpartition(".")
+        file = resources.files(package or module).joinpath(f"{module}.prices.toml")
+        return read_prices(file.read_text("utf-8"), name=file.name) if file.is_file() else PriceDocument()
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         """Return a request that fits its contract as the provider wants it sent. It is sent once."""

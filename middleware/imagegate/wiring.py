@@ -14,6 +14,7 @@ from imagegate.asgi.background import Background
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
+from imagegate.config.price_table import price_table
 from imagegate.config.schema import Config, UpstreamConfig
 from imagegate.config.store_factory import open_blobs
 from imagegate.delivery.images_endpoint import PictureService
@@ -148,6 +149,7 @@ def build(
     clients = Clients(config, transport=transport, on_surplus=note_surplus)
     contracts = contracts_of(config)
     catalog = Catalog(contracts, config.routes)
+    prices = price_table(config)
     memory = Memory(config.limits.memory)
     budget = Budget(
         total=config.limits.spool,
@@ -174,7 +176,7 @@ def build(
     all_hooks = Hooks(
         own_hooks if console is None else (*own_hooks, console),
         routes=config.routes,
-        cost=partial(cost_of, prices=config.prices) if config.prices.models else None,
+        cost=partial(cost_of, prices=prices),
         currency=config.prices.currency,
     )
     all_hooks.configured(Names.of(config))

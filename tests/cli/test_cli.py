@@ -138,6 +138,28 @@ def test_models(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ["nano-banana", "size:", "ratio", "tokenlab/nano-banana"] in lines
 
 
+def test_prices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours say so, with date and source; the operator's own win; what nobody knows is not invented."""
+    file = folder / "priced.toml"
+    file.write_text(
+        '[[upstreams]]\nname = "o"\nadapter = "openai"\napi_key = "k"\n[prices.models]\n"gpt-image-1.5" = '
+        '{ image = 0.5, variants = [{ when = { quality = ["high", "auto"] }, image = 1 }] }\n'
+    )
+    code, out, _ = run(capsys, "prices", "--config", str(file))
+    lines = dict(line.split("  ", 1) for line in out.splitlines())
+    assert code == 0
+    assert lines["o/gpt-image-1.5"].strip() == (
+        "USD 0.5 an image; 1 an image where quality is high or auto; at most 1 an image (yours)"
+    )
+    assert "output_image 30" in lines["o/gpt-image-2"]
+    assert "(ours, 2026-06-05, https://" in lines["o/gpt-image-2"]
+    assert lines["o/dall-e-3"].strip() == "no price is known"
+    code, out, _ = run(capsys, "prices", "--config", str(file), "--json")
+    listed = {entry["model"]: entry for entry in json.loads(out)}
+    assert (code, listed["gpt-image-2"]["from"], listed["dall-e-3"]["from"]) == (0, "adapter", "")
+    assert listed["gpt-image-1.5"]["most_per_image"] == 1
+
+
 def test_models_as_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """``--json`` prints what ``GET /v1/models`` answers."""
     code, out, _ = run(capsys, "models", "--json", "--config", str(config))

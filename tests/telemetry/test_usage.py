@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate.config.schema import ModelPrice, PricesConfig
+from imagegate.config.price_table import PriceTable
+from imagegate.config.schema import PricesConfig
+from imagegate.protocol.prices import ModelPrice, PriceVariant
 from imagegate.protocol.usage import TOKEN_KINDS, sum_usage, tokens_by_kind
 from imagegate.telemetry.cost import cost_of
 from imagegate.telemetry.metric_labels import size_class
@@ -158,12 +160,16 @@ def test_any_traceparent(value: bytes) -> None:
     assert all("!" <= character <= "~" for character in read_traceparent(value))
 
 
-PRICES = PricesConfig(
-    models={
-        "a/m": ModelPrice(image=0.1),
-        "m": ModelPrice(image=0.2),
-        "t": ModelPrice(tokens={"input_text": 5, "output": 40}),
-    }
+PRICES = PriceTable(
+    PricesConfig(
+        models={
+            "a/m": ModelPrice(image=0.1),
+            "m": ModelPrice(image=0.2),
+            "t": ModelPrice(tokens={"input_text": 5, "output": 40}),
+            "v": ModelPrice(image=0.1, variants=(PriceVariant(when={"quality": ("high",)}, image=0.4),)),
+        }
+    ),
+    {},
 )
 
 
@@ -182,3 +188,11 @@ def test_cost(upstream: str, model: str, images: int, usage: dict[str, object] |
     """By image, by token, for a model at one upstream or everywhere; none where no price or nothing made."""
     progress = Progress("generations", upstream=upstream, upstream_model=model, images_made=images, usage=usage)
     assert cost_of(progress, PRICES) == pytest.approx(cost)
+
+
+def test_the_price_depends_on_the_request_that_was_sent() -> None:
+    """What the client asked for may have been changed to fit the model."""
+    progress = Progress("generations", upstream="a", upstream_model="v", images_made=2)
+    assert cost_of(progress, PRICES) == pytest.approx(0.2)
+    progress.sent_fields = {"quality": "high"}
+    assert cost_of(progress, PRICES) == pytest.approx(0.8)

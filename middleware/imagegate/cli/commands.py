@@ -1,4 +1,4 @@
-"""The command line: serve, demo, send, explain, models, check."""
+"""The command line: serve, demo, send, explain, models, prices, check."""
 
 from __future__ import annotations
 
@@ -81,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--adapter", metavar="NAME", help="what is known about one adapter, without a configuration")
     models.add_argument("--json", action="store_true", help="as GET /v1/models answers, with contracts")
     models.set_defaults(run=_models)
+
+    prices = commands.add_parser("prices", help="list what models cost, and where each price is from")
+    _add_config(prices)
+    prices.add_argument("--json", action="store_true", help="every price with its date and source")
+    prices.set_defaults(run=_prices)
 
     check = commands.add_parser("check", help="check a configuration file")
     check.add_argument("file", type=Path)
@@ -233,6 +238,16 @@ def _models(options: argparse.Namespace) -> int:
     for model in listed["data"]:
         size = model.get("contract", {}).get("size", {}).get("rule", "any")
         print(f"{model['id']:<{width}}  size: {size:<10}  {', '.join(model['upstreams'])}")
+    return 0
+
+
+def _prices(options: argparse.Namespace) -> int:
+    from imagegate.cli.prices import price_lines, price_list
+    from imagegate.standalone import find_config
+
+    _use_config(options)
+    listed = price_list(find_config())
+    print(json.dumps(listed, indent=2) if options.json else "\n".join(price_lines(listed)))
     return 0
 
 

@@ -18,6 +18,7 @@ from imagegate.config.routes import address_of
 from imagegate.config.schema import AccessConfig, Config, DeliveryConfig, PolicyConfig, UpstreamConfig
 from imagegate.contracts.contract import Contract, ContractError
 from imagegate.errors import ConfigError
+from imagegate.protocol import prices as price_data
 from imagegate.protocol.base_urls import fault_of, read_base_url
 from imagegate.registry import load_adapter
 from imagegate.stores.redis_client import is_redis_url
@@ -128,9 +129,8 @@ def _check_visibility(config: Config) -> None:
     if not re.fullmatch(r"[A-Z]{3}", prices.currency):
         raise KeyedError(f"prices.currency: {prices.currency!r} is no code such as 'USD'", ("prices", "currency"))
     for model, price in prices.models.items():
-        for amount in (price.image, *price.tokens.values()):
-            if not 0 <= amount < 10**9:
-                raise KeyedError(f"prices.models.{model}: must not be negative", ("prices", "models", model))
+        if fault := price_data.fault_of(price):
+            raise KeyedError(f"prices.models.{model}: {fault}", ("prices", "models", model))
 
 
 def _check_policy(policy: PolicyConfig) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from imagegate.config.routes import Choice
-from imagegate.protocol.usage import TokenKind
+from imagegate.protocol.prices import ModelPrice
 
 
 class Duration(float):
@@ -232,19 +232,12 @@ class ConsoleConfig(_Section, frozen=True, kw_only=True):
     """Names of keys that see everybody's exchanges; others see their own."""
 
 
-class ModelPrice(_Section, frozen=True, kw_only=True):
-    """What a model costs."""
-
-    image: float = 0.0
-    """Each image."""
-    tokens: Mapping[TokenKind, float] = {}
-    """A million tokens, by kind."""
-
-
 class PricesConfig(_Section, frozen=True, kw_only=True):
     """What providers charge (``[prices]``)."""
 
     currency: str = "USD"
+    shipped: bool = True
+    """Whether the prices that adapters ship count where `models` has none; in USD only."""
     models: Mapping[str, ModelPrice] = {}
     """``upstream/model``, or a model wherever it is."""
 

@@ -38,7 +38,7 @@ class Upstream(Layer):
         exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         progress: Progress = scope[PROGRESS_KEY]
         account = self._accounts[exchange.target.upstream] if exchange.target else next(iter(self._accounts.values()))
-        progress.upstream = account.name
+        progress.upstream, progress.sent_fields = account.name, exchange.request.fields
         asked = exchange.request
         if account.adapter.names_jobs:
             asked = msgspec.structs.replace(asked, job_id=str(uuid4()))

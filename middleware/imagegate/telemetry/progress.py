@@ -26,6 +26,8 @@ class Progress(ExchangeFacts):
     """The POSTs that were sent upstream, one by one, once they have ended."""
     recorded_calls: int | None = None
     """How many of `calls` the record of the exchange has; None: it has not ended."""
+    sent_fields: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    """Members of the request that was sent upstream last, as they fit its model: what its price may depend on."""
     upstream_task_id: str = ""
     """Of the provider's task that was waited for last."""
     link_base: str = ""
