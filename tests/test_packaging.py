@@ -32,7 +32,9 @@ PUBLIC = [
     "Hook",
     "ImageGateway",
     "ImagegateError",
+    "Limits",
     "OpenAIAdapter",
+    "Principal",
     "load_config",
     "load_contracts",
 ]
