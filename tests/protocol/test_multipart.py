@@ -92,7 +92,11 @@ def events_of(body: bytes, boundary: bytes = BOUNDARY, cuts: Iterable[int] = ())
             merged[-1] = PartData(merged[-1].data + event.data)
         elif not isinstance(event, PartData) or event.data:
             merged.append(event)
-    return merged
+    for event, content in itertools.pairwise(merged):
+        if isinstance(event, PartBegin) and event.offset:
+            text = content.data if isinstance(content, PartData) else b""
+            assert body.startswith(text + b"\r\n--" + boundary, event.offset)
+    return [event._replace(offset=0) if isinstance(event, PartBegin) else event for event in merged]
 
 
 def expected_events(parts: Sequence[Part], style: Style | None = None) -> list[Event]:

@@ -147,6 +147,7 @@ class Provider:
         if version != "HTTP/1.1" or not re.fullmatch(r"/[!-~]*", target) or "host" not in headers:
             self.faults.append(first)
         if self.demands_length and "transfer-encoding" in headers:
+            self.faults.append("no length")
             writer.write(Answer(411, (("Connection", "close"),)).head())
             await writer.drain()
             writer.close()

@@ -47,14 +47,14 @@ class Provider:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             post = Post()
             self.posts.append(post)
-            if b"transfer-encoding: chunked" in head:
-                while size := int((await reader.readline()).strip() or b"x", 16):
-                    post.body += (await reader.readexactly(size + 2))[:-2]
-                    post.size += size
-                await reader.readexactly(2)
-            else:
-                length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-                post.body += await reader.readexactly(length)
+            assert b"transfer-encoding" not in head
+            length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            while post.size < length:
+                piece = await reader.read(min(length - post.size, MEGABYTE))
+                if not piece:
+                    return
+                post.body += piece
+                post.size += len(piece)
             post.whole = True
             if self.resets:
                 return
@@ -90,9 +90,9 @@ async def until(condition: Callable[[], bool]) -> None:
 class Client:
     """Sends a form in two pieces."""
 
-    def __init__(self, port: int, parts: list[bytes]) -> None:
+    def __init__(self, port: int, parts: list[bytes], end: bytes = b"\r\n") -> None:
         self._port = port
-        self._body = b"".join(parts) + b"--%s--\r\n" % BOUNDARY
+        self._body = b"".join(parts) + b"--%s--" % BOUNDARY + end
 
     async def begin(self, size: int) -> None:
         self._reader, self.writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -156,10 +156,52 @@ def test_files_go_upstream_while_they_come_in() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("end", [b"", b"\r\n"], ids=["no line break", "a line break"])
+def test_the_length_is_known_with_either_end(end: bytes) -> None:
+    """Some clients end a form with a line break, some without."""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        client = Client(port, [MODEL, PROMPT, file(b"image", LARGE + LARGE)], end)
+        await client.begin(3 * MEGABYTE)
+        await until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        assert (await client.end())[0] == 200
+        assert [post.whole for post in provider.posts] == [True]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        file(b"image", LARGE + LARGE, b"application/octet-stream"),
+        file(b"image", LARGE + LARGE).replace(b'name="image"', b"name=image", 1),
+        file(b"image", LARGE + LARGE).replace(b'"a.png"', b"\"a.png\"; filename*=utf-8''b.png", 1),
+    ],
+    ids=["a wrong type", "a name without quotes", "two names"],
+)
+def test_heads_that_are_written_anew_wait_for_the_whole_form(first: bytes) -> None:
+    """Its length cannot be told before it is there, and the provider is asked once."""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        client = Client(port, [MODEL, PROMPT, first])
+        await client.begin(3 * MEGABYTE)
+        assert (await client.end())[0] == 200
+        assert [post.whole for post in provider.posts] == [True]
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     "late",
-    [text(b"n", b"1"), file(b"image", LARGE), file(b"image[7]", PICTURE)],
-    ids=["a field", "a second image", "an image with a place"],
+    [
+        text(b"n", b"1"),
+        file(b"image", LARGE),
+        file(b"image[7]", PICTURE),
+        file(b"mask", PICTURE, b"application/octet-stream"),
+        file(b"mask", b"", b"application/octet-stream").replace(b"a.png", b""),
+        b"--%s--\r\nThe end." % BOUNDARY,
+    ],
+    ids=["a field", "a second image", "an image with a place", "a mask of another type", "no mask", "an epilogue"],
 )
 def test_what_changes_the_request_makes_it_anew(late: bytes) -> None:
     """The incomplete request is dropped, and the whole form is sent once."""

@@ -17,6 +17,7 @@ from imagegate.protocol.messages import HeldMemory
 from imagegate.protocol.parsers.charsets import UnknownCharset, decode
 from imagegate.protocol.parsers.multipart import (
     Event,
+    FormEncoder,
     MultipartError,
     MultipartReader,
     PartBegin,
@@ -94,12 +95,21 @@ class FormReading:
         self._held = held
         self._budget = budget
         try:
-            self._reader = MultipartReader(boundary_of(content_type))
+            self.boundary = boundary_of(content_type)
+            self._reader = MultipartReader(self.boundary)
         except MultipartError as error:
             raise _malformed(error) from error
         self.fields: list[tuple[str, str]] = []
         self.files: list[Upload] = []
         """All files in the order of the form, the last one perhaps still growing."""
+        self.head_sizes: list[int] = []
+        """Bytes of the head of each of `files` as the client wrote it, its boundary line included."""
+        self.files_start = 0
+        """Bytes of the form before the first file."""
+        self.parts_end = 0
+        """Bytes of the form before the line that begins the next part or ends the form."""
+        self.size = 0
+        """Bytes of the form so far."""
         self.field_after_file = False
         self.is_over = False
         """Whether reading has ended, successfully or not."""
@@ -116,6 +126,7 @@ class FormReading:
         self._default_charset = "utf-8"
         self._text = bytearray()
         self._text_size = 0
+        self._content_start = self._content_size = 0
         self._step = _STEP
 
     async def run(self, receive: Receive) -> Form:
@@ -143,7 +154,6 @@ class FormReading:
             self._progress()
 
     async def _read(self, receive: Receive) -> None:
-        size = 0
         more = True
         while more:
             message = await receive()
@@ -151,8 +161,8 @@ class FormReading:
                 raise ClientDisconnected
             chunk: bytes = message.get("body", b"")
             more = message.get("more_body", False)
-            size += len(chunk)
-            if size > self._limits.form:
+            self.size += len(chunk)
+            if self.size > self._limits.form:
                 raise too_large(self._limits.form)
             start = 0
             while start < len(chunk) or start == 0:
@@ -216,6 +226,7 @@ class FormReading:
             if len(self.fields) >= _MAX_FIELDS:
                 raise RequestError(f"The form has more than {_MAX_FIELDS} fields.", code="invalid_form")
             self._name, self._charset, self._text = part.name, part.charset, bytearray()
+            self._content_start, self._content_size = part.offset, 0
             return
         if not image and not extra:
             hint = " Images go into parts called 'image' or 'image[]'." if part.name.startswith("images") else ""
@@ -230,6 +241,10 @@ class FormReading:
         else:
             self._extras[str(extra)] = upload
         self._upload = upload
+        self._content_start, self._content_size = part.offset, 0
+        if not self.files:
+            self.files_start = self.parts_end
+        self.head_sizes.append(part.offset - self.parts_end)
         self.files.append(upload)
         self._progress()
 
@@ -240,6 +255,7 @@ class FormReading:
         self._images.append((int(index) if index else len(self._images), upload))
 
     async def _add(self, data: bytes) -> None:
+        self._content_size += len(data)
         if self._upload is None:
             self._text += data
             self._text_size += len(data)
@@ -259,6 +275,8 @@ class FormReading:
         await self._upload.write(data)
 
     async def _end(self) -> None:
+        if self._content_start:
+            self.parts_end = self._content_start + self._content_size + len(FormEncoder.PART_END)
         if self._upload is not None:
             upload, self._upload = self._upload, None
             if upload.size == 0:

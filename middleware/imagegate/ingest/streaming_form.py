@@ -9,6 +9,7 @@ from imagegate.contracts.contract import ReferenceRule
 from imagegate.errors import RequestError
 from imagegate.fitting.reference_rules import check_image, check_mask, type_change
 from imagegate.ingest.form_reader import FormReading
+from imagegate.protocol.parsers.multipart import FormEncoder
 from imagegate.spool.upload import Upload
 from imagegate.telemetry.progress import Progress
 
@@ -16,7 +17,7 @@ from imagegate.telemetry.progress import Progress
 class NeedsBufferedForm(Exception):
     """The request needs the whole form.
 
-    A field came after a file, image parts have to be renamed, or the provider wants to know the length.
+    A field came after a file, image parts have to be renamed, or the form is not as long as was announced.
 
     The request sent upstream was incomplete, so nothing was made; the whole form is in the spool.
     """
@@ -30,16 +31,55 @@ class LiveFile(NamedTuple):
 
 
 class StreamingForm:
-    """The files of a form that is being received."""
+    """The files of a form that is being received.
 
-    def __init__(self, reading: FormReading) -> None:
+    They are sent with heads and boundaries of the same length as the client's, so that its `Content-Length` tells how
+    long the form to the provider will be.
+
+    Args:
+        reading: has begun the first file.
+        length: bytes of the client's form.
+    """
+
+    def __init__(self, reading: FormReading, length: int) -> None:
         self._reading = reading
+        self._length = length
+        self._encoder = FormEncoder(max(self.boundary_size, FormEncoder.LEAST_BOUNDARY))
         self._rule: ReferenceRule | None = None
         self._progress: Progress | None = None
 
     @property
     def is_whole(self) -> bool:
         return self._reading.is_whole
+
+    @property
+    def size(self) -> int:
+        return self._length - self._reading.files_start
+
+    @property
+    def boundary_size(self) -> int:
+        return len(self._reading.boundary)
+
+    @property
+    def end_size(self) -> int:
+        return self._length - self._reading.parts_end
+
+    async def has_known_length(self) -> bool:
+        """Return whether the length can be told, by the head of the first file: others look alike."""
+        first = self._reading.files[0]
+        await first.head_known()
+        return self.boundary_size >= FormEncoder.LEAST_BOUNDARY and self._keeps_length(0, first.part)
+
+    def _keeps_length(self, place: int, name: str) -> bool:
+        """Return whether the head of a file is as long as the client wrote it."""
+        file = self._reading.files[place]
+        head = self._encoder.file_head(name, file.filename, file.media_type, quoted_name=file.quoted_name)
+        return len(head) == self._reading.head_sizes[place]
+
+    def _ends_as_announced(self) -> bool:
+        """Return whether only the end of the form follows the last file, with a line break or without."""
+        end = len(self._encoder.end())
+        return self._reading.size == self._length and end - len(FormEncoder.PART_END) <= self.end_size <= end
 
     def expect(self, rule: ReferenceRule, progress: Progress) -> None:
         """Validate files against `rule` from now on, and record wrong media types in `progress`."""
@@ -62,8 +102,13 @@ class StreamingForm:
                 upload = self._reading.files[place]
                 place += 1
                 await upload.head_known()
-                yield LiveFile(self._checked(upload, images), upload)
+                name = self._checked(upload, images)
+                if not self._keeps_length(place - 1, name):
+                    raise NeedsBufferedForm
+                yield LiveFile(name, upload)
             elif self._reading.is_over:
+                if not self._ends_as_announced():
+                    raise NeedsBufferedForm
                 return
             else:
                 await self._reading.progress()

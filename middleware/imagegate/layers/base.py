@@ -144,8 +144,7 @@ def _as_bytes(scope: Scope, request: ImageRequest, receive: Receive) -> tuple[Sc
         receive = replay(body, receive)
     headers = without_headers(scope["headers"], b"content-length", b"content-type", b"transfer-encoding")
     headers.append((b"content-type", content_type.encode()))
-    if length is not None:
-        headers.append((b"content-length", str(length).encode()))
+    headers.append((b"content-length", str(length).encode()))
     return {**scope, "headers": headers}, receive
 
 

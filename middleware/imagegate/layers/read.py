@@ -97,7 +97,7 @@ class Read(Layer):
         try:
             while not reading.files and not reading.is_over:
                 await reading.progress()
-            live = None if reading.is_over else self._live_exchange(scope, reading, held)
+            live = None if reading.is_over else await self._live_exchange(scope, reading, held)
             if live is not None and await self._stay_live(scope, live, reader, receive, send):
                 return
             form = await reader
@@ -114,7 +114,7 @@ class Read(Layer):
             await asyncio.gather(reader, return_exceptions=True)
             reading.close()
 
-    def _live_exchange(self, scope: Scope, reading: FormReading, held: HeldMemory | None) -> Exchange | None:
+    async def _live_exchange(self, scope: Scope, reading: FormReading, held: HeldMemory | None) -> Exchange | None:
         """Return the exchange with a streaming form; None where the whole form is needed."""
         operation = scope[PROGRESS_KEY].endpoint
         try:
@@ -123,8 +123,11 @@ class Read(Layer):
             )
         except RequestError:
             return None  # a field may still arrive; if not, the whole form is rejected
-        request = ImageRequest(operation=operation, fields=fields, from_form=True, live=StreamingForm(reading))
+        files = StreamingForm(reading, announced_length(scope) or 0)
+        request = ImageRequest(operation=operation, fields=fields, from_form=True, live=files)
         if fields.get("stream") or "async" in fields or self._may_stream is None or not self._may_stream(request):
+            return None
+        if not await files.has_known_length():
             return None
         return exchange_of(scope, request, held)
 

@@ -118,6 +118,21 @@ class LiveFiles(Protocol):
         """Whether the form has come in to its end."""
         ...
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files with their heads, and of the end of the form, as they are sent."""
+        ...
+
+    @property
+    def boundary_size(self) -> int:
+        """Bytes of the boundary with which they have that size."""
+        ...
+
+    @property
+    def end_size(self) -> int:
+        """Bytes of the end of the form; known as soon as `files` has yielded all."""
+        ...
+
 
 class ImageRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A request to the Images API, members as the client named them."""

@@ -144,30 +144,28 @@ class FormBody:
 
     Args:
         parts: fields and files.
-        live: files after them that are still coming in; the length is not known then.
+        live: files after them that are still coming in.
     """
 
     def __init__(self, parts: Sequence[TextPart | FilePart], live: LiveFiles | None = None) -> None:
         self.parts = parts
         self.live = live
-        self._encoder = FormEncoder()
+        self._encoder = FormEncoder(None if live is None else live.boundary_size)
 
     @property
     def content_type(self) -> str:
         return self._encoder.content_type
 
     @property
-    def length(self) -> int | None:
-        """Bytes; None: not known before it is sent."""
-        if self.live is not None:
-            return None
+    def length(self) -> int:
+        """Bytes of the form."""
         files = [part.upload.size + len(FormEncoder.PART_END) for part in self.parts if isinstance(part, FilePart)]
         heads = sum(len(self.head(part)) for part in self.parts)
-        return heads + sum(files) + len(self._encoder.end())
+        return heads + sum(files) + (len(self._encoder.end()) if self.live is None else self.live.size)
 
     def end(self) -> bytes:
         """Return the bytes after the last part."""
-        return self._encoder.end()
+        return self._encoder.end()[: None if self.live is None else self.live.end_size]
 
     def head(self, part: TextPart | FilePart) -> bytes:
         """Return a whole text field, or the head of a file."""

@@ -14,7 +14,6 @@ from starlette.types import Message
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnreachable
 from imagegate.http import BodyTooLarge, Interrupted, NotSent, Response
-from imagegate.ingest.streaming_form import NeedsBufferedForm
 from imagegate.logger import get_logger
 from imagegate.protocol.links import absolute_link, clean_link, is_full
 from imagegate.protocol.messages import HeldMemory, ImageReply, ReplyImage
@@ -41,7 +40,6 @@ _REDIRECTS: Final = 4
 """Requests for one question."""
 _FOLLOWED: Final = frozenset({307, 308})
 _FOLLOWED_QUESTIONS: Final = frozenset({301, 302, 303, 307, 308})
-_LENGTH_REQUIRED: Final = 411
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 
@@ -111,9 +109,6 @@ async def _response(
             content=content,
             timeouts=upstream.timeouts,
         )
-        if response.status_code == _LENGTH_REQUIRED and request.live is not None:
-            await response.aclose()
-            raise NeedsBufferedForm  # a form that is still coming in has no length
         followed = _FOLLOWED_QUESTIONS if is_question else _FOLLOWED
         if not left or response.status_code not in followed or request.live is not None:
             return response
@@ -158,10 +153,7 @@ def content_of(request: UpstreamRequest) -> tuple[bytes | AsyncIterable[bytes] |
     if not request.parts:
         return request.body, [("content-type", request.content_type)] if request.content_type else []
     form = FormBody(request.parts, request.live)
-    headers = [("content-type", form.content_type)]
-    if form.length is not None:
-        headers.append(("content-length", str(form.length)))
-    return form_chunks(form), headers
+    return form_chunks(form), [("content-type", form.content_type), ("content-length", str(form.length))]
 
 
 def _content_of_document(document: Any) -> tuple[bytes | AsyncIterable[bytes], list[tuple[str, str]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import string
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import unquote
@@ -34,6 +35,8 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _PARAMETER = re.compile(
     rb';[ \t]*([A-Za-z]+\*?)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|"(?:[^"\\]|\\.)*\\"(?=[ \t]*\Z)|[^";]*)'
 )
+_HEAD_END: Final = b"\r\n\r\n"
+_ALPHANUMERICS: Final = string.ascii_letters + string.digits
 _PLAIN_ENCODINGS: Final = (b"", b"binary", b"7bit", b"8bit")
 
 
@@ -53,6 +56,8 @@ class PartBegin(NamedTuple):
     """As declared."""
     quoted_name: str = ""
     """The file name as it stands between its quotes, where `FormEncoder` would write it otherwise."""
+    offset: int = 0
+    """Bytes of the body before the content of the part; 0: not known."""
 
 
 class PartData(NamedTuple):
@@ -85,9 +90,12 @@ class _Parts:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.has_ended = False
+        self.start = 0
+        """Bytes of the body before the piece that is being parsed."""
         self._headers: list[tuple[bytes, bytes]] = []
         self._field = b""
         self._value = b""
+        self._value_end = 0
 
     def callbacks(self) -> dict[str, Any]:
         return {
@@ -112,13 +120,16 @@ class _Parts:
 
     def _on_header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._value_end = self.start + end
 
     def _on_header_end(self) -> None:
         self._headers.append((self._field.strip().lower(), self._value.strip()))
+        self._value_end *= bool(self._value)
         self._field = self._value = b""
 
     def _on_headers_finished(self) -> None:
-        self.events.append(_part_begin(self._headers))
+        offset = self._value_end + len(_HEAD_END) if self._value_end else 0
+        self.events.append(_part_begin(self._headers, offset))
 
     def _on_end(self) -> None:
         self.has_ended = True
@@ -133,6 +144,7 @@ class MultipartReader:
     def __init__(self, boundary: bytes) -> None:
         self._parts = _Parts()
         self._preamble: _Preamble | None = _Preamble(boundary)
+        self._size = 0
         try:
             callbacks = cast("Any", self._parts.callbacks())
             self._parser = MultipartParser(boundary, callbacks, max_header_size=_MAX_HEADER)
@@ -141,11 +153,13 @@ class MultipartReader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that a piece of the body completes."""
+        self._size += len(chunk)
         if self._preamble is not None:
             chunk = self._preamble.skip(chunk)
             if not chunk:
                 return []
             self._preamble = None
+        self._parts.start = self._size - len(chunk)
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -192,7 +206,7 @@ class _Preamble:
         return is_longer or self._opening.startswith(line)
 
 
-def _part_begin(headers: list[tuple[bytes, bytes]]) -> PartBegin:
+def _part_begin(headers: list[tuple[bytes, bytes]], offset: int) -> PartBegin:
     dispositions = [value for name, value in headers if name == b"content-disposition"]
     if len(dispositions) != 1:
         raise MultipartError("Every part of the form needs exactly one Content-Disposition.")
@@ -213,6 +227,7 @@ def _part_begin(headers: list[tuple[bytes, bytes]]) -> PartBegin:
         content_type=content_type.partition(b";")[0].strip().lower().decode("latin-1"),
         charset=_charset(content_type) if b";" in content_type else "",
         quoted_name=_quoted_name(options, filename),
+        offset=offset,
     )
 
 
@@ -262,12 +277,21 @@ def _decoded(raw: bytes) -> str:
 
 
 class FormEncoder:
-    """Writes a form: `field` and `file_head` + bytes + `PART_END` for each part, then `end`."""
+    """Writes a form: `field` and `file_head` + bytes + `PART_END` for each part, then `end`.
+
+    Args:
+        boundary_size: bytes of the boundary, at least `LEAST_BOUNDARY`; None: any.
+    """
 
     PART_END: Final = b"\r\n"
+    LEAST_BOUNDARY: Final = 12
+    """Bytes of a boundary that is not guessed, about 70 bits."""
 
-    def __init__(self) -> None:
-        self._boundary = f"imagegate-{secrets.token_hex(16)}"
+    def __init__(self, boundary_size: int | None = None) -> None:
+        if boundary_size is None:
+            self._boundary = f"imagegate-{secrets.token_hex(16)}"
+        else:
+            self._boundary = "".join(secrets.choice(_ALPHANUMERICS) for _ in range(boundary_size))
 
     @property
     def content_type(self) -> str:
