@@ -1,0 +1,46 @@
+"""xAI: OpenAI's paths and replies, with JSON edits, and a ratio and a tier in place of a size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from imagegate.adapter import (
+    ImageReply,
+    ImageRequest,
+    OpenAIAdapter,
+    PendingTask,
+    Reference,
+    UpstreamReply,
+    UpstreamRequest,
+    linked,
+)
+from imagegate.errors import ModerationBlocked
+from imagegate.replies import read_object
+
+
+class XAI(OpenAIAdapter):
+    """docs.x.ai, "Image generations" and "Image edits"; xai_sdk."""
+
+    name = "xai"
+    base_url = "https://api.x.ai"
+
+    def encode(self, request: ImageRequest) -> UpstreamRequest:
+        """References are objects; a single one is ``image``, several are ``images``."""
+        images = [_object(image) for image in request.images]
+        references: dict[str, Any] = {}
+        if images:
+            references = {"image": images[0]} if len(images) == 1 else {"images": images}
+        path = self.paths[request.operation]
+        return UpstreamRequest(method="POST", path=path, document={**request.fields, **references})
+
+    def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        """A list without pictures, in a reply that says what it cost, is one whose pictures were withheld."""
+        document = (read_object(reply.body) if reply.status == 200 else None) or {}
+        if document.get("data") == [] and isinstance(document.get("usage"), Mapping):
+            raise ModerationBlocked("The provider withheld the image for its content.")
+        return super().decode(reply, now=now)
+
+
+def _object(reference: Reference) -> dict[str, Any]:
+    return {"url": linked(reference), "type": "image_url"}
