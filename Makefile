@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test test-fast lint docs pages bench bench-peers bench-page clean
+.PHONY: help demo test test-fast lint docs dist lock pages bench bench-peers bench-page clean
 .DEFAULT_GOAL := help
 
 # Every target with a line that says what it does: the comment after its name.
@@ -32,6 +32,24 @@ lint: $(VENV)/.test $(VENV)/.lint ## style, format and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+dist: $(VENV)/.release ## wheel, source distribution and bill of materials, in artifacts/dist
+	rm -rf artifacts/dist
+	$(BIN)/python -m build --outdir artifacts/dist
+	$(BIN)/twine check --strict artifacts/dist/*
+	rm -rf artifacts/image && $(BIN)/python -m venv --without-pip artifacts/image
+	$(BIN)/python -m pip --python artifacts/image/bin/python install --quiet --disable-pip-version-check \
+		--require-hashes -r deploy/requirements.txt
+	$(BIN)/python -m pip --python artifacts/image/bin/python install --quiet --disable-pip-version-check \
+		--no-deps artifacts/dist/*.whl
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --of JSON \
+		--output-file artifacts/dist/sbom.cdx.json artifacts/image/bin/python
+
+lock: ## what the image contains, pinned with hashes; needs uv
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--extra all pyproject.toml --output-file deploy/requirements.txt
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		deploy/requirements-build.in --output-file deploy/requirements-build.txt
 
 pages: $(VENV)/.test ## the pages about providers, made from their contracts
 	$(BIN)/python -c 'from imagegate.registry import installed; print(*installed())' | tr ' ' '\n' | \
@@ -75,6 +93,10 @@ $(VENV)/.bench: pyproject.toml | $(BIN)/python
 
 $(VENV)/.docs: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+$(VENV)/.release: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml | $(BIN)/python

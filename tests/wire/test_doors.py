@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
-from tests.ports import free_port
-from tests.wire.edit_support import until
+from tests.nginx import needs_nginx, nginx
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
@@ -237,42 +234,8 @@ def test_links_begin_with_the_name_that_the_client_used(
     assert paid.posts == before + 2
 
 
-NGINX = """
-daemon off; pid {folder}/pid; error_log {folder}/error.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-    uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-    server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{to}; {more} }} }}
-}}
-"""
-
-
-@contextlib.contextmanager
-def nginx(folder: Path, to: int, more: str = "") -> Iterator[str]:
-    """nginx in front of a port of this machine."""
-    port = free_port()
-    folder.mkdir()
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, to=to, more=more))
-    process = subprocess.Popen(
-        ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)], stderr=subprocess.DEVNULL
-    )
-
-    def answers() -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
-        return False
-
-    try:
-        until(answers, what="nginx")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx")
+@pytest.mark.nginx
+@needs_nginx
 @pytest.mark.parametrize(
     "proxied",
     [
@@ -287,7 +250,8 @@ def test_the_console_behind_a_proxy(provider: tuple[Paid, int], tmp_path: Path, 
     with alone(provider[1], tmp_path / "images") as url:
         asked = {"model": "openai/gpt-image-1", "prompt": "a private prompt"}
         assert httpx.post(f"{url}/v1/images/generations", json=asked).is_success
-        with nginx(tmp_path / "nginx", int(url.rpartition(":")[2]), proxied) as outside:
+        server = f"server {{ listen 127.0.0.1:PORT; location / {{ proxy_pass {url}; {proxied} }} }}"
+        with nginx(tmp_path / "nginx", server) as outside:
             for base in (url, outside):
                 for headers in ({}, {"host": "pics.example.com"}, {"x-forwarded-for": "127.0.0.1"}):
                     for path in ("/console", "/console/exchanges"):
