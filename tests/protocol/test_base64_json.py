@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from imagegate.delivery.converter import decode_base64
 from imagegate.errors import UpstreamError
+from imagegate.protocol.parsers.base64_decoder import ScanError
 from imagegate.protocol.parsers.base64_json import (
     Base64Scanner,
     PictureData,
     PictureEnd,
     PictureStart,
-    ScanError,
 )
 
 MEMBERS = ("b64_json", "inlineData.data", "predictions[].bytesBase64Encoded")

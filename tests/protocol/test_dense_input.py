@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegate.errors import RequestError
-from imagegate.protocol.parsers.base64_json import Base64Scanner, PictureStart, ScanError
+from imagegate.protocol.parsers.base64_decoder import ScanError
+from imagegate.protocol.parsers.base64_json import Base64Scanner, PictureStart
 from imagegate.protocol.parsers.lenient_json import read_value
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, Pause, SSEError
 from imagegate.protocol.references import references_of

@@ -27,8 +27,8 @@ from imagegate.spool.body_chunks import reply_chunks
 from imagegate.spool.budget import default_budget
 from imagegate.spool.upload import Upload
 from imagegate.stores.memory import MemoryStore
+from imagegate.streaming.event_stream import EventIntake
 from imagegate.streaming.image_sinks import PictureSink
-from imagegate.streaming.reply_reader import EventIntake
 
 
 class Read(NamedTuple):

@@ -15,13 +15,16 @@ from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.errors import UpstreamError
 from imagegate.protocol.image_format import Facts, inspect
 from imagegate.protocol.messages import EVENT, REPLY, HeldMemory, ImageReply, StreamEvent
-from imagegate.protocol.parsers.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart, ScanError
+from imagegate.protocol.parsers.base64_decoder import ScanError
+from imagegate.protocol.parsers.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart
 from imagegate.protocol.parsers.json_mender import JSONMender
 from imagegate.protocol.parsers.lenient_json import is_sound, read_object
 from imagegate.protocol.provider_errors import failure, uncertain
 from imagegate.protocol.replies import images_of, read_document
+from imagegate.protocol.reply_pictures import with_pictures
+from imagegate.streaming.event_stream import EventIntake
 from imagegate.streaming.image_sinks import HEAD, PictureSink, Received, Reception
-from imagegate.streaming.reply_reader import HOLD, EventIntake, is_plain, with_pictures
+from imagegate.streaming.reply_reader import HOLD, is_plain
 
 SLACK: Final = 256
 """Bytes that a relayed reply is announced to be longer than the provider's: what is mended in it may be longer, and the

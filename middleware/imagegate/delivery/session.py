@@ -20,9 +20,9 @@ from imagegate.protocol.image_format import Facts
 from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent
 from imagegate.protocol.provider_errors import some_failed
 from imagegate.protocol.reply_encoding import as_partial, completed_events, event_parts, reply_parts
+from imagegate.protocol.reply_pictures import images_with_pictures
 from imagegate.protocol.reply_streams import fields_of, finished_images, image_failure, is_own, pictures_of, usage_of
 from imagegate.streaming.image_sinks import PictureSink
-from imagegate.streaming.reply_reader import images_with_pictures
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 Forward = Callable[[dict[str, object], Send], Awaitable[None]]

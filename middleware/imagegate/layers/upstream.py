@@ -55,9 +55,9 @@ class Upstream(Layer):
                 code="missing_api_key",
             )
         extension = (scope.get("extensions") or {}).get(REPLY)
-        taker = None if extension is None else ReplyConsumer.of(extension, send, account.origin)
-        if taker is not None and taker.events:
-            taker = msgspec.structs.replace(taker, images=account.adapter.images_of(exchange.request))
+        consumer = None if extension is None else ReplyConsumer.of(extension, send, account.origin)
+        if consumer is not None and consumer.events:
+            consumer = msgspec.structs.replace(consumer, images=account.adapter.images_of(exchange.request))
         for notify in scope.get(SENDING, ()):
             await notify(Sending(account.name, account.adapter.expects_task(exchange.request), exchange.request.model))
         listener = scope.get(TASK)
@@ -68,13 +68,13 @@ class Upstream(Layer):
             request,
             authorization=exchange.authorization,
             progress=progress,
-            taker=taker,
+            consumer=consumer,
             held=exchange.request.held,
             on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
         )
         reply = await progress.call(account.name, exchange.request.model, asking)
         if reply is not None:
-            sink = taker.sink if taker else None
+            sink = consumer.sink if consumer else None
             reply = await load_results(account, reply, authorization=exchange.authorization, sink=sink)
             progress.replied(len(reply.images), reply.fields.get("usage"))
             await send_reply(scope, send, reply, origin=account.origin)

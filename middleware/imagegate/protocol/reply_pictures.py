@@ -7,7 +7,7 @@ be a reference without a host; whether a picture is there has to be looked up.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +16,7 @@ import pybase64
 from imagegate.protocol.data_urls import DataURLError, read_data_url
 from imagegate.protocol.image_format import holds_picture, sniff
 from imagegate.protocol.links import is_full
-from imagegate.protocol.messages import ReplyImage
+from imagegate.protocol.messages import ImageReply, Picture, ReplyImage
 from imagegate.protocol.names import BASE64_MEMBERS, EITHER, LINK_MEMBERS, LISTS, members_of, plain
 from imagegate.protocol.parsers.base64_json import TOKEN_MARK
 
@@ -177,3 +177,18 @@ def plain_base64(text: str) -> str:
 
 def _holds_picture(text: str) -> bool:
     return holds_picture(text[:_HEAD]) and _BASE64.fullmatch(text) is not None
+
+
+def with_pictures(reply: ImageReply, pictures: Mapping[str, Picture]) -> ImageReply:
+    """Return the reply with tokens replaced by their images."""
+    return msgspec.structs.replace(reply, images=images_with_pictures(reply.images, pictures)) if pictures else reply
+
+
+def images_with_pictures(images: Iterable[ReplyImage], pictures: Mapping[str, Picture]) -> tuple[ReplyImage, ...]:
+    """Return the images with tokens replaced by the pictures that they stand for."""
+    return tuple(
+        image
+        if image.b64_json is None or image.b64_json not in pictures
+        else ReplyImage(picture=pictures[image.b64_json], fields=image.fields)
+        for image in images
+    )

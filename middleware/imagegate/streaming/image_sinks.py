@@ -13,7 +13,8 @@ from imagegate.errors import Overloaded, StorageError
 from imagegate.logger import get_logger
 from imagegate.protocol.image_format import inspect
 from imagegate.protocol.messages import HeldMemory, Picture, ReplyImage, StoredPicture
-from imagegate.protocol.parsers.base64_json import Base64Scanner, Event, PictureData, PictureStart, ScanError
+from imagegate.protocol.parsers.base64_decoder import ScanError
+from imagegate.protocol.parsers.base64_json import Base64Scanner, Event, PictureData, PictureStart
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.spool.budget import FileBudget
 from imagegate.spool.upload import Upload

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from enum import Enum
 from typing import Any, Final
 
 import msgspec
 from starlette.types import Send
 
-from imagegate.errors import UpstreamError, UpstreamUncertain
+from imagegate.errors import UpstreamError
 from imagegate.http import Body, BodyTooLarge, Interrupted, Response, iter_body
 from imagegate.protocol.headers import length_of_reply
 from imagegate.protocol.image_format import sniff
-from imagegate.protocol.messages import EVENT, HeldMemory, ImageReply, Picture, ReplyImage, StreamEvent
-from imagegate.protocol.parsers.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner, PictureStart, ScanError
-from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, Pause, SSEError, Token
+from imagegate.protocol.messages import HeldMemory, Picture
+from imagegate.protocol.parsers.base64_decoder import ScanError
+from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS, Base64Scanner, PictureStart
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import WHOLE_BODY, UpstreamReply
-from imagegate.protocol.reply_streams import StreamReply, event_error, finished_images, is_stream
-from imagegate.streaming.image_sinks import PictureSink, Received, Reception
+from imagegate.protocol.reply_streams import is_stream
+from imagegate.streaming.event_stream import collect_events, forward_events
+from imagegate.streaming.image_sinks import PictureSink, Reception
 
 HOLD: Final = 1024**2
-"""Bytes of a reply that are held and read whole; only larger ones are worth the trouble."""
+"""Bytes up to which a reply is buffered whole."""
 _RELAYED_PATH: Final = "data[].b64_json"
 _PLAIN_SIGNS: Final = 4096
-"""Brackets, braces and texts in the beginning of a reply that is looked at in one go."""
+"""Brackets, braces and strings in the beginning of a reply that are scanned at once."""
 _LINK: Final = re.compile(rb'"url"\s*:\s*"[^"]')
-"""In JSON that has it in no text: there its quotes are escaped."""
-_TOKENS: Final = 64
-"""Of a stream, a few milliseconds, after which others should have a turn."""
+"""A member, not text in a string: there, its quotes would be escaped."""
 _HEAD: Final = 4096
-"""Bytes of a body that tell what it is."""
+"""Bytes at the beginning of a body by which its kind is recognized."""
 _BEFORE: Final = b"\xef\xbb\xbf \t\r\n"
 _BEGINNINGS: Final = (
     b"event:",
@@ -47,15 +45,11 @@ _BEGINNINGS: Final = (
     b"<?xml",
 )
 _SHORTEST: Final = 12
-"""Bytes from which on every kind of body can be told."""
-_END_AFTER: Final = 5.0
-"""Seconds that a provider has to end its stream after the last picture that was asked for."""
-_INDENTATION: Final = 64
-"""Bytes of white space that may stand before an event's JSON."""
+"""Bytes that suffice to recognize every kind of body."""
 
 
 PLAIN_LIMIT: Final = 4 * 1024**2
-"""Bytes of a reply without pictures that are read."""
+"""Maximum bytes of a reply without images."""
 
 
 class Kind(Enum):
@@ -69,7 +63,7 @@ class Kind(Enum):
 
 
 class ReplyConsumer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the layers above take of a reply before it is complete."""
+    """How the layers above take a reply before it is complete."""
 
     send: Send
     sink: PictureSink | None = None
@@ -77,9 +71,9 @@ class ReplyConsumer(msgspec.Struct, frozen=True, kw_only=True):
     events: bool = False
     origin: str = ""
     images: int = 0
-    """Images that were asked for; 0: not known."""
+    """Number of images requested; 0: unknown."""
     is_picture: bool = False
-    """Whether the body of a successful reply is a picture, whatever media type it has."""
+    """Whether the body of a successful reply is an image, whatever its media type."""
 
     @classmethod
     def of(cls, extension: Mapping[str, Any], send: Send, origin: str) -> ReplyConsumer:
@@ -89,7 +83,7 @@ class ReplyConsumer(msgspec.Struct, frozen=True, kw_only=True):
 
 async def take(
     response: Response,
-    taker: ReplyConsumer | None,
+    consumer: ReplyConsumer | None,
     *,
     limit: int,
     members: Collection[str] = OPENAI_MEMBERS,
@@ -121,27 +115,28 @@ async def take(
             counted += len(piece) if has_room else 0
             if kind is Kind.UNKNOWN:
                 head = (head + piece).lstrip(_BEFORE)[:_HEAD]
-                kind = _kind_of(response, head, taker)
-            if taker is not None:
-                if kind is Kind.EVENTS and taker.events:
-                    await _pass_events(_Resumed(kept, pieces), taker, members=members, held=held)
+                kind = _kind_of(response, head, consumer)
+            if consumer is not None:
+                if kind is Kind.EVENTS and consumer.events:
+                    await _forward_events(_Resumed(kept, pieces), consumer, members, held)
                     return None
-                if kind is Kind.EVENTS and taker.sink is not None:
-                    return await _collected(response, _Resumed(kept, pieces), taker.sink, members, held)
-                if kind is Kind.PICTURE and taker.sink is not None:
-                    return await _picture(response, _Resumed(kept, pieces), taker.sink)
+                if kind is Kind.EVENTS and consumer.sink is not None:
+                    document, pictures = await collect_events(_Resumed(kept, pieces), consumer.sink, members, held)
+                    return _reply(response, document, pictures)
+                if kind is Kind.PICTURE and consumer.sink is not None:
+                    return await _picture(response, _Resumed(kept, pieces), consumer.sink)
             if size <= HOLD and has_room:
                 continue
-            if taker is not None and kind is Kind.JSON:
-                if taker.relay and is_plain(kept):
-                    await _relay(response, kept, pieces, taker.send)
+            if consumer is not None and kind is Kind.JSON:
+                if consumer.relay and is_plain(kept):
+                    await _relay(response, kept, pieces, consumer.send)
                     return None
-                if taker.sink is not None:
-                    return await _received(response, kept, pieces, taker.sink, members, held)
+                if consumer.sink is not None:
+                    return await _received(response, kept, pieces, consumer.sink, members, held)
             if not has_room or (size > PLAIN_LIMIT and kind in (Kind.UNKNOWN, Kind.OTHER)):
                 raise BodyTooLarge(min(limit, PLAIN_LIMIT))
-        if taker is not None and taker.events and kind is not Kind.JSON and _is_labelled_stream(response):
-            await _pass_events(_Resumed(kept, pieces), taker, members=members, held=held)
+        if consumer is not None and consumer.events and kind is not Kind.JSON and _is_labelled_stream(response):
+            await _forward_events(_Resumed(kept, pieces), consumer, members, held)
             return None
         counted = 0
         return _reply(response, b"".join(kept))
@@ -150,15 +145,15 @@ async def take(
             held.give_back(counted)
 
 
-def _kind_of(response: Response, head: bytes, taker: ReplyConsumer | None) -> Kind:
+def _kind_of(response: Response, head: bytes, consumer: ReplyConsumer | None) -> Kind:
     """Return what a body is, by its first bytes without the blanks before them, whatever it is said to be."""
-    if taker is not None and taker.is_picture:
+    if consumer is not None and consumer.is_picture:
         return Kind.PICTURE
     if not head or (len(head) < _SHORTEST and any(word.startswith(head) for word in _BEGINNINGS)):
         return Kind.UNKNOWN
     if head.startswith((b"{", b"[")):
         return Kind.JSON
-    if is_stream(head) or (taker is not None and taker.events and _is_labelled_stream(response)):
+    if is_stream(head) or (consumer is not None and consumer.events and _is_labelled_stream(response)):
         return Kind.EVENTS
     return Kind.PICTURE if sniff(head) is not None else Kind.OTHER
 
@@ -233,6 +228,22 @@ def is_plain(held: list[bytes]) -> bool:
     return is_openai and scanner.is_canonical and not _LINK.search(scanner.rest)
 
 
+async def _forward_events(
+    pieces: Body, consumer: ReplyConsumer, members: Collection[str], held: HeldMemory | None
+) -> None:
+    if consumer.sink is None:
+        raise AssertionError("a consumer of events has a sink")
+    await forward_events(
+        pieces,
+        consumer.send,
+        consumer.sink,
+        origin=consumer.origin,
+        images=consumer.images,
+        members=members,
+        held=held,
+    )
+
+
 async def _relay(response: Response, kept: list[bytes], rest: AsyncIterator[bytes], send: Send) -> None:
     headers = [(b"content-type", b"application/json")]
     if (length := length_of_reply(response.headers)) is not None:
@@ -273,7 +284,7 @@ async def _received(
 
 
 async def _picture(response: Response, pieces: Body, sink: PictureSink) -> UpstreamReply:
-    """A reply that is a picture, piece by piece."""
+    """Return a reply whose body is an image, passed to the sink piece by piece."""
     receiver = sink.receiver()
     try:
         async for piece in pieces:
@@ -290,193 +301,3 @@ async def _picture(response: Response, pieces: Body, sink: PictureSink) -> Upstr
 def unfinished(error: Interrupted) -> UpstreamError:
     """Return the error of a reply that broke off."""
     return uncertain(f"The provider's reply is incomplete: {error}.", timed_out=error.timed_out)
-
-
-# Streamed replies
-
-
-class EventIntake:
-    """A streamed reply, cut into events whose pictures go into a sink while they come in.
-
-    `feed` and `finish` raise the error that an event carries, `UpstreamUncertain` where the stream cannot be used, and
-    `StorageError`.
-
-    Args:
-        emit: awaited with each event, for backpressure.
-        held: counts what is held of an event.
-    """
-
-    def __init__(
-        self,
-        sink: PictureSink,
-        emit: Callable[[StreamEvent], Awaitable[None]],
-        *,
-        members: Collection[str] = OPENAI_MEMBERS,
-        held: HeldMemory | None = None,
-    ) -> None:
-        self._reader = EventReader()
-        self._sink = sink
-        self._emit = emit
-        self._members = tuple(members)
-        self._held = held
-        self._text = bytearray()
-        """Data that is no JSON object, or not known to be one."""
-        self._reception: Reception | None = None
-        self._has_ended = False
-        self._tokens = 0
-        self.is_over = False
-        """Whether the provider has said that nothing more comes."""
-
-    async def feed(self, data: bytes) -> None:
-        await self._take(self._reader.feed(data))
-
-    async def finish(self) -> None:
-        """End the stream; a last event counts where its data is complete."""
-        self._has_ended = True
-        await self._take(self._reader.finish())
-
-    async def _take(self, tokens: Iterator[Token]) -> None:
-        try:
-            for token in tokens:
-                if self.is_over:
-                    return
-                self._tokens += 1
-                if self._tokens % _TOKENS == 0 or isinstance(token, Pause):
-                    await asyncio.sleep(0)
-                if isinstance(token, Pause):
-                    continue
-                if isinstance(token, EventText):
-                    await self._more(token.data)
-                else:
-                    await self._end(token)
-        except SSEError as error:
-            raise uncertain(f"The provider's reply is invalid. {error}") from error
-
-    async def _more(self, data: bytes) -> None:
-        if self._reception is None:
-            self._text += data
-            if len(self._text) > MAX_REST:
-                raise uncertain("The provider's reply is invalid. An event is too large.")
-            if not self._text[:_INDENTATION].lstrip().startswith(b"{"):
-                return
-            data = bytes(self._text)
-            self._text.clear()
-            self._reception = Reception(self._sink, Base64Scanner(self._members), self._held)
-        await self._reception.feed(data)
-
-    async def _end(self, end: EventEnd) -> None:
-        reception, self._reception = self._reception, None
-        if reception is None:
-            event = StreamEvent(name=end.name, data=bytes(self._text), lines=end.lines)
-            self._text.clear()
-            self.is_over = event.is_end_mark
-            if self._has_ended and not self.is_over:
-                raise uncertain("The provider's stream broke off.")
-        else:
-            received = await self._finished(reception)
-            event = StreamEvent(name=end.name, data=received.rest, pictures=received.pictures, lines=end.lines)
-        try:
-            if error := event_error(event):
-                raise error
-            await self._emit(event)
-        finally:
-            if reception is not None:
-                reception.forget()
-
-    @staticmethod
-    async def _finished(reception: Reception) -> Received:
-        try:
-            return await reception.finish()
-        except BaseException:
-            await reception.abort()
-            raise
-
-    async def abort(self) -> None:
-        if self._reception is not None:
-            await self._reception.abort()
-
-
-async def _pass_events(
-    pieces: Body, taker: ReplyConsumer, *, members: Collection[str], held: HeldMemory | None
-) -> None:
-    """Event by event. An error in the first one is an error of the request; later ones may follow what was paid for.
-
-    After the last picture that was asked for nothing can go wrong any more: what still comes has some seconds.
-    """
-    passed = images = 0
-
-    async def emit(event: StreamEvent) -> None:
-        nonlocal passed, images
-        passed += 1
-        images += finished_images(event)
-        await taker.send({"type": EVENT, "event": event, "origin": taker.origin})
-
-    if taker.sink is None:
-        raise AssertionError("a consumer of events has a sink")
-    intake = EventIntake(taker.sink, emit, members=members, held=held)
-    end = asyncio.timeout(None)
-    is_complete = False
-    try:
-        async with end:
-            async for piece in pieces:
-                await intake.feed(piece)
-                if intake.is_over:
-                    break  # whatever becomes of the connection
-                if taker.images and images >= taker.images and not is_complete:
-                    is_complete = True
-                    end.reschedule(asyncio.get_running_loop().time() + _END_AFTER)
-            await intake.finish()
-    except (UpstreamError, Interrupted, TimeoutError) as error:
-        if is_complete and (end.expired() or not isinstance(error, TimeoutError)):
-            return
-        if isinstance(error, UpstreamError) and passed and error.allows_fallback:
-            raise _after_events(error) from error
-        raise
-    finally:
-        await intake.abort()
-    if not passed:
-        raise uncertain("The provider's stream contains no event.")
-
-
-async def _collected(
-    response: Response, pieces: Body, sink: PictureSink, members: Collection[str], held: HeldMemory | None
-) -> UpstreamReply:
-    """A stream that nobody asked for, as the reply that it amounts to."""
-    reply = StreamReply()
-    pictures: dict[str, Picture] = {}
-
-    async def emit(event: StreamEvent) -> None:
-        pictures.update(event.pictures)
-        reply.add(event)
-
-    intake = EventIntake(sink, emit, members=members, held=held)
-    try:
-        async for piece in pieces:
-            await intake.feed(piece)
-            if intake.is_over:
-                break
-        await intake.finish()
-    finally:
-        await intake.abort()
-    return _reply(response, msgspec.json.encode(reply.document()), pictures)
-
-
-def _after_events(error: UpstreamError) -> UpstreamError:
-    """Return the error as uncertain: streamed events were billed, so there is no fallback."""
-    later = UpstreamUncertain(error.message, status=error.status, type=error.type, code=error.code, param=error.param)
-    later.details = error.details
-    return later
-
-
-def with_pictures(reply: ImageReply, pictures: Mapping[str, Picture]) -> ImageReply:
-    """Return the reply with tokens replaced by their images."""
-    return msgspec.structs.replace(reply, images=images_with_pictures(reply.images, pictures)) if pictures else reply
-
-
-def images_with_pictures(images: Collection[ReplyImage], pictures: Mapping[str, Picture]) -> tuple[ReplyImage, ...]:
-    return tuple(
-        image
-        if image.b64_json is None or image.b64_json not in pictures
-        else ReplyImage(picture=pictures[image.b64_json], fields=image.fields)
-        for image in images
-    )

@@ -27,23 +27,23 @@ async def converse(
     *,
     authorization: str | None,
     progress: Progress,
-    taker: ReplyConsumer | None = None,
+    consumer: ReplyConsumer | None = None,
     on_task: Callable[[PendingTask], Awaitable[bool]] | None = None,
     held: HeldMemory | None = None,
 ) -> ImageReply | None:
     """Send a request once, and follow the task that it may become.
 
     Args:
-        taker: gets what the layers above take before the reply is complete.
+        consumer: gets what the layers above take before the reply is complete.
         on_task: is told of the task, and says whether it will be asked for elsewhere.
         held: counts the reply that is returned.
 
     Returns:
-        The reply; None where `taker` has got all of it, or `on_task` has taken the task.
+        The reply; None where `consumer` has got all of it, or `on_task` has taken the task.
 
     Raises:
         UpstreamError: classified by what may have been made, its text free of keys and hosts.
-        StorageError: `taker` did not take a picture.
+        StorageError: `consumer` did not take a picture.
     """
 
     async def headers() -> list[tuple[str, str]]:
@@ -55,7 +55,9 @@ async def converse(
     try:
         progress.attempts += 1
         try:
-            reply = await send_request(upstream, request, await headers(), taker=taker, progress=progress, held=held)
+            reply = await send_request(
+                upstream, request, await headers(), consumer=consumer, progress=progress, held=held
+            )
             if reply is None:
                 return None
             result = decode(upstream, reply)
@@ -64,7 +66,7 @@ async def converse(
                 raise
             forget(reply, held)
             reply = None
-            result = await find_job(upstream, request.job_id, headers=headers, lost=error, taker=taker, held=held)
+            result = await find_job(upstream, request.job_id, headers=headers, lost=error, consumer=consumer, held=held)
         if isinstance(result, PendingTask):
             if request.task_path and not result.poll_url:
                 path = request.task_path.replace("{id}", quote(result.id, safe=""))
@@ -74,7 +76,9 @@ async def converse(
                 return None
             forget(reply, held)
             reply = None
-            result = await wait_for_task(upstream, result, headers=headers, progress=progress, taker=taker, held=held)
+            result = await wait_for_task(
+                upstream, result, headers=headers, progress=progress, consumer=consumer, held=held
+            )
         return with_full_links(result, upstream)
     except UpstreamError as error:
         forget(reply, held)

@@ -38,7 +38,7 @@ async def wait_for_task(
     *,
     headers: Headers,
     progress: Progress,
-    taker: ReplyConsumer | None,
+    consumer: ReplyConsumer | None,
     held: HeldMemory | None = None,
 ) -> ImageReply:
     """Ask for a task until it ends. Questions cost nothing, so one that fails is simply asked again.
@@ -47,7 +47,7 @@ async def wait_for_task(
     """
     pause = upstream.poll_interval
     at_once = task.is_over
-    taker = _without_relay(taker)
+    consumer = _without_relay(consumer)
     try:
         async with asyncio.timeout(upstream.deadline):
             while True:
@@ -56,7 +56,7 @@ async def wait_for_task(
                     pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, upstream.poll_interval))
                 at_once = False
                 progress.polls += 1
-                reply = await _ask(upstream, task, headers, taker, held)
+                reply = await _ask(upstream, task, headers, consumer, held)
                 if reply is None:
                     continue
                 if reply.status in (408, 425, 429) or reply.status >= 500:
@@ -96,9 +96,9 @@ def _next(task: PendingTask, answer: PendingTask) -> PendingTask:
     return msgspec.structs.replace(task, progress=answer.progress, is_over=answer.is_over)
 
 
-def _without_relay(taker: ReplyConsumer | None) -> ReplyConsumer | None:
+def _without_relay(consumer: ReplyConsumer | None) -> ReplyConsumer | None:
     """Return what takes the pictures of a task: what it has made is never passed on as it is."""
-    return None if taker is None else msgspec.structs.replace(taker, relay=False, events=False)
+    return None if consumer is None else msgspec.structs.replace(consumer, relay=False, events=False)
 
 
 async def find_job(
@@ -107,7 +107,7 @@ async def find_job(
     *,
     headers: Headers,
     lost: UpstreamError,
-    taker: ReplyConsumer | None = None,
+    consumer: ReplyConsumer | None = None,
     held: HeldMemory | None = None,
 ) -> ImageReply | PendingTask:
     """Look up a task by the id that its request gave it, because the reply to the request was lost.
@@ -120,7 +120,7 @@ async def find_job(
     task = PendingTask(id=job_id)
     for pause in _LOOK_UPS:
         await asyncio.sleep(pause)
-        reply = await _ask(upstream, task, headers, _without_relay(taker), held)
+        reply = await _ask(upstream, task, headers, _without_relay(consumer), held)
         if reply is None:
             continue
         try:
@@ -133,13 +133,13 @@ async def find_job(
 
 
 async def _ask(
-    upstream: Account, task: PendingTask, headers: Headers, taker: ReplyConsumer | None, held: HeldMemory | None
+    upstream: Account, task: PendingTask, headers: Headers, consumer: ReplyConsumer | None, held: HeldMemory | None
 ) -> UpstreamReply | None:
     """One question; None where there was no answer that can be read."""
     request = _question_about(upstream, task)
     url = upstream.own_url(task.poll_url) if task.poll_url else upstream.url(request.path)
     try:
-        reply = await send_request(upstream, request, await headers(), url=url, taker=taker, held=held)
+        reply = await send_request(upstream, request, await headers(), url=url, consumer=consumer, held=held)
     except UpstreamError:
         return None
     if reply is None or reply.status >= 300 or may_be_read(reply):
@@ -189,11 +189,11 @@ async def ask_task(
     Raises:
         UpstreamError: it ended without pictures (``ends_task``), or there is no answer.
     """
-    taker = None if sink is None else ReplyConsumer(send=discard, sink=sink)
-    answer = await _question(upstream, _question_about(upstream, task), task, authorization, taker, held)
+    consumer = None if sink is None else ReplyConsumer(send=discard, sink=sink)
+    answer = await _question(upstream, _question_about(upstream, task), task, authorization, consumer, held)
     if isinstance(answer, PendingTask) and answer.is_over:
         over = _next(task, answer)
-        answer = await _question(upstream, _question_about(upstream, over), over, authorization, taker, held)
+        answer = await _question(upstream, _question_about(upstream, over), over, authorization, consumer, held)
     return answer
 
 
@@ -210,16 +210,16 @@ async def _question(
     request: UpstreamRequest,
     task: PendingTask,
     authorization: str | None,
-    taker: ReplyConsumer | None = None,
+    consumer: ReplyConsumer | None = None,
     held: HeldMemory | None = None,
 ) -> ImageReply | PendingTask:
     try:
         link = request.url or task.poll_url
         url = upstream.own_url(link) if link else upstream.url(request.path)
         headers = await upstream.headers(authorization)
-        reply = await send_request(upstream, request, headers, url=url, taker=taker, held=held)
+        reply = await send_request(upstream, request, headers, url=url, consumer=consumer, held=held)
         if reply is None:
-            raise AssertionError("only a taker can have taken it")
+            raise AssertionError("only a consumer can have taken it")
         result = decode(upstream, reply, task)
         return with_full_links(result, upstream) if isinstance(result, ImageReply) else result
     except UpstreamError as error:

@@ -37,12 +37,12 @@ async def load_results(
     """
     if not upstream.adapter.keyed_results:
         return reply
-    taker = None if sink is None else ReplyConsumer(send=discard, sink=sink, is_picture=True)
+    consumer = None if sink is None else ReplyConsumer(send=discard, sink=sink, is_picture=True)
     headers = await upstream.headers(authorization)
     images: list[ReplyImage] = []
     for image in reply.images:
         own = image.url is not None and _is_own(image.url, upstream)
-        images.append(await _load(upstream, image, taker, headers) if own else image)
+        images.append(await _load(upstream, image, consumer, headers) if own else image)
     return msgspec.structs.replace(reply, images=tuple(images))
 
 
@@ -51,14 +51,14 @@ def _is_own(url: str, upstream: Account) -> bool:
 
 
 async def _load(
-    upstream: Account, image: ReplyImage, taker: ReplyConsumer | None, headers: list[tuple[str, str]]
+    upstream: Account, image: ReplyImage, consumer: ReplyConsumer | None, headers: list[tuple[str, str]]
 ) -> ReplyImage:
     request = UpstreamRequest(method="GET", path="", headers=(("accept", "image/*"),))
     for attempt in range(_ATTEMPTS):
         if attempt:
             await asyncio.sleep(_PAUSE)
         try:
-            reply = await send_request(upstream, request, headers, url=image.url or "", taker=taker)
+            reply = await send_request(upstream, request, headers, url=image.url or "", consumer=consumer)
         except UpstreamError:
             continue
         if reply is not None and reply.status == 200 and (picture := _picture_of(reply)):

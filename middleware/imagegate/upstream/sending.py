@@ -20,16 +20,15 @@ from imagegate.protocol.messages import HeldMemory, ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import UpstreamReply, is_ambiguous
 from imagegate.protocol.reply_encoding import length_of
+from imagegate.protocol.reply_pictures import images_with_pictures, with_pictures
 from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.protocol.request_encoding import FormBody, document_parts
 from imagegate.spool.body_chunks import form_chunks, reply_chunks
 from imagegate.streaming.reply_reader import (
     PLAIN_LIMIT,
     ReplyConsumer,
-    images_with_pictures,
     take,
     unfinished,
-    with_pictures,
 )
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
@@ -49,19 +48,19 @@ async def send_request(
     headers: list[tuple[str, str]],
     *,
     url: str = "",
-    taker: ReplyConsumer | None = None,
+    consumer: ReplyConsumer | None = None,
     progress: Progress | None = None,
     held: HeldMemory | None = None,
     limit: int | None = None,
 ) -> UpstreamReply | None:
-    """Send a request once; None: `taker` has got all of the reply.
+    """Send a request once; None: `consumer` has got all of the reply.
 
     Args:
         held: counts the body of the reply; `forget` gives it back.
         limit: bytes of the reply; None: the account's.
     """
-    if taker is not None and taker.relay and upstream.adapter.hidden_members:
-        taker = msgspec.structs.replace(taker, relay=False)  # what is passed on as it is would have them
+    if consumer is not None and consumer.relay and upstream.adapter.hidden_members:
+        consumer = msgspec.structs.replace(consumer, relay=False)  # what is passed on as it is would have them
     response: Response | None = None
     try:
         response = await _response(upstream, request, headers, url or upstream.url(request.path))
@@ -71,7 +70,7 @@ async def send_request(
         if progress is not None and _REQUEST_ID.fullmatch(request_id) and "sk-" not in request_id:
             progress.upstream_request_id = request_id
         members = upstream.adapter.picture_members
-        return await take(response, taker, limit=limit or upstream.reply_limit, members=members, held=held)
+        return await take(response, consumer, limit=limit or upstream.reply_limit, members=members, held=held)
     except NotSent as error:
         raise UpstreamUnreachable(f"The provider cannot be reached: {error}.") from error
     except Interrupted as error:
@@ -132,7 +131,7 @@ async def whole_reply(upstream: Account, request: UpstreamRequest, headers: list
     """Return a reply that carries no pictures."""
     reply = await send_request(upstream, request, headers, limit=PLAIN_LIMIT)
     if reply is None:
-        raise AssertionError("only a taker can have taken it")
+        raise AssertionError("only a consumer can have taken it")
     return reply
 
 

@@ -1,9 +1,9 @@
-"""Base64 inside a JSON document, decoded while the document arrives.
+"""Extracts base64 images from a JSON document while the document arrives.
 
-A push scanner without I/O: it takes the document in pieces cut anywhere and gives back decoded pictures in pieces,
-and at the end the *rest*: the same document with a short token instead of each picture, for an ordinary JSON reader.
-It follows strings and nesting only as far as it takes to know the path of a member; whether the rest is valid JSON,
-the reader of the rest finds out. A megabyte of base64 costs about a millisecond, and no memory.
+A push parser without I/O: it takes the document in pieces cut anywhere and returns decoded images in pieces, and at
+the end the *rest*: the same document with a short token instead of each image, for an ordinary JSON parser. It follows
+strings and nesting only as far as needed to know the path of a member; the parser of the rest validates the JSON.
+A megabyte of base64 costs about a millisecond, and no memory.
 """
 
 from __future__ import annotations
@@ -15,34 +15,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
-import pybase64
 
 from imagegate.protocol.image_format import holds_picture
 from imagegate.protocol.names import BASE64_MEMBERS, EITHER, LINK_MEMBERS, plain
+from imagegate.protocol.parsers.base64_decoder import Base64Decoder, ScanError, broken_base64
 
 OPENAI_MEMBERS: Final = ("b64_json",)
-"""Where OpenAI and its relays put pictures."""
+"""Members in which OpenAI and its relays put images."""
 TOKEN_MARK: Final = "imagegate-"  # noqa: S105 - of a picture
-"""What tokens begin with."""
+"""Prefix of tokens."""
 MAX_REST: Final = 4 * 1024**2
-"""Bytes of a document beside its pictures."""
+"""Maximum bytes of a document without its images."""
 _MAX_DEPTH: Final = 512
 _MAX_KEY: Final = 256
 _HEAD: Final = 512
-"""Bytes of a string that are looked at before it is decided what it is; heads of data URLs are shorter."""
-
+"""Bytes of a string from which its kind is decided; the head of a data URL is shorter."""
 _MAX_SIGNS: Final = 200_000
-"""Brackets, braces and texts of a document; a reply of ten pictures has a hundred."""
+"""Maximum brackets, braces and strings of a document; a reply of ten images has a hundred."""
 _MAX_PICTURES: Final = 256
 _STEP: Final = 2048
-"""Signs, about two milliseconds, after which others should have a turn."""
+"""Brackets, braces and strings (about two milliseconds) in one step of `Base64Scanner.steps`."""
 _SPACES: Final = b" \t\r\n"
 _SHORTEST: Final = 64
 _USUAL: Final = frozenset(
     (*BASE64_MEMBERS, *LINK_MEMBERS, *EITHER, "images", "imageurls", "urls", "outputs", "results")
 )
 
-# Commas and colons are looked at where a text follows them, so that nothing that is dense is gone through one by one.
+# Commas and colons are examined only before a string, so that dense input is not scanned byte by byte.
 _STRUCTURE = re.compile(rb'[{}\[\]"]')
 _ESCAPED = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
 _CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?")
@@ -50,104 +49,36 @@ _CONTROL = re.compile(rb"[\x00-\x1f]")
 _ESCAPE_IN_BASE64 = re.compile(rb"\\[^/]")
 
 
-_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
-
-
-class ScanError(Exception):
-    """The document is cut, broken or too large; the text is for the client."""
-
-
 class PictureStart(msgspec.Struct, frozen=True):
-    """A picture begins; `path` is such as ``data[].b64_json``, `token` stands in its place in the rest."""
+    """An image begins, at a path such as ``data[].b64_json``; `token` replaces it in the rest."""
 
     token: str
     path: str
 
 
 class PictureData(msgspec.Struct, frozen=True):
-    """Decoded bytes of the picture that began last."""
+    """Decoded bytes of the current image."""
 
     data: bytes
 
 
 class PictureEnd(msgspec.Struct, frozen=True):
-    """The picture that began last is complete."""
+    """The current image is complete."""
 
 
 Event = PictureStart | PictureData | PictureEnd
 
 
-class Base64Decoder:
-    """Base64 in pieces cut anywhere; padding at the end may be missing."""
-
-    def __init__(self) -> None:
-        self._carry = b""
-        self._padded = False
-
-    def feed(self, text: bytes | memoryview, *, spaces: bytes = b" ") -> Sequence[bytes]:
-        """Return what `text` adds, in whole groups of four characters; `spaces` are skipped. Raises `ScanError`."""
-        try:
-            decoded = self._decode(self._carry, text)
-        except ValueError:
-            joined = self._carry + bytes(text)
-            try:
-                decoded = self._decode(b"", joined.translate(None, spaces))
-            except ValueError:
-                decoded = self._decode_url_safe(joined.translate(_URL_SAFE, spaces))
-        if self._carry:
-            self._carry = self._carry.translate(_URL_SAFE, spaces)
-        return decoded
-
-    def finish(self) -> bytes:
-        """Return what is left. Raises `ScanError`."""
-        rest = self._carry
-        if rest and self._padded:
-            raise _broken_base64()
-        try:
-            return pybase64.b64decode(rest.translate(_URL_SAFE) + b"=" * (-len(rest) % 4), validate=True)
-        except ValueError:
-            raise _broken_base64() from None
-
-    def _decode_url_safe(self, text: bytes) -> Sequence[bytes]:
-        """Decode the alphabet of RFC 4648 section 5. Raises `ScanError`."""
-        try:
-            return self._decode(b"", text)
-        except ValueError:
-            raise _broken_base64() from None
-
-    def _decode(self, carry: bytes, text: bytes | memoryview) -> Sequence[bytes]:
-        """Raise `ValueError`, and then have changed nothing."""
-        if carry:
-            missing = 4 - len(carry)
-            carry, text = carry + bytes(text[:missing]), text[missing:]
-            if len(carry) < 4:
-                self._carry = carry
-                return ()
-        whole = len(text) - len(text) % 4
-        groups = [group for group in (carry, text[:whole]) if group]
-        rest = bytes(text[whole:])
-        padded = self._padded
-        for group in groups:
-            if padded:
-                raise ValueError("characters after the padding")
-            padded = bytes(group[-1:]) == b"="
-        if padded and rest:
-            raise ValueError("characters after the padding")
-        decoded = [pybase64.b64decode(group, validate=True) for group in groups]  # to join them would cost a copy
-        self._carry, self._padded = rest, padded
-        return decoded
-
-
 class Base64Scanner:
-    """Finds the pictures of a JSON document.
+    """Extract the images of a JSON document.
 
     Args:
         members: ends of the paths of members that hold base64: ``b64_json``, ``data[].b64_json``, ``inlineData.data``.
-        usual: whether pictures are looked for under all usual names, too: a text there is one where it is a data URL,
-            or base64 that begins as a picture does.
-        decode: bytes of each picture that are decoded, for documents that are passed on as they are; None: all.
-        max_rest: bytes of the document beside its pictures.
-        max_signs: brackets, braces and texts of the document.
+        usual: also search under all usual names, where a string counts as an image if it is a data URL, or base64 that
+            begins as an image does.
+        decode: maximum bytes to decode of each image, for documents that are relayed unchanged; None: all.
+        max_rest: maximum bytes of the document without its images.
+        max_signs: maximum brackets, braces and strings of the document.
     """
 
     def __init__(
@@ -169,13 +100,13 @@ class Base64Scanner:
         self._nonce = secrets.token_hex(8)
         self._count = 0
         self.is_canonical = True
-        """Whether all base64 so far is nothing else: no line breaks in it, no head of a data URL before it."""
+        """Whether all base64 so far is plain: no line breaks, no data URL, standard alphabet."""
         self._rest = bytearray()
         self._containers: list[str | None] = []
-        """From the outside in: the last key of an object, None for a list."""
+        """From the outermost in: the current key of an object, None for a list."""
         self._last = b""
-        """The last sign, beside white space, that is in no text."""
-        # Not bound: what refers to itself keeps what it has read until the collector comes by.
+        """The last byte outside strings that is not white space."""
+        # Not bound: a reference cycle would keep what was read until the garbage collector runs.
         self._state: Callable[[Base64Scanner, bytes, int], int] = Base64Scanner._structure
         self._pending = b""
         self._string: list[bytes] = []
@@ -188,16 +119,16 @@ class Base64Scanner:
 
     @property
     def pictures(self) -> int:
-        """Pictures that have begun."""
+        """Number of images that have begun."""
         return self._count
 
     def feed(self, data: bytes) -> Sequence[Event]:
-        """Return what a piece of the document brings. Raises `ScanError`."""
+        """Return the events of a piece of the document. Raises `ScanError`."""
         first, *others = self.steps(data)
         return [*first, *(event for events in others for event in events)] if others else first
 
     def steps(self, data: bytes) -> Iterator[Sequence[Event]]:
-        """Yield the same in steps of bounded work, for readers who give others a turn in between; at least once."""
+        """Yield the same in steps of bounded work, between which the event loop can run; at least once."""
         if self._pending:
             data, self._pending = self._pending + data, b""
         self._events = []
@@ -211,19 +142,19 @@ class Base64Scanner:
         yield self._events
 
     def finish(self) -> bytes:
-        """Return the rest of the document. Raises `ScanError` where it is cut off."""
+        """Return the rest of the complete document. Raises `ScanError` where it is incomplete."""
         if self._state is not Base64Scanner._structure or self._containers or self._pending:
             raise ScanError("The document is cut off.")
         return self.rest
 
     @property
     def rest_size(self) -> int:
-        """Bytes of the rest that have come in."""
+        """Bytes of the rest so far."""
         return len(self._rest)
 
     @property
     def rest(self) -> bytes:
-        """What has come in of it so far."""
+        """The rest of the document so far."""
         return bytes(self._rest)
 
     def _keep(self, data: bytes) -> None:
@@ -231,7 +162,7 @@ class Base64Scanner:
         if len(self._rest) > self._max_rest:
             raise ScanError("The document is too large, even without its pictures.")
 
-    # States: each takes what is its own, beginning at `place`, and returns where the next one goes on.
+    # States: each consumes input from `place` on, and returns where the next state continues.
 
     def _structure(self, data: bytes, place: int) -> int:
         start, stop = place, self._signs + _STEP
@@ -296,7 +227,7 @@ class Base64Scanner:
         return not self._is_link or is_usual
 
     def _take(self, data: bytes, place: int) -> tuple[bytes, int, bool]:
-        """More of a string: its raw bytes, where they end, and whether the string does; never half an escape."""
+        """Return more raw bytes of a string, where they end, and whether it ends there; never half an escape."""
         end = data.find(b'"', place)
         if data.find(b"\\", place, end if end >= 0 else len(data)) < 0:
             return (data[place:end], end + 1, True) if end >= 0 else (data[place:], len(data), False)
@@ -331,7 +262,7 @@ class Base64Scanner:
         return place
 
     def _head(self, data: bytes, place: int) -> int:
-        """Return the beginning of a string that may be a picture."""
+        """Decide from the beginning of a string whether it is an image."""
         raw, place, ended = self._take(data, place)
         self._string.append(raw)
         self._string_size += len(raw)
@@ -352,7 +283,7 @@ class Base64Scanner:
         return place
 
     def _encoded(self, raw: bytes) -> bytes | None:
-        """Return the base64 at the beginning of a string, still escaped; None: this is no picture."""
+        """Return the base64 at the beginning of a string, still escaped; None: it is not an image."""
         text = _text(raw) if b"\\" in raw or raw.startswith(b"data:") else ""
         if text.startswith("data:"):
             about, comma, encoded = text.partition(",")
@@ -404,14 +335,14 @@ class Base64Scanner:
         if self._left == 0:
             return
         if _CONTROL.search(raw):
-            raise _broken_base64()
+            raise broken_base64()
         unescaped = raw.replace(b"\\/", b"/")
         text = _text(raw).encode("utf-8", "replace") if b"\\" in unescaped else unescaped
         self._more(memoryview(text), spaces=b" \t\r\n")
 
     def _more(self, text: memoryview, *, spaces: bytes = b" ") -> None:
         while text and self._left != 0:
-            # No more than is wanted; where there are spaces in it, it is less, and some more is taken.
+            # No more than needed; white space makes it less, and the loop takes more.
             place = len(text) if self._left is None else self._left // 3 * 4 + 8
             pieces, text = self._decoder.feed(text[:place], spaces=spaces), text[place:]
             for decoded in pieces:
@@ -446,7 +377,3 @@ def _text(raw: bytes) -> str:
     except (ValueError, RecursionError):
         raise ScanError("The document is no valid JSON.") from None
     return text if isinstance(text, str) else ""
-
-
-def _broken_base64() -> ScanError:
-    return ScanError("The document contains invalid base64.")

@@ -1,0 +1,226 @@
+"""Reads a streamed reply: events, whose images are extracted while they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from typing import Final
+
+import msgspec
+from starlette.types import Send
+
+from imagegate.errors import UpstreamError, UpstreamUncertain
+from imagegate.http import Body, Interrupted
+from imagegate.protocol.messages import EVENT, HeldMemory, Picture, StreamEvent
+from imagegate.protocol.parsers.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner
+from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, Pause, SSEError, Token
+from imagegate.protocol.provider_errors import uncertain
+from imagegate.protocol.reply_streams import StreamReply, event_error, finished_images
+from imagegate.streaming.image_sinks import PictureSink, Received, Reception
+
+_TOKENS: Final = 64
+"""Tokens of a stream, a few milliseconds of work, after which the event loop gets its turn."""
+_END_AFTER: Final = 5.0
+"""Seconds that a provider has to end its stream after the last image requested."""
+_INDENTATION: Final = 64
+"""Bytes of white space that may precede an event's JSON."""
+
+
+class EventIntake:
+    """Split a streamed reply into events, and pass their images to a sink while they arrive.
+
+    `feed` and `finish` raise the error that an event carries, `UpstreamUncertain` where the stream cannot be used, and
+    `StorageError`.
+
+    Args:
+        emit: awaited with each event, for backpressure.
+        held: counts what is held of an event.
+    """
+
+    def __init__(
+        self,
+        sink: PictureSink,
+        emit: Callable[[StreamEvent], Awaitable[None]],
+        *,
+        members: Collection[str] = OPENAI_MEMBERS,
+        held: HeldMemory | None = None,
+    ) -> None:
+        self._reader = EventReader()
+        self._sink = sink
+        self._emit = emit
+        self._members = tuple(members)
+        self._held = held
+        self._text = bytearray()
+        """Data that is not a JSON object, or not yet known to be one."""
+        self._reception: Reception | None = None
+        self._has_ended = False
+        self._tokens = 0
+        self.is_over = False
+        """Whether the provider has marked the end of the stream."""
+
+    async def feed(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        await self._take(self._reader.feed(data))
+
+    async def finish(self) -> None:
+        """End the stream; a last event counts where its data is complete."""
+        self._has_ended = True
+        await self._take(self._reader.finish())
+
+    async def _take(self, tokens: Iterator[Token]) -> None:
+        try:
+            for token in tokens:
+                if self.is_over:
+                    return
+                self._tokens += 1
+                if self._tokens % _TOKENS == 0 or isinstance(token, Pause):
+                    await asyncio.sleep(0)
+                if isinstance(token, Pause):
+                    continue
+                if isinstance(token, EventText):
+                    await self._more(token.data)
+                else:
+                    await self._end(token)
+        except SSEError as error:
+            raise uncertain(f"The provider's reply is invalid. {error}") from error
+
+    async def _more(self, data: bytes) -> None:
+        if self._reception is None:
+            self._text += data
+            if len(self._text) > MAX_REST:
+                raise uncertain("The provider's reply is invalid. An event is too large.")
+            if not self._text[:_INDENTATION].lstrip().startswith(b"{"):
+                return
+            data = bytes(self._text)
+            self._text.clear()
+            self._reception = Reception(self._sink, Base64Scanner(self._members), self._held)
+        await self._reception.feed(data)
+
+    async def _end(self, end: EventEnd) -> None:
+        reception, self._reception = self._reception, None
+        if reception is None:
+            event = StreamEvent(name=end.name, data=bytes(self._text), lines=end.lines)
+            self._text.clear()
+            self.is_over = event.is_end_mark
+            if self._has_ended and not self.is_over:
+                raise uncertain("The provider's stream broke off.")
+        else:
+            received = await self._finished(reception)
+            event = StreamEvent(name=end.name, data=received.rest, pictures=received.pictures, lines=end.lines)
+        try:
+            if error := event_error(event):
+                raise error
+            await self._emit(event)
+        finally:
+            if reception is not None:
+                reception.forget()
+
+    @staticmethod
+    async def _finished(reception: Reception) -> Received:
+        try:
+            return await reception.finish()
+        except BaseException:
+            await reception.abort()
+            raise
+
+    async def abort(self) -> None:
+        """Discard an image that is incomplete."""
+        if self._reception is not None:
+            await self._reception.abort()
+
+
+async def forward_events(
+    pieces: Body,
+    send: Send,
+    sink: PictureSink,
+    *,
+    origin: str = "",
+    images: int = 0,
+    members: Collection[str] = OPENAI_MEMBERS,
+    held: HeldMemory | None = None,
+) -> None:
+    """Send a streamed reply event by event.
+
+    An error in the first event is the request's error; a later one follows events that are billed. After the last
+    requested image the provider has a few seconds to end the stream, and no error counts any more.
+
+    Args:
+        send: receives a message of type `EVENT` for each event.
+        sink: takes the images.
+        origin: scheme and host of the provider, for its relative links.
+        images: number of images requested; 0: unknown.
+        members: where this provider's images are.
+        held: counts what is held of an event.
+
+    Raises:
+        UpstreamError: the provider's error, or the stream cannot be used.
+        Interrupted: the connection broke.
+        StorageError: the sink did not take an image.
+    """
+    sent = finished = 0
+
+    async def emit(event: StreamEvent) -> None:
+        nonlocal sent, finished
+        sent += 1
+        finished += finished_images(event)
+        await send({"type": EVENT, "event": event, "origin": origin})
+
+    intake = EventIntake(sink, emit, members=members, held=held)
+    end = asyncio.timeout(None)
+    is_complete = False
+    try:
+        async with end:
+            async for piece in pieces:
+                await intake.feed(piece)
+                if intake.is_over:
+                    break  # whatever becomes of the connection
+                if images and finished >= images and not is_complete:
+                    is_complete = True
+                    end.reschedule(asyncio.get_running_loop().time() + _END_AFTER)
+            await intake.finish()
+    except (UpstreamError, Interrupted, TimeoutError) as error:
+        if is_complete and (end.expired() or not isinstance(error, TimeoutError)):
+            return
+        if isinstance(error, UpstreamError) and sent and error.allows_fallback:
+            raise _after_events(error) from error
+        raise
+    finally:
+        await intake.abort()
+    if not sent:
+        raise uncertain("The provider's stream contains no event.")
+
+
+async def collect_events(
+    pieces: Body, sink: PictureSink, members: Collection[str], held: HeldMemory | None
+) -> tuple[bytes, Mapping[str, Picture]]:
+    """Return a stream as the JSON document of the equivalent reply, with the images whose tokens are in it.
+
+    Raises:
+        UpstreamError: as `forward_events`.
+        Interrupted: the connection broke.
+        StorageError: the sink did not take an image.
+    """
+    reply = StreamReply()
+    pictures: dict[str, Picture] = {}
+
+    async def emit(event: StreamEvent) -> None:
+        pictures.update(event.pictures)
+        reply.add(event)
+
+    intake = EventIntake(sink, emit, members=members, held=held)
+    try:
+        async for piece in pieces:
+            await intake.feed(piece)
+            if intake.is_over:
+                break
+        await intake.finish()
+    finally:
+        await intake.abort()
+    return msgspec.json.encode(reply.document()), pictures
+
+
+def _after_events(error: UpstreamError) -> UpstreamError:
+    """Return the error as uncertain: streamed events were billed, so there is no fallback."""
+    later = UpstreamUncertain(error.message, status=error.status, type=error.type, code=error.code, param=error.param)
+    later.details = error.details
+    return later
