@@ -8,6 +8,7 @@
     │   ├── RequestTimeout        408
     │   └── UnsupportedMedia      415
     ├── AuthenticationError       401
+    ├── NotPermitted              403  the key is good, but not for this
     ├── ModelNotFound             404
     ├── Overloaded                503  nothing was sent; try again later
     │   └── ShuttingDown          503  the gateway is shutting down
@@ -165,6 +166,18 @@ class AuthenticationError(ImagegateError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+
+    @property
+    def nothing_sent(self) -> bool:
+        return True
+
+
+class NotPermitted(ImagegateError):
+    """The client is known, and may not ask for this."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "not_permitted"
 
     @property
     def nothing_sent(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imagegate.access.host import PrincipalSource
 from imagegate.asgi.azure_paths import AZURE, openai_scope
 from imagegate.asgi.helpers import before_shutdown, report_failure, running_loop
 from imagegate.asgi.not_found import NotFound, Readiness
@@ -60,6 +61,9 @@ class ImageGateway:
         alone: no application is served here, so that with keys the console is on by default.
         transport: sends the requests to all upstreams in place of the gateway's own connections, over HTTP/2 for
             example; not closed by the gateway. Links that clients and providers name never go through it.
+        access: returns the `Principal` of a request, from its ASGI scope, sync or async; None for a stranger, who is
+            answered 401. A coroutine function is awaited in the event loop, any other is called in a thread, for
+            ``access.timeout`` at most. Tasks, idempotency keys and stored images belong to the principal's `id`.
         owner: returns the name of the user to whom the host application attributes a request, from the ASGI scope, sync
             or async; None for no user. Tasks, idempotency keys and stored images then belong to that user, not to the
             ``Authorization`` header, which may be refreshed; records and log lines have the name as `user`.
@@ -78,6 +82,7 @@ class ImageGateway:
         hooks: Sequence[Hook] | None = None,
         alone: bool = False,
         transport: Transport | None = None,
+        access: PrincipalSource | None = None,
         owner: OwnerOf | None = None,
         grace: float = 60.0,
     ) -> None:
@@ -90,7 +95,11 @@ class ImageGateway:
         self._failure: ConfigError | None = None
         try:
             self.config = read_config(config)
-            self.services = build(self.config, hooks=hooks, transport=transport, alone=alone, mounted=app is not None)
+            if access is not None and owner is not None:
+                raise ConfigError("access= says who a request is from, so owner= must be left out")
+            self.services = build(
+                self.config, hooks=hooks, transport=transport, access=access, alone=alone, mounted=app is not None
+            )
             self._set_stack(loop_services(self.services))
         except ConfigError as error:
             if app is None:
@@ -158,13 +167,14 @@ class ImageGateway:
             memory=services.memory,
             # A key derived from the request is known when the whole body is.
             may_stream=None if config.idempotency.derive else services.catalog.may_stream,
+            find_model=services.catalog.resolve_for,
         )
         layer = Models(layer, prefix=prefix, catalog=services.catalog)
         layer = TaskEndpoints(layer, prefix=prefix, queries=own.tasks.queries, retry_after=config.tasks.poll_interval)
         layer = Admit(
             layer,
             prefix=prefix,
-            keys=config.access.named_keys(),
+            access=services.access,
             json_limit=limits.json_body,
             form_limit=limits.form,
             in_flight=limits.in_flight,

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Scope
 
+from imagegate.access.authenticator import Authenticator
+from imagegate.access.host import HostPrincipals, PrincipalSource
 from imagegate.asgi.background import Background
 from imagegate.asgi.browser_guard import BrowserGuard
+from imagegate.config.callables import function_of
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
 from imagegate.config.price_table import price_table
+from imagegate.config.principals import principals_of
 from imagegate.config.schema import Config, UpstreamConfig
 from imagegate.config.store_factory import open_blobs
 from imagegate.delivery.images_endpoint import PictureService
@@ -71,6 +75,8 @@ class Services:
     memory: Memory
     budget: Budget
     images: PictureService
+    access: Authenticator | None
+    """Finds out who requests are from; None: the gateway is open to whoever reaches it."""
     guard: BrowserGuard
     console: Console | None
     console_app: ASGIApp | None
@@ -95,6 +101,8 @@ class Services:
         await self.blobs.aclose()
         await self.clients.aclose()
         await self.images.aclose()
+        if self.access is not None:
+            self.access.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +135,7 @@ def build(
     *,
     hooks: Sequence[Hook] | None = None,
     transport: Transport | None = None,
+    access: PrincipalSource | None = None,
     alone: bool = False,
     mounted: bool = False,
 ) -> Services:
@@ -135,6 +144,7 @@ def build(
     Args:
         hooks: are notified of every exchange; None: one log line each.
         transport: sends the requests to upstreams; None: connections of the gateway's own.
+        access: returns who a request is from; None: the function that the configuration names, if any.
         alone: no application is served but the gateway, so that with keys the console is on by default.
         mounted: an application stands behind the gateway.
 
@@ -165,10 +175,12 @@ def build(
         max_image=config.limits.image,
         origins={base_url_of(upstream): clients.plain(upstream.name) for upstream in config.upstreams},
     )
-    guard = browser_guard(config, mounted=mounted)
+    authenticator = _authenticator(config, access)
+    has_source = access is not None or bool(config.access.callable)
+    guard = browser_guard(config, mounted=mounted, has_source=has_source)
     has_console = alone if config.console.enabled is None else config.console.enabled
-    is_open = bool(config.access.keys) if config.console.enabled is None else config.console.enabled
-    console = _console(config, images, guard, memory) if has_console and is_open else None
+    is_open = authenticator is not None if config.console.enabled is None else config.console.enabled
+    console = _console(config, images, guard, memory, authenticator) if has_console and is_open else None
     capture: Callable[[], Capture] | None = console.capture if console else None
     if capture is None and (config.log.prompts or config.log.links):
         capture = partial(Capture, room=Share(memory, IN_FLIGHT))
@@ -189,6 +201,7 @@ def build(
         memory=memory,
         budget=budget,
         images=images,
+        access=authenticator,
         guard=guard,
         console=console,
         console_app=console or (refuse_console if has_console else None),
@@ -198,7 +211,7 @@ def build(
         blobs=open_blobs(config),
         ids=TaskIds(task_secret(config), ttl=config.tasks.ttl),
     )
-    for warning in warnings_of(config, contracts):
+    for warning in warnings_of(config, contracts, has_access=authenticator is not None):
         get_logger().warning(warning)
     return services
 
@@ -305,14 +318,27 @@ def accounts_of(config: Config, clients: Clients) -> list[Account]:
     ]
 
 
-def browser_guard(config: Config, *, mounted: bool) -> BrowserGuard:
+def _authenticator(config: Config, source: PrincipalSource | None) -> Authenticator | None:
+    """Return what finds out who requests are from; None: whoever reaches the gateway may use it."""
+    access = config.access
+    if source is None and access.callable:
+        source = cast("PrincipalSource", function_of(access.callable))
+    host = None
+    if source is not None:
+        host = HostPrincipals(source, timeout=access.timeout, at_once=config.limits.in_flight)
+    found = Authenticator(access.named_keys(), principals_of(access), host=host)
+    return found if found else None
+
+
+def browser_guard(config: Config, *, mounted: bool, has_source: bool = False) -> BrowserGuard:
     """Return the guard against requests from web pages of other origins, as configured.
 
     Args:
         mounted: an application stands behind the gateway.
+        has_source: a function says who requests are from, perhaps by cookies, which browsers add.
     """
     return BrowserGuard(
-        keyed=bool(config.access.keys),
+        keyed=bool(config.access.keys) and not has_source,
         mounted=mounted,
         origins=config.access.allowed_origins,
         hosts=config.access.allowed_hosts,
@@ -320,7 +346,9 @@ def browser_guard(config: Config, *, mounted: bool) -> BrowserGuard:
     )
 
 
-def _console(config: Config, images: PictureService, guard: BrowserGuard, memory: Memory) -> Console:
+def _console(
+    config: Config, images: PictureService, guard: BrowserGuard, memory: Memory, access: Authenticator | None
+) -> Console:
     origins = {upstream.name: (read_base_url(base_url_of(upstream)).origin,) for upstream in config.upstreams}
 
     async def load(link: str, upstream: str, scope: Scope) -> bytes | None:
@@ -328,7 +356,7 @@ def _console(config: Config, images: PictureService, guard: BrowserGuard, memory
 
     return Console(
         load=load,
-        keys=config.access.named_keys(),
+        access=access,
         operators=config.console.operators,
         exchanges=config.console.exchanges,
         prefix=config.prefix,

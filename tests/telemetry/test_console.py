@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from starlette.types import Scope
 from tests.telemetry.support import BASE64, PICTURE
 
+from imagegate.access.authenticator import Authenticator
 from imagegate.adapter import FilePart, TextPart, UpstreamRequest
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.captured_response import CapturedResponse
@@ -43,7 +44,7 @@ async def load(link: str, upstream: str, scope: Scope) -> bytes | None:
 
 
 def console(**options: Any) -> Console:
-    return Console(load=load, **{"keys": KEYS, "operators": ("root",), **options})
+    return Console(load=load, **{"access": Authenticator(KEYS), "operators": ("root",), **options})
 
 
 def get(app: Any, path: str, key: str = "", query: bytes = b"", **scope: Any) -> CapturedResponse:
@@ -64,7 +65,14 @@ def listed(app: Any, key: str, query: bytes = b"") -> dict[str, Any]:
 
 def run(app: Console, key_name: str, body: bytes, **facts: Any) -> ExchangeRecord:
     """One exchange, as Observe tells of it."""
-    progress = Progress("generations", request_id=f"of-{key_name}", key_name=key_name, capture=app.capture(), **facts)
+    progress = Progress(
+        "generations",
+        request_id=f"of-{key_name}",
+        key_name=key_name,
+        principal_id=key_name,
+        capture=app.capture(),
+        **facts,
+    )
     assert progress.capture is not None
     progress.capture.ask(ImageRequest(operation="generations", fields={"model": "m", "prompt": f"by {key_name}"}))
     app.exchange_started(progress)
@@ -127,8 +135,8 @@ def test_only_what_is_new() -> None:
 def test_running_exchanges() -> None:
     """What takes longer is told while it runs, to its own key."""
     app = console(running_after=-1.0)
-    app.exchange_started(Progress("edits", request_id="r", key_name="alice", model="m"))
-    app.exchange_started(Progress("models", request_id="s", key_name="alice"))
+    app.exchange_started(Progress("edits", request_id="r", key_name="alice", principal_id="alice", model="m"))
+    app.exchange_started(Progress("models", request_id="s", key_name="alice", principal_id="alice"))
     assert [(item["request_id"], item["model"]) for item in listed(app, "alices-key")["running"]] == [("r", "m")]
     assert listed(app, "bobs-key")["running"] == []
 
@@ -137,7 +145,7 @@ def test_explanations_are_not_exchanges() -> None:
     """What the playground asks while somebody types is not kept, nor are lists of models."""
     app = console()
     run(app, "alice", b"{}", explained=True)
-    progress = Progress("models", key_name="alice", capture=Capture())
+    progress = Progress("models", key_name="alice", principal_id="alice", capture=Capture())
     app.exchange_ended(finish(progress, status=200, seconds=0))
     assert listed(app, "alices-key")["exchanges"] == []
 
@@ -194,7 +202,7 @@ def test_the_ring_is_bounded(sizes: list[int]) -> None:
 
 def test_pages_from_elsewhere_read_nothing() -> None:
     """Without keys no page of another origin reads the console; a link to its page may be followed."""
-    app = console(keys=None, guard=BrowserGuard())
+    app = console(access=None, guard=BrowserGuard())
     loopback: dict[str, Any] = {"server": ("127.0.0.1", 8000)}
     assert get(app, "/console", **loopback).status == 200
     assert get(app, "/console/exchanges", host="[::1]:8000", **loopback).status == 200

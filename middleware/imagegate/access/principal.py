@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from itertools import islice
+from typing import Final
 
 import msgspec
+
+_KEY: Final = re.compile(r"[!-~]+")
+_LABELS: Final = 16
+_LONGEST_LABEL: Final = 64
+_LONGEST_VALUE: Final = 256
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +41,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever a request is from: a user of the host application, or the holder of a key.
 
     Raises:
-        ValueError: `id` is empty.
+        ValueError: `id` is empty, or a key has characters that no header field may have.
     """
 
     id: str
@@ -54,13 +62,23 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     upstream_keys: Mapping[str, str] = {}
     """Upstream -> the principal's own key for it, sent there in place of the configured one and nowhere else."""
     metadata: Mapping[str, str] = {}
-    """For the record of an exchange and its log line; nothing secret."""
+    """For the record of an exchange and its log line; nothing secret. At most 16 entries, cut to 64 and 256 characters.
+    """
 
     def __post_init__(self) -> None:
         if not self.id:
             raise ValueError("the id of a principal must not be empty")
         if not self.name:
             msgspec.structs.force_setattr(self, "name", self.id)
+        for upstream, key in self.upstream_keys.items():
+            if not _KEY.fullmatch(key):
+                raise ValueError(f"the key for the upstream {upstream!r} is empty or has characters that no key has")
+        if self.metadata:
+            shown = {
+                str(name)[:_LONGEST_LABEL]: str(value)[:_LONGEST_VALUE]
+                for name, value in islice(self.metadata.items(), _LABELS)
+            }
+            msgspec.structs.force_setattr(self, "metadata", shown)
 
     def __repr__(self) -> str:
         """Without its keys, which must not stand in a log."""

@@ -9,7 +9,7 @@ from typing import Any
 from imagegate.errors import ConfigError
 
 
-def function_of(name: str) -> Callable[[], Any]:
+def function_of(name: str) -> Callable[..., Any]:
     """Return what ``package.module:function`` names. Raises `ConfigError`, beginning with ``callable:``."""
     module, _, path = name.partition(":")
     try:
@@ -20,5 +20,5 @@ def function_of(name: str) -> Callable[[], Any]:
         raise ConfigError(f"callable: {name!r} cannot be imported") from error
     if not callable(found):
         raise ConfigError(f"callable: {name!r} cannot be called")
-    function: Callable[[], Any] = found
+    function: Callable[..., Any] = found
     return function

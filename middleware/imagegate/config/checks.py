@@ -9,13 +9,15 @@ from typing import Final
 
 import msgspec
 
+from imagegate.access.authenticator import STORED
 from imagegate.asgi.browser_guard import ANY
 from imagegate.config.callables import function_of
 from imagegate.config.mistakes import KeyedError, did_you_mean, keyed
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of_upstream
 from imagegate.config.network import check_fetch_proxy, check_network, has_key
+from imagegate.config.principals import principals_of
 from imagegate.config.routes import address_of
-from imagegate.config.schema import AccessConfig, Config, DeliveryConfig, PolicyConfig, UpstreamConfig
+from imagegate.config.schema import AccessConfig, Config, DeliveryConfig, PolicyConfig, PrincipalConfig, UpstreamConfig
 from imagegate.contracts.contract import Contract, ContractError
 from imagegate.errors import ConfigError
 from imagegate.protocol import prices as price_data
@@ -44,6 +46,7 @@ def check(config: Config) -> None:
         if value < 1:
             raise KeyedError(f"limits.{name}: must be at least 1", ("limits", name))
     _check_access(config.access)
+    _check_upstream_keys(config)
     if config.limits.memory < 3 * config.limits.json_body:  # two copies of one body are three quarters of it at most
         raise KeyedError("limits.memory: must be at least three times limits.json_body", ("limits", "memory"))
     _check_visibility(config)
@@ -95,14 +98,26 @@ def _check_access(access: AccessConfig) -> None:
     if access.names and len(access.names) != len(access.keys):
         raise KeyedError(f"access.names: must name all {len(access.keys)} keys", ("access", "names"))
     for place, name in enumerate(access.names):
-        if not _NAME.fullmatch(name) or name in access.names[:place] or name in access.keys:
+        is_taken = name in access.names[:place] or name in access.keys or name.startswith(STORED)
+        if not _NAME.fullmatch(name) or is_taken:
             raise KeyedError(
-                f"access.names[{place}]: must be letters, digits, '.', '_' and '-', no other's name and no key",
+                f"access.names[{place}]: must be letters, digits, '.', '_' and '-', no other's name and no key, "
+                f"and not begin with '{STORED}'",
                 ("access", "names", place),
             )
     for place, key in enumerate(access.keys):
         if not re.fullmatch(r"[!-~]+", key):
             raise KeyedError(f"access.keys[{place}]: has characters that no key has, or none", ("access", "keys"))
+    if access.callable:
+        try:
+            function_of(access.callable)
+        except ConfigError as error:
+            raise KeyedError(f"access.{error}", ("access", "callable")) from error
+    for name in access.groups:
+        if not _NAME.fullmatch(name):
+            raise KeyedError(f"access.groups.{name}: must be letters, digits, '.', '_' and '-'", ("access", "groups"))
+    for name, principal in access.principals.items():
+        _check_principal(access, name, principal)
     for place, origin in enumerate(access.allowed_origins):
         if origin != ANY and not _ORIGIN.fullmatch(origin):
             raise KeyedError(
@@ -117,10 +132,40 @@ def _check_access(access: AccessConfig) -> None:
             )
 
 
+def _check_principal(access: AccessConfig, name: str, principal: PrincipalConfig) -> None:
+    path = ("access", "principals", name)
+    names = access.named_keys()
+    if name not in names:
+        raise KeyedError(f"access.principals.{name}: access.names has no such name.{did_you_mean(name, names)}", path)
+    for place, group in enumerate(principal.groups):
+        if group not in access.groups:
+            raise KeyedError(
+                f"access.principals.{name}.groups[{place}]: access.groups has no such name."
+                f"{did_you_mean(group, access.groups)}",
+                (*path, "groups"),
+            )
+    try:
+        principals_of(access)
+    except ValueError as error:
+        raise KeyedError(f"access.principals.{name}: {error}", path) from error
+
+
+def _check_upstream_keys(config: Config) -> None:
+    known = [upstream.name for upstream in config.upstreams]
+    for name, principal in config.access.principals.items():
+        for upstream in principal.upstream_keys:
+            if upstream not in known:
+                raise KeyedError(
+                    f"access.principals.{name}.upstream_keys.{upstream}: there is no such upstream."
+                    f"{did_you_mean(upstream, known)}",
+                    ("access", "principals", name, "upstream_keys", upstream),
+                )
+
+
 def _check_visibility(config: Config) -> None:
     access, console, prices = config.access, config.console, config.prices
     for place, operator in enumerate(console.operators):
-        if operator not in access.named_keys():
+        if operator not in access.named_keys() and not access.callable:
             raise KeyedError(f"console.operators[{place}]: access.names has no such name", ("console", "operators"))
     if not 1 <= console.exchanges <= 10_000:
         raise KeyedError("console.exchanges: must be from 1 to 10000", ("console", "exchanges"))

@@ -56,15 +56,24 @@ def _in_service(document: ContractDocument) -> ContractDocument:
     return msgspec.structs.replace(document, models=models)
 
 
-def warnings_of(config: Config, contracts: Mapping[str, Contracts] | None = None) -> list[str]:
+def warnings_of(
+    config: Config, contracts: Mapping[str, Contracts] | None = None, *, has_access: bool = False
+) -> list[str]:
     """Return what works, but perhaps not as the operator thinks.
 
     Args:
         contracts: of all upstreams, where they have been read.
+        has_access: whether the application has a function of its own that says who may use the gateway.
     """
     found: list[str] = []
-    if not config.access.keys and any(upstream.api_key or upstream.credential for upstream in config.upstreams):
-        found.append("access.keys is not set: whoever reaches the gateway spends the upstreams' keys")
+    if (
+        not has_access
+        and config.access.is_open
+        and any(upstream.api_key or upstream.credential for upstream in config.upstreams)
+    ):
+        found.append(
+            "access.keys is not set, nor access.callable: whoever reaches the gateway spends the upstreams' keys"
+        )
     scheme = config.delivery.store.partition(":")[0]
     if config.delivery.cloud != CloudConfig() and scheme in ("file", "memory"):
         found.append(f"delivery.cloud: does nothing with a {scheme}:// store")

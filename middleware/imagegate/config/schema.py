@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from imagegate.access.principal import NO_LIMITS, Limits
 from imagegate.config.routes import Choice
 from imagegate.protocol.prices import ModelPrice
 
@@ -189,16 +190,49 @@ class PolicyConfig(_Section, frozen=True, kw_only=True):
     """For all attempts at a request together. The official SDKs wait as long."""
 
 
+class PrincipalConfig(_Section, frozen=True, kw_only=True):
+    """What a key of the configuration may ask for (``[access.principals.NAME]``); default: anything."""
+
+    limits: Limits = NO_LIMITS
+    groups: tuple[str, ...] = ()
+    """Of ``[access.groups]``, whose limits their members share."""
+    models: tuple[str, ...] = ()
+    """Public names; ``*`` stands for any characters."""
+    sizes: tuple[str, ...] = ()
+    operations: tuple[Literal["generations", "edits", "variations"], ...] = ()
+    tenant: str = ""
+    """Whose store prefix its images have."""
+    upstream_keys: Mapping[str, str] = {}
+    """Upstream -> a key of its own, sent there in place of the configured one."""
+    metadata: Mapping[str, str] = {}
+    """For the log."""
+
+
 class AccessConfig(_Section, frozen=True, kw_only=True):
     """Who may use the gateway (``[access]``)."""
 
     keys: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     """What logs and the console call the keys, in the same order; default: ``key-1``, ``key-2``."""
+    callable: str = ""
+    """``package.module:function``, which returns the `Principal` of an ASGI scope, or awaits it; None: a stranger."""
+    timeout: Duration = Duration(5)
+    """For one question to it."""
+    limits: Limits = NO_LIMITS
+    """Of the whole gateway."""
+    groups: Mapping[str, Limits] = {}
+    """Of groups, by name."""
+    principals: Mapping[str, PrincipalConfig] = {}
+    """By the name of a key."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of web pages that may use a gateway without keys, such as ``https://app.example.com``; ``*``: all."""
     allowed_hosts: tuple[str, ...] = ()
     """Names that ``Host`` may have, beside loopback's; ``*.example.com``, ``*``. Default: any, on loopback none."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether whoever reaches the gateway may use it, as far as the configuration says."""
+        return not self.keys and not self.callable
 
     def named_keys(self) -> dict[str, str]:
         """Name -> key."""

@@ -64,9 +64,10 @@ class ReferenceConverter:
         async with upload.publishing:  # the parts of a split request want the same link
             if name not in upload.links:
                 if through:
+                    through = through.with_key_of(exchange.upstream_keys)
                     link = await upload_file(through, upload, authorization=exchange.authorization)
                 else:
-                    delivery = self._delivery.for_client(exchange.identity)
+                    delivery = self._delivery.for_client(exchange.store_identity)
                     link = await delivery.publish(upload, self._public_url(scope))
                     progress: Progress = scope[PROGRESS_KEY]
                     progress.stored_images += 1

@@ -54,7 +54,7 @@ class DeliverySession:
         self._progress: Progress = scope[PROGRESS_KEY]
         self._streamed = exchange.request.fields.get("stream") is True
         self.room = converter.room(exchange, form)
-        self._sink = PictureSink(partial(converter.receiver, form, exchange.identity, self.room))
+        self._sink = PictureSink(partial(converter.receiver, form, exchange.store_identity, self.room))
         self._kept: list[Picture] = []
         self._facts: list[Facts | None] = []
         """Of the finished pictures of a stream."""
@@ -91,7 +91,7 @@ class DeliverySession:
     @cached_property
     def _delivery(self) -> ImageConverter:
         """For this client; made for the first picture that does not pass through."""
-        return self._converter.for_client(self._exchange.identity)
+        return self._converter.for_client(self._exchange.store_identity)
 
     @cached_property
     def _public_url(self) -> str:

@@ -103,6 +103,16 @@ class HTTPClient:
         client.added_headers = frozenset(name.lower() for name, _ in headers)
         return client
 
+    def without(self, header: str) -> HTTPClient:
+        """Return this client, or one on the same connections that does not add a header field, named in lower case."""
+        if header not in self.added_headers:
+            return self
+        client = copy(self)
+        client._owns_sender = False
+        client._headers = tuple(field for field in self._headers if field[0].lower() != header)
+        client.added_headers = self.added_headers - {header}
+        return client
+
     def completed(self, url: str, headers: Sequence[tuple[str, str]]) -> tuple[str, Sequence[tuple[str, str]]]:
         """Return the address and the header fields of a request as they are sent."""
         if self._headers:

@@ -130,7 +130,10 @@ def exchange_of(scope: Scope, request: ImageRequest, held: HeldMemory | None = N
         progress.upload_count, progress.upload_bytes = len(uploads), sum(upload.size or 0 for upload in uploads)
     if progress.capture:
         progress.capture.ask(request)
-    authorization = header(scope, b"authorization")
+    principal = progress.principal
+    # A credential of the gateway or of its host goes nowhere else.
+    is_ours = principal is not None and bool(progress.owner)
+    authorization = None if is_ours else header(scope, b"authorization")
     key = authorization.decode("latin-1") if authorization else None
     if key is not None and not (key.isascii() and key.isprintable()):
         raise AuthenticationError("Incorrect API key provided: it contains invalid characters.")
@@ -141,6 +144,8 @@ def exchange_of(scope: Scope, request: ImageRequest, held: HeldMemory | None = N
         explain=progress.explained,
         authorization=key,
         owner=progress.owner,
+        tenant=progress.tenant,
+        upstream_keys={} if principal is None else principal.upstream_keys,
     )
 
 

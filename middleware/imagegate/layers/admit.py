@@ -12,10 +12,11 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.access.principal import Principal
-from imagegate.asgi.api_keys import APIKeys
+from imagegate.access.authenticator import Authenticator
+from imagegate.access.permissions import check_operation
+from imagegate.asgi.api_keys import named
 from imagegate.asgi.browser_guard import BrowserGuard
-from imagegate.asgi.helpers import announced_length, header, is_form, read_body, too_large
+from imagegate.asgi.helpers import announced_length, is_form, read_body, too_large
 from imagegate.asgi.pace import DEFAULT_PACE, Pace, PacedClient
 from imagegate.asgi.permits import PERMIT, Permits
 from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
@@ -39,6 +40,7 @@ class Admit(Layer):
 
     Args:
         keys: accepted in ``Authorization: Bearer``, with or without names; empty: no authentication.
+        access: finds out who requests are from, in place of `keys`.
         json_limit: maximum ``Content-Length`` of a JSON body, in bytes.
         form_limit: maximum ``Content-Length`` of a form, in bytes.
         in_flight: maximum number of concurrent requests, and of calls with an ``Idempotency-Key`` whose clients have
@@ -55,6 +57,7 @@ class Admit(Layer):
         *,
         prefix: str = "/v1",
         keys: Mapping[str, str] | Collection[str] = (),
+        access: Authenticator | None = None,
         json_limit: int = DEFAULT_LIMITS.json_body,
         form_limit: int = DEFAULT_LIMITS.form.form,
         in_flight: int = 2000,
@@ -64,8 +67,7 @@ class Admit(Layer):
         pace: Pace = DEFAULT_PACE,
     ) -> None:
         super().__init__(app, prefix=prefix)
-        self._keys = APIKeys(keys)
-        self._principals = {name: Principal(id=name) for name in self._keys.names}
+        self._access = access or (Authenticator(named(keys)) if keys else None)
         self._json_limit = json_limit
         self._form_limit = form_limit
         self._permits = Permits(in_flight)
@@ -78,9 +80,11 @@ class Admit(Layer):
         progress: Progress = scope[PROGRESS_KEY]
         if self._guard is not None:
             self._guard.check(scope)
-        if self._keys:
-            progress.key_name = self._keys.name_of(header(scope, b"authorization"))
-            progress.principal = self._principals[progress.key_name]
+        if self._access is not None:
+            identity = self._access.known(scope) or await self._access.find(scope)
+            progress.identified(identity)
+            if scope["method"] == "POST":
+                check_operation(identity.principal, progress.endpoint)
         if self._owner is not None:
             await self._name_owner(self._owner, scope, progress)
         limit = self._form_limit if is_form(scope) else self._json_limit

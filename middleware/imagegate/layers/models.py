@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from imagegate.access.principal import Principal
 from imagegate.asgi.helpers import route_path, send_json
 from imagegate.layers.base import Layer, Work
 from imagegate.protocol.messages import Target
 from imagegate.routing.catalog import Catalog
+from imagegate.telemetry.progress import PROGRESS_KEY
+
+_LISTS_KEPT: Final = 64
 
 
 class Models(Layer):
@@ -23,6 +28,7 @@ class Models(Layer):
         super().__init__(app, prefix=prefix)
         self._catalog = catalog
         self._list = msgspec.json.encode(model_list(catalog))
+        self._list_for = lru_cache(_LISTS_KEPT)(self._listed)
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         return self._answer(scope, send) if scope["method"] == "GET" else self.down(scope, receive, send)
@@ -30,18 +36,24 @@ class Models(Layer):
     async def _answer(self, scope: Scope, send: Send) -> None:
         """Raise `ModelNotFound`."""
         model = route_path(scope)[len(self.prefix) :].removeprefix("/models").strip("/")
-        body = self._list
+        principal = scope[PROGRESS_KEY].principal
+        restricted = principal if principal is not None and principal.models else None
+        body = self._list if restricted is None else self._list_for(restricted.models)
         if model:
-            targets = self._catalog.resolve(model)
+            targets = self._catalog.resolve_for(restricted, model)
             body = msgspec.json.encode(_model(model, targets[0], targets))
         await send_json(send, 200, body)
 
+    def _listed(self, patterns: tuple[str, ...]) -> bytes:
+        """Return the list for principals that may ask for some models only."""
+        return msgspec.json.encode(model_list(self._catalog, Principal(id="any", models=patterns)))
 
-def model_list(catalog: Catalog) -> dict[str, Any]:
-    """Return the document of ``GET /v1/models``."""
+
+def model_list(catalog: Catalog, principal: Principal | None = None) -> dict[str, Any]:
+    """Return the document of ``GET /v1/models``, with what a principal may ask for."""
     return {
         "object": "list",
-        "data": [_model(name, targets[0], targets) for name, targets in catalog.models()],
+        "data": [_model(name, targets[0], targets) for name, targets in catalog.models_of(principal)],
     }
 
 

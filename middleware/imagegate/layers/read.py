@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imagegate.access.permissions import check_sizes
+from imagegate.access.principal import Principal
 from imagegate.asgi.azure_paths import DEPLOYMENT
 from imagegate.asgi.helpers import ClientDisconnected, announced_length, header, is_form
 from imagegate.errors import RequestError, UnsupportedMedia
@@ -48,6 +50,7 @@ class Read(Layer):
         budget: room for uploads, shared by all requests.
         memory: what all requests may hold in memory.
         may_stream: returns whether the files of a request may be streamed upstream; None: never.
+        find_model: raises `ModelNotFound` for a public model that a principal may not ask for; None: all may be.
     """
 
     def __init__(
@@ -59,21 +62,26 @@ class Read(Layer):
         budget: Budget | None = None,
         memory: Memory | None = None,
         may_stream: Callable[[ImageRequest], bool] | None = None,
+        find_model: Callable[[Principal, str], object] | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
         self._limits = limits
         self._budget = budget or default_budget()
         self._memory = memory or Memory()
         self._may_stream = may_stream
+        self._find_model = find_model
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if encodings := [value for name, value in scope["headers"] if name == b"content-encoding"]:
             _check_encoding(b", ".join(encodings))
+        if (deployment := scope.get(DEPLOYMENT)) and (principal := scope[PROGRESS_KEY].principal) is not None:
+            self._check_model(principal, deployment)
         if self._may_stream is not None and _is_large_form(scope) and not _waits_for_whole_form(scope):
             await self._handle_form(scope, receive, send)
             return
         exchange = await read_exchange(scope, receive, limits=self._limits, budget=self._budget, memory=self._memory)
         try:
+            self._permit(scope, exchange.request.fields)
             if isinstance(self.app, Layer):
                 await while_connected(self.forward(scope, exchange, receive, send), receive)
             else:
@@ -107,12 +115,25 @@ class Read(Layer):
                 max_prompt=self._limits.prompt,
                 deployment=scope.get(DEPLOYMENT, ""),
             )
+            self._permit(scope, request.fields)
             exchange = exchange_of(scope, request, held)
             await while_connected(self.forward(scope, exchange, receive, send), receive)
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
             reading.close()
+
+    def _permit(self, scope: Scope, fields: Mapping[str, Any]) -> None:
+        """Raise `ModelNotFound` or `NotPermitted` for what the principal may not ask for."""
+        principal: Principal | None = scope[PROGRESS_KEY].principal
+        if principal is not None and (principal.models or principal.sizes):
+            scope[PROGRESS_KEY].model = str(fields["model"])
+            self._check_model(principal, fields["model"])
+            check_sizes(principal, fields)
+
+    def _check_model(self, principal: Principal, model: Any) -> None:
+        if principal.models and self._find_model is not None:
+            self._find_model(principal, model if isinstance(model, str) else "")
 
     async def _live_exchange(self, scope: Scope, reading: FormReading, held: HeldMemory | None) -> Exchange | None:
         """Return the exchange with a streaming form; None where the whole form is needed."""
@@ -123,6 +144,7 @@ class Read(Layer):
             )
         except RequestError:
             return None  # a field may still arrive; if not, the whole form is rejected
+        self._permit(scope, fields)  # before the files are read
         files = StreamingForm(reading, announced_length(scope) or 0)
         request = ImageRequest(operation=operation, fields=fields, from_form=True, live=files)
         if fields.get("stream") or "async" in fields or self._may_stream is None or not self._may_stream(request):

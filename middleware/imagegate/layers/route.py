@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -53,7 +53,7 @@ class Route(Layer):
         max_images: int = 10,
         parallel: int = 4,
         policy: RetryPolicy | None = None,
-        keyless: Collection[str] = (),
+        keyless: Set[str] = frozenset(),
         limiters: Mapping[str, UpstreamLimiter] | None = None,
         deadline: float | None = None,
     ) -> None:
@@ -73,7 +73,8 @@ class Route(Layer):
         model = exchange.request.model
         targets = self._catalog.resolve(model) if exchange.explain else self._catalog.draw(model, random.random)
         if self._keyless and exchange.authorization is None:
-            targets = [target for target in targets if target.upstream not in self._keyless] or targets
+            keyless = self._keyless - exchange.upstream_keys.keys()
+            targets = [target for target in targets if target.upstream not in keyless] or targets
         until = now() + self._deadline if self._deadline else None
         attempts = Attempts(len(targets), self._policy, random.random, asked=progress.retries, until=until)
         answer = _Answer(send)

@@ -82,7 +82,7 @@ class TaskEndpoints(Layer):
         text = task_id_of(scope, self.prefix) or ""
         authorization = (header(scope, b"authorization") or b"").decode("latin-1") or None
         await self._queries.prepare()
-        found = self._queries.find(text, authorization, owner=progress.owner, now=time.time())
+        found = self._queries.find(text, authorization, progress, now=time.time())
         if found is None:
             raise TaskNotFound
         if scope["method"] == "DELETE":

@@ -10,7 +10,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.helpers import send_json
-from imagegate.errors import AuthenticationError, ModelNotFound
+from imagegate.errors import AuthenticationError, ModelNotFound, NotPermitted
 from imagegate.layers.base import Layer, send_reply
 from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange
 from imagegate.streaming.reply_reader import ReplyConsumer
@@ -38,6 +38,8 @@ class Upstream(Layer):
         exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         progress: Progress = scope[PROGRESS_KEY]
         account = self._accounts[exchange.target.upstream] if exchange.target else next(iter(self._accounts.values()))
+        if exchange.upstream_keys:
+            account = account.with_key_of(exchange.upstream_keys)
         progress.upstream, progress.sent_fields = account.name, exchange.request.fields
         asked = exchange.request
         if account.adapter.names_jobs:
@@ -50,6 +52,8 @@ class Upstream(Layer):
             await send_json(send, 200, msgspec.json.encode(shown))
             return
         if not account.has_key and not exchange.authorization:
+            if progress.principal is not None:
+                raise NotPermitted("There is no key of yours for the provider of this model.", code="no_upstream_key")
             raise AuthenticationError(
                 "You did not provide an API key. Send the provider's key as 'Authorization: Bearer YOUR_KEY'.",
                 code="missing_api_key",

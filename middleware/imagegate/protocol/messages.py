@@ -207,6 +207,11 @@ def identity_of(owner: str, authorization: str | None) -> str | None:
     return f"\nowner {owner}" if owner else authorization
 
 
+def tenant_identity(tenant: str) -> str:
+    """Return what the images of a tenant are kept apart by; empty: there is no tenant."""
+    return f"\ntenant {tenant}" if tenant else ""
+
+
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """What the layers hand down beside the request itself."""
 
@@ -221,6 +226,10 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """The client's own ``Authorization``, for upstreams without a key of their own."""
     owner: str = ""
     """Whose request it is, as the host application says; empty: it says nothing."""
+    tenant: str = ""
+    """Whose store prefix its images have; empty: one of the client's own."""
+    upstream_keys: Mapping[str, str] = {}
+    """Upstream -> the client's own key for it."""
     target: Target | None = None
     reference_rule: ReferenceRule | None = None
     """How the candidate takes references; set by Fit."""
@@ -231,6 +240,11 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     def identity(self) -> str | None:
         """What a client is known by: the host application's name for it, else its ``Authorization``."""
         return identity_of(self.owner, self.authorization)
+
+    @property
+    def store_identity(self) -> str | None:
+        """What the store keeps the client's images apart by: its tenant, else its identity."""
+        return tenant_identity(self.tenant) or self.identity
 
     def replace(self, **members: Any) -> Exchange:
         return msgspec.structs.replace(self, **members)

@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from imagegate.access.permissions import may_ask_for
+from imagegate.access.principal import Principal
 from imagegate.config.routes import Choice, address_of
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contracts, find_contract
@@ -58,6 +60,20 @@ class Catalog:
             return route  # weighted groups in the order of the configuration
         return self._by_contract(model) if len(model) <= _LONGEST_KEPT else self._resolve(model)
 
+    def resolve_for(self, principal: Principal | None, model: str) -> Sequence[Target]:
+        """Return the candidates for a public model that a principal may ask for.
+
+        Raises:
+            ModelNotFound: there is none, or it is not for this principal: nothing tells the one from the other.
+        """
+        if may_ask_for(principal, model):
+            try:
+                return self.resolve(model)
+            except ModelNotFound:
+                if principal is None or not principal.models:
+                    raise
+        raise ModelNotFound(self._not_found(model, principal), param="model")
+
     def _resolve(self, model: str) -> Sequence[Target]:
         """Raise `ModelNotFound`."""
         upstream, slash, rest = model.partition("/")
@@ -96,6 +112,10 @@ class Catalog:
         simple = "files" in rule.forms and not rule.same_size and rule.mask_polarity == "alpha" and rule.live
         return simple and not bridged and request.n <= own.max_images
 
+    def models_of(self, principal: Principal | None) -> Iterator[tuple[str, Sequence[Target]]]:
+        """Yield those of `models` that a principal may ask for."""
+        return ((name, targets) for name, targets in self.models() if may_ask_for(principal, name))
+
     def models(self) -> Iterator[tuple[str, Sequence[Target]]]:
         """Yield every named model with its candidates: routes first, then by upstream."""
         seen: set[str] = set()
@@ -119,9 +139,9 @@ class Catalog:
             contract = find_contract(contracts, model)
         return Target(upstream=upstream, model=model, contract=contract)
 
-    def _not_found(self, model: str) -> str:
+    def _not_found(self, model: str, principal: Principal | None = None) -> str:
         shown = model if len(model) <= 64 else model[:61] + "..."
-        names = [name for name, _ in self.models()]
+        names = [name for name, _ in self.models_of(principal)]
         near = get_close_matches(model[:128], names, n=3, cutoff=0.5)
         near += [name for name in names if name.endswith(f"/{model}") and name not in near]
         hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""

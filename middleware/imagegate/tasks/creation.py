@@ -125,7 +125,8 @@ class TaskCreation:
             public_url=self._public_url(scope),
             callback_url=callback_url,
         )
-        if self._store.is_shared and not self._needs_client_key(exchange.public_model):
+        needs_client = bool(exchange.upstream_keys) or self._needs_client_key(exchange.public_model)
+        if self._store.is_shared and not needs_client:
             try:
                 kept = await keep_request(scope, exchange, self._blobs)
             except OSError as error:
@@ -137,6 +138,7 @@ class TaskCreation:
         outer: Progress = scope[PROGRESS_KEY]
         run = Run(record, self._store, _progress_like(outer))
         run.is_public = False
+        run.own_keys = frozenset(exchange.upstream_keys)
         if not callback_url:
             run.hand_over = lambda upstream, task: self._providers.id_of(upstream, task, record, owner)
         retain(exchange.request)
@@ -171,6 +173,10 @@ def _progress_like(outer: Progress) -> Progress:
         key_name=outer.key_name,
         user=outer.user,
         owner=outer.owner,
+        principal=outer.principal,
+        principal_id=outer.principal_id,
+        tenant=outer.tenant,
+        metadata=outer.metadata,
         model=outer.model,
         images_asked=outer.images_asked,
         size_asked=outer.size_asked,

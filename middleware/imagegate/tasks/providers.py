@@ -27,6 +27,7 @@ from imagegate.upstream.results import load_results
 
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
+NO_KEYS: Final[Mapping[str, str]] = {}
 _MAY_PASS: Final = frozenset({408, 425, 429})
 
 
@@ -67,9 +68,11 @@ class ProviderTasks:
             now=record.created,
         )
 
-    def can_ask(self, task: ProviderTask, authorization: str | None = None) -> bool:
+    def can_ask(
+        self, task: ProviderTask, authorization: str | None = None, own_keys: Mapping[str, str] = NO_KEYS
+    ) -> bool:
         account = self._accounts.get(task.upstream)
-        return account is not None and bool(account.has_key or authorization)
+        return account is not None and bool(account.with_key_of(own_keys).has_key or authorization)
 
     async def ask(
         self,
@@ -80,15 +83,20 @@ class ProviderTasks:
         authorization: str | None,
         progress: Progress,
         identity: str | None = None,
+        own_keys: Mapping[str, str] = NO_KEYS,
     ) -> ImageReply | PendingTask:
         """Asks once; pictures come as links to copies in the store.
+
+        Args:
+            identity: what the store keeps the client's images apart by.
+            own_keys: upstream -> key of the client's own, in place of the configured one.
 
         Raises:
             UpstreamError: as `ask_task`; ``fewer_images`` where some are missing.
             FetchError: the provider's links could not be read.
             StorageError: the store did not take the pictures.
         """
-        account = self._accounts[task.upstream]
+        account = self._accounts[task.upstream].with_key_of(own_keys)
         progress.upstream = account.name
         progress.polls += 1
         sink = PictureSink(partial(self._delivery.receiver, "url", identity))
@@ -117,13 +125,15 @@ class ProviderTasks:
             held.close()
             await sink.close(made)
 
-    async def cancel(self, task: ProviderTask, *, authorization: str | None) -> UpstreamError | None:
+    async def cancel(
+        self, task: ProviderTask, *, authorization: str | None, own_keys: Mapping[str, str] = NO_KEYS
+    ) -> UpstreamError | None:
         """Asks the provider to give the task up: the error that says that it was; None where it has no way to.
 
         Raises:
             UpstreamError: it did not.
         """
-        account = self._accounts[task.upstream]
+        account = self._accounts[task.upstream].with_key_of(own_keys)
         try:
             answer = await cancel_task(account, _pending(task), authorization=authorization)
         except UpstreamError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -13,15 +13,15 @@ import msgspec
 from starlette.types import Scope
 
 from imagegate.errors import UpstreamError
-from imagegate.protocol.messages import ImageReply, identity_of
+from imagegate.protocol.messages import ImageReply, identity_of, tenant_identity
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskNotCancellable, TaskNotFound, TaskStore
 from imagegate.tasks.ids import OwnTicket, ProviderTicket, TaskIds, Ticket
 from imagegate.tasks.outcomes import cancelled
-from imagegate.tasks.providers import ProviderTasks, lost, may_be_asked_again, provider_task, with_progress
+from imagegate.tasks.providers import NO_KEYS, ProviderTasks, lost, may_be_asked_again, provider_task, with_progress
 from imagegate.tasks.records import TaskRecord, poll_url
 from imagegate.tasks.runner import TaskRunner
-from imagegate.telemetry.progress import PROGRESS_KEY
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _MAX_REMEMBERED: Final = 10_000
 
@@ -32,8 +32,10 @@ class Found(msgspec.Struct, frozen=True):
     ticket: Ticket
     task_id: str
     authorization: str | None
-    identity: str | None
-    """Identity of the client, which owns the task."""
+    store_identity: str | None
+    """What the store keeps the client's images apart by."""
+    own_keys: Mapping[str, str]
+    """Upstream -> key of the client's own."""
 
 
 class TaskQueries:
@@ -76,15 +78,21 @@ class TaskQueries:
         """Load in a thread the secret that `find` needs."""
         await self._ids.prepare()
 
-    def find(self, text: str, authorization: str | None, *, owner: str = "", now: float) -> Found | None:
+    def find(self, text: str, authorization: str | None, progress: Progress, *, now: float) -> Found | None:
         """Return the task that an id names; None where it is not one of this client's.
 
         Args:
-            owner: the host application's name for the client.
+            progress: knows whose request it is.
         """
-        ids, identity = self._ids, identity_of(owner, authorization)
+        ids, identity = self._ids, identity_of(progress.owner, authorization)
         ticket = ids.read(text, ids.owner(identity), now=now)
-        return None if ticket is None else Found(ticket, text, authorization, identity)
+        if ticket is None:
+            return None
+        principal = progress.principal
+        own_keys = NO_KEYS if principal is None else principal.upstream_keys
+        if principal is not None and progress.owner:
+            authorization = None  # a credential of the gateway or of its host goes nowhere else
+        return Found(ticket, text, authorization, tenant_identity(progress.tenant) or identity, own_keys)
 
     async def ask(self, found: Found, scope: Scope) -> TaskRecord:
         """Return the current record of a task.
@@ -106,7 +114,7 @@ class TaskQueries:
         return record
 
     async def _of_provider(self, found: Found, ticket: ProviderTicket, scope: Scope) -> TaskRecord:
-        if not self._providers.can_ask(provider_task(ticket), found.authorization):
+        if not self._providers.can_ask(provider_task(ticket), found.authorization, found.own_keys):
             raise TaskNotFound  # the upstream is not configured any more
         number = self._ids.number(ticket)
         asked = self._remember(number, self._record(found, ticket, number, scope))
@@ -126,7 +134,8 @@ class TaskQueries:
                 ticket.images,
                 public_url=asked.record.public_url,
                 authorization=found.authorization,
-                identity=found.identity,
+                identity=found.store_identity,
+                own_keys=found.own_keys,
                 progress=scope[PROGRESS_KEY],
             )
         except UpstreamError as error:
@@ -193,10 +202,10 @@ class TaskQueries:
     async def _cancel_at_provider(self, found: Found, record: TaskRecord) -> TaskRecord:
         ticket = found.ticket
         provider = provider_task(ticket) if isinstance(ticket, ProviderTicket) else record.provider
-        if provider is None or not self._providers.can_ask(provider, found.authorization):
+        if provider is None or not self._providers.can_ask(provider, found.authorization, found.own_keys):
             raise TaskNotCancellable("The provider is at work on it, and would bill it all the same.", param="task_id")
         try:
-            error = await self._providers.cancel(provider, authorization=found.authorization)
+            error = await self._providers.cancel(provider, authorization=found.authorization, own_keys=found.own_keys)
         except UpstreamError as failure:
             raise TaskNotCancellable(
                 f"The provider did not give the task up: {failure.message}", param="task_id"

@@ -38,6 +38,8 @@ class Run:
         """The id under which the client will ask for the provider's task itself."""
         self.hand_over: Callable[[str, PendingTask], str | None] | None = None
         """Makes the id of a provider's task; None: the task stays the gateway's own."""
+        self.own_keys: frozenset[str] = frozenset()
+        """Upstreams that are asked with a key of the client's own, so that no other process can ask for its task."""
         self._store = store
         self._answerable = asyncio.Event()
 
@@ -87,7 +89,7 @@ class Run:
         provider = ProviderTask(upstream=upstream, id=task.id, poll_url=task.poll_url)
         self.is_public = True
         self.be_answerable()
-        if images == self.record.images:  # of several, none stands for the whole
+        if images == self.record.images and upstream not in self.own_keys:  # of several, none stands for the whole
             self.record = msgspec.structs.replace(self.record, provider=provider)
             with suppress(StoreUnavailable):  # then nobody can take it over
                 await self._store.note(self.record)

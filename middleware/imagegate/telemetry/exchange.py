@@ -40,6 +40,12 @@ class ExchangeFacts(msgspec.Struct):
     """Name of the client's key; never the key."""
     user: str = ""
     """Whose request it is, as the host application says."""
+    principal_id: str = ""
+    """Of the principal, where the gateway knows one: unique and lasting, as names may not be."""
+    tenant: str = ""
+    """Of the principal."""
+    metadata: Mapping[str, str] = {}
+    """Of the principal: what the application wants the log to say."""
     model: str = ""
     """As the client asked for it."""
     route: str = ""

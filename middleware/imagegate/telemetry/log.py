@@ -28,7 +28,9 @@ _DIGITS: Final = 4
 """Of seconds, after the point."""
 
 
-_OTHERWISE: Final = frozenset(("traceparent", "sizes_made", "usage", "outcome", "changes_header", "capture"))
+_OTHERWISE: Final = frozenset(
+    ("traceparent", "principal_id", "sizes_made", "usage", "outcome", "changes_header", "capture")
+)
 """Facts of a record that a line leaves out, or says under another name."""
 _FIRST: Final = frozenset(("request_id", "endpoint"))
 _ROUNDED: Final = ("upstream_seconds", "delivery_seconds", "queue_seconds", "first_byte_seconds")
@@ -56,6 +58,7 @@ ExchangeLine: Final[Any] = msgspec.defstruct(
         ("sizes", str, ""),
         ("changes", str, ""),
         ("cost", str, ""),
+        ("principal", str, ""),  # where it is called otherwise than its key or user
         ("trace_id", str, ""),
         ("span_id", str, ""),
         ("prompt", str, ""),  # only where the configuration asks for it
@@ -96,6 +99,8 @@ def line_of(record: ExchangeRecord, config: LogConfig, ended: float | None = Non
         line.changes = record.changes_header or header_value(record.changes)
     if record.cost is not None:
         line.cost = f"{record.cost:.6g} {record.currency}"
+    if record.principal_id not in (record.key_name, record.user):
+        line.principal = record.principal_id[:_LONGEST_NAME]
     if record.traceparent:
         line.trace_id, line.span_id = trace_id(record.traceparent), span_id(record.traceparent)
     if record.capture is not None:

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from imagegate.access.authenticator import Identity
 from imagegate.access.principal import Principal
 from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError, UpstreamError
@@ -50,6 +51,14 @@ class Progress(ExchangeFacts):
             return all_changes
         # The parts of a split request all change in the same way.
         return tuple(change for place, change in enumerate(all_changes) if change not in all_changes[:place])
+
+    def identified(self, identity: Identity) -> None:
+        """Note who the exchange is from."""
+        principal = identity.principal
+        self.principal, self.principal_id, self.tenant = principal, principal.id, principal.tenant
+        self.key_name, self.user, self.owner = identity.key_name, identity.user, identity.owner
+        if principal.metadata:
+            self.metadata = principal.metadata
 
     async def call(self, upstream: str, model: str, work: Awaitable[_Result]) -> _Result:
         """Time one POST, and classify it by the error that it raises."""

@@ -45,6 +45,7 @@ class ExchangeRecord(ExchangeFacts, frozen=True, kw_only=True):  # type: ignore[
 
 _OUTCOMES_BY_CODE: Final[Mapping[str, OutcomeClass]] = {
     "overloaded": "overloaded",
+    "access_unavailable": "overloaded",
     "shutting_down": "overloaded",
     "spool_full": "overloaded",
     "no_room": "not_sent",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -46,6 +47,18 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         authentication = self.adapter.authentication
         has_own = bool(self.api_key) or self.credential is not None
         return has_own or not authentication.required or authentication.header in self.client.added_headers
+
+    def with_key_of(self, keys: Mapping[str, str]) -> Account:
+        """Return this account, or the same with a client's own key for it in place of what the configuration has.
+
+        Args:
+            keys: upstream -> key.
+        """
+        key = keys.get(self.name)
+        if key is None:
+            return self
+        client = self.client.without(self.adapter.authentication.header)
+        return msgspec.structs.replace(self, api_key=key, credential=None, client=client)
 
     @cached_property
     def base(self) -> BaseURL:

@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from functools import cache
 from importlib import resources
 from typing import Final
@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from imagegate.asgi.api_keys import APIKeys
+from imagegate.access.authenticator import Authenticator, Identity
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import header, route_path, send_error
 from imagegate.errors import AuthenticationError, ImagegateError
@@ -60,8 +60,8 @@ class Console:
     """Serves the page, and is the hook that keeps what it shows.
 
     Args:
-        keys: of clients; each sees what it has asked for itself.
-        operators: names of keys that see everything.
+        access: finds out who clients are; each sees what it has asked for itself. None: everybody sees everything.
+        operators: names of keys, and ids of the host's principals, that see everything.
         exchanges: how many of the last ones are kept.
         prefix: of the Images API, for the playground.
         guard: refuses what pages of other origins ask for; None: nothing is refused.
@@ -74,7 +74,7 @@ class Console:
         self,
         *,
         load: LoadPicture,
-        keys: Mapping[str, str] | None = None,
+        access: Authenticator | None = None,
         operators: Collection[str] = (),
         exchanges: int = 50,
         prefix: str = "/v1",
@@ -83,7 +83,7 @@ class Console:
         room: Share | None = None,
     ) -> None:
         self._load = load
-        self._keys = APIKeys(keys or {})
+        self._access = access
         self._operators = operators
         self._ring = Ring(exchanges)
         self._running: dict[str, tuple[float, Progress]] = {}
@@ -128,17 +128,20 @@ class Console:
         if path == PATH:
             await _send(send, page(self._prefix), "text/html; charset=utf-8", (b"content-security-policy", policy()))
             return
-        viewer = self._keys.name_of(header(scope, b"authorization"))
+        viewer = None if self._access is None else self._access.known(scope) or await self._access.find(scope)
         self._watched_until = time.monotonic() + _WATCHED_FOR
         if found := _PICTURE.fullmatch(path):
             await self._send_picture(int(found[1]), int(found[2]), viewer, scope, send)
         else:
             await _send(send, self._exchanges(scope, viewer), "application/json")
 
-    def _sees(self, viewer: str, key_name: str) -> bool:
-        return not self._keys or viewer == key_name or viewer in self._operators
+    def _sees_all(self, viewer: Identity | None) -> bool:
+        return viewer is None or viewer.operator_name in self._operators
 
-    def _exchanges(self, scope: Scope, viewer: str) -> bytes:
+    def _sees(self, viewer: Identity | None, principal_id: str) -> bool:
+        return viewer is None or viewer.principal.id == principal_id or self._sees_all(viewer)
+
+    def _exchanges(self, scope: Scope, viewer: Identity | None) -> bytes:
         # With several workers the page may have been told of entries by another one.
         asked = re.fullmatch(rb"of=([0-9a-f]{16})&after=([0-9]{1,12})", scope.get("query_string", b""))
         entries = self._ring.after(int(asked[2]) if asked and asked[1].decode() == self._instance else 0)
@@ -146,21 +149,21 @@ class Console:
         running = [
             {"request_id": name, "began": began, "operation": progress.endpoint, "model": progress.model[:128]}
             for name, (began, progress) in self._running.items()
-            if self._sees(viewer, progress.key_name) and now - began > self._running_after
+            if self._sees(viewer, progress.principal_id) and now - began > self._running_after
         ]
         document = {
             "instance": self._instance,
             "now": now,
-            "key": viewer,
-            "everybody": not self._keys or viewer in self._operators,
+            "key": "" if viewer is None else viewer.key_name or viewer.user,
+            "everybody": self._sees_all(viewer),
             "running": running,
-            "exchanges": [entry.shown for entry in entries if self._sees(viewer, entry.key_name)],
+            "exchanges": [entry.shown for entry in entries if self._sees(viewer, entry.principal_id)],
         }
         return msgspec.json.encode(document)
 
-    async def _send_picture(self, number: int, index: int, viewer: str, scope: Scope, send: Send) -> None:
+    async def _send_picture(self, number: int, index: int, viewer: Identity | None, scope: Scope, send: Send) -> None:
         entry = self._ring.get(number)
-        if entry is None or not self._sees(viewer, entry.key_name) or index >= len(entry.pictures):
+        if entry is None or not self._sees(viewer, entry.principal_id) or index >= len(entry.pictures):
             raise _NoPicture("There is no such picture.")
         picture = entry.pictures[index]
         async with self._one_at_a_time:  # each may take some memory while it is made small

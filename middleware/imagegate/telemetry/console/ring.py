@@ -37,7 +37,7 @@ class Entry:
     def __init__(self, number: int, record: ExchangeRecord) -> None:
         capture = cast("Capture", record.capture)
         self.number = number
-        self.key_name = record.key_name
+        self.principal_id = record.principal_id
         self._record = record
         self._ended = time.time()
         self._answer = capture.answered()
@@ -133,7 +133,7 @@ def _shown(
         "operation": record.endpoint,
         "status": record.status,
         "outcome": record.outcome_class,
-        "key": record.key_name,
+        "key": record.key_name or record.user,
         "model": record.model[:128],
         "upstream": record.upstream,
         "upstream_model": record.upstream_model[:128],
