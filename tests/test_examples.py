@@ -64,10 +64,11 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_every_example_is_tested() -> None:
     """There is no example that this file does not know."""
     mounts = ["fastapi_service.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
+    access = ["fastapi_users.py", "keys_in_sql.py"]
     others = ["http2_upstream.py", "test_a_service.py"]
     alone = ["async_task.py", "deliver_alone.py", "fit_alone.py"]
     edits = ["edit_with_mask.mjs", "edit_with_mask.py", "edit_with_mask.sh"]  # wire/test_edit_examples.py
-    assert sorted([*edits, *mounts, *alone, *others]) == sorted(
+    assert sorted([*access, *edits, *mounts, *alone, *others]) == sorted(
         file.name for file in EXAMPLES.iterdir() if file.is_file() and file.suffix != ".webp"
     )
 
@@ -107,6 +108,39 @@ def test_fastapi_service(url: str) -> None:
     """The FastAPI service offers images beside its own routes."""
     makes_pictures(url + GENERATIONS)
     assert httpx.get(f"{url}/hello").json() == {"hello": "world"}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.mark.parametrize("url", ["fastapi_users"], indirect=True)
+def test_fastapi_users(url: str) -> None:
+    """The service's own dependency lets its users in, each to the models of their plan."""
+    assert httpx.get(f"{url}/me", headers=bearer("token-of-ada")).json() == {"name": "Ada"}
+    for asked, status in (("token-of-ada", 200), ("token-of-bob", 200), ("token-of-eve", 401)):
+        reply = httpx.post(url + GENERATIONS, json=ASKED, headers=bearer(asked), timeout=30)
+        assert reply.status_code == status, reply.text[:300]
+    assert reply.json()["error"]["message"] == "The token has expired."
+    assert httpx.post(url + GENERATIONS, json=ASKED).json()["error"]["type"] == "invalid_request_error"
+    models = [
+        {model["id"] for model in httpx.get(f"{url}/v1/models", headers=bearer(f"token-of-{name}")).json()["data"]}
+        for name in ("ada", "bob")
+    ]
+    assert models[1] == {"nano-banana"} < models[0]
+
+
+def test_keys_in_sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key of the table lets in, to its models; another one does not, and the table has no key."""
+    monkeypatch.setenv("DATABASE", str(tmp_path / "service.db"))
+    service = example("keys_in_sql")
+    key = service.create_key("analytical-engines", "nano-*")
+    assert key.encode() not in (tmp_path / "service.db").read_bytes()
+    with serving(service.app) as port:
+        url = f"http://127.0.0.1:{port}{GENERATIONS}"
+        assert httpx.post(url, json=ASKED, headers=bearer(key), timeout=30).status_code == 200
+        assert httpx.post(url, json={**ASKED, "model": "gpt-image-2"}, headers=bearer(key)).status_code == 404
+        assert httpx.post(url, json=ASKED, headers=bearer(f"{key}x")).status_code == 401
 
 
 @pytest.mark.parametrize("url", ["starlette_middleware"], indirect=True)
