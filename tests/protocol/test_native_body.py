@@ -92,6 +92,8 @@ def test_references_and_masks() -> None:
         (BodyRule(), {"images": [ONE]}, "image"),
         (BodyRule(images=("image",)), {"images": [ONE, TWO]}, "image"),
         (BodyRule(images="images"), {"images": [ONE], "mask": TWO}, "mask"),
+        (BodyRule(images="images", required=("image",)), {}, "image"),
+        (BodyRule(images="images", mask="mask", required=("image", "mask")), {"images": [ONE]}, "mask"),
     ],
 )
 def test_what_has_no_place_is_refused(rule: BodyRule, asked: dict[str, Any], param: str) -> None:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from starlette.applications import Starlette
-from tests.simulators import strict, xai
+from tests.simulators import bfl, strict, xai
 from tests.simulators.base import KEY
 from tests.wire.edit_support import mask_for, picture
 from tests.wire.self_hosted_support import Setting, contents, problem, setting, sizes, streamed
 
 from imagegate.demo.providers.common import FORBIDDEN_WORD
+from imagegate.demo.servers import serving
 
 
 class Provider(NamedTuple):
@@ -45,6 +46,22 @@ PROVIDERS: Mapping[str, Provider] = {
         edits_in=(1024, 1024),
         most=10,
         has_tasks=False,
+    ),
+    "bfl": Provider(
+        *(bfl.create_app, "flux-2-pro", "bfl"),
+        sizes={"1024x1024": (1024, 1024), "1920x1080": (1920, 1088), "auto": (1024, 1024)},
+        edits_in=(64, 64),
+        mask_model="flux-pro-1.0-fill",
+    ),
+    "bfl-kontext": Provider(
+        *(bfl.create_app, "flux-kontext-pro", "bfl"),
+        sizes={"1024x1024": (1024, 1024), "1792x1024": (1360, 768)},
+        edits_in=(64, 64),
+    ),
+    "bfl-flux-3": Provider(
+        *(bfl.create_app, "flux-3-image", "bfl"),
+        sizes={"2048x2048": (2048, 2048), "1536x1024": (1248, 832)},
+        edits_in=(64, 64),
     ),
 }
 Start = Callable[[str], Setting]
@@ -199,3 +216,23 @@ def test_what_would_be_sent_is_explained(start: Start, name: str) -> None:
     assert "POST" in str(shown)
     assert KEY not in str(shown)
     assert own.tap.posts == []
+
+
+def test_a_task_that_bfl_does_not_find_may_have_been_made(start: Start) -> None:
+    """It is uncertain, and is not sent again."""
+    own = start("bfl")
+    found = problem(lambda: own.generate(prompt=f"a {bfl.LOST} hat"))
+    assert (found["status"], found["code"]) == (502, "task_lost")
+    assert len(own.tap.posts) == 1
+
+
+def test_no_key_goes_to_a_polling_address_elsewhere(tmp_path: Path) -> None:
+    """That address is never asked."""
+    elsewhere = bfl.create_app()
+    with serving(elsewhere) as port:
+        app = bfl.create_app(polling_origin=f"http://127.0.0.1:{port}")
+        with setting(tmp_path, app, "bfl", model="flux-2-pro", more=f'api_key = "{KEY}"') as own:
+            found = problem(own.generate)
+            assert (found["status"], found["code"]) == (502, "task_lost")
+            assert len(own.tap.posts) == 1
+    assert elsewhere.state.requests_seen == 0

@@ -25,5 +25,7 @@ class BodyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The member with the list of references, or one member for each of them, in order."""
     mask: str = ""
     """The member with the mask."""
+    required: tuple[Literal["image", "mask"], ...] = ()
+    """What a request must have."""
     files: Literal["data_url", "base64"] = "data_url"
     """What stands in the body for a file."""

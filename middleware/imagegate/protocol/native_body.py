@@ -20,7 +20,7 @@ def native_body(request: ImageRequest) -> dict[str, Any]:
     """Return the body of a request, without the model; where no contract has a `body`, members keep their names.
 
     Raises:
-        RequestError: it has references or a mask, for which the contract names no member.
+        RequestError: it has references or a mask, for which the contract names no member, or lacks what is required.
     """
     rule = request.body_rule or BodyRule()
     document: dict[str, Any] = {}
@@ -42,6 +42,9 @@ def native_body(request: ImageRequest) -> dict[str, Any]:
 
 
 def _references(request: ImageRequest, rule: BodyRule) -> Iterator[tuple[str, Any]]:
+    for name, present in (("image", request.images), ("mask", request.mask)):
+        if name in rule.required and not present:
+            raise RequestError(f"This model needs {'an' if name == 'image' else 'a'} {name}.", param=name)
     if request.images:
         written = [_written(image, rule) for image in request.images]
         if isinstance(rule.images, str):
