@@ -34,7 +34,7 @@ from imagegate.protocol.messages import (
     Reference,
     ReplyImage,
 )
-from imagegate.protocol.native_body import model_path, native_body
+from imagegate.protocol.native_body import model_path, native_body, native_form
 from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS
 from imagegate.protocol.prices import ModelPrice, PriceDocument, read_prices
 from imagegate.protocol.replies import UpstreamReply, read_reply, read_upload
@@ -85,6 +85,7 @@ __all__ = [
     "linked",
     "model_path",
     "native_body",
+    "native_form",
     "needs_form",
     "pixels",
     "read_prices",

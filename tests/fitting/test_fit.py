@@ -990,7 +990,7 @@ def test_what_is_left_holds_none_of_them(prompt):
 def test_members_that_have_no_place_beside_a_mask_go_and_are_named():
     """The provider's endpoint for masks has fewer members; a strict policy refuses instead."""
     rule = ReferenceRule(forms=("files",), mask=True, mask_without=("size", "seed"))
-    parameters = {"prompt": Parameter(), "seed": Parameter(type="integer")}
+    parameters = {"prompt": Parameter(), "seed": Parameter(type="integer", default=7)}
     contract = Contract(parameters=parameters, edits=Contract(parameters=parameters, references=rule))
     image = MemoryFile(png())
     fields = {"model": "m", "prompt": "A hat", "size": "1024x1024", "seed": 1}
@@ -1000,6 +1000,8 @@ def test_members_that_have_no_place_beside_a_mask_go_and_are_named():
     fitted, changes = fit(masked, contract)
     assert dict(fitted.fields) == {"model": "m", "prompt": "A hat"}
     assert [(change.field, change.kind) for change in changes] == [("size", "dropped"), ("seed", "dropped")]
+    unsaid = msgspec.structs.replace(masked, fields={"model": "m", "prompt": "A hat"})
+    assert fit(unsaid, contract) == (unsaid, ())  # a default has no place there either
     with pytest.raises(RequestError, match="With a mask") as caught:
         fit(masked, contract, policy="strict")
     assert caught.value.param == "size"

@@ -6,11 +6,13 @@ import asyncio
 import base64
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate.adapter import FileID, ImageRequest, InlineFile, Link, TextPart, form_parts, form_texts, inline, pixels
+from imagegate.adapter import FileID, ImageRequest, InlineFile, Link, TextPart, form_texts, inline, native_form, pixels
+from imagegate.contracts.body import BodyRule
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.reply_encoding import length_of, reply_parts
 from imagegate.protocol.request_encoding import document_parts
@@ -68,5 +70,7 @@ def test_several_files_may_share_one_name():
     """For providers whose forms know no brackets."""
     images = tuple(MemoryFile(png(), filename=f"{place}.png") for place in range(2))
     request = ImageRequest(operation="edits", fields={"prompt": "A hat", "n": 2}, images=images)
-    assert [part.name for part in form_parts(request, several="image")] == ["prompt", "n", "image", "image"]
+    assert [part.name for part in native_form(request)] == ["prompt", "n", "image", "image"]
+    named = msgspec.structs.replace(request, mask=images[0], body_rule=BodyRule(images=("a", "b"), mask="m"))
+    assert [part.name for part in native_form(named)] == ["prompt", "n", "a", "b", "m"]
     assert form_texts({"n": 2, "flag": True}) == (TextPart("n", "2"), TextPart("flag", "true"))

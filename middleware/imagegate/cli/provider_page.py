@@ -72,6 +72,8 @@ def _models(contracts: Mapping[str, Contract]) -> Iterator[str]:
 
 def _facts(contract: Contract) -> Iterator[str]:
     yield f"- sizes: {_size(contract.size)}"
+    if contract.edits_only:
+        yield "- generations: none"
     yield f"- images in one request: {contract.max_images}; more are several requests"
     generations = contract.references
     if generations is not None:

@@ -83,7 +83,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     replace: Mapping[str, str] = {}
     """Texts that the server would take for something else -> what is sent instead. Refused where the policy is
     ``strict``."""
-    default: str | int | bool | None = None
+    default: str | int | float | bool | None = None
     """What is sent where the client sends none, because what the provider does then is not what clients expect."""
     random: bool = False
     """Whether a random integer from `min` to `max` is sent where the client sends none."""
@@ -212,6 +212,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How this model is spoken to where its provider has several ways: words that only the adapter reads."""
     retired: Retirement | None = None
     """``false`` in a configuration: the model still answers there."""
+    edits_only: bool = False
+    """Whether the model makes nothing without an image to start from."""
     edits: Contract | None = None
     variations: Contract | None = None
 
@@ -250,7 +252,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def of(self, operation: Operation) -> Contract | None:
         """The contract for an operation; variations, where there are none, are edits with a prompt of our own."""
         if operation == "generations":
-            return self
+            return None if self.edits_only else self
         return self.variations or self.edits if operation == "variations" else self.edits
 
 
@@ -375,6 +377,8 @@ def _complete(table: Mapping[str, Any]) -> dict[str, Any]:
     for key in _KEYED:
         if isinstance(members := complete.get(key), Mapping):
             complete[key] = {name: value for name, value in members.items() if value is not False and name != _CLEARED}
+    if isinstance(body := complete.get("body"), Mapping):
+        complete["body"] = {name: value for name, value in body.items() if value is not False}
     for key in _NESTED:
         if isinstance(nested := table.get(key), Mapping):
             complete[key] = {"parameters": {}, **_complete(_merge({**own, "retired": False}, nested))}

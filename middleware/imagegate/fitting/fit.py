@@ -251,9 +251,11 @@ class _Fitting:
 
     def add_defaults(self, random: Callable[[int, int], int]) -> None:
         """What the client left out and the provider would choose otherwise than clients expect."""
+        rule = self.contract.references
+        left_out = rule.mask_without if rule is not None and self._request.mask is not None else ()
         for name in self.contract.supplied:
             parameter = self.contract.parameters[name]
-            if name in self.fields:
+            if name in self.fields or name in left_out:
                 continue
             value = parameter.default
             if parameter.random:

@@ -33,7 +33,7 @@ EITHER: Final = ("image", "output", "result", "data", "content")
 LISTS: Final = (
     *("data", "result", "results", "images", "image", "output", "outputs", "artifacts", "predictions"),
     *("generatedimages", "generations", "imageurls", "urls", "url", "imageurl", "resulturl", "items", "candidates"),
-    *("content", "parts", "inlinedata", "message", "choices", "response"),
+    *("content", "parts", "inlinedata", "message", "choices", "response", "base64"),
 )
 """Members of a reply in which its pictures may be; the first one with any has them all."""
 TASK_IDS: Final = ("taskid", "jobid", "generationid", "predictionid", "operationid")

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
+import msgspec
+
 from imagegate.contracts.body import BodyRule
 from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
 from imagegate.errors import RequestError
-from imagegate.protocol.messages import ImageRequest, Link, Reference
-from imagegate.protocol.request_encoding import InlineFile, inline, linked
+from imagegate.protocol.messages import FileRef, ImageRequest, Link, Reference
+from imagegate.protocol.request_encoding import FilePart, InlineFile, TextPart, form_texts, inline, linked
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*", re.ASCII)
 
@@ -39,6 +41,18 @@ def native_body(request: ImageRequest) -> dict[str, Any]:
     for path, value in _references(request, rule):
         _put(document, path, value)
     return document
+
+
+def native_form(request: ImageRequest) -> tuple[TextPart | FilePart, ...]:
+    """Return the same members as a form, with files after them: ``image`` as often as there are images, and ``mask``.
+
+    Other names of those parts are the rule's ``images`` and ``mask``.
+    """
+    rule = request.body_rule or BodyRule()
+    texts = form_texts(native_body(msgspec.structs.replace(request, images=(), mask=None)))
+    names = [rule.images or "image"] * len(request.images) if isinstance(rule.images, str) else rule.images
+    named = [*zip(names, request.images, strict=False), (rule.mask or "mask", request.mask)]
+    return (*texts, *(FilePart(name, file) for name, file in named if isinstance(file, FileRef)))
 
 
 def _references(request: ImageRequest, rule: BodyRule) -> Iterator[tuple[str, Any]]:

@@ -36,6 +36,8 @@ from imagegate.protocol.reply_tasks import Bucket, PendingTask, TaskNode, task_i
 WHOLE_BODY: Final = "imagegate-whole-body"
 """Token of a picture that is a reply's whole body."""
 NO_IMAGE: Final = "no_image"
+FILTERED: Final = "CONTENT_FILTERED"
+"""A word for a picture that was blurred for its content."""
 _GEMINI_BLOCKS: Final = frozenset(
     [
         "SAFETY",
@@ -141,9 +143,11 @@ def may_be_read(reply: UpstreamReply) -> bool:
 
 
 def read_picture(reply: UpstreamReply, *, now: int) -> ImageReply | None:
-    """Return the picture where it is the whole body of the reply; None: it is not."""
+    """Return the picture where it is the whole body of the reply; None: it is not. Raises `ModerationBlocked`."""
     if not is_picture(reply):
         return None
+    if reply.headers.get("finish-reason", "").upper() == FILTERED:  # Stability, Fireworks: a picture that is blurred
+        raise ModerationBlocked(f"The provider blocked the request: {FILTERED}")
     encoded = WHOLE_BODY if WHOLE_BODY in reply.pictures else b64encode(reply.body).decode()
     return ImageReply(images=(ReplyImage(b64_json=encoded),), created=now)
 
@@ -301,7 +305,8 @@ def _blocked_word(document: Mapping[str, Any]) -> str | None:
         reason = candidate.get("finishReason") if isinstance(candidate, dict) else None
         if isinstance(reason, str) and reason in _GEMINI_BLOCKS:
             return reason
-    return "CONTENT_FILTERED" if document.get("finish_reason") == "CONTENT_FILTERED" else None
+    told = (document.get("finish_reason"), document.get("finishReason"))
+    return FILTERED if FILTERED in told else None
 
 
 def _created(document: Mapping[str, Any], now: int) -> int:

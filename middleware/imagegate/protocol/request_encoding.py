@@ -113,14 +113,10 @@ def form_texts(fields: Mapping[str, Any]) -> tuple[TextPart, ...]:
     return tuple(part for name, value in fields.items() for part in _text_parts(name, value))
 
 
-def form_parts(request: ImageRequest, *, several: str = "image[]") -> tuple[TextPart | FilePart, ...]:
-    """A request as OpenAI's form: fields first, then ``image`` or several ``image[]`` in order, then the mask.
-
-    Args:
-        several: the name of each part where there are several images.
-    """
+def form_parts(request: ImageRequest) -> tuple[TextPart | FilePart, ...]:
+    """A request as OpenAI's form: fields first, then ``image`` or several ``image[]`` in order, then the mask."""
     texts = form_texts(request.fields)
-    name = "image" if len(request.images) == 1 else several
+    name = "image" if len(request.images) == 1 else "image[]"
     files = [FilePart(name, image) for image in request.images if isinstance(image, FileRef)]
     for name, extra in (("mask", request.mask), ("markup", request.markup)):
         if isinstance(extra, FileRef):

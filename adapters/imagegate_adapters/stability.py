@@ -1,0 +1,43 @@
+"""Stability: a form for every request, one path for each service, base64 in JSON as the reply."""
+
+from __future__ import annotations
+
+from imagegate.adapter import (
+    Adapter,
+    ImageReply,
+    ImageRequest,
+    PendingTask,
+    UpstreamReply,
+    UpstreamRequest,
+    native_form,
+)
+from imagegate.replies import read_object, read_reply
+
+
+class Stability(Adapter):
+    """platform.stability.ai, v2beta; the services that take longer answer 202 with an id."""
+
+    name = "stability"
+    base_url = "https://api.stability.ai"
+    task_path = "/v2beta/results/{id}"
+    picture_members = ("image",)
+    models_path = "/v1/user/balance"
+
+    def encode(self, request: ImageRequest) -> UpstreamRequest:
+        path = f"/v2beta/stable-image/{request.wire['path']}"
+        return UpstreamRequest(method="POST", path=path, parts=native_form(request))
+
+    def expects_task(self, request: ImageRequest) -> bool:
+        return bool(request.wire.get("task"))
+
+    def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        """Read a reply; a result that is not there yet is a 202 like the acceptance."""
+        document = read_object(reply.body) if reply.status == 202 else None
+        id_ = (document or {}).get("id")
+        return PendingTask(id=id_) if isinstance(id_, str) and id_ else read_reply(reply, now=now)
+
+    def decode_task(self, task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        return task if reply.status == 202 else read_reply(reply, now=now)
+
+
+_: type[Adapter] = Stability
