@@ -249,7 +249,7 @@ def test_the_security_model_has_the_limits_of_connections() -> None:
     shown = {name: value for name, value, *_ in table(text.partition("\n- ")[0]) if name.startswith("`")}
     defaults = msgspec.structs.asdict(Config().limits)
     assert {
-        name: f"{defaults[name.strip('`')]:g} s" if value.endswith(" s") else str(defaults[name.strip("`")])
+        name: f"{defaults[name.strip('`')]:g} s" if value.endswith(" s") else str(defaults[name.strip("`")]).lower()
         for name, value in shown.items()
     } == shown
     guard = "".join(file.read_text("utf-8") for file in (ROOT / "middleware/imagegate/server").glob("*.py"))

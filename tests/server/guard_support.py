@@ -30,8 +30,8 @@ class Answered(NamedTuple):
 class Recorder:
     """Records what it is asked, and answers by the path.
 
-    ``/early`` is refused before the body is read, ``/wait`` is answered once `go_on` is set, ``/big`` never ends soon,
-    everything else is answered once its body is read.
+    ``/stop`` stops the event loop until `go_on` is set, ``/early`` is refused before the body is read, ``/wait`` is
+    answered once `go_on` is set, ``/big`` never ends soon, everything else is answered once its body is read.
     """
 
     def __init__(self) -> None:
@@ -52,6 +52,8 @@ class Recorder:
             self.ended.append(path)
 
     async def _answer(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
+        if path == "/stop":  # the event loop itself
+            self.go_on.wait(SECONDS)
         if path == "/early":
             await respond(send, 401, b"no")
             return

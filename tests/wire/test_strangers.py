@@ -166,6 +166,15 @@ def test_strangers_do_not_take_the_descriptors(start: Callable[..., Gateway], sa
         client.close()
 
 
+@pytest.mark.parametrize(("guard", "status"), [("true", 431), ("false", 200)])
+def test_the_guard_has_a_switch(start: Callable[..., Gateway], guard: str, status: int) -> None:
+    """Without it, uvicorn's own protocol takes any head."""
+    gateway = start(limits=f"guard = {guard}\nhead = 1000")
+    reply = httpx.get(f"{gateway.url}/healthz", headers={"x": "a" * 2000}, timeout=SECONDS)
+    assert reply.status_code == status
+    served(gateway)
+
+
 def test_silent_strangers_are_sent_away(start: Callable[..., Gateway]) -> None:
     """Whether they have said nothing, or half of something."""
     gateway = start(limits='head_timeout = "1s"\nclient_stall = "1s"')

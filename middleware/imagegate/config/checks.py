@@ -43,7 +43,7 @@ def check(config: Config) -> None:
         raise KeyedError("policy.tolerance: must not be negative", ("policy", "tolerance"))
     _check_policy(config.policy)
     for name, value in msgspec.structs.asdict(config.limits).items():
-        if value < 1:
+        if not isinstance(value, bool) and value < 1:
             raise KeyedError(f"limits.{name}: must be at least 1", ("limits", name))
     _check_access(config.access)
     _check_upstream_keys(config)

@@ -304,6 +304,8 @@ class LimitsConfig(_Section, frozen=True, kw_only=True):
     """Bytes a second that a client has to send of its request's body, and to read of its response."""
     client_stall: Duration = Duration(20)
     """How far a client may fall behind that pace; then its request ends."""
+    guard: bool = True
+    """Whether ``imagegate serve`` bounds connections; false: none of the limits below, but for `idle_timeout`."""
     connections: int = 2048
     """Of clients, at most half of the descriptors. Beyond it, the one that has been idle for longest is closed."""
     head: int = 32 * 1024

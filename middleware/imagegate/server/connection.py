@@ -48,6 +48,8 @@ class Connection(asyncio.BufferedProtocol):
         """Whether a request has begun with the bytes that are being taken."""
         self._is_early = False
         """Whether a request has begun and its application has not."""
+        self._is_known = False
+        """Whether a request was answered."""
         self._is_queued = False
         """Whether a request waits for a turn of the event loop to begin in."""
         self._may_begin = False
@@ -87,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.is_closing:
             return self._connections.buffer(_SHORT_READ)
         if not self._is_receiving or self._is_early:
-            return self._connections.buffer(None)
+            return self._connections.buffer(self.limits.pipelined - len(self._ahead))
         if self._body == _IN_CHUNKS:
             return self._connections.buffer(_SHORT_READ)
         return self._connections.buffer(self._body if self._is_responding else min(self._body, _SHORT_READ))
@@ -96,13 +98,12 @@ class Connection(asyncio.BufferedProtocol):
         if not self._is_responding and (self._is_receiving or self.is_closing):
             # An event loop may read many times before others have their turn, and nothing needs these bytes.
             self._hold(True)
-            self._loop.call_soon(self._hold, False)
+            self._connections.later(self)
         if self.is_closing:
             return
         data = bytes(self._connections.buffer(nbytes)[:nbytes])
         if self._ahead or self._is_early:
-            self._ahead += data
-            self._hold(True)
+            self._keep_ahead(self._ahead + data)
         else:
             self._take(data)
 
@@ -126,8 +127,15 @@ class Connection(asyncio.BufferedProtocol):
     # Requests
 
     def _take(self, data: bytes) -> None:
-        while data and self._may_take():
-            data = self._take_body(data) if self._is_receiving else self._take_head(data)
+        while data and not self.is_closing:
+            if self._is_receiving:
+                if self._is_new and self._body == _IN_CHUNKS:
+                    break  # to parse chunks costs more than to refuse their request
+                data = self._take_body(data)
+            elif self._is_responding or self._is_queued:
+                break
+            else:
+                data = self._take_head(data)
         if self.is_closing:
             return
         if self._is_new and self._is_receiving:
@@ -135,22 +143,24 @@ class Connection(asyncio.BufferedProtocol):
             self._is_early = True
             self._loop.call_soon(self.go_on)
         self._is_new = False
+        if data or self._is_held:
+            self._keep_ahead(data)
+
+    def _keep_ahead(self, data: bytes) -> None:
+        """Keep what cannot be taken yet, and read no more than its limit allows."""
         self._ahead = data
-        is_held = bool(data)
+        is_held = len(data) >= self.limits.pipelined
         if is_held != self._is_held:
             self._hold(is_held)
 
-    def _may_take(self) -> bool:
-        if self._is_receiving:  # to parse chunks costs more than to refuse their request
-            return not (self.is_closing or (self._is_new and self._body == _IN_CHUNKS))
-        return not (self.is_closing or self._is_responding or self._is_queued)
-
     def _take_head(self, data: bytes) -> bytes:
-        """Take as much as belongs to a head; return the rest."""
-        start = max(0, len(self._head) - len(END) + 1)
-        if not self._head:
-            data = data.lstrip(b"\r\n")
-        head = self._head + data if self._head else data
+        """Take as much as belongs to a head, and a body that came with it; return the rest."""
+        if self._head:
+            start = max(0, len(self._head) - len(END) + 1)
+            head = bytes(self._head + data)
+        else:
+            start = 0
+            head = data = data.lstrip(b"\r\n")
         end = head.find(END, start)
         raw = head if end < 0 else head[: end + len(END)]
         try:
@@ -159,18 +169,27 @@ class Connection(asyncio.BufferedProtocol):
             if end < 0:
                 self._keep_head(data)
                 return b""
-            request = read_head(bytes(raw))
+            read, length = read_head(raw)
         except ImagegateError as error:
             self.refuse(error, str(error.code))
             return b""
-        self._head = bytearray()
-        if not self._connections.may_begin(self):
-            self._is_queued = True
-            return bytes(head)
+        if not self._connections.may_begin(self, is_known=self._is_known):
+            self._head, self._is_queued = bytearray(), True
+            return head
+        if self._head:
+            self._head = bytearray()
         self._charge(len(raw) + _FIELD * raw.count(b"\n"))
-        if not self.is_closing:
-            self._begin(request.raw, _IN_CHUNKS if request.length is None else request.length)
-        return bytes(head[len(raw) :])
+        if self.is_closing:
+            return b""
+        whole = len(raw) + (length or 0)
+        if length is None or whole > len(head):
+            self._begin(read, _IN_CHUNKS if length is None else length)
+            return head[len(raw) :]
+        is_all = read is raw and whole == len(head)
+        self._begin(head if is_all else read + head[len(raw) : whole], 0)
+        if self._is_receiving:
+            self.drop("framing")
+        return b"" if is_all else head[whole:]
 
     def _keep_head(self, data: bytes) -> None:
         """Keep a part of a head until the rest arrives."""
@@ -181,14 +200,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def _charge(self, size: int) -> None:
         """Count the memory that a head takes, until the next one takes its place."""
-        more, self.held = size - self.held, size
-        self._connections.hold(self, more)
+        if size != self.held:
+            more, self.held = size - self.held, size
+            self._connections.hold(self, more)
 
-    def _begin(self, head: bytes, length: int) -> None:
+    def _begin(self, data: bytes, left: int) -> None:
+        """Give a request to the inner protocol: all of it but `left` bytes of its body."""
         self._connections.works(self)
         self._is_receiving = self._is_responding = self._is_new = self._may_begin = True
-        self._body, self._tail, self._fruitless = length, b"", 0
-        self._inner.data_received(head)
+        self._body, self._tail, self._fruitless = left, b"", 0
+        self._inner.data_received(data)
 
     def _take_body(self, data: bytes) -> bytes:
         """Take as much as belongs to the body; return the rest."""
@@ -245,6 +266,7 @@ class Connection(asyncio.BufferedProtocol):
     def answered(self) -> None:
         """The response is complete."""
         self._is_responding = False
+        self._is_known = True
         if self.is_closing:
             return
         if self._is_receiving and self._body == _IN_CHUNKS:
@@ -255,11 +277,14 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._connections.waits(self, self.limits.idle_timeout, is_kept=True)
             if self._ahead:
-                self._connections.queue(self)
+                self._connections.later(self)
 
     def go_on(self) -> None:
         """Take what had to wait."""
         self._is_queued = self._is_early = False
+        if self.is_closing:
+            self._hold(False)
+            return
         data, self._ahead = self._ahead, b""
         self._take(data)
 
@@ -336,6 +361,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         is_amid = is_amid or self._is_receiving or bool(self._ahead)
         self._end()
+        if not is_amid and not self._transport.get_write_buffer_size():
+            self._transport.close()
+            return
         self._set_reading()
         self._watch_reader()
         if is_amid and self._transport.can_write_eof():

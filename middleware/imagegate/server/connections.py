@@ -16,10 +16,14 @@ from imagegate.server.descriptors import connection_limit
 _TICK: Final = 1.0
 """Seconds between two looks at what is overdue."""
 _SECONDS_BETWEEN_LINES: Final = 10.0
-_BEGUN_AT_ONCE: Final = 4
+_BEGUN_AT_ONCE: Final = 16
 _SECONDS_OF_BEGINNING: Final = 0.002
-"""Requests, and time for them, that begin in one turn of the event loop. uvloop accepts one connection in a turn: short
-turns let newcomers in, however much the others have sent."""
+"""Requests, and time for them, that begin in one turn of the event loop."""
+_BEGUN_AMONG_NEWCOMERS: Final = 1
+"""Requests that begin in a turn after one in which a connection was accepted. uvloop accepts one in a turn: short turns
+let newcomers in, however much the others have sent."""
+_SECONDS_TO_LATER_WORK: Final = 0.01
+"""After which work that can wait has its turn, whatever else there is to do."""
 READ: Final = 256 * 1024
 """Maximum bytes that are read of a body at a time."""
 
@@ -47,7 +51,7 @@ class Member(Protocol):
 class Connections:
     """The connections of one process, and the buffer into which all of them read.
 
-    A connection is at work while the application has a request of it to answer. Else it waits for its client; those are
+    A connection is at work while it has a request that is to be answered. Else it waits for its client; those are
     closed in time, and where there are too many, the one that has waited longest makes room: first of those that have
     never had a request answered, or whose answer is written and whose client goes on sending.
     """
@@ -67,7 +71,13 @@ class Connections:
         self._held = 0
         self._begun = 0
         self._turn_began = 0.0
+        self._most = _BEGUN_AT_ONCE
+        self._has_newcomers = False
+        self._known: deque[Member] = deque()
         self._queue: deque[Member] = deque()
+        self._later: deque[Member] = deque()
+        self._later_at = 0.0
+        self._is_turn_set = False
         self._is_serving_queue = False
         self._timer: asyncio.TimerHandle | None = None
         self._last_line = -_SECONDS_BETWEEN_LINES
@@ -77,9 +87,9 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def buffer(self, size: int | None) -> memoryview:
-        """Return room for `size` bytes at most; None: for a head. The next call returns the same room."""
-        if size is None:
+    def buffer(self, size: int) -> memoryview:
+        """Return room for `size` bytes at most. The next call returns the same room."""
+        if size == self.limits.pipelined:
             return self._small
         return self._large if size >= READ else self._large[:size]
 
@@ -91,6 +101,8 @@ class Connections:
         while has_room and len(self._open) >= self._limit:
             has_room = self._evict()
         self._open.add(member)
+        self._has_newcomers = True
+        self._set_turn()
         return has_room
 
     def forget(self, member: Member) -> None:
@@ -105,7 +117,8 @@ class Connections:
         Args:
             is_kept: whether a request of it was answered, and nothing of the next has arrived.
         """
-        self.works(member)
+        self._new.pop(member, None)  # those who have waited for longest come first
+        self._kept.pop(member, None)
         (self._kept if is_kept else self._new)[member] = asyncio.get_running_loop().time() + seconds
 
     def extend(self, member: Member, seconds: float, *, most: float, until: float) -> None:
@@ -116,8 +129,8 @@ class Connections:
 
     def works(self, member: Member) -> None:
         """Note that a connection no longer waits for its client."""
-        if self._new.pop(member, None) is None:
-            self._kept.pop(member, None)
+        if self._kept.pop(member, None) is None:
+            self._new.pop(member, None)
 
     def writes(self, member: Member, *, is_blocked: bool) -> None:
         """Note whether a connection waits for its client to read."""
@@ -136,38 +149,65 @@ class Connections:
                 return
             oldest.drop("heads")
 
-    def may_begin(self, member: Member) -> bool:
-        """Return whether a request may begin in this turn of the event loop; if not, `Member.go_on` is called later."""
-        if self._has_turn() and (self._is_serving_queue or not self._queue):
+    def may_begin(self, member: Member, *, is_known: bool) -> bool:
+        """Return whether a request may begin in this turn of the event loop; if not, `Member.go_on` is called later.
+
+        Args:
+            is_known: whether the connection has had a request answered. Those take turns with new ones, so that however
+                many there are of either kind, the other does not wait for all of them.
+        """
+        if self._is_serving_queue or (not self._queue and not self._known and self._has_turn()):
             if not self._begun:
                 self._turn_began = perf_counter()
-                asyncio.get_running_loop().call_soon(self._next_turn)
+                self._set_turn()
             self._begun += 1
             return True
-        self.queue(member)
+        self.works(member)  # its client waits, not the gateway
+        (self._known if is_known else self._queue).append(member)
+        self._set_turn()
         return False
+
+    def later(self, member: Member) -> None:
+        """Have `Member.go_on` called when newcomers, and those who have waited for an answer, have had their turn."""
+        self._later.append(member)
+        self._set_turn()
 
     def _has_turn(self) -> bool:
         if not self._begun:
             return True
-        return self._begun < _BEGUN_AT_ONCE and perf_counter() - self._turn_began < _SECONDS_OF_BEGINNING
+        return self._begun < self._most and perf_counter() - self._turn_began < _SECONDS_OF_BEGINNING
 
-    def queue(self, member: Member) -> None:
-        """Have `Member.go_on` called in a later turn of the event loop."""
-        if not self._begun and not self._queue:
+    def _set_turn(self) -> None:
+        if not self._is_turn_set:
+            self._is_turn_set = True
             asyncio.get_running_loop().call_soon(self._next_turn)
-        self._queue.append(member)
 
     def _next_turn(self) -> None:
+        self._is_turn_set = False
         self._begun = 0
+        has_newcomers, self._has_newcomers = self._has_newcomers, False
+        self._most = _BEGUN_AMONG_NEWCOMERS if has_newcomers else _BEGUN_AT_ONCE
         self._is_serving_queue = True
-        for _ in range(len(self._queue)):
-            if not self._has_turn():
-                break
-            self._queue.popleft().go_on()
+        while (self._queue or self._known) and self._has_turn():
+            for queue in (self._known, self._queue):
+                if queue:
+                    queue.popleft().go_on()
+        is_busy = bool(has_newcomers or self._queue or self._known)
+        if self._later:
+            self._serve_later(is_busy=is_busy)
         self._is_serving_queue = False
-        if self._queue and not self._begun:
-            asyncio.get_running_loop().call_soon(self._next_turn)
+        if is_busy or self._later:
+            self._set_turn()
+
+    def _serve_later(self, *, is_busy: bool) -> None:
+        now = perf_counter()
+        if is_busy and now - self._later_at < _SECONDS_TO_LATER_WORK:
+            return
+        self._later_at = now
+        most = 1 if is_busy else len(self._later)  # those that are put off once more wait for the next turn
+        while most and self._has_turn():
+            most -= 1
+            self._later.popleft().go_on()
 
     def _evict(self) -> bool:
         oldest = next(iter(self._new), None) or next(iter(self._kept), None)

@@ -6,7 +6,7 @@ Only as much is read here as the bounds need. What a head means is the parser's 
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 from imagegate.errors import ImagegateError, RequestError
 
@@ -19,17 +19,10 @@ _IGNORED: Final = b"\r\nignored"
 _METHOD: Final = re.compile(rb"[A-Za-z]")
 
 
-class RequestHead(NamedTuple):
-    """A complete head."""
+def read_head(raw: bytes) -> tuple[bytes, int | None]:
+    """Read a complete head that `check_head` has accepted: return it for the parser, and the bytes of its body.
 
-    raw: bytes
-    """With the empty line at its end, as it is given to the parser."""
-    length: int | None
-    """Bytes of the body; None: the parser sees its end, or there is none."""
-
-
-def read_head(raw: bytes) -> RequestHead:
-    """Read a complete head that `check_head` has accepted.
+    Their number is None where the parser sees the end of the body, or there is none.
 
     A client may ask for another protocol, which a server may ignore (RFC 9110, section 7.8): the field is renamed, so
     that a parser that would stop for it goes on, and the body stays a body.
@@ -45,7 +38,7 @@ def read_head(raw: bytes) -> RequestHead:
     if b"\r\nupgrade" in lower:
         raw = _UPGRADE.sub(_IGNORED, raw)
     length = None if b"\r\ntransfer-encoding" in lower else _LENGTH.search(lower)
-    return RequestHead(raw, None if length is None else int(length[1]))
+    return raw, None if length is None else int(length[1])
 
 
 def check_head(head: bytes | bytearray, *, limit: int, fields: int) -> None:

@@ -35,7 +35,8 @@ def run(*, host: str, port: int, workers: int, grace: int, limits: LimitsConfig)
     except ImportError:
         raise ConfigError("serving alone needs uvicorn: pip install 'imagegate[server]'") from None
     raise_descriptor_limit()
-    http: Any = Guard(limits)  # called as a class is
+    http: Any = Guard(limits) if limits.guard else "httptools"  # called as a class is
+    patience = limits.idle_timeout + (limits.head_timeout if limits.guard else 0)  # the guard's own comes first
     # uvicorn raises the signal that ended it once more; having drained, that is no failure.
     signal.signal(signal.SIGTERM, _exit_well)
     with _shared_metrics(workers):
@@ -48,7 +49,7 @@ def run(*, host: str, port: int, workers: int, grace: int, limits: LimitsConfig)
             http=http,
             ws="none",
             backlog=backlog(),
-            timeout_keep_alive=ceil(limits.idle_timeout + limits.head_timeout),  # the guard's own comes first
+            timeout_keep_alive=ceil(patience),
             access_log=False,  # the gateway writes a line of its own
             log_config=None,  # lines of the server look like the gateway's
             server_header=False,
