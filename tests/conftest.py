@@ -26,7 +26,19 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 SERVER_FOLDERS = ("http", "wire")
 """Their tests use real sockets, but for those of `SERVERLESS_FILES`."""
 SERVERLESS_FILES = ("http/test_public_addresses.py",)
-PROGRAMS = ("chromium", "matplotlib", "mount", "nginx", "node", "prometheus", "rclone", "redis", "swift", "systemd")
+PROGRAMS = (
+    "chromium",
+    "matplotlib",
+    "mount",
+    "nginx",
+    "node",
+    "postgres",
+    "prometheus",
+    "rclone",
+    "redis",
+    "swift",
+    "systemd",
+)
 """Markers of tests that need a program."""
 TESTS = Path(__file__).parent
 

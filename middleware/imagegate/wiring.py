@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Scope
 
 from imagegate.access.authenticator import Authenticator
 from imagegate.access.host import HostPrincipals, PrincipalSource
+from imagegate.access.stored_keys import StoredKeys
 from imagegate.asgi.background import Background
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.config.callables import function_of
@@ -94,6 +95,8 @@ class Services:
             limiter.enter_loop()
         if self.console is not None:
             self.console.enter_loop()
+        if self.access is not None:
+            self.access.enter_loop()
         return loop_services(self, before)
 
     async def aclose(self) -> None:
@@ -326,7 +329,12 @@ def _authenticator(config: Config, source: PrincipalSource | None) -> Authentica
     host = None
     if source is not None:
         host = HostPrincipals(source, timeout=access.timeout, at_once=config.limits.in_flight)
-    found = Authenticator(access.named_keys(), principals_of(access), host=host)
+    stored = None
+    if access.store:
+        from imagegate.access.key_table import KeyTable  # needs an extra
+
+        stored = StoredKeys(KeyTable.at(access.store).look_up, lifetime=access.cache, groups=access.groups)
+    found = Authenticator(access.named_keys(), principals_of(access), stored=stored, host=host)
     return found if found else None
 
 
@@ -338,7 +346,7 @@ def browser_guard(config: Config, *, mounted: bool, has_source: bool = False) ->
         has_source: a function says who requests are from, perhaps by cookies, which browsers add.
     """
     return BrowserGuard(
-        keyed=bool(config.access.keys) and not has_source,
+        keyed=bool(config.access.keys or config.access.store) and not has_source,
         mounted=mounted,
         origins=config.access.allowed_origins,
         hosts=config.access.allowed_hosts,

@@ -1,4 +1,4 @@
-"""Who a request is from, by the sources of a gateway in their order: keys of the configuration, then the host."""
+"""Who a request is from, by a gateway's sources in their order: keys of the configuration, stored keys, the host."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from starlette.types import Scope
 
 from imagegate.access.host import AccessUnavailable, HostPrincipals
 from imagegate.access.principal import Principal
+from imagegate.access.stored_key import STORED
+from imagegate.access.stored_keys import StoredKeys
 from imagegate.asgi.api_keys import APIKeys, invalid_key, key_in, missing_key
 from imagegate.asgi.helpers import header
 from imagegate.errors import AuthenticationError
 from imagegate.logger import get_logger
 
-STORED: Final = "key_"
-"""What the ids of stored keys begin with, and those of no other principal."""
 _LONGEST_NAME: Final = 128
 """Characters of a name that records and log lines have."""
 
@@ -44,6 +44,7 @@ class Authenticator:
     Args:
         keys: of the configuration, by name.
         principals: what the configuration says of them; default: that they may do anything.
+        stored: looks up keys that were made at run time.
         host: asks the host application.
     """
 
@@ -52,6 +53,7 @@ class Authenticator:
         keys: Mapping[str, str],
         principals: Mapping[str, Principal] | None = None,
         *,
+        stored: StoredKeys | None = None,
         host: HostPrincipals | None = None,
     ) -> None:
         self._keys = APIKeys(keys)
@@ -59,16 +61,21 @@ class Authenticator:
         self._identities = {
             name: Identity(principal=known.get(name) or Principal(id=name), key_name=name) for name in keys
         }
+        self._stored = stored
         self._host = host
 
     def __bool__(self) -> bool:
-        return bool(self._keys) or self._host is not None
+        return bool(self._keys) or self._stored is not None or self._host is not None
 
     def known(self, scope: Scope) -> Identity | None:
         """Return who sent a request where no waiting is needed for it; None: `find` has to be asked."""
         key = key_in(header(scope, b"authorization"))
-        name = self._keys.find(key) if key else None
-        return None if name is None else self._identities[name]
+        if not key:
+            return None
+        if (name := self._keys.find(key)) is not None:
+            return self._identities[name]
+        holder = None if self._stored is None else self._stored.known(key)
+        return None if holder is None else _holder(holder)
 
     async def find(self, scope: Scope) -> Identity:
         """Return who sent a request.
@@ -79,6 +86,9 @@ class Authenticator:
         """
         if found := self.known(scope):
             return found
+        key = key_in(header(scope, b"authorization"))
+        if self._stored is not None and key and (holder := await self._stored.find(key)) is not None:
+            return _holder(holder)
         principal = None if self._host is None else await self._host.find(scope)
         if principal is None:
             raise self._refusal(header(scope, b"authorization"))
@@ -92,7 +102,18 @@ class Authenticator:
         is_missing = authorization is None if self._host is not None else not key_in(authorization)
         return missing_key() if is_missing else invalid_key()
 
+    def enter_loop(self) -> None:
+        """Serve another event loop."""
+        if self._stored is not None:
+            self._stored.enter_loop()
+
     def close(self) -> None:
         """Let go of threads."""
+        if self._stored is not None:
+            self._stored.close()
         if self._host is not None:
             self._host.close()
+
+
+def _holder(principal: Principal) -> Identity:
+    return Identity(principal=principal, key_name=principal.name[:_LONGEST_NAME], owner=principal.id)

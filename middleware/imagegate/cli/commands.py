@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from imagegate import __version__
+from imagegate.cli.keys import add_parser as add_keys_parser
 from imagegate.config.model_contracts import contracts_of, warnings_of
 from imagegate.errors import ConfigError
 
@@ -86,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(prices)
     prices.add_argument("--json", action="store_true", help="every price with its date and source")
     prices.set_defaults(run=_prices)
+
+    add_keys_parser(commands, _add_config)
 
     check = commands.add_parser("check", help="check a configuration file")
     check.add_argument("file", type=Path)

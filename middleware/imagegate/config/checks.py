@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from imagegate.access.authenticator import STORED
+from imagegate.access.stored_key import POSTGRES, SQLITE, STORED
 from imagegate.asgi.browser_guard import ANY
 from imagegate.config.callables import function_of
 from imagegate.config.mistakes import KeyedError, did_you_mean, keyed
@@ -88,6 +88,17 @@ def _check_extras(config: Config) -> None:
             raise KeyedError(
                 f"{section}.store: needs the extra 'redis': pip install 'imagegate[redis]'", (section, "store")
             )
+    if store := config.access.store:
+        if not store.startswith((SQLITE, POSTGRES)) or store in (SQLITE, POSTGRES):
+            raise KeyedError(
+                f"access.store: must be {SQLITE}FILE or {POSTGRES}USER:PASSWORD@HOST/DATABASE", ("access", "store")
+            )
+        if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
+            raise KeyedError("access.store: needs the extra 'keys': pip install 'imagegate[keys]'", ("access", "store"))
+        if store.startswith(POSTGRES) and find_spec("psycopg") is None:
+            raise KeyedError(
+                "access.store: needs the extra 'postgres': pip install 'imagegate[postgres]'", ("access", "store")
+            )
     if config.delivery.store.startswith(CLOUDS) and find_spec("obstore") is None:
         raise KeyedError(
             "delivery.store: needs the extra 'cloud': pip install 'imagegate[cloud]'", ("delivery", "store")
@@ -165,7 +176,7 @@ def _check_upstream_keys(config: Config) -> None:
 def _check_visibility(config: Config) -> None:
     access, console, prices = config.access, config.console, config.prices
     for place, operator in enumerate(console.operators):
-        if operator not in access.named_keys() and not access.callable:
+        if operator not in access.named_keys() and not access.callable and not access.store:
             raise KeyedError(f"console.operators[{place}]: access.names has no such name", ("console", "operators"))
     if not 1 <= console.exchanges <= 10_000:
         raise KeyedError("console.exchanges: must be from 1 to 10000", ("console", "exchanges"))
@@ -270,8 +281,9 @@ def _check_upstream(config: Config, upstream: UpstreamConfig, index: int, names:
         value = getattr(upstream, key)
         if value is not None and value < 1:
             raise fail(key, "must be at least 1")
-    if config.access.keys and not has_key(upstream):
-        raise fail("name", "access.keys is set, so this upstream needs an api_key of its own")
+    if (config.access.keys or config.access.store) and not has_key(upstream):
+        given = "keys" if config.access.keys else "store"
+        raise fail("name", f"access.{given} is set, so this upstream needs an api_key of its own")
     try:
         check_network(upstream)
     except ConfigError as error:

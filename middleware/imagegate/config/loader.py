@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from imagegate.access.stored_key import SQLITE
 from imagegate.config.checks import check, check_delivery
 from imagegate.config.mistakes import KeyedError, keyed, shown
 from imagegate.config.routes import Choice
@@ -231,7 +232,11 @@ def _with_directory(config: Config, directory: Path | None) -> Config:
         store = f"{scheme}{directory / store.removeprefix(scheme)}"
     upstreams = tuple(_located(upstream, directory) for upstream in config.upstreams)
     delivery = msgspec.structs.replace(config.delivery, store=store)
-    return msgspec.structs.replace(config, upstreams=upstreams, delivery=delivery)
+    access = config.access
+    if access.store.startswith(SQLITE) and access.store != SQLITE:
+        file = directory.absolute() / access.store.removeprefix(SQLITE)
+        access = msgspec.structs.replace(access, store=f"{SQLITE}{file}")
+    return msgspec.structs.replace(config, upstreams=upstreams, delivery=delivery, access=access)
 
 
 def _located(upstream: UpstreamConfig, directory: Path) -> UpstreamConfig:

@@ -214,6 +214,10 @@ class AccessConfig(_Section, frozen=True, kw_only=True):
     keys: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     """What logs and the console call the keys, in the same order; default: ``key-1``, ``key-2``."""
+    store: str = ""
+    """Of keys made at run time: ``sqlite:///FILE``, or ``postgresql://USER:PASSWORD@HOST/DATABASE``."""
+    cache: Duration = Duration(5)
+    """How long a key from there is remembered: a revocation counts after it at the latest."""
     callable: str = ""
     """``package.module:function``, which returns the `Principal` of an ASGI scope, or awaits it; None: a stranger."""
     timeout: Duration = Duration(5)
@@ -232,7 +236,7 @@ class AccessConfig(_Section, frozen=True, kw_only=True):
     @property
     def is_open(self) -> bool:
         """Whether whoever reaches the gateway may use it, as far as the configuration says."""
-        return not self.keys and not self.callable
+        return not self.keys and not self.store and not self.callable
 
     def named_keys(self) -> dict[str, str]:
         """Name -> key."""
