@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from imagegate.adapter import (
     Adapter,
     ImageReply,
@@ -11,7 +13,11 @@ from imagegate.adapter import (
     UpstreamRequest,
     native_form,
 )
+from imagegate.errors import UpstreamError
 from imagegate.replies import read_object, read_reply
+
+_ENDS: Final = frozenset((200, 400, 403))
+"""Of questions that are answered with an error of the request: its result was withheld, or cannot be made."""
 
 
 class Stability(Adapter):
@@ -37,7 +43,13 @@ class Stability(Adapter):
         return PendingTask(id=id_) if isinstance(id_, str) and id_ else read_reply(reply, now=now)
 
     def decode_task(self, task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        return task if reply.status == 202 else read_reply(reply, now=now)
+        if reply.status == 202:
+            return task
+        try:
+            return read_reply(reply, now=now)
+        except UpstreamError as error:
+            error.ends_task = error.outcome == "rejected" and reply.status in _ENDS
+            raise
 
 
 _: type[Adapter] = Stability

@@ -77,13 +77,15 @@ class Repainted:
     """What a mask lets the model paint, by the server's own rule."""
 
     def __init__(self, mask: bytes, *, by: str) -> None:
-        """Read a mask: ``by`` is ``white`` where a server paints what is white, ``alpha`` where what is transparent."""
+        """Read a mask: ``by`` is ``white`` or ``black`` where that is painted, ``alpha`` where what is transparent."""
         picture = Image.open(io.BytesIO(mask))
         self.size = picture.size
         if by == "alpha":
             self._painted = picture.convert("RGBA").getchannel("A").point(lambda value: 255 * (value < 128))
         else:
-            self._painted = picture.convert("L").point(lambda value: 255 * (value >= 128))
+            is_white = by == "white"
+            self._painted = picture.convert("L").point(lambda value: 255 * ((value >= 128) == is_white))
+        self.is_two_valued: bool = set(picture.convert("L").tobytes()) <= {0, 255}
 
     def at(self, x: float, y: float) -> bool:
         """Whether the model may paint there; both from 0 to 1."""

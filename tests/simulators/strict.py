@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
-from tests.simulators.base import decode_base64, is_picture, picture, refuse, size_of
+from tests.simulators.base import TextDialect, decode_base64, is_picture, picture, refuse, size_of
 
+from imagegate.demo.providers.common import RefusedError
 from imagegate.demo.providers.incoming import Incoming
 
 GRUESOME: Final = "gruesome"
@@ -82,7 +83,7 @@ def _of_number(name: str, member: Member, value: Any) -> list[Problem]:
         return [Problem(name, "greater_than_equal", f"Input should be greater than or equal to {member.low:g}")]
     if member.high is not None and value > member.high:
         return [Problem(name, "less_than_equal", f"Input should be less than or equal to {member.high:g}")]
-    if value % member.multiple:
+    if member.multiple > 1 and value % member.multiple:
         return [Problem(name, "multiple_of", f"Input should be a multiple of {member.multiple}")]
     return []
 
@@ -161,3 +162,67 @@ def data_url(width: int, height: int, *, prompt: str, seed: int, form: str = "pn
 def first_size(images: list[Any], *, bare: bool = False) -> tuple[int, int]:
     """Width and height of the first picture that a request starts from."""
     return size_of(source(images[0], bare=bare) or b"")
+
+
+class Refusals(TextDialect):
+    """A provider's answers to a wrong key and to an unknown path, as JSON documents.
+
+    Args:
+        wrong_key: the document of its 401.
+        no_route: the document of its 404 and 405.
+    """
+
+    def __init__(self, *, wrong_key: Mapping[str, Any], no_route: Mapping[str, Any]) -> None:
+        self._wrong_key = wrong_key
+        self._no_route = no_route
+
+    def wrong_key(self, key: str) -> RefusedError:
+        """See `frame.Dialect`."""
+        return refuse(401, **self._wrong_key)
+
+    def no_route(self, incoming: Incoming, status: int) -> RefusedError:
+        """See `frame.Dialect`."""
+        return refuse(status, **self._no_route)
+
+
+def form_of(
+    incoming: Incoming, members: Mapping[str, Member], files: Mapping[str, tuple[int, int]]
+) -> tuple[dict[str, Any], dict[str, list[bytes]], list[Problem]]:
+    """Return the texts and the files of a form, by name, and everything that is wrong with it.
+
+    Args:
+        files: name -> how many there must be, and how many there may be.
+    """
+    if not incoming.is_form:
+        return {}, {}, [Problem("body", "content_type", "The body must be multipart/form-data")]
+    fields: dict[str, Any] = {}
+    found: list[Problem] = []
+    for name, text in incoming.texts:
+        if name.endswith("[]"):
+            fields.setdefault(name.removesuffix("[]"), []).append(text)
+        elif name in fields:
+            found.append(Problem(name, "repeated", "Field is repeated"))
+        else:
+            fields[name] = _of_text(text, members.get(name))
+    sent: dict[str, list[bytes]] = {name: [] for name in files}
+    for file in incoming.files:
+        if file.name not in files:
+            found.append(Problem(file.name, "extra_forbidden", "Extra files are not permitted"))
+        elif not is_picture(file.data) or not file.content_type.startswith("image/"):
+            found.append(Problem(file.name, "value_error", "could not load the image"))
+        else:
+            sent[file.name].append(file.data)
+    for name, (fewest, most) in files.items():
+        if not fewest <= len(sent[name]) <= most:
+            found.append(Problem(name, "missing", f"From {fewest} to {most} files are expected"))
+    return fields, sent, [*found, *problems(fields, members)]
+
+
+def _of_text(text: str, member: Member | None) -> Any:
+    """What a text of a form is, where it is what its member has to be."""
+    if member is not None and member.type in ("integer", "number"):
+        pattern, kind = (r"-?[0-9]+", int) if member.type == "integer" else (r"-?[0-9]+(\.[0-9]+)?", float)
+        return kind(text) if re.fullmatch(pattern, text, re.ASCII) else text
+    if member is not None and member.type == "boolean":
+        return {"true": True, "false": False}.get(text, text)
+    return text

@@ -5,14 +5,26 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from starlette.applications import Starlette
-from tests.simulators import bfl, strict, xai
+from tests.simulators import (
+    bfl,
+    deepinfra,
+    fireworks,
+    huggingface,
+    ideogram,
+    recraft,
+    stability,
+    strict,
+    together,
+    xai,
+)
 from tests.simulators.base import KEY
-from tests.wire.edit_support import mask_for, picture
+from tests.wire.edit_support import Post, mask_for, picture
 from tests.wire.self_hosted_support import Setting, contents, problem, setting, sizes, streamed
 
 from imagegate.demo.providers.common import FORBIDDEN_WORD
@@ -37,6 +49,9 @@ class Provider(NamedTuple):
     has_tasks: bool = True
     more: str = ""
     """Of the upstream's configuration."""
+    edit_model: str = ""
+    """The model that edits; empty: the same."""
+    has_moderation: bool = True
 
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -62,6 +77,96 @@ PROVIDERS: Mapping[str, Provider] = {
         *(bfl.create_app, "flux-3-image", "bfl"),
         sizes={"2048x2048": (2048, 2048), "1536x1024": (1248, 832)},
         edits_in=(64, 64),
+    ),
+    "together": Provider(
+        *(together.create_app, "black-forest-labs/FLUX.2-pro", "together"),
+        sizes={"1024x1024": (1024, 1024), "1920x1080": (1920, 1088), "auto": (1024, 1024)},
+        edits_in=(1024, 1024),
+        most=4,
+        has_tasks=False,
+    ),
+    "together-kontext": Provider(
+        *(together.create_app, "black-forest-labs/FLUX.1-kontext-pro", "together"),
+        sizes={"1024x1024": (1024, 1024), "1792x1024": (1360, 768)},
+        edits_in=(1024, 1024),
+        references=1,
+        most=4,
+        has_tasks=False,
+    ),
+    "deepinfra": Provider(
+        *(deepinfra.create_app, "black-forest-labs/FLUX-2-dev", "deepinfra"),
+        sizes={"1024x1024": (1024, 1024), "1000x500": (992, 496), "auto": (1024, 1024)},
+        edits_in=(64, 64),
+        mask_model="black-forest-labs/FLUX-2-dev",
+        has_tasks=False,
+    ),
+    "huggingface": Provider(
+        *(huggingface.create_app, "black-forest-labs/FLUX.1-dev", "huggingface"),
+        sizes={"1024x1024": (1024, 1024), "1000x500": (992, 496), "auto": (1024, 1024)},
+        edits_in=(64, 64),
+        edit_model="timbrooks/instruct-pix2pix",
+        references=1,
+        has_tasks=False,
+        has_moderation=False,
+    ),
+    "huggingface-together": Provider(
+        *(huggingface.create_app, "together/black-forest-labs/FLUX.1-dev", "huggingface"),
+        sizes={"1024x1024": (1024, 1024), "1000x500": (992, 496)},
+        edits_in=None,
+        most=4,
+        has_tasks=False,
+        has_moderation=False,
+    ),
+    "fireworks": Provider(
+        *(fireworks.create_app, "flux-1-schnell-fp8", "fireworks"),
+        sizes={"1024x1024": (1024, 1024), "1792x1024": (1360, 768)},
+        edits_in=None,
+        has_tasks=False,
+    ),
+    "fireworks-sdxl": Provider(
+        *(fireworks.create_app, "SSD-1B", "fireworks"),
+        sizes={"1024x1024": (1024, 1024), "1000x1500": (832, 1216), "auto": (1024, 1024)},
+        edits_in=None,
+        has_tasks=False,
+    ),
+    "fireworks-kontext": Provider(
+        *(fireworks.create_app, "flux-kontext-pro", "fireworks"),
+        sizes={"1024x1024": (1024, 1024), "1792x1024": (1360, 768)},
+        edits_in=(64, 64),
+        references=1,
+    ),
+    "stability": Provider(
+        *(stability.create_app, "sd3.5-large", "stability"),
+        sizes={"1024x1024": (1024, 1024), "1792x1024": (1360, 768), "auto": (1024, 1024)},
+        edits_in=(64, 64),
+        references=1,
+        mask_model="inpaint",
+        has_tasks=False,
+    ),
+    "ideogram": Provider(
+        *(ideogram.create_app, "ideogram-v3", "ideogram"),
+        sizes={"1024x1024": (1024, 1024), "1312x736": (1312, 736), "16:9": (1360, 768), "auto": (1024, 1024)},
+        edits_in=(1024, 1024),
+        references=1,
+        mask_model="ideogram-v3",
+        most=8,
+        has_tasks=False,
+    ),
+    "ideogram-v4": Provider(
+        *(ideogram.create_app, "ideogram-v4", "ideogram"),
+        sizes={"2048x2048": (2048, 2048), "1920x1080": (2560, 1440)},
+        edits_in=(1024, 1024),
+        references=1,
+        has_tasks=False,
+    ),
+    "recraft": Provider(
+        *(recraft.create_app, "recraftv4_1", "recraft"),
+        sizes={"1024x1024": (1024, 1024), "1920x1080": (1344, 768), "3:2": (1248, 832)},
+        edits_in=(64, 64),
+        references=1,
+        mask_model="recraftv3",
+        most=6,
+        has_tasks=False,
     ),
 }
 Start = Callable[[str], Setting]
@@ -89,6 +194,16 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         yield started
 
 
+def submits(own: Setting) -> list[Post]:
+    """The requests that are paid for: a question may be a POST too."""
+    return [post for post in own.tap.posts if not post.path.endswith("/get_result")]
+
+
+def files_in(post: Post) -> str:
+    """The files of a form, or a body with files in it, as base64."""
+    return " ".join(base64.b64encode(part.content).decode() for part in post.files) or str(post.json)
+
+
 def asked(own: Setting, model: str) -> str:
     return f"{own.model.partition('/')[0]}/{model}" if model else own.model
 
@@ -110,7 +225,7 @@ def test_several_pictures(start: Start, name: str) -> None:
     own, each = start(name), PROVIDERS[name]
     found = contents(own.generate(n=3))
     assert len(set(found)) == 3
-    assert len(own.tap.posts) == (1 if each.most >= 3 else 3)
+    assert len(submits(own)) == (1 if each.most >= 3 else 3)
 
 
 @every_provider
@@ -127,11 +242,12 @@ def test_edits(start: Start, name: str) -> None:
     if each.edits_in is None:
         assert problem(lambda: own.edit(picture(1, 64)))["status"] == 400
         return
+    own = replace(own, model=asked(own, each.edit_model))
     assert sizes(own.edit(picture(1, 64))) == [each.edits_in]
     own.forget()
     several = [picture(seed, 64) for seed in range(each.references)]
     assert len(contents(own.edit(*several))) == 1
-    written = str(own.sent)
+    written = files_in(submits(own)[-1])
     places = [written.index(base64.b64encode(content).decode()) for content in several]
     assert places == sorted(places)
     too_many = [picture(seed, 64) for seed in range(17)]
@@ -145,7 +261,7 @@ def test_masks(start: Start, name: str) -> None:
     if each.edits_in is not None:
         if each.mask_model != each.model:
             assert problem(lambda: own.edit(picture(1, 64), mask=mask_for(64)))["param"] == "mask"
-            assert own.tap.posts == []
+            assert submits(own) == []
         if each.mask_model:
             images = own.client.images.edit(
                 model=asked(own, each.mask_model), prompt="a hat", image=picture(1, 64), mask=mask_for(64)
@@ -154,14 +270,15 @@ def test_masks(start: Start, name: str) -> None:
             assert [own.server.state.repainted[0].at(0.5, y) for y in (0, 1)] == [True, False]
 
 
-@every_provider
+@pytest.mark.parametrize("name", [name for name, each in PROVIDERS.items() if each.has_moderation])
 @pytest.mark.parametrize("word", [FORBIDDEN_WORD, strict.GRUESOME])
 def test_moderation(start: Start, name: str, word: str) -> None:
     """A prompt that is refused and a picture that is withheld are the same error, and nothing is sent again."""
     own = start(name)
     found = problem(lambda: own.generate(prompt=f"a {word} hat"))
-    assert (found["status"], found["code"]) in ((400, "moderation_blocked"), (400, "content_policy_violation"))
-    assert len(own.tap.posts) == 1
+    assert found["status"] in (400, 403, 422)
+    assert found["code"] in ("moderation_blocked", "content_policy_violation")
+    assert len(submits(own)) == 1
 
 
 @every_task
@@ -170,7 +287,7 @@ def test_a_task_that_fails(start: Start, name: str) -> None:
     own = start(name)
     found = problem(lambda: own.generate(prompt=f"a {strict.HOPELESS} hat"))
     assert (found["status"], found["type"]) == (502, "upstream_error")
-    assert len(own.tap.posts) == 1
+    assert len(submits(own)) == 1
 
 
 @every_task
@@ -178,7 +295,7 @@ def test_a_state_that_is_not_known(start: Start, name: str) -> None:
     """It is waited for."""
     own = start(name)
     assert len(contents(own.generate(prompt=f"a {strict.STRANGE} hat"))) == 1
-    assert len(own.tap.posts) == 1
+    assert len(submits(own)) == 1
 
 
 @every_provider
@@ -194,7 +311,7 @@ def test_a_link_that_has_expired(start: Start, name: str) -> None:
     own = start(name)
     found = problem(lambda: own.generate(prompt=f"an {strict.EXPIRED} hat", response_format="b64_json"))
     assert (found["status"], found["code"]) == (502, "image_fetch_failed")
-    assert len(own.tap.posts) == 1
+    assert len(submits(own)) == 1
 
 
 @every_provider
@@ -215,7 +332,7 @@ def test_what_would_be_sent_is_explained(start: Start, name: str) -> None:
     shown = own.explained(size="1024x1024", n=1)
     assert "POST" in str(shown)
     assert KEY not in str(shown)
-    assert own.tap.posts == []
+    assert submits(own) == []
 
 
 def test_a_task_that_bfl_does_not_find_may_have_been_made(start: Start) -> None:
@@ -223,7 +340,7 @@ def test_a_task_that_bfl_does_not_find_may_have_been_made(start: Start) -> None:
     own = start("bfl")
     found = problem(lambda: own.generate(prompt=f"a {bfl.LOST} hat"))
     assert (found["status"], found["code"]) == (502, "task_lost")
-    assert len(own.tap.posts) == 1
+    assert len(submits(own)) == 1
 
 
 def test_no_key_goes_to_a_polling_address_elsewhere(tmp_path: Path) -> None:
@@ -234,5 +351,72 @@ def test_no_key_goes_to_a_polling_address_elsewhere(tmp_path: Path) -> None:
         with setting(tmp_path, app, "bfl", model="flux-2-pro", more=f'api_key = "{KEY}"') as own:
             found = problem(own.generate)
             assert (found["status"], found["code"]) == (502, "task_lost")
-            assert len(own.tap.posts) == 1
+            assert len(submits(own)) == 1
     assert elsewhere.state.requests_seen == 0
+
+
+def test_a_result_of_stability_is_asked_for(start: Start) -> None:
+    """A service that takes longer answers with an id; a blurred result is a moderation error."""
+    own = replace(start("stability"), model="own/upscale-creative")
+    assert sizes(own.edit(picture(1, 64), response_format="b64_json")) == [(64, 64)]
+    assert problem(lambda: own.edit(picture(1, 64), prompt=f"a {strict.GRUESOME} hat"))["code"] == "moderation_blocked"
+    failed = problem(lambda: own.edit(picture(1, 64), prompt=f"a {strict.HOPELESS} hat"))
+    assert "The generation has failed" in failed["message"]
+    assert len(own.tap.posts) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("core", {}),
+        ("ultra", {"strength": 0.4}),
+        ("erase", {}),
+        ("search-and-replace", {"search_prompt": "a cat"}),
+        ("outpaint", {"left": 64}),
+    ],
+)
+def test_services_of_stability(start: Start, model: str, fields: dict[str, Any]) -> None:
+    """Each has its own path and members, and what it does not take never goes out."""
+    own = replace(start("stability"), model=f"own/{model}")
+    if model == "core":
+        assert sizes(own.generate(size="16:9")) == [(1360, 768)]
+    else:
+        assert len(contents(own.edit(picture(1, 64), extra_body=fields, quality="high"))) == 1
+    (post,) = own.tap.posts
+    assert post.path.endswith(f"/{model}")
+    assert post.fields.keys() >= fields.keys()
+
+
+def test_backgrounds_at_recraft(start: Start) -> None:
+    """Replacing needs no mask, generating does."""
+    own = replace(start("recraft"), model="own/replace-background")
+    assert sizes(own.edit(picture(1, 64))) == [(64, 64)]
+    own = replace(own, model="own/generate-background")
+    assert sizes(own.edit(picture(1, 64), mask=mask_for(64))) == [(64, 64)]
+    assert problem(lambda: own.edit(picture(1, 64)))["param"] == "mask"
+    assert [post.path.rpartition("/")[2] for post in own.tap.posts] == ["replaceBackground", "generateBackground"]
+
+
+def test_nscale_by_the_router(start: Start) -> None:
+    """A partner's own shapes, with the model as a member."""
+    own = replace(start("huggingface"), model="own/nscale/black-forest-labs/FLUX.1-schnell")
+    assert sizes(own.generate(size="512x512", response_format="url")) == [(512, 512)]
+    assert own.sent["model"] == "black-forest-labs/FLUX.1-schnell"
+
+
+def test_a_model_that_is_being_loaded(start: Start) -> None:
+    """A 503 with the provider's own words says that nothing was made."""
+    found = problem(lambda: start("huggingface").generate(prompt=f"a {huggingface.LOADING} hat"))
+    assert (found["status"], found["message"]) == (503, "Model is currently loading")
+
+
+def test_sizes_beside_a_mask_are_left_out_and_named(start: Start) -> None:
+    """Inpainting at Ideogram has the size of the image."""
+    own = start("ideogram")
+    files = {"image": ("a.png", picture(1, 64), "image/png"), "mask": ("m.png", mask_for(64), "image/png")}
+    body = {"model": own.model, "prompt": "a hat", "size": "1024x1024"}
+    reply = own.raw.post("/images/edits", data=body, files=files)
+    assert reply.status_code == 200, reply.text
+    changes = reply.headers["imagegate-changes"]
+    assert "size;dropped" in changes
+    assert 'mask;from="transparent";to="black"' in changes
