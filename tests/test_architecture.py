@@ -24,6 +24,7 @@ ORDER: Final = (
     # Each may import those above it in this table, and nothing else of ours.
     "errors",
     "logger",
+    "tracing",
     "contracts",
     "protocol",
     "fitting",
@@ -63,6 +64,7 @@ IMPURE: Final = frozenset(
     )
 )
 FACADES: Final[Mapping[str, str]] = {
+    "opentelemetry": "telemetry",
     "contract": "contracts",
     "events": "telemetry",
     "log": "telemetry",

@@ -38,6 +38,8 @@ _client: Any = prometheus_client  # has one function without types
 CONFIG_VARIABLE = "IMAGEGATE_CONFIG"
 LOG_VARIABLE = "IMAGEGATE_LOG"
 GRACE_VARIABLE = "IMAGEGATE_GRACE"
+OTEL_VARIABLE = "IMAGEGATE_OTEL"
+"""``1``: spans and metrics go where the standard ``OTEL_*`` variables say."""
 DEFAULT_GRACE = 60
 """Seconds that running exchanges, and then the gateway's own work, have from the signal to end on."""
 DEFAULT_FILE = Path("imagegate.toml")
@@ -66,16 +68,24 @@ class Standalone:
     It drains as soon as a signal tells the server to end.
 
     Args:
+        more_hooks: beside those for the log and the metrics.
         grace: seconds that running exchanges have then.
         log: takes a line of JSON for each exchange; None: structlog does.
     """
 
-    def __init__(self, config: Config, *, grace: float = DEFAULT_GRACE, log: BinaryIO | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        more_hooks: Collection[Hook] = (),
+        grace: float = DEFAULT_GRACE,
+        log: BinaryIO | None = None,
+    ) -> None:
         _client.disable_created_metrics()  # when a series began is nothing that anybody watches; it doubles the page
         registry = prometheus_client.CollectorRegistry()
         self._metrics = PrometheusHook(registry=registry)
         self._log = LogHook(config.log, output=log)
-        hooks: list[Hook] = [self._log, self._metrics]
+        hooks: list[Hook] = [self._log, self._metrics, *more_hooks]
         self.gateway = ImageGateway(config=config, hooks=hooks, alone=True, grace=grace)
         self._app: ASGIApp = ServeMetrics(
             self.gateway, registry=registry, key=config.metrics.key, guard=self.gateway.services.guard
@@ -159,7 +169,20 @@ def create_app() -> Standalone:
     """The ASGI application. Raises `ConfigError`."""
     style = log_style()
     configure_logs(style)
-    return Standalone(find_config(), grace=grace(), log=None if style == "console" else sys.stderr.buffer)
+    log = None if style == "console" else sys.stderr.buffer
+    return Standalone(find_config(), more_hooks=_tracing(), grace=grace(), log=log)
+
+
+def _tracing() -> Collection[Hook]:
+    """Return the hook of OpenTelemetry where the process is to have it, with the SDK set up. Raises `ConfigError`."""
+    if os.environ.get(OTEL_VARIABLE) != "1":
+        return ()
+    from imagegate.telemetry.otel_sdk import set_up
+
+    set_up()
+    from imagegate.telemetry.otel import OTelHook
+
+    return (OTelHook(),)
 
 
 def grace() -> int:

@@ -263,7 +263,7 @@ def _tasks(
         store = open_task_store(config, partial(hooks.record_unreadable, "task"))
     providers = ProviderTasks(accounts, images.delivery, ids, services.memory)
     webhooks = Webhooks(images.client_fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts)
-    queue = WebhookQueue(store, webhooks)
+    queue = WebhookQueue(store, webhooks, hooks)
     runner = TaskRunner(store=store, providers=providers, webhooks=queue, background=background, hooks=hooks)
     creation = TaskCreation(
         runner,

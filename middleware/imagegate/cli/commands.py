@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="that running requests have to end in after SIGTERM (default: $IMAGEGATE_GRACE, else 60)",
     )
+    serve.add_argument(
+        "--otel", action="store_true", help="export spans and metrics as the standard OTEL_* variables say"
+    )
     serve.set_defaults(run=_serve)
 
     demo = commands.add_parser("demo", help="gateway and local providers; no key, no network")
@@ -137,12 +140,17 @@ def _serve(options: argparse.Namespace) -> int:
     from imagegate.logger import get_logger
     from imagegate.server.announce import announce
     from imagegate.server.run import run
-    from imagegate.standalone import GRACE_VARIABLE, find_config, grace, log_style
+    from imagegate.standalone import GRACE_VARIABLE, OTEL_VARIABLE, find_config, grace, log_style
     from imagegate.telemetry.log_output import configure_logs
 
     _use_config(options)
     if options.grace is not None:
         os.environ[GRACE_VARIABLE] = str(options.grace)
+    if options.otel:
+        from imagegate.telemetry.otel_sdk import check
+
+        check()
+        os.environ[OTEL_VARIABLE] = "1"
     config = find_config()  # a mistake is told before any process starts
     configure_logs(log_style())
     if options.workers > 1 and config.delivery.store.startswith("memory:"):

@@ -23,6 +23,7 @@ from imagegate.http.client import is_offline
 from imagegate.http.lookups import Lookups, TooManyLookups
 from imagegate.http.public_addresses import is_public, literal_address
 from imagegate.protocol.headers import length_of_reply
+from imagegate.tracing import operation
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Looks up the addresses of a host and port; raises OSError when there are none."""
@@ -130,17 +131,19 @@ class Fetcher:
         `trusted_origins` (`scheme://host[:port]`, what follows is ignored) may be private; a redirect away
         from them is checked in full. Raises FetchRefused or FetchFailed.
         """
-        deadline = _Deadline(self._timeout)
-        trusted = frozenset(_parse(origin).origin for origin in trusted_origins)
-        async with deadline.running():
-            response = await self._follow(_parse(url), trusted)
-        try:
-            length = length_of_reply(response.headers)
-            if length is not None and length > self._max_bytes:
-                raise FetchFailed(f"the file is larger than {self._max_bytes} bytes")
-            yield FetchedStream(response, deadline, self._max_bytes)
-        finally:
-            await close(response)
+        link = _parse(url)
+        with operation("fetch", nests=False, host=link.host, port=link.port):
+            deadline = _Deadline(self._timeout)
+            trusted = frozenset(_parse(origin).origin for origin in trusted_origins)
+            async with deadline.running():
+                response = await self._follow(link, trusted)
+            try:
+                length = length_of_reply(response.headers)
+                if length is not None and length > self._max_bytes:
+                    raise FetchFailed(f"the file is larger than {self._max_bytes} bytes")
+                yield FetchedStream(response, deadline, self._max_bytes)
+            finally:
+                await close(response)
 
     async def read(self, url: str, *, trusted_origins: Collection[str] = ()) -> Fetched:
         """Fetch `url` whole; as `open` otherwise."""

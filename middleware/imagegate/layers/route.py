@@ -23,6 +23,7 @@ from imagegate.routing.limiter import UpstreamLimiter
 from imagegate.routing.parts import FanOut
 from imagegate.routing.retry import Attempt, Attempts, RetryPolicy
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
+from imagegate.tracing import operation
 
 _OPEN = UpstreamLimiter(Breaker(failures=0, pause=0.0))
 """For upstreams without limits."""
@@ -160,10 +161,11 @@ class Route(Layer):
 
         async def ask(place: int, _: int, attempt: Attempt) -> ImageReply:
             held = CapturedResponse()
-            await self._pass({**scope}, part_of(exchange, sizes, place), receive, held, attempt)
-            reply, origin = held.reply() or (None, "")
-            if reply is None:
-                raise uncertain("The application's reply contains no image.")
+            with operation("part", number=place + 1, images=sizes[place]):
+                await self._pass({**scope}, part_of(exchange, sizes, place), receive, held, attempt)
+                reply, origin = held.reply() or (None, "")
+                if reply is None:
+                    raise uncertain("The application's reply contains no image.")
             origins.append(origin)
             return reply
 

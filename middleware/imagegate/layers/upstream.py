@@ -15,6 +15,7 @@ from imagegate.layers.base import Layer, send_reply
 from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
+from imagegate.tracing import operation
 from imagegate.upstream.account import Account
 from imagegate.upstream.conversation import converse
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
@@ -67,19 +68,25 @@ class Upstream(Layer):
         listener = scope.get(TASK)
         if progress.capture:
             progress.capture.send(account.name, request)
-        asking = converse(
-            account,
-            request,
-            authorization=exchange.authorization,
-            progress=progress,
-            consumer=consumer,
-            held=exchange.request.held,
-            on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
-        )
-        reply = await progress.call(account.name, exchange.request.model, asking)
+        model = exchange.request.model
+        with operation("attempt", endpoint=progress.endpoint, account=account, model=model) as traced:
+            asking = converse(
+                account,
+                request,
+                authorization=exchange.authorization,
+                progress=progress,
+                consumer=consumer,
+                held=exchange.request.held,
+                on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
+                traceparent=traced.traceparent,
+            )
+            reply = await progress.call(account.name, model, asking)
+            traced.note(task_id=progress.upstream_task_id)
+            if reply is not None:
+                traced.note(images=len(reply.images), usage=reply.fields.get("usage"))
+                sink = consumer.sink if consumer else None
+                reply = await load_results(account, reply, authorization=exchange.authorization, sink=sink)
         if reply is not None:
-            sink = consumer.sink if consumer else None
-            reply = await load_results(account, reply, authorization=exchange.authorization, sink=sink)
             progress.replied(len(reply.images), reply.fields.get("usage"))
             await send_reply(scope, send, reply, origin=account.origin)
 

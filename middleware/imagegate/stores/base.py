@@ -10,6 +10,7 @@ from starlette.responses import Response
 from imagegate.protocol.image_format import ImageFormat
 from imagegate.spool.reservation import Reservation
 from imagegate.stores.health import StoreHealth
+from imagegate.tracing import operation
 
 
 class PictureWriter(Protocol):
@@ -123,22 +124,24 @@ class StoreOfTenant:
 
 async def put(store: Store, picture: bytes, kind: ImageFormat, *, tenant: str = "") -> str:
     """Store a picture, whole or not at all, and return its key. Raises `OSError`."""
-    writer = await store.writer(kind, tenant=tenant)
-    try:
-        await writer.write(picture)
-        return await writer.commit()
-    except BaseException:
-        await writer.abort()
-        raise
+    with operation("store", size=len(picture)):
+        writer = await store.writer(kind, tenant=tenant)
+        try:
+            await writer.write(picture)
+            return await writer.commit()
+        except BaseException:
+            await writer.abort()
+            raise
 
 
 async def put_stream(store: Store, chunks: AsyncIterator[bytes], kind: ImageFormat, *, tenant: str = "") -> str:
     """Return the same for a picture that is read while it is stored."""
-    writer = await store.writer(kind, tenant=tenant)
-    try:
-        async for chunk in chunks:
-            await writer.write(chunk)
-        return await writer.commit()
-    except BaseException:
-        await writer.abort()
-        raise
+    with operation("store"):
+        writer = await store.writer(kind, tenant=tenant)
+        try:
+            async for chunk in chunks:
+                await writer.write(chunk)
+            return await writer.commit()
+        except BaseException:
+            await writer.abort()
+            raise

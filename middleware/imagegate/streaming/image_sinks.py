@@ -19,6 +19,7 @@ from imagegate.protocol.provider_errors import uncertain
 from imagegate.spool.budget import FileBudget
 from imagegate.spool.upload import Upload
 from imagegate.stores import PictureWriter, Store, StoreFull
+from imagegate.tracing import operation
 
 HEAD: Final = 64 * 1024
 """Bytes of an image's head that contain its format and size."""
@@ -99,6 +100,7 @@ class StoreReceiver:
         self._store = store
         self._head = bytearray()
         self._writer: PictureWriter | None = None
+        self._traced = operation("store", nests=False)
         self.stored: StoredPicture | None = None
         self.size = 0
 
@@ -117,9 +119,11 @@ class StoreReceiver:
         if self._facts is None:
             raise uncertain("The provider's reply contains data that is not an image.")
         self._head.clear()
+        self._traced.begin()
         try:
             self._writer = await self._store.writer(self._facts.kind)
         except OSError as error:
+            self._traced.end(error)
             raise storage_error(error) from error
         await self._write(self._writer, head)
         return self._writer
@@ -128,6 +132,7 @@ class StoreReceiver:
         try:
             await writer.write(data)
         except OSError as error:
+            self._traced.end(error)
             raise storage_error(error) from error
 
     async def finish(self) -> Picture:
@@ -135,12 +140,16 @@ class StoreReceiver:
         try:
             key = await writer.commit()
         except OSError as error:
+            self._traced.end(error)
             raise storage_error(error) from error
+        self._traced.note(size=self.size)
+        self._traced.end()
         assert self._facts is not None  # noqa: S101 - set where the writer is
         self.stored = StoredPicture(key=key, facts=self._facts)
         return self.stored
 
     async def abort(self) -> None:
+        self._traced.end(asyncio.CancelledError())
         if self._writer is not None:
             await self._writer.abort()
 

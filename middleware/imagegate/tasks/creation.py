@@ -124,6 +124,7 @@ class TaskCreation:
             poll_url=poll_url(scope, self._prefix, task_id),
             public_url=self._public_url(scope),
             callback_url=callback_url,
+            traceparent=scope[PROGRESS_KEY].traceparent,
         )
         needs_client = bool(exchange.upstream_keys) or self._needs_client_key(exchange.public_model)
         if self._store.is_shared and not needs_client:

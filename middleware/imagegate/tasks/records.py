@@ -99,6 +99,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     callback_url: str = ""
     told: bool = False
     """Whether the webhook was delivered, or given up."""
+    traceparent: str = ""
+    """W3C Trace Context of the exchange that made it."""
     takes: int = 0
     """How often another process took it over."""
     data: tuple[Mapping[str, Any], ...] = ()

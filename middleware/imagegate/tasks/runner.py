@@ -83,15 +83,23 @@ class TaskRunner:
 
     async def _do(self, run: Run, work: Work) -> None:
         """The whole life of a task in this process."""
+        self._hooks.work_started(run.progress)
         try:
-            ended = await self._outcome(run, self._made(run, work))
+            try:
+                ended = await self._outcome(run, self._made(run, work))
+            finally:
+                release(work.exchange.request)
+            await self.end(run, ended)
         finally:
-            release(work.exchange.request)
-        await self.end(run, ended)
+            self._hooks.work_left(run.progress)
 
     async def _follow(self, run: Run) -> None:
         """The rest of the life of a task that another process had sent."""
-        await self.end(run, await self._outcome(run, self._followed(run)))
+        self._hooks.work_started(run.progress)
+        try:
+            await self.end(run, await self._outcome(run, self._followed(run)))
+        finally:
+            self._hooks.work_left(run.progress)
 
     async def _made(self, run: Run, work: Work) -> TaskRecord | None:
         captured = CapturedResponse(limit=_LONGEST_RESPONSE)

@@ -108,7 +108,7 @@ class TakeOver:
         if record.is_over:
             self._webhooks.add(record)
             return
-        run = Run(record, self._store, Progress("generations", model=record.model))
+        run = Run(record, self._store, _progress_of(record))
         if record.state == "sent":
             if record.provider is not None and self._providers.can_ask(record.provider):
                 self._runner.start_to_follow(run)
@@ -118,7 +118,6 @@ class TakeOver:
             await self._runner.end(run, record.failed(not_begun()))
         else:
             kept = record.request
-            run.progress.endpoint = kept.operation
             try:
                 exchange = await exchange_of(kept, record.model, self._blobs, self._budget)
             except OSError:
@@ -137,3 +136,8 @@ class TakeOver:
 
 def _log(error: Exception) -> None:
     get_logger().error("tasks could not be looked after", exc_info=error)
+
+
+def _progress_of(record: TaskRecord) -> Progress:
+    endpoint = record.request.operation if record.request is not None else "generations"
+    return Progress(endpoint, model=record.model, traceparent=record.traceparent, in_background=True)

@@ -14,6 +14,7 @@ from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.records import TaskRecord, document, public_state
 from imagegate.tasks.webhooks import Webhooks
+from imagegate.telemetry.hooks import Hooks
 
 
 class WebhookQueue:
@@ -22,11 +23,13 @@ class WebhookQueue:
     Args:
         store: keeps a finished task until its webhook has been delivered.
         webhooks: sends them.
+        hooks: trace the deliveries.
     """
 
-    def __init__(self, store: TaskStore, webhooks: Webhooks) -> None:
+    def __init__(self, store: TaskStore, webhooks: Webhooks, hooks: Hooks) -> None:
         self._store = store
         self._webhooks = webhooks
+        self._hooks = hooks
         self._pending: dict[str, tuple[TaskRecord, asyncio.Task[None]]] = {}
 
     def add(self, record: TaskRecord) -> None:
@@ -37,13 +40,26 @@ class WebhookQueue:
     async def _deliver(self, record: TaskRecord) -> None:
         try:
             body = msgspec.json.encode({"type": f"task.{public_state(record)}", "data": document(record)})
-            await self._webhooks.send(record.callback_url, f"msg_{record.number}", body)
+            await self._send(record, body)
             with suppress(StoreUnavailable):  # it is delivered once more, then
                 await self._store.finish(msgspec.structs.replace(record, told=True))
             self._pending.pop(record.number, None)
         except Exception:  # the task counts as abandoned, and its webhook is sent once more
             self._pending.pop(record.number, None)
             get_logger().exception("a webhook could not be sent", task=record.number)
+
+    async def _send(self, record: TaskRecord, body: bytes) -> None:
+        traced = self._hooks.webhook_started(record.traceparent)
+        error: BaseException | None = None
+        is_delivered = False
+        try:
+            is_delivered = await self._webhooks.send(record.callback_url, f"msg_{record.number}", body)
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            if traced is not None:
+                traced.ended(error, {"is_delivered": is_delivered})
 
     def pending(self) -> Mapping[str, TaskRecord]:
         """Return the tasks whose webhook is being delivered, by number."""

@@ -9,6 +9,7 @@ from imagegate.logger import get_logger
 from imagegate.stores.health import StoreState
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import ExchangeRecord, finish
+from imagegate.tracing import ExchangeTrace, Operation
 
 if TYPE_CHECKING:
     from imagegate.telemetry.metric_labels import Names
@@ -88,6 +89,26 @@ class RecordHook(Protocol):
 
 
 @runtime_checkable
+class TracingHook(Protocol):
+    """A hook that records spans. A gateway takes one of them."""
+
+    def exchange_traced(self, progress: Progress) -> ExchangeTrace:
+        """Begin the trace of an exchange, or of a task's work (`in_background`), and use it in the current context.
+
+        `progress.traceparent` becomes that of the exchange's own span.
+        """
+        ...
+
+    def webhook_traced(self, traceparent: str) -> Operation:
+        """Begin the delivery of a task's webhook.
+
+        Args:
+            traceparent: of the exchange that made the task; empty: unknown.
+        """
+        ...
+
+
+@runtime_checkable
 class MemoryHook(Protocol):
     """A hook that wants to know how much memory requests hold."""
 
@@ -124,13 +145,40 @@ class Hooks:
         self._surplus = [hook.surplus_received for hook in hooks if isinstance(hook, SurplusHook)]
         self._store = [hook.store_changed for hook in hooks if isinstance(hook, StoreHook)]
         self._memory = [hook.memory_watched for hook in hooks if isinstance(hook, MemoryHook)]
+        self._tracing = next((hook for hook in hooks if isinstance(hook, TracingHook)), None)
         self._task = [hook.task_changed for hook in hooks if isinstance(hook, TaskHook)]
 
     def configured(self, names: Names) -> None:
         _tell(self._configured, names)
 
     def exchange_started(self, progress: Progress) -> None:
+        if self._tracing is not None:
+            self._trace(self._tracing, progress)
         _tell(self._started, progress)
+
+    def work_started(self, progress: Progress) -> None:
+        """A task's work begins, behind the answer to its client; `work_left` or `exchange_ended` follows."""
+        if self._tracing is not None:
+            self._trace(self._tracing, progress)
+
+    def work_left(self, progress: Progress) -> None:
+        """A task's work ends here; it has no record unless `exchange_ended` was called before."""
+        _end_trace(progress, None)
+
+    def _trace(self, tracing: TracingHook, progress: Progress) -> None:
+        try:
+            progress.trace = tracing.exchange_traced(progress)
+        except Exception as error:
+            _log_failure(tracing.exchange_traced, error)
+
+    def webhook_started(self, traceparent: str) -> Operation | None:
+        """Begin to trace a webhook; None: nothing is traced."""
+        if self._tracing is not None:
+            try:
+                return self._tracing.webhook_traced(traceparent)
+            except Exception as error:
+                _log_failure(self._tracing.webhook_traced, error)
+        return None
 
     def exchange_ended(self, progress: Progress, *, status: int, seconds: float) -> None:
         """Make the record, here and nowhere else, and tell it."""
@@ -138,7 +186,10 @@ class Hooks:
             progress.route = progress.model
         progress.recorded_calls = len(progress.calls)
         cost = self._cost(progress) if self._cost is not None else None
-        _tell(self._ended, finish(progress, status=status, seconds=seconds, cost=cost, currency=self._currency))
+        record = finish(progress, status=status, seconds=seconds, cost=cost, currency=self._currency)
+        _tell(self._ended, record)
+        if progress.trace is not None:
+            _end_trace(progress, record)
 
     def breaker_changed(self, upstream: str, state: BreakerState) -> None:
         _tell(self._breaker, upstream, state)
@@ -161,10 +212,20 @@ class Hooks:
         _tell(self._record, kind)
 
 
+def _end_trace(progress: Progress, record: ExchangeRecord | None) -> None:
+    trace, progress.trace = progress.trace, None
+    if trace is not None:
+        _tell((trace.ended,), record)
+
+
 def _tell(listeners: Sequence[Callable[..., None]], *facts: object) -> None:
     for listener in listeners:
         try:
             listener(*facts)
         except Exception as error:
-            # Its text is not logged: it may quote what the hook was told.
-            get_logger().error("a hook failed", hook=getattr(listener, "__qualname__", ""), error=type(error).__name__)
+            _log_failure(listener, error)
+
+
+def _log_failure(listener: Callable[..., object], error: Exception) -> None:
+    # Its text is not logged: it may quote what the hook was told.
+    get_logger().error("a hook failed", hook=getattr(listener, "__qualname__", ""), error=type(error).__name__)

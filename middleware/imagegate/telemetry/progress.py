@@ -14,6 +14,7 @@ from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError, UpstreamError
 from imagegate.protocol.usage import sum_usage
 from imagegate.telemetry.exchange import CallOutcome, ExchangeFacts, UpstreamCall
+from imagegate.tracing import ExchangeTrace
 
 _Result = TypeVar("_Result")
 PROGRESS_KEY: Final = "imagegate.progress"
@@ -39,6 +40,8 @@ class Progress(ExchangeFacts):
     """Whose request it is, as the host application says."""
     principal: Principal | None = None
     """Who it is from; None: the gateway is open, or only the host application knows."""
+    trace: ExchangeTrace | None = None
+    """Records spans of it; None: nothing is traced."""
     route_changes: tuple[Change, ...] = ()
     fit_changes: tuple[Change, ...] = ()
     reference_changes: tuple[Change, ...] = ()
@@ -80,7 +83,7 @@ class Progress(ExchangeFacts):
         if self.recorded_calls is None or len(self.calls) <= self.recorded_calls:
             return None
         calls = self.calls[self.recorded_calls :]
-        return msgspec.structs.replace(self, calls=calls, in_background=True, error_code="", outcome="")
+        return msgspec.structs.replace(self, calls=calls, in_background=True, error_code="", outcome="", trace=None)
 
     def failed(self, error: ImagegateError) -> None:
         """Note the error that the exchange ends with."""

@@ -24,6 +24,7 @@ from imagegate.telemetry.metric_definitions import METRICS
 from imagegate.telemetry.metric_labels import FIELDS, OTHER, Names, size_class
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import ExchangeRecord
+from imagegate.telemetry.trace_context import span_id, trace_id
 
 # Pictures take from a tenth of a second (a replay) to minutes (a task).
 BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)
@@ -67,6 +68,13 @@ class _Family:
         if child is None:
             child = self._children[labels] = self._metric.labels(*labels) if labels else self._metric
         return child
+
+
+def exemplar_of(traceparent: str) -> dict[str, str] | None:
+    """Return the exemplar of a trace; None: there is none, or it is not sampled."""
+    if not traceparent or not int(traceparent[53:55], 16) & 1:
+        return None
+    return {"trace_id": trace_id(traceparent), "span_id": span_id(traceparent)}
 
 
 class _Usual:
@@ -207,7 +215,7 @@ class PrometheusHook:
         for record in records:
             self._count_calls(record, sums)
             if not record.in_background:  # the record of what the client was answered has the same
-                usual.duration(record.seconds)
+                usual.duration(record.seconds, exemplar_of(record.traceparent))
                 if record.first_byte_seconds is not None:
                     usual.first_byte(record.first_byte_seconds)
                 bytes_in += record.bytes_in

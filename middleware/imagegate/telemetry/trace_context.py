@@ -1,6 +1,6 @@
 """W3C Trace Context: reading ``traceparent``. Pure.
 
-Source: https://www.w3.org/TR/trace-context/, 3.2. The gateway records no spans, so the header goes upstream as it came.
+Source: https://www.w3.org/TR/trace-context/, 3.2. Where no spans are recorded, the header goes upstream as it came.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.spool.upload import Upload
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress
+from imagegate.tracing import operation
 from imagegate.upstream.account import Account
 from imagegate.upstream.polling import find_job, wait_for_task
 from imagegate.upstream.sending import decode, forget, scrub, send_request, whole_reply, with_full_links
@@ -30,6 +31,7 @@ async def converse(
     consumer: ReplyConsumer | None = None,
     on_task: Callable[[PendingTask], Awaitable[bool]] | None = None,
     held: HeldMemory | None = None,
+    traceparent: str = "",
 ) -> ImageReply | None:
     """Send a request once, and follow the task that it may become.
 
@@ -37,6 +39,7 @@ async def converse(
         consumer: gets what the layers above take before the reply is complete.
         on_task: is told of the task, and says whether it will be asked for elsewhere.
         held: counts the reply that is returned.
+        traceparent: goes upstream; empty: that of the exchange does.
 
     Returns:
         The reply; None where `consumer` has got all of it, or `on_task` has taken the task.
@@ -46,9 +49,11 @@ async def converse(
         StorageError: `consumer` did not take a picture.
     """
 
+    parent = traceparent or progress.traceparent
+
     async def headers() -> list[tuple[str, str]]:
         fields = await upstream.headers(authorization)
-        return [*fields, ("traceparent", progress.traceparent)] if progress.traceparent else fields
+        return [*fields, ("traceparent", parent)] if parent else fields
 
     started = time.perf_counter()
     reply: UpstreamReply | None = None
@@ -96,8 +101,12 @@ async def upload_file(upstream: Account, upload: Upload, *, authorization: str |
     """
     request = upstream.adapter.encode_upload(upload)
     try:
-        reply = await whole_reply(upstream, request, await upstream.headers(authorization))
-        return upstream.adapter.decode_upload(reply)
+        with operation("upload", account=upstream) as traced:
+            headers = await upstream.headers(authorization)
+            if traced.traceparent:
+                headers = [*headers, ("traceparent", traced.traceparent)]
+            reply = await whole_reply(upstream, request, headers)
+            return upstream.adapter.decode_upload(reply)
     except UpstreamError as error:
         scrub(error, upstream, authorization)
         error.message = f"The provider did not take the reference image: {error.message}"

@@ -20,6 +20,7 @@ from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.streaming.image_sinks import PictureSink
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress
+from imagegate.tracing import operation
 from imagegate.upstream.account import Account
 from imagegate.upstream.sending import decode, discard, forget, scrub, send_request, with_full_links
 
@@ -45,6 +46,22 @@ async def wait_for_task(
 
     Only the provider's word that the task has ended is an answer; everything else leaves open what was made.
     """
+    with operation("poll", account=upstream, task_id=task.id[:256]) as traced:
+        before = progress.polls
+        try:
+            return await _until_over(upstream, task, headers, progress, consumer, held)
+        finally:
+            traced.note(polls=progress.polls - before)
+
+
+async def _until_over(
+    upstream: Account,
+    task: PendingTask,
+    headers: Headers,
+    progress: Progress,
+    consumer: ReplyConsumer | None,
+    held: HeldMemory | None,
+) -> ImageReply:
     pause = upstream.poll_interval
     at_once = task.is_over
     consumer = _without_relay(consumer)
@@ -214,14 +231,17 @@ async def _question(
     held: HeldMemory | None = None,
 ) -> ImageReply | PendingTask:
     try:
-        link = request.url or task.poll_url
-        url = upstream.own_url(link) if link else upstream.url(request.path)
-        headers = await upstream.headers(authorization)
-        reply = await send_request(upstream, request, headers, url=url, consumer=consumer, held=held)
-        if reply is None:
-            raise AssertionError("only a consumer can have taken it")
-        result = decode(upstream, reply, task)
-        return with_full_links(result, upstream) if isinstance(result, ImageReply) else result
+        with operation("poll", account=upstream, task_id=task.id[:256], polls=1) as traced:
+            link = request.url or task.poll_url
+            url = upstream.own_url(link) if link else upstream.url(request.path)
+            headers = await upstream.headers(authorization)
+            if traced.traceparent:
+                headers = [*headers, ("traceparent", traced.traceparent)]
+            reply = await send_request(upstream, request, headers, url=url, consumer=consumer, held=held)
+            if reply is None:
+                raise AssertionError("only a consumer can have taken it")
+            result = decode(upstream, reply, task)
+            return with_full_links(result, upstream) if isinstance(result, ImageReply) else result
     except UpstreamError as error:
         scrub(error, upstream, authorization)
         raise

@@ -14,6 +14,7 @@ from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.replies import WHOLE_BODY, UpstreamReply
 from imagegate.streaming.image_sinks import PictureSink
 from imagegate.streaming.reply_reader import ReplyConsumer
+from imagegate.tracing import operation
 from imagegate.upstream.account import Account
 from imagegate.upstream.sending import discard, send_request
 
@@ -51,6 +52,13 @@ def _is_own(url: str, upstream: Account) -> bool:
 
 
 async def _load(
+    upstream: Account, image: ReplyImage, consumer: ReplyConsumer | None, headers: list[tuple[str, str]]
+) -> ReplyImage:
+    with operation("fetch", account=upstream):
+        return await _load_own(upstream, image, consumer, headers)
+
+
+async def _load_own(
     upstream: Account, image: ReplyImage, consumer: ReplyConsumer | None, headers: list[tuple[str, str]]
 ) -> ReplyImage:
     request = UpstreamRequest(method="GET", path="", headers=(("accept", "image/*"),))
