@@ -12,14 +12,14 @@ import struct
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
 
-from imagegate import ExchangeRecord, ImageGateway
+from imagegate import ExchangeRecord, Hook, ImageGateway
 from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
 
@@ -380,11 +380,13 @@ def rig(
     tasks: str = "",
     policy: str = "retries = 0\nbreaker_failures = 0",
     tables: Mapping[str, str] | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Iterator[Rig]:
     """A gateway with an upstream for each fault, and for each a route alone and one with a second candidate.
 
     Args:
         tables: lines of an upstream's table.
+        hooks: beside the collector.
     """
     upstream, collector = Upstream({**behaviours, "good": says(200, GOOD)}), Collector()
     with upstream.running() as port, socket.socket() as closed:
@@ -419,7 +421,7 @@ def rig(
             [policy]
             {policy}
         """
-        with serving(ImageGateway(config=parse_config(document), hooks=[collector])) as bound:
+        with serving(ImageGateway(config=parse_config(document), hooks=[collector, *hooks])) as bound:
             yield Rig(f"http://127.0.0.1:{bound}", upstream, collector, (KEY, f"127.0.0.1:{port}"))
 
 
