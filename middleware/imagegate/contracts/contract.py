@@ -381,7 +381,10 @@ def _complete(table: Mapping[str, Any]) -> dict[str, Any]:
         complete["body"] = {name: value for name, value in body.items() if value is not False}
     for key in _NESTED:
         if isinstance(nested := table.get(key), Mapping):
-            complete[key] = {"parameters": {}, **_complete(_merge({**own, "retired": False}, nested))}
+            complete[key] = {
+                "parameters": {},
+                **_complete(_merge({**own, "retired": False, "edits_only": False}, nested)),
+            }
     return complete
 
 

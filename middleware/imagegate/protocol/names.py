@@ -33,6 +33,7 @@ EITHER: Final = ("image", "output", "result", "data", "content")
 LISTS: Final = (
     *("data", "result", "results", "images", "image", "output", "outputs", "artifacts", "predictions"),
     *("generatedimages", "generations", "imageurls", "urls", "url", "imageurl", "resulturl", "items", "candidates"),
+    *("outputimages", "imageresult", "imageresults"),
     *("content", "parts", "inlinedata", "message", "choices", "response", "base64"),
 )
 """Members of a reply in which its pictures may be; the first one with any has them all."""

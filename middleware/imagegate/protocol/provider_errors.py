@@ -12,6 +12,7 @@ from imagegate.protocol.error_reader import ProviderError, digest, read_error, r
 _MAX_MESSAGE: Final = 1000
 _MODERATION_WORD = re.compile(
     r"content_?policy|content_?moderat|content_?filter|moderation|sensitive_?content|data_?inspection|prohibited"
+    r"|risk_?detection"
     r"|image_safety|^safety$|blocklist|recitation|\bspii\b|nsfw",
     re.IGNORECASE,
 )

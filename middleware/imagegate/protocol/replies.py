@@ -166,7 +166,7 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
     word, bucket, task = described.word, described.bucket, described.task()
     if bucket in ("failed", "cancelled", "moderated", "lost"):
         error = _ended(bucket, document, str(word), request_id)
-        error.ends_task = True
+        error.ends_task = bucket != "lost"  # what became of it nobody says
         raise error
     if described.is_known_to_wait and task is not None:
         return task  # whatever links it carries are not the picture yet
@@ -178,7 +178,9 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
         return task
     failed = [item for item, image in read if image is None and _failed(item)]
     if failed:
-        raise _incomplete(failed, images, request_id)
+        error = _incomplete(failed, images, request_id)
+        error.ends_task = bucket == "done"
+        raise error
     if not images:
         error = _without_images(document, request_id)
         error.ends_task = bucket == "done" and error.outcome == "rejected"  # fal: COMPLETED, with an error
@@ -267,13 +269,18 @@ def _ended(bucket: Bucket, document: Mapping[str, Any], word: str, request_id: s
 
 def _failed(item: Any) -> bool:
     return isinstance(item, dict) and (
-        bool(item.get("error")) or item.get("is_image_safe") is False or item.get("respect_moderation") is False
+        _has_reason(item) or item.get("is_image_safe") is False or item.get("respect_moderation") is False
     )
+
+
+def _has_reason(item: dict[str, Any]) -> bool:
+    """Whether an item without a picture says why: as ``error``, or as ``code`` and ``message`` at DashScope."""
+    return bool(item.get("error")) or (isinstance(item.get("code"), str) and isinstance(item.get("message"), str))
 
 
 def _incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | None) -> UpstreamError:
     """Return the error for missing images; it lists those that were made."""
-    reason = next((found for item in failed if item.get("error") and (found := read_error(item))), None)
+    reason = next((found for item in failed if _has_reason(item) and (found := read_error(item))), None)
     if reason is None:
         error: UpstreamError = ModerationBlocked(
             "The provider withheld the image for its content.", request_id=request_id
