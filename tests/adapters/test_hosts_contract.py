@@ -123,7 +123,7 @@ class TestFireworks(AdapterContract):
         Fixture(name="error", outcome="ended", document={"id": "3f2a", "status": "Error", "result": None}, task=TASK),
         Fixture(
             name="lost",
-            outcome="ended",
+            outcome="refused",
             document={"id": "3f2a", "status": "Task not found", "result": None},
             code="task_not_found",
             task=TASK,
