@@ -240,3 +240,206 @@ class TestBFL(AdapterContract):
             for status in (400, 402, 403, 429)
         ),
     )
+
+
+# fal
+
+FAL = "https://queue.fal.run"
+KEY = {**JSON, "authorization": "Key sk-test-key"}
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "body"),
+    [
+        ("fal-ai/flux/dev", {}, {}),
+        (
+            "fal-ai/flux/dev",
+            {"size": "1024x1024", "n": 3},
+            {"image_size": {"width": 1024, "height": 1024}, "num_images": 3},
+        ),
+        (
+            "fal-ai/flux/schnell",
+            {"size": "1792x1024", "steps": 4},
+            {"image_size": {"width": 1440, "height": 832}, "num_inference_steps": 4},
+        ),
+        ("fal-ai/flux-2-pro", {"n": 1, "output_format": "webp"}, {"output_format": "png"}),
+        ("fal-ai/flux-2-pro", {"size": "1920x1080"}, {"image_size": {"width": 1920, "height": 1088}}),
+        ("fal-ai/flux-2", {"size": "3840x2160"}, {"image_size": {"width": 2048, "height": 1152}}),
+        ("fal-ai/flux-pro/v1.1-ultra", {"size": "1536x1024", "raw": True}, {"aspect_ratio": "3:2", "raw": True}),
+        ("fal-ai/nano-banana", {"size": "1792x1024", "response_format": "url"}, {"aspect_ratio": "16:9"}),
+        (
+            "fal-ai/nano-banana-pro",
+            {"size": "3840x2160", "n": 2},
+            {"aspect_ratio": "16:9", "resolution": "4K", "num_images": 2},
+        ),
+        ("fal-ai/nano-banana-2", {"size": "512x512"}, {"aspect_ratio": "1:1", "resolution": "0.5K"}),
+        (
+            "fal-ai/gpt-image-1.5",
+            {"size": "1792x1024", "quality": "hd"},
+            {"image_size": "1536x1024", "quality": "high"},
+        ),
+        (
+            "fal-ai/gpt-image-1.5",
+            {"size": "auto", "quality": "auto", "background": "transparent"},
+            {"background": "transparent"},
+        ),
+        (
+            "fal-ai/ideogram/v3",
+            {"quality": "high", "style": "natural"},
+            {"rendering_speed": "QUALITY", "style": "REALISTIC"},
+        ),
+        ("studio/own-model", {"size": "1024x1024", "mood": "blue", "n": 1}, {"mood": "blue"}),
+    ],
+)
+def test_fal(model, asked, body):
+    """The model is the path; each has its own members; what has no contract gets what the client sent."""
+    seen = outbound(load_adapter("fal"), model, prompt="A hat", **asked)
+    assert (seen.method, seen.url, headers(seen)) == ("POST", f"{FAL}/{model}", KEY)
+    assert seen.json == {"prompt": "A hat", **body}
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "body"),
+    [
+        ("fal-ai/flux-2-pro", "/fal-ai/flux-2-pro/edit", {"image_urls": [DATA_ONE]}),
+        ("fal-ai/nano-banana-pro", "/fal-ai/nano-banana-pro/edit", {"image_urls": [DATA_ONE]}),
+        ("fal-ai/flux-pro/kontext", "/fal-ai/flux-pro/kontext", {"image_url": DATA_ONE}),
+        ("fal-ai/flux-pro/kontext/max/multi", "/fal-ai/flux-pro/kontext/max/multi", {"image_urls": [DATA_ONE]}),
+        ("fal-ai/bytedance/seedream/v4.5", "/fal-ai/bytedance/seedream/v4.5/edit", {"image_urls": [DATA_ONE]}),
+    ],
+)
+def test_fal_edits(model, path, body):
+    """They have a path of their own at most models."""
+    seen = outbound(load_adapter("fal"), model, operation="edits", images=[ONE], prompt="A hat")
+    assert (seen.method, seen.url, headers(seen)) == ("POST", FAL + path, KEY)
+    assert seen.json == {"prompt": "A hat", **body}
+
+
+def test_fal_generations_of_kontext_and_masks():
+    """A model may have a path for generations; masks go where a model takes them; links stay links."""
+    seen = outbound(load_adapter("fal"), "fal-ai/flux-pro/kontext", prompt="A hat")
+    assert seen.path == "/fal-ai/flux-pro/kontext/text-to-image"
+    masked: dict[str, Any] = {"operation": "edits", "images": [ONE], "mask": MASK}
+    data = f"data:image/png;base64,{b64(MASK)}"
+    assert sent("fal", "fal-ai/flux-pro/v1/fill", **masked) == {
+        "prompt": "A hat",
+        "image_url": DATA_ONE,
+        "mask_url": data,
+    }
+    assert sent("fal", "fal-ai/gpt-image-1.5", **masked)["mask_image_url"] == data
+    assert sent("fal", "fal-ai/flux-2", operation="edits", images=[LINK, ONE])["image_urls"] == [LINK.url, DATA_ONE]
+    for model, asked, param in (
+        ("fal-ai/flux-2-pro", masked, "mask"),
+        ("fal-ai/flux-pro/v1/fill", {"operation": "edits", "images": [ONE]}, "mask"),
+        ("fal-ai/flux-pro/v1/fill", {}, "image"),
+        ("fal-ai/flux-pro/kontext", {"operation": "edits", "images": [ONE, TWO]}, "image"),
+        ("fal-ai/flux/dev", {"operation": "edits", "images": [ONE]}, "model"),
+        ("fal-ai/../../v1/secrets", {}, "model"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            sent("fal", model, **asked)
+        assert caught.value.param == param
+
+
+def test_fals_tasks():
+    """The result and the cancellation are at fal's addresses, and only at its own hosts."""
+    adapter = load_adapter("fal")
+    task = PendingTask(id="t", poll_url=f"{FAL}/fal-ai/flux-2/requests/t/status")
+    over = Fixture(
+        name="", outcome="task", document={"status": "COMPLETED", "response_url": f"{FAL}/fal-ai/flux-2/requests/t"}
+    )
+    found = adapter.decode_task(task, over.reply, now=1)
+    assert found == PendingTask(id="t", poll_url=f"{FAL}/fal-ai/flux-2/requests/t", is_over=True)
+    cancel = adapter.cancel(task)
+    assert cancel is not None
+    assert (cancel.method, cancel.url) == ("PUT", f"{FAL}/fal-ai/flux-2/requests/t/cancel")
+    account = Account(name="fal", adapter=adapter, base_url=FAL, client=HTTPClient())
+    assert account.own_url("https://queue.falrun.com/fal-ai/flux-2/requests/t")
+    for link in ("https://fal.run/x", "https://queue.fal.run.evil.example/x", "https://v3.fal.media/files/x.png"):
+        with pytest.raises(UpstreamUncertain):
+            account.own_url(link)
+
+
+STATUS, OVER = (
+    PendingTask(id="t", poll_url="/a/b/requests/t/status"),
+    PendingTask(id="t", poll_url="/a/b/requests/t", is_over=True),
+)
+FAL_LINKS = {"request_id": "t", "response_url": f"{FAL}/a/b/requests/t", "status_url": f"{FAL}/a/b/requests/t/status"}
+FAL_IMAGE = {"url": LINK.url, "width": 1, "height": 1, "content_type": "image/png"}
+
+
+def detail(kind: str, message: str = "No.") -> dict[str, Any]:
+    return {"detail": [{"loc": ["body", "prompt"], "msg": message, "type": kind}]}
+
+
+class TestFal(AdapterContract):
+    adapter = load_adapter("fal")
+    fixtures = (
+        Fixture(name="submitted", outcome="task", document={"status": "IN_QUEUE", "queue_position": 0, **FAL_LINKS}),
+        Fixture(name="submitted, without a state", outcome="task", document=FAL_LINKS),
+        *(
+            Fixture(name=state, outcome="task", status=202, document={"status": state, **FAL_LINKS}, task=STATUS)
+            for state in ("IN_QUEUE", "IN_PROGRESS", "WARMING_UP")
+        ),
+        Fixture(name="complete", outcome="task", document={"status": "COMPLETED", **FAL_LINKS}, task=STATUS),
+        Fixture(
+            name="pictures", outcome="pictures", document={"images": [FAL_IMAGE] * 2, "seed": 1}, task=OVER, count=2
+        ),
+        Fixture(name="one picture", outcome="pictures", document={"image": FAL_IMAGE}, task=OVER),
+        Fixture(
+            name="as data URL",
+            outcome="pictures",
+            document={"images": [{**FAL_IMAGE, "url": f"data:image/png;base64,{B64}"}], "has_nsfw_concepts": [False]},
+            task=OVER,
+        ),
+        Fixture(
+            name="black",
+            outcome="moderated",
+            document={"images": [FAL_IMAGE], "has_nsfw_concepts": [True]},
+            task=OVER,
+        ),
+        Fixture(
+            name="one of two is black",
+            outcome="uncertain",
+            document={"images": [FAL_IMAGE] * 2, "has_nsfw_concepts": [False, True]},
+            task=OVER,
+        ),
+        Fixture(name="policy", outcome="moderated", status=422, document=detail("content_policy_violation"), task=OVER),
+        Fixture(
+            name="policy, told by the status",
+            outcome="moderated",
+            document={
+                "status": "COMPLETED",
+                "error": "Flagged.",
+                "error_type": "content_policy_violation",
+                **FAL_LINKS,
+            },
+            task=STATUS,
+        ),
+        Fixture(
+            name="broken",
+            outcome="ended",
+            document={"status": "COMPLETED", "error": "Gone.", "error_type": "runner_disconnected", **FAL_LINKS},
+            task=STATUS,
+        ),
+        Fixture(name="member", outcome="ended", status=422, document=detail("enum"), task=OVER, means=422),
+        Fixture(
+            name="model failed",
+            outcome="ended",
+            status=500,
+            document=detail("internal_server_error"),
+            task=OVER,
+            means=502,
+        ),
+        Fixture(
+            name="early", outcome="refused", status=400, document={"detail": "Request is still in progress"}, task=OVER
+        ),
+        Fixture(name="nothing", outcome="uncertain", document={"images": [], "has_nsfw_concepts": []}, task=OVER),
+        Fixture(
+            name="key", outcome="refused", status=401, document={"detail": "Authentication is required."}, means=401
+        ),
+        Fixture(
+            name="rate", outcome="refused", status=429, document={"detail": "Concurrent requests limit."}, means=429
+        ),
+        Fixture(name="no such model", outcome="refused", status=404, document={"detail": "Not found"}, means=404),
+    )

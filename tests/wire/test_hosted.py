@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from tests.simulators import (
     bfl,
     deepinfra,
+    fal,
     fireworks,
     huggingface,
     ideogram,
@@ -23,8 +24,8 @@ from tests.simulators import (
     together,
     xai,
 )
-from tests.simulators.base import KEY
-from tests.wire.edit_support import Post, mask_for, picture
+from tests.simulators.base import KEY, received
+from tests.wire.edit_support import Post, mask_for, picture, until
 from tests.wire.self_hosted_support import Setting, contents, problem, setting, sizes, streamed
 
 from imagegate.demo.providers.common import FORBIDDEN_WORD
@@ -67,6 +68,24 @@ PROVIDERS: Mapping[str, Provider] = {
         sizes={"1024x1024": (1024, 1024), "1920x1080": (1920, 1088), "auto": (1024, 1024)},
         edits_in=(64, 64),
         mask_model="flux-pro-1.0-fill",
+    ),
+    "fal": Provider(
+        *(fal.create_app, "fal-ai/flux-2", "fal"),
+        sizes={"1024x1024": (1024, 1024), "1920x1080": (1920, 1088)},
+        edits_in=(64, 64),
+        mask_model="fal-ai/flux-pro/v1/fill",
+        most=4,
+    ),
+    "fal-pro": Provider(
+        *(fal.create_app, "fal-ai/flux-2-pro", "fal"),
+        sizes={"1024x1024": (1024, 1024), "2048x1024": (2048, 1024)},
+        edits_in=(64, 64),
+    ),
+    "fal-gemini": Provider(
+        *(fal.create_app, "fal-ai/nano-banana-pro", "fal"),
+        sizes={"2048x2048": (2048, 2048), "1792x1024": (1360, 768)},
+        edits_in=(64, 64),
+        most=4,
     ),
     "bfl-kontext": Provider(
         *(bfl.create_app, "flux-kontext-pro", "bfl"),
@@ -420,3 +439,33 @@ def test_sizes_beside_a_mask_are_left_out_and_named(start: Start) -> None:
     changes = reply.headers["imagegate-changes"]
     assert "size;dropped" in changes
     assert 'mask;from="transparent";to="black"' in changes
+
+
+@every_task
+def test_a_task_of_the_clients_own(start: Start, name: str) -> None:
+    """It is asked for by the id that the gateway gave, until the picture is there; the request is sent once."""
+    own = start(name)
+    body = {"model": own.model, "prompt": "a hat", "async": True}
+    created = own.raw.post("/images/generations", json=body)
+    assert created.status_code == 202, created.text
+    found: list[dict[str, Any]] = []
+
+    def is_over() -> bool:
+        found.append(own.raw.get(f"/tasks/{created.json()['task_id']}").json())
+        return bool(found[-1]["status"] in ("completed", "failed"))
+
+    until(is_over)
+    assert found[-1]["status"] == "completed"
+    assert own.raw.get(found[-1]["data"][0]["url"]).content
+    assert len(submits(own)) == 1
+
+
+def test_fal_is_asked_to_cancel(start: Start) -> None:
+    """At the address that belongs to the status, with the key; fal does not say whether it did, so the task goes on."""
+    own = start("fal")
+    created = own.raw.post("/images/generations", json={"model": own.model, "prompt": "a hat", "async": True})
+    cancelled = own.raw.delete(f"/tasks/{created.json()['task_id']}")
+    assert cancelled.status_code == 409, cancelled.text
+    (put,) = [each for each in received(own.server) if each.method == "PUT"]
+    assert put.path.endswith("/cancel")
+    assert len(own.tap.posts) == 1

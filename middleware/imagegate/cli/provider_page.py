@@ -90,7 +90,7 @@ def _facts(contract: Contract) -> Iterator[str]:
         yield "- variations: as edits, with a prompt of the gateway's"
     for name, body in (("requests", contract.body), ("edits", contract.edits.body if contract.edits else None)):
         if body is not None and (name == "requests" or body != contract.body):
-            yield f"- {name} are written with {_body(body)}"
+            yield f"- {name} are written with {_body(body, has_references=contract.edits is not None)}"
     yield f"- streams: {'its own' if contract.streams else 'made by the gateway'}"
 
 
@@ -120,15 +120,15 @@ def _size(rule: SizeRule | None) -> str:
     return "none: what is asked is dropped"
 
 
-def _body(rule: BodyRule) -> str:
+def _body(rule: BodyRule, *, has_references: bool) -> str:
     """Return what a body says otherwise than the client's request."""
     said = [f"`{name}` as `{own}`" if own else f"no `{name}`" for name, own in rule.names.items()]
-    if rule.edges is not None:
+    if rule.edges:
         said.append(f"a size as `{rule.edges[0]}` and `{rule.edges[1]}`")
     said += [f"`{name}` {_json(value)} beside a size" for name, value in rule.with_size.items()]
     said += [f"`{name}` {_json(value)}" for name, value in rule.constants.items()]
     images = (rule.images,) if isinstance(rule.images, str) else rule.images
-    said += [f"references in {_words(images)}"] if any(images) else []
+    said += [f"references in {_words(images)}"] if has_references and any(images) else []
     said += [f"the mask in `{rule.mask}`"] if rule.mask else []
     return ", ".join(said) or "their members as they are"
 

@@ -13,8 +13,8 @@ class BodyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     names: Mapping[str, str] = {}
     """Member -> the provider's name for it; empty: it is not sent. Others keep their names."""
-    edges: tuple[str, str] | None = None
-    """The two members that have width and height as integers; None: a size is a text."""
+    edges: tuple[str, ...] = ()
+    """The two members that have width and height as integers; empty: a size is a text."""
     separator: Literal["x", "*"] = "x"
     """Between width and height where a size is a text."""
     with_size: Mapping[str, Any] = {}
@@ -29,3 +29,7 @@ class BodyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What a request must have."""
     files: Literal["data_url", "base64"] = "data_url"
     """What stands in the body for a file."""
+
+    def __post_init__(self) -> None:
+        if len(self.edges) not in (0, 2):
+            raise ValueError("edges: two members, for width and height, or none")

@@ -32,7 +32,9 @@ _INSIDE: Final = frozenset(
 _CODES: Final = ("code", "errorcode", "errcode", "errno", "statuscode", "status", "errortype", "name", "title")
 _WORDS_ONLY: Final = frozenset({"status", "errortype", "name", "title"})
 """Members of these that may hold a sentence, or the state of a task."""
-_STATES: Final = re.compile(r"fail(ed|ure)?|error|cancell?ed|rejected|expired|timeout|unknown", re.IGNORECASE)
+_STATES: Final = re.compile(
+    r"fail(ed|ure)?|error|cancell?ed|rejected|expired|timeout|unknown|completed?|done|finished|ready", re.IGNORECASE
+)
 _NUMBERS_OF_HTTP: Final = frozenset({"status", "statuscode"})
 """Members whose number is the reply's status rather than a reason."""
 _FLAGS: Final = frozenset({"error", "errors", "err", "fault", "failreason", "detail"})

@@ -33,7 +33,7 @@ def native_body(request: ImageRequest) -> dict[str, Any]:
         if size is not None:
             for path, constant in rule.with_size.items():
                 _put(document, path, constant)
-        if size is not None and rule.edges is not None:
+        if size is not None and rule.edges:
             _put(document, rule.edges[0], size.width)
             _put(document, rule.edges[1], size.height)
         elif name != "model" and (path := rule.names.get(name, name)):

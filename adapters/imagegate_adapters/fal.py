@@ -1,0 +1,81 @@
+"""fal: a queue for every model, each with members of its own, and a status and a result at addresses that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from imagegate.adapter import (
+    Adapter,
+    Authentication,
+    ImageReply,
+    ImageRequest,
+    PendingTask,
+    UpstreamReply,
+    UpstreamRequest,
+    model_path,
+    native_body,
+)
+from imagegate.errors import ModerationBlocked, UpstreamError
+from imagegate.replies import failure, provider_error, read_document, read_object, refusal
+
+_STATUS = "/status"
+
+
+class Fal(Adapter):
+    """fal.ai, "Inference API" and "Queue"; the models' members are those of @fal-ai/client."""
+
+    name = "fal"
+    base_url = "https://queue.fal.run"
+    authentication = Authentication(scheme="Key")
+    task_hosts = ("queue.fal.run", "queue.falrun.com")
+    """The second one is fal's backup host."""
+    task_path = f"/requests/{{id}}{_STATUS}"
+    """Never asked: the address of a task is not made from the model's, which loses its last part there."""
+    always_tasks = True
+
+    def encode(self, request: ImageRequest) -> UpstreamRequest:
+        path = model_path(request.wire.get("path") or request.model)
+        return UpstreamRequest(method="POST", path=f"/{path}", document=native_body(request))
+
+    def decode_task(self, task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        """Read a status, or the result behind it: what a model did not take or could not do comes with the result."""
+        document = read_object(reply.body) or {}
+        result = document.get("response_url")
+        if document.get("status") == "COMPLETED" and not document.get("error") and isinstance(result, str):
+            return PendingTask(id=task.id, poll_url=result, is_over=True)
+        if reply.status >= 400 and isinstance(document.get("detail"), list):
+            raise _ended(reply.status, document)
+        if reply.status < 300 and document.get("has_nsfw_concepts"):
+            try:
+                return read_document(_without_withheld(document), now=now)
+            except UpstreamError as error:
+                error.ends_task = error.outcome == "rejected"
+                raise
+        return super().decode_task(task, reply, now=now)
+
+    def cancel(self, task: PendingTask) -> UpstreamRequest:
+        """Return the request that takes a task out of the queue; one that is being made goes on."""
+        link = (task.poll_url or self.poll(task).path).removesuffix(_STATUS)
+        return UpstreamRequest(method="PUT", path="/", url=f"{link}/cancel")
+
+
+def _ended(status: int, document: Mapping[str, Any]) -> UpstreamError:
+    """Return the model's own error; it lists what is wrong, where fal itself has a sentence."""
+    found = provider_error(document)
+    error = failure(status, document)
+    if found is not None and (status >= 500 or isinstance(error, ModerationBlocked)):
+        error = refusal(found)  # the status is the one of a result
+    error.ends_task = error.outcome == "rejected"
+    return error
+
+
+def _without_withheld(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Mark the pictures that the safety checker has made black."""
+    flags, images = document["has_nsfw_concepts"], document.get("images")
+    pairs = zip(images, flags, strict=False) if isinstance(images, list) and isinstance(flags, list) else ()
+    marked = [{**image, "respect_moderation": flag is not True} for image, flag in pairs if isinstance(image, Mapping)]
+    return {**document, "images": marked} if marked else dict(document)
+
+
+_: type[Adapter] = Fal
