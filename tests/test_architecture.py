@@ -39,6 +39,7 @@ ORDER: Final = (
     "config",
     "telemetry",
     "routing",
+    "spending",
     "ingest",
     "upstream",
     "delivery",

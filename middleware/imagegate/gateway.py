@@ -30,6 +30,7 @@ from imagegate.layers import (
     Read,
     References,
     Route,
+    Spend,
     TaskEndpoints,
     Tasks,
     Upstream,
@@ -144,6 +145,8 @@ class ImageGateway:
             heartbeat=delivery.heartbeat,
             stream_heartbeat=delivery.stream_heartbeat,
         )
+        if own.spending is not None:
+            layer = Spend(layer, prefix=prefix, spending=own.spending, background=own.background)
         layer = Tasks(layer, prefix=prefix, creation=own.tasks.creation, runner=own.tasks.runner)
         layer = Idempotency(
             layer,

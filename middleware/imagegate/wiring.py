@@ -18,7 +18,7 @@ from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.config.callables import function_of
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
-from imagegate.config.price_table import price_table
+from imagegate.config.price_table import PriceTable, price_table
 from imagegate.config.principals import principals_of
 from imagegate.config.schema import Config, UpstreamConfig
 from imagegate.config.store_factory import open_blobs
@@ -35,6 +35,8 @@ from imagegate.protocol.base_urls import read_base_url
 from imagegate.routing.catalog import Catalog
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.limiter import UpstreamLimiter
+from imagegate.spending.factory import is_needed, open_spending
+from imagegate.spending.service import Spending
 from imagegate.spool.budget import UPLOADS_SHARE, Budget
 from imagegate.spool.memory import Memory, Share
 from imagegate.stores.blobs import Blobs
@@ -47,6 +49,7 @@ from imagegate.tasks.manager import TaskManager
 from imagegate.tasks.providers import ProviderTasks
 from imagegate.tasks.queries import TaskQueries
 from imagegate.tasks.runner import TaskRunner
+from imagegate.tasks.settlement import settle_task
 from imagegate.tasks.take_over import TakeOver
 from imagegate.tasks.webhook_queue import WebhookQueue
 from imagegate.tasks.webhooks import Webhooks
@@ -77,6 +80,8 @@ class Services:
     budget: Budget
     images: PictureService
     access: Authenticator | None
+    has_source: bool
+    """Whether principals may come from elsewhere than the configuration."""
     """Finds out who requests are from; None: the gateway is open to whoever reaches it."""
     guard: BrowserGuard
     console: Console | None
@@ -88,6 +93,7 @@ class Services:
     limiters: Mapping[str, UpstreamLimiter]
     blobs: Blobs
     ids: TaskIds
+    prices: PriceTable
 
     def enter_loop(self, before: LoopServices) -> LoopServices:
         """Return the services for another event loop, which take over what was held in memory."""
@@ -119,18 +125,24 @@ class LoopServices:
     replays: ReplayStore
     calls: KeyedCalls
     sweeper: Sweeper
+    spending: Spending | None
+    """Limits and budgets; None: nothing can have any."""
 
     def start(self) -> None:
         """Start what runs without a request. Requires a running event loop."""
         self.tasks.start()
         self.calls.start()
         self.sweeper.start()
+        if self.spending is not None:
+            self.spending.start()
 
     async def aclose(self) -> None:
         """Close them, after `background` has finished."""
         await self.sweeper.aclose()
         await self.calls.aclose()
         await self.tasks.aclose()
+        if self.spending is not None:
+            await self.spending.aclose()
 
 
 def build(
@@ -205,6 +217,7 @@ def build(
         budget=budget,
         images=images,
         access=authenticator,
+        has_source=has_source,
         guard=guard,
         console=console,
         console_app=console or (refuse_console if has_console else None),
@@ -213,6 +226,7 @@ def build(
         limiters={upstream.name: _limiter(config, upstream, all_hooks) for upstream in config.upstreams},
         blobs=open_blobs(config),
         ids=TaskIds(task_secret(config), ttl=config.tasks.ttl),
+        prices=prices,
     )
     for warning in warnings_of(config, contracts, has_access=authenticator is not None):
         get_logger().warning(warning)
@@ -231,6 +245,16 @@ def loop_services(services: Services, before: LoopServices | None = None) -> Loo
     config, hooks, images = services.config, services.hooks, services.images
     background = Background()
     accounts = {account.name: account for account in accounts_of(config, services.clients)}
+    spending: Spending | None = None
+    if is_needed(config, has_source=services.has_source):
+        spending = open_spending(
+            config,
+            catalog=services.catalog,
+            prices=services.prices,
+            pays=lambda upstream: accounts[upstream].has_key,
+            hooks=hooks,
+            before=before.spending if before is not None else None,
+        )
     if before is not None and isinstance(before.replays, MemoryReplays):
         replays: ReplayStore = before.replays
     else:
@@ -245,15 +269,20 @@ def loop_services(services: Services, before: LoopServices | None = None) -> Loo
             budget=services.budget,
             public_url=images.public_url,
         ),
-        tasks=_tasks(services, accounts, background, before.tasks.store if before is not None else None),
+        tasks=_tasks(services, accounts, background, spending, before.tasks.store if before is not None else None),
         replays=replays,
         calls=KeyedCalls(replays, services.blobs, background, lease=config.tasks.lease),
         sweeper=Sweeper((images.store.sweep, services.blobs.sweep)),
+        spending=spending,
     )
 
 
 def _tasks(
-    services: Services, accounts: Mapping[str, Account], background: Background, before: TaskStore | None
+    services: Services,
+    accounts: Mapping[str, Account],
+    background: Background,
+    spending: Spending | None,
+    before: TaskStore | None,
 ) -> TaskManager:
     config, hooks, images, ids = services.config, services.hooks, services.images, services.ids
     tasks = config.tasks
@@ -264,7 +293,14 @@ def _tasks(
     providers = ProviderTasks(accounts, images.delivery, ids, services.memory)
     webhooks = Webhooks(images.client_fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts)
     queue = WebhookQueue(store, webhooks, hooks)
-    runner = TaskRunner(store=store, providers=providers, webhooks=queue, background=background, hooks=hooks)
+    runner = TaskRunner(
+        store=store,
+        providers=providers,
+        webhooks=queue,
+        background=background,
+        hooks=hooks,
+        on_followed=None if spending is None else partial(settle_task, spending),
+    )
     creation = TaskCreation(
         runner,
         store=store,
@@ -275,6 +311,7 @@ def _tasks(
         hooks=hooks,
         in_flight=tasks.in_flight,
         retry_after=tasks.poll_interval,
+        has_budget=(lambda _: False) if spending is None else spending.has_budget,
         needs_client_key=partial(_needs_client_key, services.catalog, accounts),
         public_url=images.public_url,
         prefix=config.prefix,

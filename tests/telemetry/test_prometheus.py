@@ -93,6 +93,8 @@ class Host:
         for state in ("pending", "pending", "processing", "completed"):
             self.hook.task_changed(state, 3.0)
         self.hook.record_unreadable("task")
+        self.hook.limit_near("key:alice", "requests_per_minute")
+        self.hook.limit_reached("group:team", "spend_per_day")
         progress = Progress("edits", model="gpt-image-1", upstream="hosted", upstream_model="gpt-image-1")
         progress.images_asked = progress.images_made = progress.images_delivered = 1
         progress.form, progress.size_asked, progress.sizes_made = "url", "1:1", ("1024x1024",)
@@ -102,7 +104,8 @@ class Host:
         progress.upload_count, progress.upload_bytes, progress.link_fetches, progress.fetch_refusals = 2, 4000, 1, 1
         progress.idempotent, progress.fit_changes = "joined", (Change("size", "mapped", "1:1", "1024x1024"),)
         self.hook.exchange_started(progress)
-        self.hook.exchange_ended(finish(progress, status=200, seconds=1.5))
+        progress.key_name = "alice"
+        self.hook.exchange_ended(finish(progress, status=200, seconds=1.5, cost=0.04, currency="USD"))
 
 
 class Broken(httpx.AsyncBaseTransport):

@@ -232,11 +232,15 @@ def _with_directory(config: Config, directory: Path | None) -> Config:
         store = f"{scheme}{directory / store.removeprefix(scheme)}"
     upstreams = tuple(_located(upstream, directory) for upstream in config.upstreams)
     delivery = msgspec.structs.replace(config.delivery, store=store)
-    access = config.access
-    if access.store.startswith(SQLITE) and access.store != SQLITE:
-        file = directory.absolute() / access.store.removeprefix(SQLITE)
-        access = msgspec.structs.replace(access, store=f"{SQLITE}{file}")
-    return msgspec.structs.replace(config, upstreams=upstreams, delivery=delivery, access=access)
+    access = msgspec.structs.replace(config.access, store=_located_database(config.access.store, directory))
+    spending = msgspec.structs.replace(config.spending, ledger=_located_database(config.spending.ledger, directory))
+    return msgspec.structs.replace(config, upstreams=upstreams, delivery=delivery, access=access, spending=spending)
+
+
+def _located_database(address: str, directory: Path) -> str:
+    if not address.startswith(SQLITE) or address == SQLITE:
+        return address
+    return f"{SQLITE}{directory.absolute() / address.removeprefix(SQLITE)}"
 
 
 def _located(upstream: UpstreamConfig, directory: Path) -> UpstreamConfig:

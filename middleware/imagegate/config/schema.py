@@ -280,6 +280,19 @@ class PricesConfig(_Section, frozen=True, kw_only=True):
     """``upstream/model``, or a model wherever it is."""
 
 
+class SpendingConfig(_Section, frozen=True, kw_only=True):
+    """Where limits of principals are counted and what they spend is kept (``[spending]``)."""
+
+    ledger: str = "memory://"
+    """``sqlite:///FILE`` or ``postgresql://USER@HOST/DATABASE``; in memory it ends with the process."""
+    rates: str = ""
+    """``redis://...`` or ``memory://``, for requests and images by time; default: ``tasks.store``."""
+    lease: Duration = Duration(30)
+    """Without a sign of life of a process; then what it had reserved is held."""
+    reserve: float = 0.0
+    """The most that one image costs of a model whose price does not say; 0: such a model has no budget."""
+
+
 class LimitsConfig(_Section, frozen=True, kw_only=True):
     """Sizes in bytes unless said otherwise (``[limits]``)."""
 
@@ -342,3 +355,4 @@ class Config(_Section, frozen=True, kw_only=True):
     metrics: MetricsConfig = MetricsConfig()
     console: ConsoleConfig = ConsoleConfig()
     prices: PricesConfig = PricesConfig()
+    spending: SpendingConfig = SpendingConfig()

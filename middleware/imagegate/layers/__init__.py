@@ -9,6 +9,7 @@ from imagegate.layers.observe import Observe
 from imagegate.layers.read import Read
 from imagegate.layers.references import References
 from imagegate.layers.route import Route
+from imagegate.layers.spend import Spend
 from imagegate.layers.tasks import TaskEndpoints, Tasks
 from imagegate.layers.upstream import Upstream
 
@@ -22,6 +23,7 @@ __all__ = [
     "Read",
     "References",
     "Route",
+    "Spend",
     "TaskEndpoints",
     "Tasks",
     "Upstream",

@@ -19,13 +19,13 @@ from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange, ImageReply, 
 from imagegate.protocol.request_encoding import FormBody, form_parts, json_body, needs_form
 from imagegate.spool.body_chunks import form_chunks
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
-from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
+from imagegate.upstream.dispatch_hooks import RESERVATION, SENDING, TASK, Sending
 
 Work = Coroutine[Any, Any, None]
 """A coroutine that handles one request; must be awaited."""
 Endpoint = Literal["generations", "edits", "variations", "models", "tasks"]
 
-_OURS: Final = (PERMIT, PROGRESS_KEY, SCOPE_KEY, SENDING, TASK, DEPLOYMENT)
+_OURS: Final = (PERMIT, PROGRESS_KEY, SCOPE_KEY, SENDING, TASK, RESERVATION, DEPLOYMENT)
 """Scope keys that are removed for applications that are not layers."""
 _OPERATIONS: Final[Mapping[str, Operation]] = {
     "/images/generations": "generations",

@@ -54,6 +54,7 @@ class Answer:
             headers.append((b"imagegate-upstream", progress.upstream.encode()))
         if not progress.contract:
             headers.append((b"imagegate-contract", b"none"))
+        headers += progress.limit_headers
         if changes := progress.changes:
             progress.changes_header = header_value(changes)
             headers.append((b"imagegate-changes", progress.changes_header.encode()))

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Scope, Send
 
+from imagegate.access.principal import Principal
 from imagegate.asgi.helpers import send_json
 from imagegate.errors import Overloaded, RequestError, StorageError
 from imagegate.ingest.request_reader import retain
@@ -45,6 +46,8 @@ class TaskCreation:
         retry_after: value of ``Retry-After``, in seconds.
         needs_client_key: returns whether every candidate for a model needs the client's own key, which is never kept:
             no other process can then take over a task that was not sent.
+        has_budget: returns whether money is limited for a principal. Its tasks stay the gateway's own, which settles
+            them, and no other process does what was not sent.
         public_url: returns the URL of the image store, from the scope of a request.
         prefix: path of the API.
     """
@@ -62,6 +65,7 @@ class TaskCreation:
         in_flight: int,
         retry_after: float,
         needs_client_key: Callable[[str], bool],
+        has_budget: Callable[[Principal | None], bool],
         public_url: Callable[[Scope], str],
         prefix: str,
     ) -> None:
@@ -75,6 +79,7 @@ class TaskCreation:
         self._in_flight = in_flight
         self._retry_after = retry_after
         self._needs_client_key = needs_client_key
+        self._has_budget = has_budget
         self._public_url = public_url
         self._prefix = prefix
 
@@ -126,8 +131,10 @@ class TaskCreation:
             callback_url=callback_url,
             traceparent=scope[PROGRESS_KEY].traceparent,
         )
+        outer: Progress = scope[PROGRESS_KEY]
+        has_budget = self._has_budget(outer.principal)
         needs_client = bool(exchange.upstream_keys) or self._needs_client_key(exchange.public_model)
-        if self._store.is_shared and not needs_client:
+        if self._store.is_shared and not has_budget and not needs_client:
             try:
                 kept = await keep_request(scope, exchange, self._blobs)
             except OSError as error:
@@ -136,11 +143,10 @@ class TaskCreation:
         for tell in scope.get(SENDING, ()):  # once another process can take it over, it counts as sent
             await tell(Sending())
         await self._store.add(record)
-        outer: Progress = scope[PROGRESS_KEY]
         run = Run(record, self._store, _progress_like(outer))
         run.is_public = False
         run.own_keys = frozenset(exchange.upstream_keys)
-        if not callback_url:
+        if not callback_url and not has_budget:
             run.hand_over = lambda upstream, task: self._providers.id_of(upstream, task, record, owner)
         retain(exchange.request)
         self._runner.start(run, Work(without_body(scope), exchange))

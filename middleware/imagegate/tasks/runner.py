@@ -30,7 +30,7 @@ from imagegate.tasks.run import Run, TaskTaken, Work
 from imagegate.tasks.webhook_queue import WebhookQueue
 from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import PROGRESS_KEY
-from imagegate.upstream.dispatch_hooks import SENDING, TASK
+from imagegate.upstream.dispatch_hooks import RESERVATION, SENDING, TASK
 
 Forward = Callable[[Scope, Exchange, Receive, Send], Awaitable[None]]
 
@@ -48,6 +48,7 @@ class TaskRunner:
         webhooks: delivers their webhooks.
         background: runs the tasks.
         hooks: hear of their ends.
+        on_followed: settles what a task has cost that another process had sent; None: nothing is settled.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class TaskRunner:
         webhooks: WebhookQueue,
         background: Background,
         hooks: Hooks,
+        on_followed: Callable[[TaskRecord], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._providers = providers
         self._webhooks = webhooks
         self._background = background
         self._hooks = hooks
+        self._on_followed = on_followed
         self.runs: dict[str, Run] = {}
         """Tasks at work here, by number."""
         self.forward: Forward = _nothing_below
@@ -97,13 +100,17 @@ class TaskRunner:
         """The rest of the life of a task that another process had sent."""
         self._hooks.work_started(run.progress)
         try:
-            await self.end(run, await self._outcome(run, self._followed(run)))
+            ended = await self._outcome(run, self._followed(run))
+            if ended is not None and self._on_followed is not None:
+                await self._on_followed(ended)
+            await self.end(run, ended)
         finally:
             self._hooks.work_left(run.progress)
 
     async def _made(self, run: Run, work: Work) -> TaskRecord | None:
         captured = CapturedResponse(limit=_LONGEST_RESPONSE)
         scope = {**work.scope, PROGRESS_KEY: run.progress, SENDING: (run.sending,), TASK: run.accepted}
+        scope[RESERVATION] = run.record.number
         await self.forward(scope, work.exchange, receive_nothing, captured)
         if run.provider_id is not None:
             return None

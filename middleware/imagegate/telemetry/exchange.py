@@ -23,6 +23,8 @@ class UpstreamCall(msgspec.Struct, frozen=True):
     model: str
     outcome: CallOutcome
     seconds: float
+    images: int = 1
+    """That it asked for."""
 
 
 class ExchangeFacts(msgspec.Struct):

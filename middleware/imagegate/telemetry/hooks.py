@@ -109,6 +109,19 @@ class TracingHook(Protocol):
 
 
 @runtime_checkable
+class LimitHook(Protocol):
+    """A hook that hears of limits of principals, groups and the gateway."""
+
+    def limit_near(self, account: str, limit: str) -> None:
+        """Called when a request was admitted with 80 % of `limit` used up; `account` is ``key:NAME``, for example."""
+        ...
+
+    def limit_reached(self, account: str, limit: str) -> None:
+        """Called when a request was refused."""
+        ...
+
+
+@runtime_checkable
 class MemoryHook(Protocol):
     """A hook that wants to know how much memory requests hold."""
 
@@ -146,6 +159,8 @@ class Hooks:
         self._store = [hook.store_changed for hook in hooks if isinstance(hook, StoreHook)]
         self._memory = [hook.memory_watched for hook in hooks if isinstance(hook, MemoryHook)]
         self._tracing = next((hook for hook in hooks if isinstance(hook, TracingHook)), None)
+        self._near = [hook.limit_near for hook in hooks if isinstance(hook, LimitHook)]
+        self._reached = [hook.limit_reached for hook in hooks if isinstance(hook, LimitHook)]
         self._task = [hook.task_changed for hook in hooks if isinstance(hook, TaskHook)]
 
     def configured(self, names: Names) -> None:
@@ -199,6 +214,12 @@ class Hooks:
 
     def store_changed(self, state: StoreState) -> None:
         _tell(self._store, state)
+
+    def limit_near(self, account: str, limit: str) -> None:
+        _tell(self._near, account, limit)
+
+    def limit_reached(self, account: str, limit: str) -> None:
+        _tell(self._reached, account, limit)
 
     def memory_watched(self, held: Callable[[], int]) -> None:
         _tell(self._memory, held)

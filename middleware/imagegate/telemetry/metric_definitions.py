@@ -134,6 +134,25 @@ METRICS: Final[Mapping[str, Metric]] = {
         ),
         Metric("imagegate_tokens_total", "counter", ("upstream", "model", "kind"), "Tokens in providers' usage."),
         Metric(
+            "imagegate_limits_near_total",
+            "counter",
+            ("kind", "name", "limit"),
+            "Requests that were admitted with 80 % of a limit of a key, a group or the gateway used up.",
+        ),
+        Metric(
+            "imagegate_limits_reached_total",
+            "counter",
+            ("kind", "name", "limit"),
+            "Requests that were refused by a limit or a budget of a key, a group or the gateway.",
+        ),
+        Metric("imagegate_key_images_total", "counter", ("key",), "Images that were made for a key or a user."),
+        Metric(
+            "imagegate_key_cost_total",
+            "counter",
+            ("key", "currency"),
+            "Cost of what was made for a key or a user, by the table of prices.",
+        ),
+        Metric(
             "imagegate_cost_total",
             "counter",
             ("upstream", "model", "currency"),

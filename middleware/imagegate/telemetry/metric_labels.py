@@ -20,8 +20,26 @@ OTHER: Final = "other"
 FIELDS: Final = frozenset(PARAMETERS) | {"image", "images", "mask", "markup", "model", "operation", "prompt"}
 """Members that the Images API has, whatever the configuration."""
 _PATTERNS_KEPT: Final = 1024
+_LONGEST_LABEL: Final = 128
+"""Characters of a name."""
 _SQUARE_WITHIN: Final = 0.02
 """Of the ratio: 1024x1008 is a square to the eye."""
+
+
+class Holders:
+    """Names of keys, users and groups, which come at run time: the first `most` of them are labels of their own."""
+
+    def __init__(self, most: int = 200) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def label(self, name: str) -> str:
+        """Return the name as a label, or ``other``."""
+        if name not in self._known:
+            if len(self._known) >= self._most:
+                return OTHER
+            self._known.add(name)
+        return name[:_LONGEST_LABEL]
 
 
 class Names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final, TypeVar
 
@@ -30,6 +30,8 @@ class Progress(ExchangeFacts):
     """How many of `calls` the record of the exchange has; None: it has not ended."""
     sent_fields: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
     """Members of the request that was sent upstream last, as they fit its model: what its price may depend on."""
+    limit_headers: Sequence[tuple[bytes, bytes]] = ()
+    """What the client is told about its limits."""
     upstream_task_id: str = ""
     """Of the provider's task that was waited for last."""
     link_base: str = ""
@@ -63,7 +65,7 @@ class Progress(ExchangeFacts):
         if principal.metadata:
             self.metadata = principal.metadata
 
-    async def call(self, upstream: str, model: str, work: Awaitable[_Result]) -> _Result:
+    async def call(self, upstream: str, model: str, work: Awaitable[_Result], *, images: int = 1) -> _Result:
         """Time one POST, and classify it by the error that it raises."""
         started = perf_counter()
         outcome: CallOutcome = "ok"
@@ -76,7 +78,7 @@ class Progress(ExchangeFacts):
             outcome = "cancelled"
             raise
         finally:
-            self.calls.append(UpstreamCall(upstream, model, outcome, perf_counter() - started))
+            self.calls.append(UpstreamCall(upstream, model, outcome, perf_counter() - started, images))
 
     def after_its_client(self) -> Progress | None:
         """Return what has happened since the record was made, as the work behind it; None: no POST was among it."""

@@ -21,7 +21,7 @@ from imagegate.stores.health import StoreState
 from imagegate.telemetry.batching import Soon, taken
 from imagegate.telemetry.hooks import BreakerState
 from imagegate.telemetry.metric_definitions import METRICS
-from imagegate.telemetry.metric_labels import FIELDS, OTHER, Names, size_class
+from imagegate.telemetry.metric_labels import FIELDS, OTHER, Holders, Names, size_class
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import ExchangeRecord
 from imagegate.telemetry.trace_context import span_id, trace_id
@@ -156,6 +156,7 @@ class PrometheusHook:
         self._breaker = families["imagegate_breaker_state"]
         self._store = families["imagegate_store_state"]
         self._tasks = families["imagegate_tasks_total"]
+        self._holders = Holders()
         families["imagegate_build_info"](__version__).set(1)
 
     def configured(self, names: Names) -> None:
@@ -171,6 +172,16 @@ class PrometheusHook:
             self._tasks(state)
         for kind in RECORD_KINDS:
             self._child("unreadable_records_total", kind)
+
+    def limit_near(self, account: str, limit: str) -> None:
+        self._count_limit("limits_near_total", account, limit)
+
+    def limit_reached(self, account: str, limit: str) -> None:
+        self._count_limit("limits_reached_total", account, limit)
+
+    def _count_limit(self, metric: str, account: str, limit: str) -> None:
+        kind, _, name = account.partition(":")
+        self._child(metric, kind, self._holders.label(name), limit).inc(1)
 
     def memory_watched(self, held: Callable[[], int]) -> None:
         self._held.append(held)
@@ -261,6 +272,12 @@ class PrometheusHook:
         if record.usage:
             for kind, count in tokens_by_kind(record.usage).items():
                 sums["tokens_total", upstream, model, kind] += count
+        if key := record.key_name or record.user or record.principal_id:
+            key = self._holders.label(key)
+            if record.images_made:
+                sums["key_images_total", key] += record.images_made
+            if record.cost:
+                sums["key_cost_total", key, record.currency] += record.cost
         if record.cost:
             sums["cost_total", upstream, model, record.currency] += record.cost
         if record.fallbacks:

@@ -75,7 +75,7 @@ def classify(progress: Progress, status: int) -> OutcomeClass:
         return by_code
     if by_call := _OUTCOMES_BY_CALL.get(progress.outcome):
         return by_call
-    if status in (401, 403):
+    if status in (401, 402, 403, 429):
         return "denied"
     return "invalid" if 400 <= status < 500 else "internal"
 

@@ -1,0 +1,46 @@
+"""Spend: limits of requests and images, and budgets, between the client's request and whatever is paid for."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from imagegate.asgi.background import Background
+from imagegate.layers.base import Layer, Work
+from imagegate.protocol.messages import SCOPE_KEY, Exchange
+from imagegate.spending.rates import rate_headers
+from imagegate.spending.service import Spending
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
+from imagegate.upstream.dispatch_hooks import RESERVATION
+
+
+class Spend(Layer):
+    """Refuses requests beyond the limits of their principal, its groups or the gateway, and reserves their money.
+
+    Replayed and joined requests never get here, and what is only explained is not counted.
+
+    Args:
+        spending: counts and reserves.
+        background: settles after the response, where the ledger is elsewhere.
+    """
+
+    def __init__(self, app: ASGIApp, *, spending: Spending, background: Background, prefix: str = "/v1") -> None:
+        super().__init__(app, prefix=prefix)
+        self._spending = spending
+        self._background = background
+
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
+        return self._handle(scope, receive, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+        if exchange.explain:
+            await self.forward(scope, exchange, receive, send)
+            return
+        progress: Progress = scope[PROGRESS_KEY]
+        spent = await self._spending.admit(exchange, progress, reservation_id=scope.get(RESERVATION, ""))
+        progress.limit_headers = rate_headers(spent.admission.uses)
+        try:
+            await self.forward(scope, exchange, receive, send)
+        finally:
+            # A task of its own: a cancelled request must still be settled.
+            self._background.start(self._spending.end(spent, progress))

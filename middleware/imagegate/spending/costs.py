@@ -1,0 +1,117 @@
+"""What a request can cost at most, and what it has cost. Pure: the rules by which reservations are made and settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from imagegate.errors import RequestError
+from imagegate.protocol.messages import ImageRequest, Target
+from imagegate.protocol.prices import NO_FIELDS, ModelPrice
+from imagegate.protocol.usage import TokenKind, tokens_by_kind
+from imagegate.spending.money import nanos
+from imagegate.telemetry.exchange import UpstreamCall
+
+PriceOf = Callable[[str, str], ModelPrice | None]
+"""Returns the price of a model at an upstream."""
+Pays = Callable[[str], bool]
+"""Returns whether the gateway pays an upstream, and not the client with a key of its own."""
+
+_MILLION: Final = 1_000_000
+_TEXT: Final[tuple[TokenKind, ...]] = ("input_text", "input")
+
+
+class Outcome(NamedTuple):
+    """What becomes of a reservation, in nanos; what is neither is released."""
+
+    settled: int
+    """What the provider has charged."""
+    held: int
+    """What it may have charged: it stays reserved until an operator, or the provider, says."""
+
+
+def most_cost(request: ImageRequest, targets: Sequence[Target], price_of: PriceOf, pays: Pays, fallback: float) -> int:
+    """Return the most that a request can cost at any of its candidates, in nanos.
+
+    A request is paid for once: another candidate is asked only where the one before has charged nothing.
+
+    Args:
+        fallback: the most that one image costs of a model whose price does not say; 0: such a model is refused.
+
+    Raises:
+        RequestError: no such bound is known of a candidate.
+    """
+    prompt = request.fields.get("prompt")
+    text = len(prompt.encode("utf-8", "surrogatepass")) if isinstance(prompt, str) else 0
+    most = 0
+    for target in targets:
+        if not pays(target.upstream):
+            continue
+        price = price_of(target.upstream, target.model)
+        image = price.most_per_image if price else None
+        if image is None:
+            image = fallback or None
+        if image is None:
+            raise RequestError(
+                f"The most that an image of '{request.model}' costs is not known, so a request with a budget cannot be "
+                "sent. The operator can state it: 'reserve' in [prices.models], or in [spending] for all models.",
+                param="model",
+                code="price_unknown",
+            )
+        by_token = max((price.tokens.get(kind, 0.0) for kind in _TEXT), default=0.0) if price else 0.0
+        # A token of text is at least a byte. Each image of a split request may be charged for the whole prompt.
+        most = max(most, nanos(request.n * (image + text * by_token / _MILLION)))
+    return most
+
+
+def outcome_of(
+    reserved: int,
+    images: int,
+    *,
+    calls: Iterable[UpstreamCall],
+    made: int,
+    usage: Mapping[str, Any] | None,
+    price: ModelPrice | None,
+    fields: Mapping[str, Any] = NO_FIELDS,
+    pays: Pays = lambda upstream: True,
+) -> Outcome:
+    """Return what a request has cost, by how its POSTs have ended.
+
+    Args:
+        reserved: nanos, for `images` images.
+        calls: every POST; what was not sent or was refused is free, what is uncertain is held.
+        made: images in the replies.
+        usage: tokens in the replies.
+        price: of the model that made them.
+        fields: of the request as it was sent.
+    """
+    answered = uncertain = 0
+    for call in calls:
+        if not pays(call.upstream):
+            continue
+        if call.outcome == "ok":
+            answered += call.images
+        elif call.outcome in ("uncertain", "cancelled"):
+            uncertain += call.images
+    settled = 0
+    if answered:
+        settled = charge(reserved * answered // max(images, answered), made or answered, usage, price, fields)
+    share = -(-reserved * uncertain // max(images, 1))
+    return Outcome(settled, max(0, min(share, reserved - settled)))
+
+
+def charge(
+    most: int,
+    made: int,
+    usage: Mapping[str, Any] | None,
+    price: ModelPrice | None,
+    fields: Mapping[str, Any] = NO_FIELDS,
+) -> int:
+    """Return the nanos that a provider charges for what it has answered with.
+
+    Args:
+        most: what counts where the price, or the reply, does not say.
+    """
+    if price is None or (price.tokens and not price.image and not tokens_by_kind(usage)):
+        return most
+    return nanos(price.cost(made, usage, fields))

@@ -1,0 +1,199 @@
+"""What is spent: reservations, their states, and what a ledger promises. Pure, but for the protocol of stores.
+
+A reservation is made before anything is sent, and ends in one of three ways::
+
+    reserved --> released   nothing was sent, or the provider refused
+             --> settled    the provider answered: by its usage, or by the price
+             --> held       it may have charged: the connection broke, the process died
+    held     --> settled | released   by an operator, or when the provider's own word arrives
+
+Every step names the reservation, and a step that has been taken is not taken twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from imagegate.errors import ImagegateError, Overloaded
+from imagegate.spending.accounts import Account
+from imagegate.spending.costs import Outcome
+from imagegate.spending.money import amount, nanos
+
+State = Literal["reserved", "held", "settled", "released"]
+FINAL: Final = frozenset({"settled", "released"})
+
+
+class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+    """Money put by for one request."""
+
+    id: str
+    accounts: tuple[str, ...]
+    amount: int
+    """Nanos."""
+    images: int
+    created: float
+    """Unix time. It counts for that day and month, whenever it ends."""
+    model: str = ""
+    request_id: str = ""
+    holder: str = ""
+    """The process whose it is."""
+    state: State = "reserved"
+    settled: int = 0
+    held: int = 0
+
+    @property
+    def day(self) -> str:
+        """The day it counts for."""
+        return day_of(self.created)
+
+    @property
+    def periods(self) -> tuple[str, str]:
+        """Day and month."""
+        return self.day, self.day[:7]
+
+    def ended(self, outcome: Outcome) -> Reservation:
+        """Return it with its outcome; itself where it has ended for good."""
+        if self.state in FINAL:
+            return self
+        state: State = "held" if outcome.held else "settled" if outcome.settled else "released"
+        return msgspec.structs.replace(self, state=state, settled=outcome.settled, held=outcome.held)
+
+    def decided(self, settled: int) -> Reservation:
+        """Return it with what was held settled as `settled` nanos."""
+        if self.state != "held":
+            return self
+        total = self.settled + settled
+        return msgspec.structs.replace(self, state="settled" if total else "released", settled=total, held=0)
+
+
+class Balance(msgspec.Struct, kw_only=True):
+    """What an account has spent in a day or month, in nanos, and what for."""
+
+    settled: int = 0
+    reserved: int = 0
+    held: int = 0
+    requests: int = 0
+    images: int = 0
+
+    @property
+    def bound(self) -> int:
+        """What counts against the budget."""
+        return self.settled + self.reserved + self.held
+
+    def moved(self, before: Reservation | None, after: Reservation) -> None:
+        """Count the step of a reservation from `before`; None: it is new."""
+        open_before = before.amount if before is not None and before.state == "reserved" else 0
+        open_after = after.amount if after.state == "reserved" else 0
+        self.reserved += open_after - open_before
+        self.settled += after.settled - (before.settled if before else 0)
+        self.held += after.held - (before.held if before else 0)
+
+
+Balances = Mapping[tuple[str, str], Balance]
+"""By account and period."""
+
+
+def day_of(now: float) -> str:
+    """Return the day of a Unix time, in UTC, such as ``2026-11-05``."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+
+
+def check(accounts: Iterable[Account], balances: Balances, reservation: Reservation) -> None:
+    """Check that a reservation fits every budget. Raises `InsufficientQuota`."""
+    day, month = reservation.periods
+    for account in accounts:
+        limits = account.limits
+        for period, limit, word in ((day, limits.spend_per_day, "day"), (month, limits.spend_per_month, "month")):
+            if limit is None:
+                continue
+            balance = balances.get((account.id, period)) or Balance()
+            if balance.bound + reservation.amount > nanos(limit):
+                raise InsufficientQuota(account, word, balance, limit, reservation.amount)
+
+
+class InsufficientQuota(ImagegateError):
+    """The request can cost more than is left of a budget; nothing was sent.
+
+    402, where OpenAI says 429: the official SDKs repeat a 429 by themselves, which no waiting of theirs mends.
+    """
+
+    status = 402
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def __init__(self, account: Account, period: str, balance: Balance, limit: float, asked: int) -> None:
+        left = max(0.0, limit - amount(balance.bound))
+        whose = {"key": "your key", "group": "your group"}.get(account.kind, "the gateway")
+        super().__init__(
+            f"The budget of {whose} for this {period} is {limit:g}, of which {left:.6g} is left; the request can cost "
+            f"{amount(asked):.6g}. It was not sent."
+        )
+        self.account = account
+        self.period = period
+
+    @property
+    def nothing_sent(self) -> bool:
+        return True
+
+
+class LedgerUnavailable(Overloaded):
+    """The ledger cannot be reached, so a request with a budget is not sent."""
+
+    code = "ledger_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The ledger of budgets cannot be reached, so nothing was sent. Retry later.",
+            headers=[(b"retry-after", b"5")],
+        )
+
+    @property
+    def nothing_sent(self) -> bool:
+        return True
+
+
+class Ledger(Protocol):
+    """Keeps reservations. Each method raises `LedgerUnavailable` where it cannot."""
+
+    is_shared: bool
+    """Whether other processes see it."""
+
+    async def reserve(self, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
+        """Make a reservation, at once with the check of all budgets; one with the same id is taken up again.
+
+        Raises:
+            InsufficientQuota: it does not fit.
+        """
+        ...
+
+    async def end(self, reservation_id: str, outcome: Outcome, *, images: int = 0) -> Reservation | None:
+        """Settle, release or hold a reservation, with the images that were made; None: there is none."""
+        ...
+
+    async def decide(self, reservation_id: str, settled: int) -> Reservation | None:
+        """Settle what is held as `settled` nanos; 0 releases it. None: there is no such reservation."""
+        ...
+
+    async def note(self, accounts: Sequence[str], created: float, settled: int, images: int) -> None:
+        """Count a request that needed no reservation."""
+        ...
+
+    async def look_after(self) -> Sequence[Reservation]:
+        """Tell that this process lives; hold what dead ones had reserved, and return that."""
+        ...
+
+    async def list_held(self, account: str = "") -> Sequence[Reservation]:
+        """Return what is held, the oldest first."""
+        ...
+
+    async def balances(self, periods: Sequence[str], accounts: Sequence[str] = ()) -> Balances:
+        """Return the balances of periods, of all accounts or of some."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of it."""
+        ...

@@ -1,0 +1,161 @@
+"""Limits and ledger in the memory of one process, which forgets them when it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+from uuid import uuid4
+
+from imagegate.spending.accounts import Account
+from imagegate.spending.costs import Outcome
+from imagegate.spending.ledger import Balance, Balances, Reservation, check, day_of
+from imagegate.spending.rates import Admission, RateLimited
+from imagegate.spending.windows import DAY, Counts
+
+_MOST_ACCOUNTS: Final = 10_000
+_MOST_RESERVATIONS: Final = 10_000
+"""That have ended and are remembered, so that no step is taken twice."""
+
+
+class MemoryRates:
+    """Counts requests and images of accounts."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._counts: dict[str, Counts] = {}
+
+    async def admit(self, accounts: Sequence[Account], images: int) -> Admission:
+        """Count a request. Raises `RateLimited`."""
+        return self.count(accounts, images)
+
+    def count(self, accounts: Sequence[Account], images: int) -> Admission:
+        """Count a request against all accounts, or against none. Raises `RateLimited`."""
+        now = self._clock()
+        found: list[tuple[Account, Counts]] = []
+        for account in accounts:
+            counts = self._counts.get(account.id)
+            if counts is None:
+                self._make_room(now)
+                counts = self._counts[account.id] = Counts()
+            counts.move_to(now)
+            if refusal := counts.refusal(account.id, account.limits, images, now):
+                raise RateLimited(refusal, account)
+            found.append((account, counts))
+        for _, counts in found:
+            counts.add(images)
+        uses = [use for account, counts in found for use in counts.uses(account.id, account.limits, now)]
+        return Admission("", tuple(account.id for account in accounts), uses)
+
+    async def leave(self, admission: Admission) -> None:
+        """Count a request as ended."""
+        self.uncount(admission)
+
+    def uncount(self, admission: Admission) -> None:
+        """Count a request as ended."""
+        for account in admission.accounts:
+            if counts := self._counts.get(account):
+                counts.in_flight = max(0, counts.in_flight - 1)
+
+    def _make_room(self, now: float) -> None:
+        if len(self._counts) < _MOST_ACCOUNTS:
+            return
+        day = int(now // DAY)
+        self._counts = {name: counts for name, counts in self._counts.items() if counts.in_flight or counts.day == day}
+
+    async def look_after(self) -> None:
+        """Nothing: what this process counts ends with it."""
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class MemoryLedger:
+    """A ledger for one process."""
+
+    is_shared = False
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._open: dict[str, Reservation] = {}
+        self._ended: dict[str, Reservation] = {}
+        self._balances: dict[tuple[str, str], Balance] = {}
+        self._day = ""
+
+    async def reserve(self, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
+        if known := self._open.get(reservation.id) or self._ended.get(reservation.id):
+            return known
+        check(accounts, self._balances, reservation)
+        self._forget_old(reservation.day)
+        self._open[reservation.id] = reservation
+        for balance in self._of(reservation):
+            balance.moved(None, reservation)
+            balance.requests += 1
+        return reservation
+
+    async def end(self, reservation_id: str, outcome: Outcome, *, images: int = 0) -> Reservation | None:
+        before = self._open.get(reservation_id)
+        if before is None:
+            return self._ended.get(reservation_id)
+        return self._move(before, before.ended(outcome), images)
+
+    async def decide(self, reservation_id: str, settled: int) -> Reservation | None:
+        before = self._open.get(reservation_id)
+        return self._ended.get(reservation_id) if before is None else self._move(before, before.decided(settled), 0)
+
+    def _move(self, before: Reservation, after: Reservation, images: int) -> Reservation:
+        for balance in self._of(after):
+            balance.moved(before, after)
+            balance.images += images
+        del self._open[before.id]
+        if after.state in ("reserved", "held"):
+            self._open[after.id] = after
+        else:
+            self._ended[after.id] = after
+            if len(self._ended) > _MOST_RESERVATIONS:
+                del self._ended[next(iter(self._ended))]
+        return after
+
+    async def note(self, accounts: Sequence[str], created: float, settled: int, images: int) -> None:
+        done = Reservation(
+            id=uuid4().hex, accounts=tuple(accounts), amount=0, images=images, created=created, state="settled"
+        )
+        for balance in self._of(done):
+            balance.settled += settled
+            balance.requests += 1
+            balance.images += images
+
+    def _of(self, reservation: Reservation) -> list[Balance]:
+        keys = [(account, period) for account in reservation.accounts for period in reservation.periods]
+        return [self._balances.setdefault(key, Balance()) for key in keys]
+
+    def _forget_old(self, day: str) -> None:
+        """Forget days and months that have passed, but for what is open in them."""
+        if day == self._day:
+            return
+        self._day = day
+        kept = {period for reservation in self._open.values() for period in reservation.periods} | {day, day[:7]}
+        self._balances = {key: balance for key, balance in self._balances.items() if key[1] in kept}
+
+    async def look_after(self) -> Sequence[Reservation]:
+        return ()
+
+    async def list_held(self, account: str = "") -> Sequence[Reservation]:
+        held = [each for each in self._open.values() if each.state == "held"]
+        return [each for each in held if not account or account in each.accounts]
+
+    async def balances(self, periods: Sequence[str], accounts: Sequence[str] = ()) -> Balances:
+        return {
+            key: balance
+            for key, balance in self._balances.items()
+            if key[1] in periods and (not accounts or key[0] in accounts)
+        }
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def today(clock: Callable[[], float] = time.time) -> tuple[str, str]:
+    """Return this day and month."""
+    day = day_of(clock())
+    return day, day[:7]

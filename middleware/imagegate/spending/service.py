@@ -1,0 +1,223 @@
+"""Admits requests within their limits, and settles what they have cost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from imagegate.access.principal import NO_LIMITS, Limits, Principal
+from imagegate.asgi.background import repeat, stop
+from imagegate.logger import get_logger
+from imagegate.protocol.messages import Exchange
+from imagegate.routing.catalog import Catalog
+from imagegate.spending.accounts import Account, accounts_of
+from imagegate.spending.costs import Outcome, Pays, PriceOf, charge, most_cost, outcome_of
+from imagegate.spending.ledger import InsufficientQuota, Ledger, LedgerUnavailable, Reservation
+from imagegate.spending.money import nanos
+from imagegate.spending.rates import Admission, RateLimited, Rates
+from imagegate.telemetry.hooks import Hooks
+from imagegate.telemetry.progress import Progress
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that was admitted, and what was reserved for it."""
+
+    admission: Admission
+    reservation: Reservation | None
+    """None: none of its accounts has a budget."""
+    principal: Principal | None
+    accounts: tuple[str, ...]
+    created: float
+    images: int
+    calls: int
+    """POSTs of the exchange before it was admitted."""
+    made: int
+    """Images of the exchange before."""
+
+
+class Spending:
+    """Limits and budgets of one gateway.
+
+    Args:
+        rates: counts requests and images.
+        ledger: keeps what is spent.
+        gateway: limits of all requests together.
+        catalog: knows the candidates for a model.
+        price_of: returns the price of a model at an upstream.
+        pays: returns whether the gateway has a key of its own for an upstream.
+        fallback: the most that an image costs of a model whose price does not say; 0: such a model has no budget.
+        hooks: hear of limits that are near or reached.
+        lease: seconds without a sign of life after which what a process had reserved is held.
+    """
+
+    def __init__(
+        self,
+        *,
+        rates: Rates,
+        ledger: Ledger,
+        catalog: Catalog,
+        price_of: PriceOf,
+        pays: Pays,
+        hooks: Hooks,
+        gateway: Limits = NO_LIMITS,
+        fallback: float = 0.0,
+        lease: float = 30.0,
+    ) -> None:
+        self.rates = rates
+        self.ledger = ledger
+        self.gateway = gateway
+        self._catalog = catalog
+        self._price_of = price_of
+        self._pays = pays
+        self._hooks = hooks
+        self._fallback = fallback
+        self._lease = lease
+        self._loops: tuple[asyncio.Task[None], ...] = ()
+
+    def accounts_of(self, principal: Principal | None) -> tuple[Account, ...]:
+        """Return whose limits a request of `principal` counts against."""
+        return accounts_of(principal, self.gateway)
+
+    def has_budget(self, principal: Principal | None) -> bool:
+        """Return whether money is limited for a principal."""
+        return any(account.has_budget for account in self.accounts_of(principal))
+
+    async def admit(self, exchange: Exchange, progress: Progress, *, reservation_id: str = "") -> Spent:
+        """Count a request, and reserve the most that it can cost.
+
+        Args:
+            reservation_id: the same for a task that is done again; default: a new one.
+
+        Raises:
+            RateLimited: a limit of requests or images is reached.
+            InsufficientQuota: it does not fit a budget.
+            LedgerUnavailable: the ledger cannot be asked.
+            RequestError: what it can cost is not known.
+        """
+        request, principal, created = exchange.request, progress.principal, time.time()
+        targets = self._catalog.resolve(request.model)
+        accounts = self.accounts_of(principal)
+        names = tuple(account.id for account in accounts)
+        try:
+            admission = await self.rates.admit(accounts, request.n)
+        except RateLimited as error:
+            self._hooks.limit_reached(error.use.account, error.use.limit)
+            raise
+        for use in admission.uses:
+            if use.is_near:
+                self._hooks.limit_near(use.account, use.limit)
+        reservation: Reservation | None = None
+        try:
+            if any(account.has_budget for account in accounts):
+                most = most_cost(request, targets, self._price_of, self._payer_for(principal), self._fallback)
+                reservation = Reservation(
+                    id=reservation_id or uuid4().hex,
+                    accounts=names,
+                    amount=most,
+                    images=request.n,
+                    created=created,
+                    model=request.model,
+                    request_id=progress.request_id,
+                )
+                reservation = await self.ledger.reserve(reservation, accounts)
+        except BaseException as error:
+            if isinstance(error, InsufficientQuota):
+                self._hooks.limit_reached(error.account.id, f"spend_per_{error.period}")
+            await self.rates.leave(admission)
+            raise
+        return Spent(
+            admission=admission,
+            reservation=reservation,
+            principal=principal,
+            accounts=names,
+            created=created,
+            images=request.n,
+            calls=len(progress.calls),
+            made=progress.images_made,
+        )
+
+    async def end(self, spent: Spent, progress: Progress) -> None:
+        """Settle, release or hold what was reserved, by how the request has ended."""
+        made = progress.images_made - spent.made
+        reservation = spent.reservation
+        outcome = outcome_of(
+            reservation.amount if reservation else 0,
+            spent.images,
+            calls=progress.calls[spent.calls :],
+            made=made,
+            usage=progress.usage,
+            price=self._price_of(progress.upstream, progress.upstream_model),
+            fields=progress.sent_fields,
+            pays=self._payer_for(spent.principal),
+        )
+        try:
+            if reservation is not None:
+                await self.ledger.end(reservation.id, outcome, images=made)
+                if outcome.held:
+                    get_logger().warning("money is held: the provider may have charged", reservation=reservation.id)
+            else:
+                await self.ledger.note(spent.accounts, spent.created, outcome.settled, made)
+        except LedgerUnavailable:
+            get_logger().warning("a request could not be counted in the ledger")
+        finally:
+            await self.rates.leave(spent.admission)
+
+    async def end_task(
+        self,
+        reservation_id: str,
+        upstream: str,
+        model: str,
+        *,
+        images: int,
+        usage: Mapping[str, Any] | None,
+        outcome: str,
+    ) -> None:
+        """Settle what another process had reserved for a task, by the provider's own word.
+
+        Args:
+            model: as clients call it.
+            images: that were made.
+            usage: of the provider's reply.
+            outcome: empty where the task was completed; else as of an `UpstreamError`.
+        """
+        if outcome in ("not_sent", "rejected"):
+            await self.ledger.end(reservation_id, Outcome(0, 0))
+        elif not outcome:
+            models = [target.model for target in self._catalog.resolve(model) if target.upstream == upstream]
+            price = self._price_of(upstream, models[0]) if models else None
+            most = nanos(images * ((price.most_per_image if price else None) or self._fallback))
+            # Which of several prices applies, the other process knew.
+            settled = most if price is None or price.variants else charge(most, images, usage, price)
+            await self.ledger.end(reservation_id, Outcome(settled, 0), images=images)
+
+    def _payer_for(self, principal: Principal | None) -> Pays:
+        own = principal.upstream_keys if principal is not None else {}
+        return (lambda upstream: upstream not in own and self._pays(upstream)) if own else self._pays
+
+    def start(self) -> None:
+        """Begin to tell that this process lives, and to look for what dead ones have reserved."""
+        if all(loop.done() for loop in self._loops):
+            self._loops = tuple(
+                asyncio.create_task(repeat(work, pause=self._lease / 3, on_error=_log))
+                for work in (self._look_after_ledger, self.rates.look_after)
+            )
+
+    async def _look_after_ledger(self) -> None:
+        for reservation in await self.ledger.look_after():
+            get_logger().warning("money is held: the process that reserved it has died", reservation=reservation.id)
+
+    async def aclose(self) -> None:
+        """Let go of everything, after the last request has ended."""
+        await stop(*self._loops)
+        self._loops = ()
+        await self.rates.aclose()
+        await self.ledger.aclose()
+
+
+def _log(error: Exception) -> None:
+    get_logger().error("limits could not be looked after", error=type(error).__name__)

@@ -1,0 +1,293 @@
+"""The tables of the ledger, and its transactions; needs SQLAlchemy. Runs in one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from imagegate.errors import ConfigError, ImagegateError
+from imagegate.spending.accounts import Account
+from imagegate.spending.costs import Outcome
+from imagegate.spending.ledger import Balance, Balances, Reservation, check
+
+_TABLES: Final = MetaData()
+_RESERVATIONS: Final = Table(
+    "imagegate_reservations",
+    _TABLES,
+    Column("id", String(64), primary_key=True),
+    Column("accounts", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("holder", String(32), nullable=False),
+    Column("state", String(8), nullable=False, index=True),
+    Column("settled", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+)
+_BALANCES: Final = Table(
+    "imagegate_balances",
+    _TABLES,
+    Column("account", String(200), primary_key=True),
+    Column("period", String(10), primary_key=True),
+    Column("settled", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("images", BigInteger, nullable=False),
+)
+_HOLDERS: Final = Table(
+    "imagegate_holders",
+    _TABLES,
+    Column("id", String(32), primary_key=True),
+    Column("seen", Float, nullable=False),
+)
+_NOW: Final = {
+    "postgresql": "extract(epoch from clock_timestamp())",
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+}
+_LOCK: Final = 0x696D6761
+"""Of PostgreSQL, while the tables are made."""
+_BUSY: Final = 15
+"""Seconds to wait for another process that writes to the same SQLite file."""
+_MOST_HELD: Final = 10_000
+_FIELDS: Final = ("settled", "reserved", "held", "requests", "images")
+
+
+class Statements:
+    """Transactions of one process.
+
+    Args:
+        url: of the database.
+        holder: name of this process.
+        lease: seconds without a sign of life after which a process counts as dead.
+    """
+
+    def __init__(self, url: str, *, holder: str, lease: float) -> None:
+        self._engine = _engine(url)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._insert: Callable[[Table], Any] = sqlite.insert if self._is_sqlite else postgresql.insert
+        self._now: Any = literal_column(_NOW[self._engine.dialect.name])
+        self._holder = holder
+        self._lease = lease
+        self._is_ready = False
+        self._known: set[tuple[str, str]] = set()
+        """Accounts and periods that have a row."""
+
+    def run(self, works: Sequence[Callable[[Statements, Connection], Any]]) -> list[Any]:
+        """Do several pieces of work in one transaction, and return their results and refusals.
+
+        Raises:
+            SQLAlchemyError: nothing of it was done, or the connection broke while it was committed.
+        """
+        known = set(self._known)
+        try:
+            return self._try(works)
+        except SQLAlchemyError:
+            self._known = known  # rows that were rolled back
+            if len(works) == 1:
+                raise
+            return [self._alone(work) for work in works]
+
+    def _alone(self, work: Callable[[Statements, Connection], Any]) -> Any:
+        return self._try([work])[0]
+
+    def _try(self, works: Sequence[Callable[[Statements, Connection], Any]]) -> list[Any]:
+        with self._engine.connect() as db, db.begin():
+            if not self._is_ready:
+                self._prepare(db)
+            results: list[Any] = []
+            for work in works:
+                try:
+                    results.append(work(self, db))
+                except ImagegateError as error:  # a refusal: nothing was written for it
+                    results.append(error)
+        self._is_ready = True
+        return results
+
+    def _prepare(self, db: Connection) -> None:
+        if not self._is_sqlite:
+            db.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        _TABLES.create_all(db)
+        self._tell(db)
+
+    def reserve(self, db: Connection, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
+        """Make a reservation, or take it up again. Raises `InsufficientQuota`."""
+        reservation = msgspec.structs.replace(reservation, holder=self._holder)
+        balances = self._lock(db, reservation)
+        try:
+            check(accounts, balances, reservation)
+        except ImagegateError:
+            if known := self._find(db, reservation.id):
+                return known
+            raise
+        row = msgspec.structs.asdict(reservation) | {"accounts": _encode(reservation.accounts)}
+        made = db.execute(self._insert(_RESERVATIONS).values(row).on_conflict_do_nothing())
+        if made.rowcount == 0:
+            known = self._find(db, reservation.id)
+            if known is None:
+                raise AssertionError("a row that is in the way is there")
+            if known.state == "reserved":
+                where = _RESERVATIONS.c.id == known.id
+                db.execute(_RESERVATIONS.update().where(where).values(holder=self._holder))
+            return known
+        self._move(db, None, reservation, requests=1)
+        return reservation
+
+    def end(self, db: Connection, reservation_id: str, outcome: Outcome, images: int) -> Reservation | None:
+        """Settle, release or hold a reservation."""
+        before = self._find(db, reservation_id, lock=True)
+        return before and self._step(db, before, before.ended(outcome), images)
+
+    def decide(self, db: Connection, reservation_id: str, settled: int) -> Reservation | None:
+        """Settle or release what is held."""
+        before = self._find(db, reservation_id, lock=True)
+        return before and self._step(db, before, before.decided(settled), 0)
+
+    def _step(self, db: Connection, before: Reservation, after: Reservation, images: int) -> Reservation:
+        if after is before:
+            return before
+        self._lock(db, after)
+        values = {"state": after.state, "settled": after.settled, "held": after.held}
+        db.execute(_RESERVATIONS.update().where(_RESERVATIONS.c.id == after.id).values(values))
+        self._move(db, before, after, images=images)
+        return after
+
+    def note(self, db: Connection, accounts: Sequence[str], created: float, settled: int, images: int) -> None:
+        """Count a request that needed no reservation."""
+        done = Reservation(
+            id="", accounts=tuple(accounts), amount=0, images=images, created=created, state="settled", settled=settled
+        )
+        self._lock(db, done)
+        self._move(db, None, done, requests=1, images=images)
+
+    def _move(
+        self, db: Connection, before: Reservation | None, after: Reservation, *, requests: int = 0, images: int = 0
+    ) -> None:
+        step = Balance(requests=requests, images=images)
+        step.moved(before, after)
+        values = {name: _BALANCES.c[name] + getattr(step, name) for name in _FIELDS if getattr(step, name)}
+        if values:
+            db.execute(_BALANCES.update().where(*_rows(after)).values(values))
+
+    def _lock(self, db: Connection, reservation: Reservation) -> Balances:
+        """Return the balances that a reservation is part of, which nobody else changes until the transaction ends."""
+        keys = sorted((account, period) for account in reservation.accounts for period in reservation.periods)
+        if missing := [key for key in keys if key not in self._known]:
+            rows = [{"account": key[0], "period": key[1], **dict.fromkeys(_FIELDS, 0)} for key in missing]
+            db.execute(self._insert(_BALANCES).values(rows).on_conflict_do_nothing())
+            self._known.update(missing)
+            if len(self._known) > _MOST_HELD:
+                self._known.clear()
+        asked = select(_BALANCES).where(*_rows(reservation)).order_by(_BALANCES.c.account, _BALANCES.c.period)
+        return {(row.account, row.period): _balance(row) for row in db.execute(asked.with_for_update())}
+
+    def _find(self, db: Connection, reservation_id: str, *, lock: bool = False) -> Reservation | None:
+        asked = select(_RESERVATIONS).where(_RESERVATIONS.c.id == reservation_id)
+        row = db.execute(asked.with_for_update() if lock else asked).first()
+        return None if row is None else _reservation(row)
+
+    def look_after(self, db: Connection) -> list[Reservation]:
+        """Tell that this process lives, and hold what dead ones had reserved."""
+        self._tell(db)
+        living = select(_HOLDERS.c.id).where(_HOLDERS.c.seen > self._now - self._lease)
+        asked = select(_RESERVATIONS).where(_RESERVATIONS.c.state == "reserved", _RESERVATIONS.c.holder.not_in(living))
+        rows = db.execute(asked.limit(1000).with_for_update(skip_locked=True)).all()
+        found = [_reservation(row) for row in rows]
+        db.execute(_HOLDERS.delete().where(_HOLDERS.c.seen < self._now - 100 * self._lease))
+        return [self._step(db, each, each.ended(Outcome(0, each.amount)), 0) for each in found]
+
+    def _tell(self, db: Connection) -> None:
+        told = self._insert(_HOLDERS).values(id=self._holder, seen=self._now)
+        db.execute(told.on_conflict_do_update(index_elements=["id"], set_={"seen": self._now}))
+
+    def leave(self, db: Connection) -> None:
+        """Tell that this process has ended: what it still has reserved is held at once."""
+        db.execute(_HOLDERS.delete().where(_HOLDERS.c.id == self._holder))
+
+    def list_held(self, db: Connection, account: str) -> list[Reservation]:
+        """Return what is held, the oldest first."""
+        asked = select(_RESERVATIONS).where(_RESERVATIONS.c.state == "held").order_by(_RESERVATIONS.c.created)
+        held = [_reservation(row) for row in db.execute(asked.limit(_MOST_HELD))]
+        return [each for each in held if not account or account in each.accounts]
+
+    def balances(self, db: Connection, periods: Sequence[str], accounts: Sequence[str]) -> Balances:
+        """Return the balances of periods."""
+        asked = select(_BALANCES).where(_BALANCES.c.period.in_(periods))
+        if accounts:
+            asked = asked.where(_BALANCES.c.account.in_(accounts))
+        return {(row.account, row.period): _balance(row) for row in db.execute(asked)}
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def _rows(reservation: Reservation) -> tuple[Any, Any]:
+    return _BALANCES.c.account.in_(reservation.accounts), _BALANCES.c.period.in_(reservation.periods)
+
+
+def _balance(row: Row[Any]) -> Balance:
+    return Balance(**{name: getattr(row, name) for name in _FIELDS})
+
+
+def _reservation(row: Row[Any]) -> Reservation:
+    return Reservation(**{**row._asdict(), "accounts": tuple(msgspec.json.decode(row.accounts))})
+
+
+def _encode(accounts: Sequence[str]) -> str:
+    return msgspec.json.encode(accounts).decode()
+
+
+def _engine(address: str) -> Engine:
+    try:
+        url = make_url(address)
+        if url.get_backend_name() not in _NOW:
+            raise ArgumentError("another database")
+        if url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        engine = create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=1)
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        raise ConfigError("the address of a ledger is sqlite:///FILE or postgresql://USER@HOST/DATABASE") from None
+    if engine.dialect.name == "sqlite":
+        _tune(engine)
+    return engine
+
+
+def _tune(engine: Engine) -> None:
+    """Let several processes write to one file: a transaction takes its turn before it reads what it will change."""
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # transactions are begun here, not by the driver
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY * 1000}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+
+    @event.listens_for(engine, "begin")
+    def begun(db: Connection) -> None:
+        db.exec_driver_sql("BEGIN IMMEDIATE")

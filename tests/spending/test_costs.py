@@ -1,0 +1,102 @@
+"""What a request can cost at most, and what becomes of it when its POSTs have ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagegate.errors import RequestError
+from imagegate.protocol.messages import ImageRequest, Target
+from imagegate.protocol.prices import ModelPrice, PriceVariant
+from imagegate.spending.costs import charge, most_cost, outcome_of
+from imagegate.spending.money import MOST, NANO, nanos
+from imagegate.telemetry.exchange import UpstreamCall
+
+PRICES = {
+    ("a", "flat"): ModelPrice(image=0.04, variants=(PriceVariant(when={"quality": ("high",)}, image=0.08),)),
+    ("b", "tokens"): ModelPrice(tokens={"input_text": 5, "output": 30}, reserve=0.2),
+    ("b", "endless"): ModelPrice(tokens={"output": 30}),
+}
+outcomes = st.sampled_from(["ok", "not_sent", "rejected", "uncertain", "cancelled"])
+
+
+def most(*targets: tuple[str, str], n: int = 1, prompt: str = "", fallback: float = 0.0, own: str = "") -> int:
+    request = ImageRequest(operation="generations", fields={"model": "m", "prompt": prompt, "n": n})
+    found = [Target(upstream=upstream, model=model, contract=None) for upstream, model in targets]
+    price_of = lambda upstream, model: PRICES.get((upstream, model))  # noqa: E731
+    return most_cost(request, found, price_of, lambda upstream: upstream != own, fallback)
+
+
+def test_the_dearest_candidate_counts() -> None:
+    assert most(("a", "flat"), n=3) == nanos(0.24)
+    assert most(("a", "flat"), ("b", "tokens"), n=3) == nanos(0.6)
+    assert most(("a", "flat"), ("b", "tokens"), own="b") == nanos(0.08)  # paid with the client's own key
+    assert most(("b", "tokens"), prompt="é" * 500) == nanos(0.2 + 1000 * 5e-6)  # a token is at least a byte
+
+
+@pytest.mark.parametrize("target", [("b", "endless"), ("a", "unknown")])
+def test_what_is_not_known_is_refused_or_as_the_operator_says(target: tuple[str, str]) -> None:
+    with pytest.raises(RequestError, match="is not known") as found:
+        most(target)
+    assert (found.value.code, found.value.param) == ("price_unknown", "model")
+    assert most(target, n=2, fallback=0.5) == nanos(1.0)
+
+
+@pytest.mark.parametrize(
+    ("calls", "made", "settled", "held"),
+    [
+        ([], 0, 0, 0),
+        ([("not_sent", 4)], 0, 0, 0),
+        ([("rejected", 4), ("not_sent", 4)], 0, 0, 0),
+        ([("ok", 4)], 4, 0.16, 0),
+        ([("ok", 4)], 3, 0.12, 0),  # the provider made fewer
+        ([("ok", 4)], 0, 0.16, 0),  # made, but never read
+        ([("rejected", 4), ("ok", 4)], 4, 0.16, 0),
+        ([("uncertain", 4)], 0, 0, 0.4),
+        ([("cancelled", 4)], 0, 0, 0.4),
+        ([("ok", 2), ("uncertain", 2)], 2, 0.08, 0.2),
+        ([("ok", 1), ("ok", 1), ("rejected", 1), ("uncertain", 1)], 2, 0.08, 0.1),
+        ([("uncertain", 4)], 4, 0, 0.4),  # a stream that broke after its pictures
+    ],
+)
+def test_how_a_reservation_ends(calls: list[tuple[Any, int]], made: int, settled: float, held: float) -> None:
+    done = [UpstreamCall("a", "flat", outcome, 0.1, images) for outcome, images in calls]
+    found = outcome_of(nanos(0.4), 4, calls=done, made=made, usage=None, price=PRICES["a", "flat"])
+    assert found == (nanos(settled), nanos(held))
+
+
+def test_tokens_are_charged_where_the_reply_names_them_and_the_most_where_not() -> None:
+    price = PRICES["b", "tokens"]
+    assert charge(nanos(0.2), 1, {"output_tokens": 1000}, price) == nanos(0.03)
+    assert charge(nanos(0.2), 1, None, price) == charge(nanos(0.2), 1, {}, price) == nanos(0.2)
+    assert charge(nanos(0.2), 2, None, None) == nanos(0.2)
+    high = {"quality": "high"}
+    assert charge(0, 2, None, PRICES["a", "flat"], high) == nanos(0.16)
+
+
+@given(st.lists(st.tuples(outcomes, st.integers(1, 3)), max_size=6), st.integers(0, 10), st.integers(1, 10))
+def test_nothing_that_may_have_been_charged_is_released(calls: list[tuple[Any, int]], made: int, images: int) -> None:
+    """By price, what is settled and held covers the bill as long as the request asked for what its parts did."""
+    done = [UpstreamCall("a", "flat", outcome, 0.1, count) for outcome, count in calls]
+    reserved = nanos(0.08 * images)
+    found = outcome_of(reserved, images, calls=done, made=made, usage=None, price=PRICES["a", "flat"])
+    assert found.settled >= 0
+    assert 0 <= found.held <= reserved
+    open_ = sum(count for outcome, count in calls if outcome in ("uncertain", "cancelled"))
+    answered = sum(count for outcome, count in calls if outcome == "ok")
+    if made <= answered and open_ + answered <= images:
+        assert found.settled == (nanos(0.04 * (made or answered)) if answered else 0)
+        assert found.settled + found.held >= nanos(0.04 * open_) + found.settled
+    if not answered and not open_:
+        assert found == (0, 0)
+
+
+@given(st.floats(0, 1e12))
+def test_amounts_are_rounded_up(amount: float) -> None:
+    assert 0 <= nanos(amount) <= MOST
+    assert nanos(amount) >= min(amount * NANO * (1 - 1e-12), MOST) - 1
+    assert nanos(0.1) == 100_000_000
+    assert sum([nanos(0.04)] * 100) == nanos(4.0)

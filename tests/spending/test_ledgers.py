@@ -1,0 +1,234 @@
+"""What each ledger promises: budgets are never exceeded, no step is taken twice, nothing is lost with its process."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imagegate.access.principal import Limits
+from imagegate.errors import ConfigError
+from imagegate.spending.accounts import Account
+from imagegate.spending.costs import Outcome
+from imagegate.spending.ledger import (
+    Balance,
+    InsufficientQuota,
+    Ledger,
+    LedgerUnavailable,
+    Reservation,
+    day_of,
+)
+from imagegate.spending.memory import MemoryLedger
+from imagegate.spending.money import nanos
+from imagegate.spending.sql import SQLLedger
+
+NOW = 1_790_000_000.0
+DAY = day_of(NOW)
+ACCOUNTS = (Account("key:a", Limits(spend_per_day=1.0)), Account("gateway", Limits(spend_per_month=50.0)))
+NAMES = tuple(account.id for account in ACCOUNTS)
+
+
+def reservation(name: str, amount: float = 0.25, now: float = NOW) -> Reservation:
+    return Reservation(id=name, accounts=NAMES, amount=nanos(amount), images=2, created=now, model="m", request_id="r")
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Ledger]:
+    """Opens the ledger; again and again it is the same one where it is in a file."""
+    if request.param == "memory":
+        return MemoryLedger
+    return lambda: SQLLedger(f"sqlite:///{tmp_path}/ledger.db", lease=0.2)
+
+
+def run(open_: Callable[[], Ledger], work: Callable[[Any], Awaitable[None]]) -> None:
+    async def scenario() -> None:
+        ledger = open_()
+        try:
+            await work(ledger)
+        finally:
+            await ledger.aclose()
+
+    asyncio.run(scenario())
+
+
+async def balance(ledger: Ledger, account: str = "key:a", period: str = DAY) -> Balance:
+    return (await ledger.balances([period])).get((account, period)) or Balance()
+
+
+def test_parallel_requests_on_a_budget_for_four(opened: Callable[[], Ledger]) -> None:
+    async def work(ledger: Ledger) -> None:
+        made = await asyncio.gather(
+            *(ledger.reserve(reservation(str(number)), ACCOUNTS) for number in range(20)), return_exceptions=True
+        )
+        assert sum(isinstance(each, Reservation) for each in made) == 4
+        refused = [each for each in made if isinstance(each, InsufficientQuota)]
+        assert len(refused) == 16
+        assert (refused[0].status, refused[0].code) == (402, "insufficient_quota")
+        assert "is 1, of which 0 is left; the request can cost 0.25" in refused[0].message
+        assert (await balance(ledger)).reserved == (await balance(ledger, "gateway", DAY[:7])).reserved == nanos(1.0)
+        await ledger.end("0", Outcome(nanos(0.1), 0), images=2)
+        await ledger.end("1", Outcome(0, 0))
+        await ledger.reserve(reservation("more", 0.4), ACCOUNTS)
+        with pytest.raises(InsufficientQuota):
+            await ledger.reserve(reservation("too much", 0.01), ACCOUNTS)
+        tomorrow = reservation("tomorrow", 1.0, NOW + 86400)
+        assert await ledger.reserve(tomorrow, ACCOUNTS)
+        assert (await balance(ledger)).images == 2
+
+    run(opened, work)
+
+
+def test_no_step_is_taken_twice(opened: Callable[[], Ledger]) -> None:
+    async def work(ledger: Ledger) -> None:
+        for _ in range(2):  # taken up again
+            assert (await ledger.reserve(reservation("a"), ACCOUNTS)).state == "reserved"
+        assert (await balance(ledger)).reserved == nanos(0.25)
+        for _ in range(2):
+            ended = await ledger.end("a", Outcome(nanos(0.05), nanos(0.1)))
+            assert ended is not None
+            assert (ended.state, ended.settled, ended.held) == ("held", nanos(0.05), nanos(0.1))
+        assert [each.id for each in await ledger.list_held("key:a")] == ["a"]
+        assert not await ledger.list_held("key:b")
+        for settled in (nanos(0.02), nanos(0.1), 0):
+            decided = await ledger.decide("a", settled)
+            assert decided is not None
+            assert (decided.state, decided.settled, decided.held) == ("settled", nanos(0.07), 0)
+        await ledger.end("a", Outcome(nanos(0.25), 0))
+        found = await balance(ledger)
+        assert (found.reserved, found.settled, found.held, found.requests) == (0, nanos(0.07), 0, 1)
+        assert (await ledger.reserve(reservation("a"), ACCOUNTS)).state == "settled"
+        assert await ledger.end("unknown", Outcome(1, 0)) is None
+        assert await ledger.decide("unknown", 1) is None
+        await ledger.note(NAMES, NOW, nanos(0.5), 3)
+        found = await balance(ledger)
+        assert (found.settled, found.requests, found.images) == (nanos(0.57), 2, 3)
+
+    run(opened, work)
+
+
+def test_the_providers_word_settles_what_was_held(opened: Callable[[], Ledger]) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.reserve(reservation("a"), ACCOUNTS)
+        await ledger.end("a", Outcome(0, nanos(0.25)))
+        assert (await balance(ledger)).held == nanos(0.25)
+        ended = await ledger.end("a", Outcome(nanos(0.2), 0))
+        assert ended is not None
+        assert ended.state == "settled"
+        released = await ledger.reserve(reservation("b"), ACCOUNTS)
+        assert released.state == "reserved"
+        await ledger.end("b", Outcome(0, nanos(0.25)))
+        assert (await ledger.decide("b", 0) or released).state == "released"
+        found = await balance(ledger)
+        assert (found.bound, found.settled) == (nanos(0.2), nanos(0.2))
+
+    run(opened, work)
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "end", "decide"]),
+        st.integers(0, 4),
+        st.integers(0, nanos(0.4)),
+        st.integers(0, nanos(0.4)),
+    ),
+    max_size=30,
+)
+
+
+@given(steps)
+@settings(max_examples=60)
+def test_balances_are_the_sum_of_the_reservations(steps: list[tuple[str, int, int, int]]) -> None:
+    """Whatever the order of steps, and however often each is taken; and the budget is never exceeded by reserving."""
+
+    async def scenario() -> None:
+        ledger = MemoryLedger()
+        known: dict[str, Reservation] = {}
+        for kind, number, first, second in steps:
+            name = str(number)
+            if kind == "reserve":
+                before = await balance(ledger)
+                try:
+                    made = await ledger.reserve(reservation(name, first / 1e9), ACCOUNTS)
+                    if name not in known:
+                        assert before.bound + made.amount <= nanos(1.0)
+                except InsufficientQuota:
+                    continue
+            elif kind == "end":
+                made = await ledger.end(name, Outcome(first, second)) or made if name in known else None
+            else:
+                made = await ledger.decide(name, first) if name in known else None
+            if made is not None:
+                known[name] = made
+        found = await balance(ledger)
+        assert found.reserved == sum(each.amount for each in known.values() if each.state == "reserved")
+        assert found.settled == sum(each.settled for each in known.values())
+        assert found.held == sum(each.held for each in known.values())
+        assert found.requests == len(known)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_dead_process_had_reserved_is_held(tmp_path: Path) -> None:
+    """Found by the next one, even if it is the same machine's after kill -9; a living one's is left alone."""
+
+    async def scenario() -> None:
+        address = f"sqlite:///{tmp_path}/ledger.db"
+        dead, living = SQLLedger(address, lease=0.2), SQLLedger(address, lease=0.2)
+        await dead.reserve(reservation("dead"), ACCOUNTS)
+        await living.reserve(reservation("living"), ACCOUNTS)
+        assert await living.look_after() == []
+        deadline = time.monotonic() + 5
+        held: list[Reservation] = []
+        while not held and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+            held += await living.look_after()
+        assert [(each.id, each.state, each.held) for each in held] == [("dead", "held", nanos(0.25))]
+        found = await balance(living)
+        assert (found.reserved, found.held) == (nanos(0.25), nanos(0.25))
+        # It was not dead, but slow: what it knows counts.
+        ended = await dead.end("dead", Outcome(nanos(0.1), 0))
+        assert ended is not None
+        assert ended.state == "settled"
+        await dead.aclose()
+        await living.aclose()
+        last = SQLLedger(address, lease=0.2)  # `living` has ended, and says so
+        assert [each.id for each in await last.look_after()] == ["living"]
+        await last.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_ledger_that_cannot_be_reached_is_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is reserved that may not be there, and an end is never lost as long as the process lives."""
+    monkeypatch.setattr("imagegate.spending.sql_statements._BUSY", 0)
+    file = tmp_path / "ledger.db"
+
+    async def scenario() -> None:
+        ledger = SQLLedger(f"sqlite:///{file}")
+        await ledger.reserve(reservation("a"), ACCOUNTS)
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerUnavailable):
+            await ledger.reserve(reservation("b"), ACCOUNTS)
+        assert await ledger.end("a", Outcome(nanos(0.1), 0)) is None
+        other.execute("ROLLBACK")
+        other.close()
+        await ledger.look_after()
+        found = await balance(ledger)
+        assert (found.reserved, found.settled, found.requests) == (0, nanos(0.1), 1)
+        await ledger.aclose()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("address", ["mysql://a@b/c", "sqlite", "postgresql+nothing://a/b"])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(ConfigError, match="sqlite:///FILE or postgresql://"):
+        SQLLedger(address)

@@ -1,0 +1,138 @@
+"""Requests and images by time, and at a time: what is counted, refused and told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagegate.access.principal import Limits, Principal
+from imagegate.spending.accounts import Account, accounts_of
+from imagegate.spending.memory import MemoryRates
+from imagegate.spending.rates import RateLimited, rate_headers
+from imagegate.spending.windows import ORDER, Use
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 86400.0 * 20_000 + 30
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def account(name: str = "key:a", **limits: int) -> Account:
+    return Account(name, Limits(**limits))
+
+
+def test_whose_limits_count() -> None:
+    team, whole = Limits(in_flight=2), Limits(requests_per_day=5)
+    principal = Principal(id="a", limits=Limits(in_flight=1), groups={"x": team, "b": Limits()})
+    assert [each.id for each in accounts_of(principal, whole)] == ["key:a", "group:x", "group:b", "gateway"]
+    assert [(each.kind, each.name) for each in accounts_of(None, whole)] == [("gateway", "")]
+
+
+@pytest.mark.parametrize(
+    ("limits", "images", "admitted", "limit", "reset"),
+    [
+        ({"requests_per_minute": 3}, 2, 3, "requests_per_minute", 30),
+        ({"images_per_minute": 5}, 2, 2, "images_per_minute", 30),
+        ({"requests_per_day": 2, "requests_per_minute": 9}, 1, 2, "requests_per_day", 86370),
+        ({"images_per_day": 4}, 4, 1, "images_per_day", 86370),
+        ({"in_flight": 2}, 1, 2, "in_flight", 1),
+        ({"requests_per_minute": 0}, 1, 0, "requests_per_minute", 30),
+    ],
+)
+def test_a_limit(limits: dict[str, int], images: int, admitted: int, limit: str, reset: float) -> None:
+    clock = Clock()
+    rates, mine = MemoryRates(clock), account(**limits)
+    for _ in range(admitted):
+        rates.count([mine], images)
+    with pytest.raises(RateLimited) as refused:
+        rates.count([mine], images)
+    assert (refused.value.use.limit, refused.value.use.reset) == (limit, reset)
+    assert (refused.value.status, refused.value.code) == (429, "rate_limit_exceeded")
+    headers = dict(refused.value.headers)
+    assert headers[b"retry-after"] == str(round(reset)).encode()
+    assert (b"x-should-retry" in headers) == (reset > 60)
+    clock.now += 86400
+    if admitted and limit != "in_flight":
+        rates.count([mine], images)
+
+
+def test_against_all_accounts_or_none() -> None:
+    rates = MemoryRates(Clock())
+    mine, team = account(requests_per_minute=9, in_flight=9), account("group:b", images_per_minute=3)
+    admission = asyncio.run(rates.admit([mine, team], 3))
+    with pytest.raises(RateLimited):
+        rates.count([mine, team], 1)
+    assert rates.count([mine], 1).uses == [Use("key:a", "in_flight", 9, 2, 1.0), Use("key:a", *_rpm(2))]
+    asyncio.run(rates.leave(admission))
+    assert rates.count([mine], 1).uses[0].used == 2
+
+
+def _rpm(used: int) -> tuple[str, int, int, float]:
+    return "requests_per_minute", 9, used, 30.0  # type: ignore[return-value]
+
+
+def test_headers_tell_of_the_limit_that_is_nearest() -> None:
+    uses = [
+        Use("key:a", "requests_per_day", 100, 99, 4000.0),
+        Use("key:a", "requests_per_minute", 10, 2, 12.2),
+        Use("gateway", "images_per_minute", 8, 9, 59.0),
+        Use("gateway", "in_flight", 8, 1, 1.0),
+    ]
+    assert dict(rate_headers(uses)) == {
+        b"x-ratelimit-limit-requests": b"100",
+        b"x-ratelimit-remaining-requests": b"1",
+        b"x-ratelimit-reset-requests": b"1h6m40s",
+        b"x-ratelimit-limit-images": b"8",
+        b"x-ratelimit-remaining-images": b"0",
+        b"x-ratelimit-reset-images": b"59s",
+    }
+    assert rate_headers([]) == []
+    assert [use.is_near for use in uses] == [True, False, True, False]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0, 1, 61, 86401]), st.booleans()), max_size=30),
+    st.fixed_dictionaries({name: st.integers(0, 6) for name in ORDER}),
+)
+def test_no_limit_is_ever_exceeded(steps: list[tuple[int, int, bool]], limits: dict[str, int]) -> None:
+    """In no minute, no day and at no time, whatever the order of requests and ends."""
+    clock = Clock()
+    rates, mine = MemoryRates(clock), account(**limits)
+    admitted: list[tuple[float, int]] = []
+    running = []
+    for images, pause, ends in steps:
+        clock.now += pause
+        try:
+            running.append(rates.count([mine], images))
+            admitted.append((clock.now, images))
+        except RateLimited:
+            pass
+        assert len(running) <= limits["in_flight"]
+        if ends and running:
+            rates.uncount(running.pop())
+    in_one: Callable[[float], list[int]] = lambda seconds: [  # noqa: E731
+        sum(each for at, each in admitted if at // seconds == window)
+        for window in {at // seconds for at, _ in admitted}
+    ]
+    assert all(total <= limits["images_per_minute"] for total in in_one(60))
+    assert all(total <= limits["images_per_day"] for total in in_one(86400))
+
+
+def test_accounts_that_are_idle_are_forgotten() -> None:
+    clock = Clock()
+    rates = MemoryRates(clock)
+    kept = rates.count([account("key:kept", in_flight=1)], 1)
+    for number in range(10_000):
+        rates.uncount(rates.count([account(f"key:{number}")], 1))
+    clock.now += 86400
+    rates.count([account("key:new")], 1)
+    assert len(vars(rates)["_counts"]) < 10
+    rates.uncount(kept)
+    rates.count([account("key:kept", in_flight=1)], 1)

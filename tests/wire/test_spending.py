@@ -1,0 +1,209 @@
+"""Limits and budgets on real sockets: what is refused, what is reserved, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.types import Scope
+from tests.wire.spending_support import PRICE, TOKEN_PRICE, CountingProvider, ask, body, config, eventually
+
+from imagegate import ImageGateway, Limits, Principal
+from imagegate.demo.servers import serving
+from imagegate.spending.ledger import Balance, day_of
+from imagegate.spending.money import nanos
+
+
+class Rig(NamedTuple):
+    web: httpx.Client
+    provider: CountingProvider
+    gateway: ImageGateway
+    principals: dict[str, Principal]
+
+    def add(self, name: str, groups: dict[str, Limits] | None = None, **limits: Any) -> str:
+        """A new key with limits."""
+        self.principals[name] = Principal(id=name, limits=Limits(**limits), groups=groups or {})
+        return name
+
+    def balance(self, name: str) -> Balance:
+        """What a key has spent today."""
+        spending = self.gateway.loop_services.spending
+        assert spending is not None
+        periods = [day_of(time.time())]
+        found = asyncio.run(spending.ledger.balances(periods, [f"key:{name}"])) if not spending.ledger.is_shared else {}
+        return next(iter(found.values()), Balance())
+
+    def is_now(self, name: str, *, settled: float, held: float = 0.0) -> None:
+        """Nothing is reserved any more, and this is what was spent."""
+        eventually(lambda: self.balance(name).reserved == 0, f"the end of a reservation: {self.balance(name)}")
+        found = self.balance(name)
+        assert (found.settled, found.held) == (nanos(settled), nanos(held))
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    provider, principals = CountingProvider(), dict[str, Principal]()
+
+    def principal_of(scope: Scope) -> Principal | None:
+        return principals.get(Request(scope).headers.get("authorization", "").removeprefix("Bearer "))
+
+    with serving(provider.app) as port:
+        store = str(tmp_path_factory.mktemp("spending"))
+        gateway = ImageGateway(config=config(port, store), access=principal_of, hooks=())
+        with serving(gateway) as bound, httpx.Client(base_url=f"http://127.0.0.1:{bound}", timeout=20) as web:
+            yield Rig(web, provider, gateway, principals)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "model", "n", "status", "settled", "held"),
+    [
+        ("A cat", "flat", 2, 200, 2 * PRICE, 0),
+        ("tokens", "token", 3, 200, 3 * TOKEN_PRICE, 0),
+        ("no usage in the reply", "token", 2, 200, 2 * 0.05, 0),
+        ("refuse", "flat", 2, 429, 0, 0),
+        ("hard refuse", "flat", 2, 400, 0, 0),
+        ("break", "flat", 2, 502, 0, 2 * PRICE),
+        ("silent break", "token", 1, 502, 0, 0.05),
+        ("A cat", "single", 3, 200, 3 * PRICE, 0),  # three requests
+    ],
+)
+def test_how_a_request_is_settled(
+    rig: Rig, prompt: str, model: str, n: int, status: int, settled: float, held: float
+) -> None:
+    key = rig.add(f"settled-{prompt}-{model}", spend_per_day=1.0, requests_per_minute=50)
+    reply = ask(rig.web, key, prompt, model, n=n)
+    assert reply.status_code == status, reply.text
+    rig.is_now(key, settled=settled, held=held)
+    assert reply.headers["x-ratelimit-remaining-requests"] == "49"
+    assert rig.balance(key).requests == 1
+
+
+def test_a_stream_and_a_task_are_settled_too(rig: Rig) -> None:
+    key = rig.add("forms", spend_per_day=1.0)
+    reply = ask(rig.web, key, stream=True)
+    assert "image_generation.completed" in reply.text
+    rig.is_now(key, settled=PRICE)
+    created = ask(rig.web, key, **{"async": True})
+    assert created.status_code == 202
+    rig_task = created.json()["task_id"]
+    headers = {"authorization": f"Bearer {key}"}
+    eventually(
+        lambda: rig.web.get(f"/v1/tasks/{rig_task}", headers=headers).json()["status"] == "completed", "the task"
+    )
+    rig.is_now(key, settled=2 * PRICE)
+    refused = ask(rig.web, rig.add("poor", spend_per_day=0.01), **{"async": True})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (402, "insufficient_quota")
+
+
+def test_a_client_that_leaves_has_its_money_held(rig: Rig) -> None:
+    key = rig.add("leaver", spend_per_day=1.0)
+    before = rig.provider.requests
+    with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=rig.web.base_url, timeout=0.2) as hasty:
+        ask(hasty, key, "slow")
+    assert rig.provider.requests == before + 1
+    rig.is_now(key, settled=0, held=PRICE)
+
+
+def test_a_replayed_and_a_joined_request_cost_once(rig: Rig) -> None:
+    key = rig.add("twins", spend_per_day=PRICE, requests_per_day=1)
+    headers = {"authorization": f"Bearer {key}", "idempotency-key": "one"}
+    send = lambda: rig.web.post("/v1/images/generations", json=body("slow"), headers=headers)  # noqa: E731
+    with ThreadPoolExecutor(4) as threads:
+        replies = [each.result() for each in [threads.submit(send) for _ in range(4)]]
+    assert [reply.status_code for reply in (*replies, send())] == [200] * 5
+    rig.is_now(key, settled=PRICE)
+
+
+def test_many_at_once_on_a_budget_for_twenty(rig: Rig) -> None:
+    """Exactly as many reach the provider as the budget has room for, and the others are not sent."""
+    key = rig.add("crowd", groups={"all": Limits(spend_per_month=20 * PRICE)})
+    before = rig.provider.total
+
+    async def crowd() -> list[int]:
+        limits = httpx.Limits(max_connections=50)
+        async with httpx.AsyncClient(base_url=rig.web.base_url, limits=limits, timeout=30) as web:
+            replies = await asyncio.gather(
+                *(
+                    web.post("/v1/images/generations", json=body(), headers={"authorization": f"Bearer {key}"})
+                    for _ in range(100)
+                )
+            )
+        return [reply.status_code for reply in replies]
+
+    statuses = asyncio.run(crowd())
+    assert (statuses.count(200), statuses.count(402)) == (20, 80)
+    assert rig.provider.total - before == 20
+    rig.is_now(key, settled=20 * PRICE)
+
+
+def test_limits_are_refused_with_their_headers(rig: Rig) -> None:
+    key = rig.add("limited", requests_per_day=2, images_per_minute=5)
+    assert ask(rig.web, key, n=2).headers["x-ratelimit-remaining-images"] == "3"
+    refused = ask(rig.web, key, n=4)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "x-should-retry" not in refused.headers
+    assert ask(rig.web, key).status_code == 200
+    refused = ask(rig.web, key)
+    assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    looked = rig.web.post(
+        "/v1/images/generations",
+        json=body(),
+        headers={"authorization": f"Bearer {key}", "imagegate-explain": "?1"},
+    )
+    assert looked.status_code == 200, "what is only explained is not counted"
+    assert rig.web.get("/v1/models", headers={"authorization": f"Bearer {key}"}).status_code == 200
+
+
+def test_requests_at_a_time(rig: Rig) -> None:
+    key = rig.add("one", in_flight=1)
+    slow = threading.Thread(target=ask, args=(rig.web, key, "slow"))
+    before = rig.provider.requests
+    slow.start()
+    eventually(lambda: rig.provider.requests > before, "the first request")
+    refused = ask(rig.web, key)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    slow.join()
+    eventually(lambda: ask(rig.web, key).status_code == 200, "a free place")
+
+
+def test_a_model_without_a_known_bound_has_no_budget(rig: Rig) -> None:
+    key = rig.add("unpriced", spend_per_day=1.0)
+    before = rig.provider.requests
+    refused = ask(rig.web, key, model="gpt-image-2")  # at another address than its provider's own
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
+    assert refused.json()["error"]["code"] == "price_unknown"
+    assert rig.provider.requests == before
+    assert ask(rig.web, rig.add("free"), model="gpt-image-2").status_code == 200
+
+
+def test_keys_and_the_gateway_in_a_file_of_its_own(tmp_path: Path) -> None:
+    """Limits of TOML, a ledger in SQLite that a second gateway goes on with, and a restart that forgets nothing."""
+    provider = CountingProvider()
+    access = {
+        "keys": ["sk-ada", "sk-bob"],
+        "names": ["ada", "bob"],
+        "limits": {"spend_per_month": 0.2},
+        "groups": {"team": {"spend_per_day": 0.12}},
+        "principals": {"ada": {"groups": ["team"], "limits": {"spend_per_day": 0.08}}, "bob": {"groups": ["team"]}},
+    }
+    spending = {"ledger": f"sqlite:///{tmp_path}/spend.db", "lease": 0.5}
+    with serving(provider.app) as port:
+        whole = json.loads(json.dumps(config(port, str(tmp_path), access=access, spending=spending)))
+        for keys in (["sk-ada"] * 3, ["sk-bob"] * 3):
+            gateway = ImageGateway(config=whole, hooks=())
+            with serving(gateway) as bound, httpx.Client(base_url=f"http://127.0.0.1:{bound}", timeout=20) as web:
+                statuses = [ask(web, key).status_code for key in keys]
+                assert statuses == ([200, 200, 402] if keys[0] == "sk-ada" else [200, 402, 402])
+    assert provider.total == 3
