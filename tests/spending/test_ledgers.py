@@ -39,14 +39,6 @@ def reservation(name: str, amount: float = 0.25, now: float = NOW) -> Reservatio
     return Reservation(id=name, accounts=NAMES, amount=nanos(amount), images=2, created=now, model="m", request_id="r")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Ledger]:
-    """Opens the ledger; again and again it is the same one where it is in a file."""
-    if request.param == "memory":
-        return MemoryLedger
-    return lambda: SQLLedger(f"sqlite:///{tmp_path}/ledger.db", lease=0.2)
-
-
 def run(open_: Callable[[], Ledger], work: Callable[[Any], Awaitable[None]]) -> None:
     async def scenario() -> None:
         ledger = open_()
@@ -175,11 +167,10 @@ def test_balances_are_the_sum_of_the_reservations(steps: list[tuple[str, int, in
     asyncio.run(scenario())
 
 
-def test_what_a_dead_process_had_reserved_is_held(tmp_path: Path) -> None:
+def test_what_a_dead_process_had_reserved_is_held(address: str) -> None:
     """Found by the next one, even if it is the same machine's after kill -9; a living one's is left alone."""
 
     async def scenario() -> None:
-        address = f"sqlite:///{tmp_path}/ledger.db"
         dead, living = SQLLedger(address, lease=0.2), SQLLedger(address, lease=0.2)
         await dead.reserve(reservation("dead"), ACCOUNTS)
         await living.reserve(reservation("living"), ACCOUNTS)
@@ -228,7 +219,28 @@ def test_a_ledger_that_cannot_be_reached_is_told_later(tmp_path: Path, monkeypat
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("address", ["mysql://a@b/c", "sqlite", "postgresql+nothing://a/b"])
-def test_what_is_no_address(address: str) -> None:
+def test_ten_processes_on_one_budget(address: str) -> None:
+    """Exactly as many as it has room for, whichever of them asks, and however their transactions cross."""
+
+    async def scenario() -> None:
+        ledgers = [SQLLedger(address) for _ in range(10)]
+        asked = (ledgers[number % 10].reserve(reservation(str(number), 0.01), ACCOUNTS) for number in range(300))
+        made = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(each) for each in made if not isinstance(each, (Reservation, InsufficientQuota))] == []
+        assert sum(isinstance(each, Reservation) for each in made) == 100
+        outcomes = [Outcome(nanos(0.01), 0), Outcome(0, 0), Outcome(0, nanos(0.01))]
+        ended = [each.id for each in made if isinstance(each, Reservation)]
+        await asyncio.gather(
+            *(ledgers[(place + 3) % 10].end(name, outcomes[place % 3], images=1) for place, name in enumerate(ended))
+        )
+        found = await balance(ledgers[0])
+        assert (found.reserved, found.settled, found.held) == (0, nanos(0.34), nanos(0.33))
+        await asyncio.gather(*(ledger.aclose() for ledger in ledgers))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("wrong", ["mysql://a@b/c", "sqlite", "postgresql+nothing://a/b"])
+def test_what_is_no_address(wrong: str) -> None:
     with pytest.raises(ConfigError, match="sqlite:///FILE or postgresql://"):
-        SQLLedger(address)
+        SQLLedger(wrong)

@@ -48,7 +48,9 @@ class SQLLedger:
         try:
             from imagegate.spending.sql_statements import Statements
         except ImportError:
-            raise ConfigError("a ledger in a database needs the extra 'keys', or 'postgres': pip install 'imagegate[keys]'") from None
+            raise ConfigError(
+                "a ledger in a database needs the extra 'keys', or 'postgres': pip install 'imagegate[keys]'"
+            ) from None
         self.holder = uuid4().hex
         self._statements: Statements = Statements(url, holder=self.holder, lease=lease)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="imagegate-ledger")

@@ -146,8 +146,8 @@ class Statements:
                 return known
             raise
         row = msgspec.structs.asdict(reservation) | {"accounts": _encode(reservation.accounts)}
-        made = db.execute(self._insert(_RESERVATIONS).values(row).on_conflict_do_nothing())
-        if made.rowcount == 0:
+        inserted = self._insert(_RESERVATIONS).values(row).on_conflict_do_nothing().returning(_RESERVATIONS.c.id)
+        if db.execute(inserted).first() is None:
             known = self._find(db, reservation.id)
             if known is None:
                 raise AssertionError("a row that is in the way is there")
