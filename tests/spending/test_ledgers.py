@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -171,27 +170,30 @@ def test_what_a_dead_process_had_reserved_is_held(address: str) -> None:
     """Found by the next one, even if it is the same machine's after kill -9; a living one's is left alone."""
 
     async def scenario() -> None:
-        dead, living = SQLLedger(address, lease=0.2), SQLLedger(address, lease=0.2)
+        dead, living = SQLLedger(address, lease=600), SQLLedger(address, lease=600)
         await dead.reserve(reservation("dead"), ACCOUNTS)
         await living.reserve(reservation("living"), ACCOUNTS)
         assert await living.look_after() == []
-        deadline = time.monotonic() + 5
-        held: list[Reservation] = []
-        while not held and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-            held += await living.look_after()
-        assert [(each.id, each.state, each.held) for each in held] == [("dead", "held", nanos(0.25))]
+        hasty = SQLLedger(address, lease=0.001)  # to which both have been silent for too long
+        await asyncio.sleep(0.01)
+        held = sorted(await hasty.look_after(), key=lambda each: each.id)
+        assert [(each.id, each.state, each.held) for each in held] == [
+            ("dead", "held", nanos(0.25)),
+            ("living", "held", nanos(0.25)),
+        ]
+        assert await hasty.look_after() == []
         found = await balance(living)
-        assert (found.reserved, found.held) == (nanos(0.25), nanos(0.25))
+        assert (found.reserved, found.held) == (0, nanos(0.5))
         # It was not dead, but slow: what it knows counts.
         ended = await dead.end("dead", Outcome(nanos(0.1), 0))
         assert ended is not None
         assert ended.state == "settled"
-        await dead.aclose()
-        await living.aclose()
-        last = SQLLedger(address, lease=0.2)  # `living` has ended, and says so
-        assert [each.id for each in await last.look_after()] == ["living"]
-        await last.aclose()
+        await living.reserve(reservation("last"), ACCOUNTS)
+        for ledger in (dead, hasty, living):
+            await ledger.aclose()
+        after = SQLLedger(address, lease=600)  # `living` has ended, and says so
+        assert [each.id for each in await after.look_after()] == ["last"]
+        await after.aclose()
 
     asyncio.run(scenario())
 

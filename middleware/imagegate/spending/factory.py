@@ -29,7 +29,13 @@ def is_needed(config: Config, *, has_source: bool) -> bool:
     """
     access = config.access
     has_limits = any(each.limits != NO_LIMITS or each.groups for each in access.principals.values())
-    return has_source or has_limits or access.limits != NO_LIMITS or config.spending != SpendingConfig()
+    return (
+        has_source
+        or bool(access.store)
+        or has_limits
+        or access.limits != NO_LIMITS
+        or config.spending != SpendingConfig()
+    )
 
 
 def open_ledger(config: Config) -> Ledger:
