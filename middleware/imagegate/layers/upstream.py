@@ -83,7 +83,9 @@ class Upstream(Layer):
             reply = await progress.call(account.name, model, asking, images=exchange.request.n)
             traced.note(task_id=progress.upstream_task_id)
             if reply is not None:
-                progress.replied(len(reply.images), reply.fields.get("usage"))  # paid for, whether it can be read or not
+                progress.replied(
+                    len(reply.images), reply.fields.get("usage")
+                )  # paid for, whether it can be read or not
                 traced.note(images=len(reply.images), usage=reply.fields.get("usage"))
                 sink = consumer.sink if consumer else None
                 reply = await load_results(account, reply, authorization=exchange.authorization, sink=sink)
