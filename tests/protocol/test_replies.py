@@ -651,3 +651,13 @@ def test_odd_documents_are_read_or_refused(document):
         check(result)
         return
     check_error(failed)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"images": ["imagegate-0-1"]}, {"image": "imagegate-0-1", "seed": 1}, {"data": [{"b64_json": "imagegate-0-1"}]}],
+)
+def test_a_token_stands_for_a_picture_wherever_base64_may(document):
+    """Where the base64 of a large reply was taken out: of a list of strings, or of a member that may hold a link."""
+    found = read_document(document, now=1)
+    assert [image.b64_json for image in found.images] == ["imagegate-0-1"]

@@ -85,6 +85,41 @@ class ComfyUI(Server):
         return b"application/json", [json.dumps(document).encode()]
 
 
+class Hosted(Server):
+    """One picture for each request, another one each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = 0
+
+    def drawn(self) -> bytes:
+        self._asked += 1
+        return picture((self._asked - 1) % IMAGES, self.size)
+
+
+class DeepInfra(Hosted):
+    """Data URLs."""
+
+    def answer(self, path: str, query: Mapping[str, list[str]]) -> tuple[bytes, list[bytes]]:
+        pieces = [b'{"images":["data:image/png;base64,', base64.b64encode(self.drawn()), b'"],"seed":1}']
+        return b"application/json", pieces
+
+
+class Stability(Hosted):
+    """Base64 in one member."""
+
+    def answer(self, path: str, query: Mapping[str, list[str]]) -> tuple[bytes, list[bytes]]:
+        pieces = [b'{"image":"', base64.b64encode(self.drawn()), b'","finish_reason":"SUCCESS","seed":1}']
+        return b"application/json", pieces
+
+
+class HuggingFace(Hosted):
+    """Bytes."""
+
+    def answer(self, path: str, query: Mapping[str, list[str]]) -> tuple[bytes, list[bytes]]:
+        return b"image/png", [self.drawn()]
+
+
 class LocalAI(Server):
     """Small pictures from large references."""
 
@@ -108,15 +143,16 @@ def running(folder: Path, server: Server, adapter: str) -> Iterator[Process]:
     with serving(server) as port:
         config = folder / "imagegate.toml"
         config.write_text(
-            f'[[upstreams]]\nname = "own"\nadapter = "{adapter}"\nbase_url = "http://127.0.0.1:{port}"\n{options}\n'
+            f'[[upstreams]]\nname = "own"\nadapter = "{adapter}"\nbase_url = "http://127.0.0.1:{port}"\n'
+            f'api_key = "sk-own"\n{options}\n'
             f'[tasks]\npoll_interval = "50ms"\n[delivery]\nstore = "file://{folder}/images"\n'
         )
         with gateway_process(config) as process:
             yield process
 
 
-def ask(process: Process, n: int, form: str) -> Any:
-    document = {"model": "own/default", "prompt": "A kite", "response_format": form, "n": n}
+def ask(process: Process, n: int, form: str, model: str = "default") -> Any:
+    document = {"model": f"own/{model}", "prompt": "A kite", "response_format": form, "n": n}
     reply = httpx.post(f"{process.url}/v1/images/generations", json=document, timeout=120)
     assert reply.status_code == 200, reply.text[:500]
     return reply.json()["data"]
@@ -138,6 +174,34 @@ def test_large_replies(tmp_path: Path, adapter: str, kind: type[Server], form: s
         else:
             hashes = [sha(base64.b64decode(item["b64_json"])) for item in found]
     assert hashes == [sha(picture(number)) for number in range(IMAGES)]
+    assert grown < 24 * MIB
+
+
+@pytest.mark.parametrize("form", ["url", "b64_json"])
+@pytest.mark.parametrize(
+    ("adapter", "kind", "model"),
+    [
+        ("deepinfra", DeepInfra, "black-forest-labs/FLUX-1-dev"),
+        ("stability", Stability, "core"),
+        ("huggingface", HuggingFace, "o/n"),
+    ],
+)
+def test_large_replies_of_hosting_providers(
+    tmp_path: Path, adapter: str, kind: type[Hosted], model: str, form: str
+) -> None:
+    """Eight requests for 20 MB each, as data URLs, base64 or bytes."""
+    server = kind()
+    with running(tmp_path, server, adapter) as process:
+        assert len(ask(process, 1, form, model)) == 1
+        server.size, server._asked = SIZE, 0
+        before = process.memory("VmHWM")
+        found = ask(process, IMAGES, form, model)
+        grown = process.memory("VmHWM") - before
+        if form == "url":
+            hashes = [sha(httpx.get(item["url"], timeout=60).content) for item in found]
+        else:
+            hashes = [sha(base64.b64decode(item["b64_json"])) for item in found]
+    assert sorted(hashes) == sorted(sha(picture(number)) for number in range(IMAGES))
     assert grown < 24 * MIB
 
 

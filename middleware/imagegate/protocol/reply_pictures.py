@@ -143,6 +143,8 @@ def _of_text(text: str, fields: Mapping[str, Any], *, is_base64: bool) -> ReplyI
     """Return what a text is; `written` is set where that has to be looked up."""
     if not text.strip():
         return None
+    if text.startswith(TOKEN_MARK):  # in place of base64, wherever it stood
+        return ReplyImage(b64_json=text, fields=fields)
     if text[:5].lower() == "data:":
         encoded = _of_data_url(text)
         return ReplyImage(b64_json=encoded, fields=fields) if encoded else None
