@@ -480,6 +480,9 @@ DISABLED = {"sequential_image_generation": "disabled"}
         ("seedream-4-0-250828", {**GROUP, "response_format": "b64_json"}, {**GROUP, "response_format": "b64_json"}),
         ("seedream-4-0-250828", {**GROUP, **DISABLED}, DISABLED),
         ("seedream-4-0-250828", {"size": "auto", "quality": "high", "output_format": "png"}, {}),
+        ("ep-20261129-abcde", {"size": "1K"}, {"size": "2K"}),
+        ("ep-20261129-abcde", {"size": "4096x4096"}, {"size": "2150x2150"}),
+        ("seedream-5-5-261028", {"size": "4K"}, {"size": "2K"}),
     ],
 )
 def test_seedream(model, asked, body):

@@ -24,8 +24,29 @@ CHUNK = 256 * 1024
 MAY_GROW = 24 * MIB
 
 
+AROUND = {
+    ":generateContent": (
+        b'{"candidates":[{"content":{"parts":[{"inlineData":{"mimeType":"image/png","data":"',
+        b'"}}]},"finishReason":"STOP"}]}',
+    ),
+    "/chat/completions": (
+        b'{"choices":[{"message":{"content":"Here.","images":[{"image_url":{"url":"data:image/png;base64,',
+        b'"}}]},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}',
+    ),
+    "/api/v3/images/generations": (b'{"model":"m","created":1,"data":[{"size":"1x1","b64_json":"', b'"}],"usage":{}}'),
+}
+"""What native dialects have around a picture's base64, by the ends of their paths."""
+UPSTREAMS = {
+    "gemini": '"',
+    "openai-compatible": '"',
+    "openrouter": '"\noptions = { api = "chat" }',
+    "seedream": '/api/v3"',
+}
+"""What follows the origin."""
+
+
 class Native:
-    """Answers `generateContent` with an inline picture, and OpenAI's paths with the bytes of one; hashes what comes."""
+    """Answers paths of native dialects with an inline picture, and OpenAI's with its bytes; hashes what comes."""
 
     def __init__(self) -> None:
         self.size = SIZE
@@ -48,12 +69,11 @@ class Native:
             for part in parts
             if "inlineData" in part
         ]
-        inline = scope["path"].endswith(":generateContent")
+        around = next((each for end, each in AROUND.items() if scope["path"].endswith(end)), None)
         pieces = [self.picture()]
-        if inline:
-            head = b'{"candidates":[{"content":{"parts":[{"inlineData":{"mimeType":"image/png","data":"'
-            pieces = [head, base64.b64encode(pieces[0]), b'"}}]},"finishReason":"STOP"}]}']
-        kind = b"application/json" if inline else b"image/png"
+        if around:
+            pieces = [around[0], base64.b64encode(pieces[0]), around[1]]
+        kind = b"application/json" if around else b"image/png"
         headers = [(b"content-type", kind), (b"content-length", str(sum(map(len, pieces))).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for piece in pieces:
@@ -72,19 +92,20 @@ def native() -> Iterator[tuple[Native, int]]:
 @pytest.fixture
 def gateway(native: tuple[Native, int], tmp_path: Path) -> Iterator[Process]:
     config = tmp_path / "imagegate.toml"
-    config.write_text(
-        "\n".join(
-            f'[[upstreams]]\nname = "{name}"\nbase_url = "http://127.0.0.1:{native[1]}"\napi_key = "sk-any-key"'
-            for name in ("gemini", "openai-compatible")
-        )
-        + f'\n[delivery]\nstore = "file://{tmp_path}/images"\n'
-    )
+    upstreams = [
+        f'[[upstreams]]\nname = "{name}"\napi_key = "sk-any-key"\nbase_url = "http://127.0.0.1:{native[1]}{more}'
+        for name, more in UPSTREAMS.items()
+    ]
+    config.write_text("\n".join([*upstreams, f'[delivery]\nstore = "file://{tmp_path}/images"\n']))
     with gateway_process(config) as process:
         yield process
 
 
 @pytest.mark.parametrize("form", ["url", "b64_json"])
-@pytest.mark.parametrize("model", ["gemini/gemini-3-pro-image", "openai-compatible/any"])
+@pytest.mark.parametrize(
+    "model",
+    ["gemini/gemini-3-pro-image", "openai-compatible/any", "openrouter/google/gemini", "seedream/seedream-4-5-251128"],
+)
 def test_a_large_picture_inline_or_as_the_whole_reply(native, gateway, model, form):
     """48 MB pass in either form, and the process hardly grows."""
     provider, _ = native
