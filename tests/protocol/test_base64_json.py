@@ -166,7 +166,7 @@ def test_white_space_and_missing_padding_are_read(
     assert list(pictures.values()) == [picture]
 
 
-@given(st.binary(min_size=3, max_size=300), st.integers(0, 400), st.sampled_from("!-_\u00e9\n=*"), st.data())
+@given(st.binary(min_size=3, max_size=300), st.integers(0, 400), st.sampled_from("!\u00e9=*"), st.data())
 def test_bad_characters_are_refused(picture: bytes, place: int, bad: str, data: st.DataObject) -> None:
     """One character that is no base64 spoils the picture, wherever it stands and wherever the document is cut."""
     text = base64.b64encode(picture).decode()
@@ -178,7 +178,7 @@ def test_bad_characters_are_refused(picture: bytes, place: int, bad: str, data: 
         wanted = decode_base64(text)
     except UpstreamError:
         wanted = None
-    if wanted is None or bad == "\n":
+    if wanted is None:
         with pytest.raises(ScanError):
             scan(body, cuts)
     else:

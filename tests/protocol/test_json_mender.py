@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagegate.protocol.parsers import json_mender
 from imagegate.protocol.parsers.json_mender import JSONMender
 
 
@@ -36,6 +37,19 @@ CASES: list[tuple[bytes, bytes]] = [
     (b'{"b64_json":"QUJD"}', b'{"b64_json":"QUJD"}'),
     (b'{"b64_json":"QUI=", "url":"b64_json"}', b'{"b64_json":"QUI=", "url":"b64_json"}'),
     (b'{"b64_json":null,"a":"QQ"}', b'{"b64_json":null,"a":"QQ"}'),
+    (b'{"b64_json":"QQ===="}', b'{"b64_json":"QQ=="}'),
+    (b'{"b64_json":" Q\\nQ\r\n="}', b'{"b64_json":"QQ=="}'),
+    (b'{"b64_json":"data:image/png;base64,QQ"}', b'{"b64_json":"data:image/png;base64,QQ"}'),
+    (b'{"a":1} and more "of it" }', b'{"a":1}'),
+    (b'INFO it begins {"a":1}{"b":2}', b'{"a":1}'),
+    (b'{"a":[1,2,],}', b'{"a":[1,2]}'),
+    (b'{,"a":[,1,, 2 , ]}', b'{"a":[1, 2  ]}'),
+    (b'{"a":None,"b":True,"c":undefined,"d":False}', b'{"a":null,"b":true,"c":null,"d":false}'),
+    (b'{"a":.5,"b":+5,"c":012,"d":1e999,"e":0x1F,"f":-1}', b'{"a":0.5,"b":5.0,"c":12.0,"d":null,"e":null,"f":-1}'),
+    (b'{"a":1/* "no" */,// it\'s\n"b":2}', b'{"a":1,"b":2}'),
+    (b'{a:1, $b : "c"}', b'{"a":1, "$b": "c"}'),
+    (b"{'a':'it\\'s \"b\"','c':'\\\\'}", b'{"a":"it\'s \\"b\\"","c":"\\\\"}'),
+    (b'{"seed":' + b"9" * 400 + b"}", b'{"seed":null}'),
 ]
 
 
@@ -64,7 +78,7 @@ def without_pictures(node: Any) -> Any:
 
 @given(JSON, st.booleans(), st.data())
 def test_sound_json_comes_out_as_it_went_in(document: Any, ascii_only: bool, data: st.DataObject) -> None:
-    body = json.dumps(without_pictures(document), ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    body = json.dumps([without_pictures(document)], ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     cuts = data.draw(st.lists(st.integers(0, len(body)), max_size=5))
     out = mended(body, cuts)
     assert out == mended(body)
@@ -96,3 +110,44 @@ def test_texts(pieces: list[bytes], data: st.DataObject) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(body)), max_size=6))
     text = json.loads(mended(body, cuts))["a"]
     text.encode("utf-8")
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"{",
+                b"}",
+                b"[",
+                b"]",
+                b",",
+                b":",
+                b'"',
+                b"'",
+                b" ",
+                b"\n",
+                b"/",
+                b"*",
+                b"#",
+                b"None",
+                b"1",
+                b".",
+                b"x",
+                b"\\",
+            ]
+        ),
+        max_size=25,
+    ),
+    st.data(),
+)
+def test_cuts_make_no_difference(pieces: list[bytes], data: st.DataObject) -> None:
+    """Whatever comes, what is made of it depends on what it is."""
+    body = b'{"a":[' + b"".join(pieces)
+    cuts = data.draw(st.lists(st.integers(0, len(body)), max_size=8))
+    assert mended(body, cuts) == mended(body)
+
+
+def test_a_document_that_is_all_odd_signs() -> None:
+    """It is given up, without work for each sign."""
+    body = b"[" + b"None," * 300_000
+    assert len(json_mender.mended(body)) >= len(body) - 1_000_000

@@ -215,25 +215,24 @@ class Relay:
 
     async def take(self, message: Message) -> None:
         body = message.get("body", b"")
+        is_last = not message.get("more_body", False)
+        mended = self._mender.feed(body) + (self._mender.finish() if is_last else b"")
         try:
-            for place, events in enumerate(self._scanner.steps(body)):
+            for place, events in enumerate(self._scanner.steps(mended)):
                 if place:
                     await asyncio.sleep(0)  # what is dense takes long
                 for event in events:
                     self._note(event)
         except ScanError as error:
             raise uncertain(f"The provider's reply is invalid. {error}") from error
-        is_last = not message.get("more_body", False)
-        mended = self._mender.feed(body) + (self._mender.finish() if is_last else b"")
         self._room += len(body) - len(mended)
         if self._room < 0 and self._is_announced:
             raise uncertain("The provider's reply is no valid JSON.")
-        body = mended
         if is_last:
-            await self._end(body)
+            await self._end(mended)
             return
-        self._held.append(body)
-        self._held_size += len(body)
+        self._held.append(mended)
+        self._held_size += len(mended)
         while self._held_size - len(self._held[0]) >= TAIL:
             piece = self._held.popleft()
             self._held_size -= len(piece)
@@ -265,9 +264,8 @@ class Relay:
             rest = self._scanner.finish()
         except ScanError as error:
             raise uncertain(f"The provider's reply is invalid. {error}") from error
-        mender = JSONMender()
         document = read_object(rest)
-        if document is None or not is_sound(mender.feed(rest) + mender.finish()):
+        if document is None or not is_sound(rest):
             raise uncertain("The provider's reply is no valid JSON.")
         reply = read_document(document, now=0)  # raises what the reply says beside its pictures
         if not isinstance(reply, ImageReply) or len(reply.images) < self._asked:
@@ -275,7 +273,11 @@ class Relay:
         self.fields = reply.fields
         for piece in (*self._held, body):
             await self._pass(piece)
-        await self._pass(b" " * self._room if self._is_announced else b"", more=False)
+        while self._is_announced and self._room > 0:  # what was left out behind the document may be long
+            blanks = min(self._room, TAIL)
+            self._room -= blanks
+            await self._pass(b" " * blanks)
+        await self._pass(b"", more=False)
 
 
 def _with_pictures(received: Received) -> ImageReply:

@@ -19,7 +19,7 @@ from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.image_format import sniff
 from imagegate.protocol.messages import ImageReply, Picture, ReplyImage
 from imagegate.protocol.names import EITHER, LISTS, plain
-from imagegate.protocol.parsers.lenient_json import read_object, read_value
+from imagegate.protocol.parsers.lenient_json import read_object, read_value, start_of_document
 from imagegate.protocol.provider_errors import (
     failure,
     is_moderated,
@@ -116,6 +116,9 @@ def _document(body: bytes) -> dict[str, Any] | None:
         return only if isinstance(only, dict) and not has_pictures(value) else {"data": value}
     if value is None and is_stream(body[:_HEAD]):
         return reply_of_stream(body)
+    if value is None and (start := start_of_document(body[:_HEAD])):
+        value = read_object(body[start:])
+        return value if value and any(image is not None for _, image in pictures_in(value)) else None
     return value
 
 

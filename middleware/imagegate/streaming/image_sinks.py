@@ -15,6 +15,7 @@ from imagegate.protocol.image_format import inspect
 from imagegate.protocol.messages import HeldMemory, Picture, ReplyImage, StoredPicture
 from imagegate.protocol.parsers.base64_decoder import ScanError
 from imagegate.protocol.parsers.base64_json import Base64Scanner, Event, PictureData, PictureStart
+from imagegate.protocol.parsers.json_mender import JSONMender
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.spool.budget import FileBudget
 from imagegate.spool.upload import Upload
@@ -197,6 +198,7 @@ class Reception:
 
     def __init__(self, sink: PictureSink, scanner: Base64Scanner, held: HeldMemory | None = None) -> None:
         self._sink = sink
+        self._mender = JSONMender()
         self._scanner = scanner
         self._held = held
         self._counted = 0
@@ -205,6 +207,9 @@ class Reception:
         self._finishing: dict[str, asyncio.Task[Picture]] = {}
 
     async def feed(self, data: bytes) -> None:
+        await self._scan(self._mender.feed(data))
+
+    async def _scan(self, data: bytes) -> None:
         steps = self._scanner.steps(data)
         is_first = True
         while (events := self._next(steps)) is not None:
@@ -256,6 +261,7 @@ class Reception:
 
     async def finish(self) -> Received:
         """Finish the document, and wait for its images."""
+        await self._scan(self._mender.finish())
         try:
             rest = self._scanner.finish()
         except ScanError as error:

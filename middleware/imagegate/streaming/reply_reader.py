@@ -17,6 +17,7 @@ from imagegate.protocol.image_format import sniff
 from imagegate.protocol.messages import HeldMemory, Picture
 from imagegate.protocol.parsers.base64_decoder import ScanError
 from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS, Base64Scanner, PictureStart
+from imagegate.protocol.parsers.lenient_json import start_of_document
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import WHOLE_BODY, UpstreamReply
 from imagegate.protocol.reply_streams import is_stream
@@ -124,9 +125,12 @@ async def take(
                     document, pictures = await collect_events(_Resumed(kept, pieces), consumer.sink, members, held)
                     return _reply(response, document, pictures)
                 if kind is Kind.PICTURE and consumer.sink is not None:
+                    kept[:] = [b"".join(kept).lstrip(_BEFORE)]
                     return await _picture(response, _Resumed(kept, pieces), consumer.sink)
             if size <= HOLD and has_room:
                 continue
+            if kind is Kind.OTHER and response.status_code < 300 and size - len(piece) <= HOLD:
+                kind = _cut_to_document(kept)
             if consumer is not None and kind is Kind.JSON:
                 if consumer.relay and is_plain(kept):
                     await _relay(response, kept, pieces, consumer.send)
@@ -156,6 +160,17 @@ def _kind_of(response: Response, head: bytes, consumer: ReplyConsumer | None) ->
     if is_stream(head) or (consumer is not None and consumer.events and _is_labelled_stream(response)):
         return Kind.EVENTS
     return Kind.PICTURE if sniff(head) is not None else Kind.OTHER
+
+
+def _cut_to_document(kept: list[bytes]) -> Kind:
+    """Put blanks in the place of what precedes a JSON document; `Kind.OTHER`: there is none."""
+    whole = b"".join(kept)
+    body = whole.lstrip(_BEFORE)
+    start = start_of_document(body[:_HEAD])
+    if start is None:
+        return Kind.OTHER
+    kept[:] = [body[start:].rjust(len(whole))]  # as long as the provider has announced
+    return Kind.JSON
 
 
 def _is_labelled_stream(response: Response) -> bool:

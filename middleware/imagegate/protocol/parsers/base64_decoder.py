@@ -7,6 +7,7 @@ from typing import Final
 
 import pybase64
 
+_SPACES: Final = b" \t\r\n"
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
@@ -15,35 +16,42 @@ class ScanError(Exception):
 
 
 class Base64Decoder:
-    """Decode base64 that arrives in pieces cut anywhere; the padding may be missing."""
+    """Decode base64 that arrives in pieces cut anywhere; the padding may be missing or too long."""
 
     def __init__(self) -> None:
         self._carry = b""
         self._padded = False
 
-    def feed(self, text: bytes | memoryview, *, spaces: bytes = b" ") -> Sequence[bytes]:
-        """Return the bytes of all complete groups of four characters; skip `spaces`. Raises `ScanError`."""
+    def feed(self, text: bytes | memoryview) -> Sequence[bytes]:
+        """Return the bytes of all complete groups of four characters; skip white space. Raises `ScanError`."""
         try:
             decoded = self._decode(self._carry, text)
         except ValueError:
-            joined = self._carry + bytes(text)
+            joined = self._without_surplus((self._carry + bytes(text)).translate(None, _SPACES))
             try:
-                decoded = self._decode(b"", joined.translate(None, spaces))
+                decoded = self._decode(b"", joined)
             except ValueError:
-                decoded = self._decode_url_safe(joined.translate(_URL_SAFE, spaces))
+                decoded = self._decode_url_safe(joined.translate(_URL_SAFE))
         if self._carry:
-            self._carry = self._carry.translate(_URL_SAFE, spaces)
+            self._carry = self._carry.translate(_URL_SAFE, _SPACES)
         return decoded
 
     def finish(self) -> bytes:
         """Return the bytes of the last group. Raises `ScanError`."""
-        rest = self._carry
+        rest = self._carry.rstrip(b"=")
         if rest and self._padded:
             raise broken_base64()
         try:
             return pybase64.b64decode(rest.translate(_URL_SAFE) + b"=" * (-len(rest) % 4), validate=True)
         except ValueError:
             raise broken_base64() from None
+
+    def _without_surplus(self, text: bytes) -> bytes:
+        """Leave out superfluous padding at the end."""
+        plain = text.rstrip(b"=")
+        if self._padded:
+            return plain
+        return plain + b"=" * min(len(text) - len(plain), -len(plain) % 4)
 
     def _decode_url_safe(self, text: bytes) -> Sequence[bytes]:
         """Decode the alphabet of RFC 4648 section 5. Raises `ScanError`."""

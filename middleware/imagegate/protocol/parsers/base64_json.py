@@ -18,7 +18,7 @@ import msgspec
 
 from imagegate.protocol.image_format import holds_picture
 from imagegate.protocol.names import BASE64_MEMBERS, EITHER, LINK_MEMBERS, plain
-from imagegate.protocol.parsers.base64_decoder import Base64Decoder, ScanError, broken_base64
+from imagegate.protocol.parsers.base64_decoder import Base64Decoder, ScanError
 
 OPENAI_MEMBERS: Final = ("b64_json",)
 """Members in which OpenAI and its relays put images."""
@@ -45,8 +45,10 @@ _USUAL: Final = frozenset(
 _STRUCTURE = re.compile(rb'[{}\[\]"]')
 _ESCAPED = re.compile(rb'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*', re.DOTALL)
 _CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?")
-_CONTROL = re.compile(rb"[\x00-\x1f]")
 _ESCAPE_IN_BASE64 = re.compile(rb"\\[^/]")
+
+
+_UNUSUAL: Final = re.compile(rb"[-_ \n]")
 
 
 class PictureStart(msgspec.Struct, frozen=True):
@@ -293,6 +295,7 @@ class Base64Scanner:
             return json.dumps(encoded)[1:-1].encode()
         if self._is_link and not self._holds_picture(text or raw.decode("latin-1")):
             return None
+        self.is_canonical = self.is_canonical and not _UNUSUAL.search(raw)
         return raw or None
 
     def _holds_picture(self, text: str) -> bool:
@@ -315,7 +318,7 @@ class Base64Scanner:
         end = data.find(b'"', place)
         stop = end if end >= 0 else len(data)
         if data.find(b"\\", place, stop) < 0:
-            if self._most == 0 and (data.find(b"-", place, stop) >= 0 or data.find(b"_", place, stop) >= 0):
+            if self._most == 0 and any(data.find(sign, place, stop) >= 0 for sign in (b"-", b"_", b" ", b"\n")):
                 self.is_canonical = False
             self._more(memoryview(data)[place:stop])
             place, ended = stop + 1, end >= 0
@@ -334,17 +337,15 @@ class Base64Scanner:
             self.is_canonical = False
         if self._left == 0:
             return
-        if _CONTROL.search(raw):
-            raise broken_base64()
         unescaped = raw.replace(b"\\/", b"/")
         text = _text(raw).encode("utf-8", "replace") if b"\\" in unescaped else unescaped
-        self._more(memoryview(text), spaces=b" \t\r\n")
+        self._more(memoryview(text))
 
-    def _more(self, text: memoryview, *, spaces: bytes = b" ") -> None:
+    def _more(self, text: memoryview) -> None:
         while text and self._left != 0:
             # No more than needed; white space makes it less, and the loop takes more.
             place = len(text) if self._left is None else self._left // 3 * 4 + 8
-            pieces, text = self._decoder.feed(text[:place], spaces=spaces), text[place:]
+            pieces, text = self._decoder.feed(text[:place]), text[place:]
             for decoded in pieces:
                 if self._left is not None:
                     decoded = decoded[: self._left]

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
+from imagegate.protocol.parsers.json_mender import mended
+
 DEEPEST: Final = 200
 """Objects and arrays within each other; providers' replies have ten."""
 _MOST_CONTAINERS: Final = 20_000
@@ -22,6 +24,8 @@ _MOST_MEMBERS: Final = 200_000
 _MOST_DIGITS: Final = 300
 _ESCAPE: Final = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 _BEFORE: Final = "\ufeff\x00 \t\r\n"
+_PAGE: Final = re.compile(rb"\s*<(?:!doctype|html|\?xml)", re.IGNORECASE)
+_DOCUMENT: Final = re.compile(rb'\{\s*"|\[\s*\{')
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -48,6 +52,17 @@ def read_object(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def start_of_document(head: bytes) -> int | None:
+    """Return where JSON begins behind a few lines of something else, as warnings of PHP are, or a code fence.
+
+    None: nowhere, or this is a page for people, which may have scripts in it.
+    """
+    if _PAGE.match(head):
+        return None
+    found = _DOCUMENT.search(head)
+    return None if found is None else found.start()
+
+
 def is_sound(body: bytes) -> bool:
     """Return whether a body is JSON by RFC 8259."""
     try:
@@ -60,7 +75,7 @@ def is_sound(body: bytes) -> bool:
 def _forgiving(body: bytes) -> Any:
     if body.count(b",") > _MOST_MEMBERS or not body.strip(b"\x00 \t\r\n"):
         return None
-    text = body.decode("utf-16" if body.startswith(_UTF16_MARKS) else "utf-8", "replace").lstrip(_BEFORE)
+    text = body.decode(_encoding_of(body), "replace").lstrip(_BEFORE)
     if not text.startswith(("{", "[")):
         return None
     try:
@@ -72,14 +87,27 @@ def _forgiving(body: bytes) -> Any:
     return _sayable(document) if "\\u" in text else document
 
 
+def _encoding_of(body: bytes) -> str:
+    """Return how a document is encoded: its first sign is ASCII, so that of two bytes one is zero in UTF-16."""
+    if body.startswith(_UTF16_MARKS):
+        return "utf-16"
+    zeros = [byte == 0 for byte in body[:4]]
+    if zeros == [False, True, False, True]:
+        return "utf-16-le"
+    return "utf-16-be" if zeros == [True, False, True, False] else "utf-8"
+
+
 def _decoded(text: str) -> Any:
     try:
         return _DECODER.raw_decode(text)[0]
-    except ValueError as error:
-        if "escape" not in str(error):
-            return None
+    except ValueError:
+        pass
     try:
         return _DECODER.raw_decode(_ESCAPE.sub(lambda found: found[0] if found[1] else r"\\", text))[0]
+    except ValueError:
+        pass
+    try:
+        return _DECODER.decode(mended(text.encode("utf-8", "replace")).decode())
     except ValueError:
         return None
 
