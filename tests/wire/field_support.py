@@ -263,6 +263,8 @@ class Reply(NamedTuple):
     def _text(self, content: bytes) -> bytes:
         if self.entry.get("encoding") == "base64url, no padding":
             return base64.urlsafe_b64encode(content).rstrip(b"=")
+        if self.entry.get("encoding") == "base64 in lines":
+            return base64.encodebytes(content)
         return base64.b64encode(content)
 
 

@@ -300,7 +300,24 @@ def test_a_cut_reply_in_base64(gateway: Process, upstream: LargeUpstream, conten
 
 
 @pytest.mark.parametrize("content_length", [True, False])
-@pytest.mark.parametrize("tail", [b"]", b'],"x":}', b"]}" + 5000 * b"\n" + b"]"])
+@pytest.mark.parametrize("form", ["url", "b64_json"])
+def test_text_behind_the_document(gateway: Process, upstream: LargeUpstream, form: str, content_length: bool) -> None:
+    """The pictures are delivered, and it is left out."""
+    upstream.tail = b"]}" + 5000 * b"\n" + b'"]\nreal 0m2s {"x": 1}\n' + 100_000 * b"-"
+    upstream.content_length = content_length
+    with ask(gateway, form, 2) as reply:
+        assert reply.status_code == 200
+        images = json.loads(reply.read())["data"]
+    assert len(images) == 2
+    if form == "b64_json":
+        assert [sha(base64.b64decode(image["b64_json"])) for image in images] == [
+            sha(upstream.picture(at)) for at in range(2)
+        ]
+    assert upstream.posts == 1
+
+
+@pytest.mark.parametrize("content_length", [True, False])
+@pytest.mark.parametrize("tail", [b"]", b'],"x":}'])
 def test_a_reply_that_ends_badly(gateway: Process, upstream: LargeUpstream, tail: bytes, content_length: bool) -> None:
     """Links are wanted: the error of a reply that cannot be used. Base64 is: never a whole answer."""
     upstream.tail = tail

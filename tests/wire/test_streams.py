@@ -436,7 +436,7 @@ def test_unknown_formats_pass_as_base64(gate: Gateway, provider: Provider) -> No
 
 def test_invalid_json_around_a_picture(gate: Gateway, provider: Provider) -> None:
     """Where the picture must be replaced, its document must be readable; where not, it goes on as it is."""
-    event = frame("image_generation.completed", '{"b64_json":"' + b64(FINAL) + '","x":nan}')
+    event = frame("image_generation.completed", '{"b64_json":"' + b64(FINAL) + '","x":}')
     provider.says(partial(), event)
     assert "JSON" in later_error(gate, "url")["message"]
 

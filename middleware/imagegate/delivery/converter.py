@@ -313,7 +313,7 @@ async def _all(convert: _Convert, images: Collection[ReplyImage]) -> list[ReplyI
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes of a provider's base64, whose padding may be missing or too much. Raises `UpstreamUncertain` where it is none."""
+    """Return the bytes of a provider's base64, whatever its padding is. Raises `UpstreamUncertain` where it is none."""
     try:
         return pybase64.b64decode(_padded(text), validate=True)
     except (binascii.Error, ValueError):
@@ -322,8 +322,7 @@ def decode_base64(text: str) -> bytes:
 
 def _padded(text: str) -> str:
     """Clients are stricter than providers."""
-    if text.endswith("==="):
-        text = text.rstrip("=")
+    text = text.rstrip("=")
     return text + "=" * (-len(text) % 4)
 
 

@@ -33,6 +33,8 @@ _LINK: Final = re.compile(rb'"url"\s*:\s*"[^"]')
 """A member, not text in a string: there, its quotes would be escaped."""
 _HEAD: Final = 4096
 """Bytes at the beginning of a body by which its kind is recognized."""
+_DOCUMENT: Final = re.compile(rb"\{|\[\s*(?:[\[{\"'\]]|\Z)")
+"""The beginning of JSON; a word in brackets is that of a log line."""
 _BEFORE: Final = b"\xef\xbb\xbf \t\r\n"
 _BEGINNINGS: Final = (
     b"event:",
@@ -155,7 +157,7 @@ def _kind_of(response: Response, head: bytes, consumer: ReplyConsumer | None) ->
         return Kind.PICTURE
     if not head or (len(head) < _SHORTEST and any(word.startswith(head) for word in _BEGINNINGS)):
         return Kind.UNKNOWN
-    if head.startswith((b"{", b"[")):
+    if _DOCUMENT.match(head):
         return Kind.JSON
     if is_stream(head) or (consumer is not None and consumer.events and _is_labelled_stream(response)):
         return Kind.EVENTS

@@ -26,6 +26,7 @@ _ESCAPE: Final = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 _BEFORE: Final = "\ufeff\x00 \t\r\n"
 _PAGE: Final = re.compile(rb"\s*<(?:!doctype|html|\?xml)", re.IGNORECASE)
 _DOCUMENT: Final = re.compile(rb'\{\s*"|\[\s*\{')
+_LOG_LINE: Final = re.compile(r"\[\s*[A-Za-z]")
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -76,7 +77,7 @@ def _forgiving(body: bytes) -> Any:
     if body.count(b",") > _MOST_MEMBERS or not body.strip(b"\x00 \t\r\n"):
         return None
     text = body.decode(_encoding_of(body), "replace").lstrip(_BEFORE)
-    if not text.startswith(("{", "[")):
+    if not text.startswith(("{", "[")) or _LOG_LINE.match(text):
         return None
     try:
         document = _decoded(text)
