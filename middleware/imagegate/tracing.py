@@ -18,8 +18,10 @@ about one task; the fetch of a foreign link; the writing of one image; a webhook
 class Operation(Protocol):
     """An operation at work."""
 
-    traceparent: str
-    """W3C Trace Context of it, which goes upstream in its requests; empty: it has none."""
+    @property
+    def traceparent(self) -> str:
+        """W3C Trace Context of it, which goes upstream in its requests; empty: it has none."""
+        ...
 
     def ended(self, error: BaseException | None, facts: dict[str, Any]) -> None:
         """Record the end.

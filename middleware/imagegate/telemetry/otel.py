@@ -26,7 +26,6 @@ from imagegate.telemetry.otel_attributes import (
     AttributeValue,
     operation_attributes,
     record_attributes,
-    tokens,
 )
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import ExchangeRecord
@@ -41,6 +40,9 @@ _NAMES: Final[Mapping[tracing.OperationName, str]] = {
     "webhook": "deliver webhook",
 }
 """Names of spans, but for attempts, which are called like the exchange."""
+
+_LABELS: Final = ("gen_ai.operation.name", "gen_ai.provider.name", "server.address", "error.type")
+"""Attributes that metrics have beside the model."""
 
 
 class OTelHook:
@@ -111,19 +113,15 @@ class OTelHook:
         """Begin a span."""
         return self._tracer.start_span(name, parent, kind, attributes)
 
-    def measured(self, attributes: Mapping[str, AttributeValue], upstream: str, seconds: float, usage: Any) -> None:
-        """Count one request to a provider."""
-        model = str(attributes.get("gen_ai.request.model", ""))
-        model = self._known.model(upstream, model) if self._known is not None else model
-        labels = {
-            name: value
-            for name, value in attributes.items()
-            if name in ("gen_ai.operation.name", "gen_ai.provider.name", "server.address", "error.type")
-        }
-        labels["gen_ai.request.model"] = model
+    def measured(self, attributes: Mapping[str, AttributeValue], seconds: float) -> None:
+        """Count one request to a provider, by the attributes of its span."""
+        upstream, model = str(attributes.get("imagegate.upstream", "")), str(attributes.get("gen_ai.request.model", ""))
+        labels = {name: attributes[name] for name in _LABELS if name in attributes}
+        labels["gen_ai.request.model"] = self._known.model(upstream, model) if self._known is not None else model
         self._duration.record(seconds, labels)
-        for kind, count in tokens(usage).items():
-            self._tokens.record(count, {**labels, "gen_ai.token.type": kind})
+        for kind in ("input", "output"):
+            if (count := attributes.get(f"gen_ai.usage.{kind}_tokens")) is not None:
+                self._tokens.record(int(str(count)), {**labels, "gen_ai.token.type": kind})
 
     def links_of(self, record: ExchangeRecord) -> list[str]:
         """Return the links that the span of an exchange names."""
@@ -138,7 +136,7 @@ class ExchangeSpan:
         self.operation_name = OPERATIONS.get(progress.endpoint, "")
         self._span = hook.start(self.operation_name or f"imagegate {progress.endpoint}", parent, SpanKind.INTERNAL)
         context = trace.set_span_in_context(self._span, parent)
-        progress.traceparent = _traceparent(context) or progress.traceparent
+        progress.traceparent = _traceparent(self._span) or progress.traceparent
         self._attached = contexts.attach(context)
         self._used = tracing.use(self)
         self._provider = ""
@@ -198,10 +196,13 @@ class OperationSpan:
         self._name = name
         self._span = span
         self._attributes = attributes
-        context = trace.set_span_in_context(span, parent)
-        self.traceparent = _traceparent(context)
-        self._attached = contexts.attach(context) if parent is not None else None
+        self._attached = None if parent is None else contexts.attach(trace.set_span_in_context(span, parent))
         self._started = perf_counter()
+
+    @property
+    def traceparent(self) -> str:
+        """W3C Trace Context of the span."""
+        return _traceparent(self._span)
 
     def ended(self, error: BaseException | None, facts: dict[str, Any]) -> None:
         """End the span, with the class or code of an error and never its text."""
@@ -213,12 +214,11 @@ class OperationSpan:
             if isinstance(error, UpstreamError):
                 attributes["imagegate.outcome"] = error.outcome
             self._span.set_status(Status(StatusCode.ERROR))
-        self._span.set_attributes(attributes)
+        if attributes:
+            self._span.set_attributes(attributes)
         self._span.end()
         if self._name == "attempt":
-            attributes = {**self._attributes, **attributes}
-            upstream = str(attributes.get("imagegate.upstream", ""))
-            self._hook.measured(attributes, upstream, perf_counter() - self._started, facts.get("usage"))
+            self._hook.measured({**self._attributes, **attributes}, perf_counter() - self._started)
 
 
 def _type_of(error: BaseException) -> str:
@@ -231,7 +231,8 @@ def _context_of(traceparent: str) -> contexts.Context:
     return _PROPAGATOR.extract({"traceparent": traceparent}, contexts.Context()) if traceparent else contexts.Context()
 
 
-def _traceparent(context: contexts.Context) -> str:
-    carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier, context)
-    return carrier.get("traceparent", "")
+def _traceparent(span: Span) -> str:
+    context = span.get_span_context()
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
