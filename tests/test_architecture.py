@@ -98,7 +98,7 @@ PUBLIC: Final[Mapping[str, tuple[str, ...]]] = {
         "MemoryHook",
     ),
     "imagegate.layers": (
-        *("Admit", "Deliver", "Fit", "Idempotency", "Layer", "Observe", "Read", "References", "Route"),
+        *("Admit", "Deliver", "ExchangeLayer", "Fit", "Idempotency", "Layer", "Observe", "Read", "References", "Route"),
         *("TaskEndpoints", "Tasks", "Upstream"),
     ),
     "imagegate.log": ("LogHook",),

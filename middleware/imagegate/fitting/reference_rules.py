@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from imagegate.contracts.changes import Change
-from imagegate.contracts.contract import Contract, ReferenceRule
+from imagegate.contracts.contract import Contract, ReferenceForm, ReferenceRule
 from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
 from imagegate.contracts.sizes import ListRule
 from imagegate.errors import RequestError
 from imagegate.protocol.messages import FileID, FileRef, ImageRequest
+
+AS_OPENAI = ReferenceRule(forms=("files", "objects"), mask=True, file_ids=True)
+"""For models without a contract: unchanged, but a mixture of files and links becomes links."""
 
 _SAME_TYPE = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 
@@ -133,3 +136,19 @@ def size_of_source(request: ImageRequest, contract: Contract) -> str | None:
             param="size",
         )
     return None
+
+
+def chosen_form(request: ImageRequest, rule: ReferenceRule) -> ReferenceForm:
+    """Return the form in which references go upstream: files where the model takes them, and links only where not.
+
+    A model in no contract gets what the client wrote.
+    """
+    extras = (request.mask,) if request.mask is not None else ()
+    references = (*request.images, *extras)
+    if all(isinstance(reference, FileRef) for reference in references):
+        order: tuple[ReferenceForm, ...] = ("files", "inline", "uploads", "links", "objects")
+    elif rule is AS_OPENAI or any(isinstance(reference, FileID) for reference in references):
+        order = ("objects", "links", "files", "inline", "uploads")
+    else:
+        order = ("files", "links", "objects", "inline", "uploads")
+    return next(form for form in order if form in rule.forms)

@@ -1,7 +1,7 @@
 """The layers: each a plain ASGI middleware, usable alone in front of any application, composed by `ImageGateway`."""
 
 from imagegate.layers.admit import Admit
-from imagegate.layers.base import Layer
+from imagegate.layers.base import ExchangeLayer, Layer
 from imagegate.layers.deliver import Deliver
 from imagegate.layers.fit import Fit
 from imagegate.layers.idempotency import Idempotency
@@ -16,6 +16,7 @@ from imagegate.layers.upstream import Upstream
 __all__ = [
     "Admit",
     "Deliver",
+    "ExchangeLayer",
     "Fit",
     "Idempotency",
     "Layer",

@@ -18,8 +18,8 @@ from imagegate.delivery.response_format import ResponseFormat, wanted_form
 from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.delivery.session import DeliverySession
 from imagegate.http import HTTPClient
-from imagegate.layers.base import Layer, Work
-from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange
+from imagegate.layers.base import ExchangeLayer, Layer, Work
+from imagegate.protocol.messages import REPLY, Exchange
 from imagegate.upstream.dispatch_hooks import SENDING
 
 DEFAULT_STORE = "file://./images"
@@ -28,7 +28,7 @@ STREAM_HEARTBEAT = 15.0
 _BYPASSES = ("http.response.pathsend", "http.response.zerocopysend")
 
 
-class Deliver(Layer):
+class Deliver(ExchangeLayer):
     """Converts base64 to links and links to base64, whichever the application below returns.
 
     Large replies are streamed: base64 into the store or on to the client while the reply arrives, and streams event by
@@ -92,8 +92,7 @@ class Deliver(Layer):
         if self._client is not None:
             await self._client.aclose()
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+    async def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
         if exchange.explain:
             await self.forward(scope, exchange, receive, send)
             return

@@ -7,14 +7,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.contracts.contract import Contracts, ReferenceRule, find_contract, load_contracts
 from imagegate.fitting.fit import Policy, fit
-from imagegate.layers.base import Layer, Work
-from imagegate.protocol.messages import SCOPE_KEY, Exchange, ImageRequest, Link
+from imagegate.layers.base import ExchangeLayer, Work
+from imagegate.protocol.messages import Exchange, ImageRequest, Link
 from imagegate.registry import load_adapter
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import TASK
 
 
-class Fit(Layer):
+class Fit(ExchangeLayer):
     """Applies the contract of the candidate that Route chose; alone, that of the model in the request.
 
     Args:
@@ -41,14 +41,8 @@ class Fit(Layer):
         self._policy: Policy = policy
         self._tolerance = tolerance
 
-    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
-        exchange: Exchange | None = scope.get(SCOPE_KEY)
-        if exchange is None:
-            return self._read_first(scope, receive, send)
+    def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
         return self.forward(scope, self._fitted(exchange, scope), receive, send)
-
-    async def _read_first(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.forward(scope, self._fitted(await self.exchange(scope, receive), scope), receive, send)
 
     def _fitted(self, exchange: Exchange, scope: Scope) -> Exchange:
         """Return the fitted exchange. Raises `RequestError` where the request does not fit the contract."""

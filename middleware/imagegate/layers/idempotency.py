@@ -13,14 +13,14 @@ from imagegate.idempotency.coalescing import Call, KeyedCalls, calls_in_memory
 from imagegate.idempotency.keys import HEADER, client_of, fingerprint, key_of, slot_of
 from imagegate.idempotency.relinking import Relinking
 from imagegate.ingest.request_reader import release, retain
-from imagegate.layers.base import Layer, Work
-from imagegate.protocol.messages import SCOPE_KEY, Exchange
+from imagegate.layers.base import ExchangeLayer, Work
+from imagegate.protocol.messages import Exchange
 from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import SENDING, Sending
 
 
-class Idempotency(Layer):
+class Idempotency(ExchangeLayer):
     """Coalesces concurrent requests with the same key, and replays their responses.
 
     Args:
@@ -52,15 +52,13 @@ class Idempotency(Layer):
         self._hooks = hooks
         self._link_base = link_base
 
-    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
-        exchange: Exchange | None = scope.get(SCOPE_KEY)
-        if exchange is not None and not self._derive and header(scope, HEADER) is None:
-            return self.pass_exchange(scope, receive, send)
-        return self._share(scope, receive, send)
+    def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
+        if not self._derive and header(scope, HEADER) is None:
+            return self.forward(scope, exchange, receive, send)
+        return self._share(scope, exchange, receive, send)
 
-    async def _share(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _share(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
         key = key_of(scope)
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
         if exchange.explain or (key is None and not self._derive):
             await self.forward(scope, exchange, receive, send)
             return

@@ -11,14 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.contracts.changes import Change
-from imagegate.errors import ImagegateError, RequestError
+from imagegate.errors import ImagegateError
 from imagegate.ingest.streaming_form import NeedsBufferedForm
-from imagegate.layers.base import Layer, Work, send_reply
-from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange, ImageReply, Target
+from imagegate.layers.base import ExchangeLayer, Work, send_reply
+from imagegate.protocol.messages import REPLY, Exchange, ImageReply, Target
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.routing.catalog import Catalog, addressed, model_change
 from imagegate.routing.circuit_breaker import Breaker
-from imagegate.routing.fan_out import merge, part_of, seeds_of, shares, without_stream
+from imagegate.routing.fan_out import image_shares, merge, part_of, seeds_of, without_stream
 from imagegate.routing.limiter import UpstreamLimiter
 from imagegate.routing.parts import FanOut
 from imagegate.routing.retry import Attempt, Attempts, RetryPolicy
@@ -29,7 +29,7 @@ _OPEN = UpstreamLimiter(Breaker(failures=0, pause=0.0))
 """For upstreams without limits."""
 
 
-class Route(Layer):
+class Route(ExchangeLayer):
     """Asks the candidates in order; falls back or retries only after an error that proves that nothing was made.
 
     A request for more images than a model makes at a time is split into parts, all of which must succeed.
@@ -67,8 +67,7 @@ class Route(Layer):
         self._limiters = limiters or {}
         self._deadline = deadline
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+    async def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
         now = asyncio.get_running_loop().time
         model = exchange.request.model
@@ -123,7 +122,7 @@ class Route(Layer):
 
     async def _ask(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
         progress: Progress = scope[PROGRESS_KEY]
-        sizes = self._shares(exchange)
+        sizes = image_shares(exchange, self._max_images)
         if len(sizes) > 1:
             progress.route_changes += (Change("n", "mapped", exchange.request.n, "+".join(map(str, sizes))),)
             if seeds := seeds_of(exchange, sizes):
@@ -137,19 +136,6 @@ class Route(Layer):
         else:
             reply, origin = await self._ask_for_parts(scope, exchange, sizes, receive, attempt)
             await send_reply(scope, send, reply, origin=origin)
-
-    def _shares(self, exchange: Exchange) -> Sequence[int]:
-        """Return how many images each request to the upstream asks for."""
-        n, whole = exchange.request.n, exchange.target.contract if exchange.target else None
-        contract = whole.of(exchange.request.operation) if whole else None
-        most = max(self._max_images, contract.max_images) if contract else self._max_images
-        if n > most:
-            raise RequestError(
-                f"Invalid 'n': integer above maximum value. Expected a value <= {most}, but got {n} instead.",
-                param="n",
-                code="integer_above_max_value",
-            )
-        return (n,) if contract is None or n <= contract.max_images else shares(n, contract.max_images)
 
     async def _ask_for_parts(
         self, scope: Scope, exchange: Exchange, sizes: Sequence[int], receive: Receive, attempt: Attempt

@@ -10,8 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.helpers import header, send_json
 from imagegate.errors import RequestError
-from imagegate.layers.base import Layer, Work, task_id_of
-from imagegate.protocol.messages import SCOPE_KEY, Exchange
+from imagegate.layers.base import ExchangeLayer, Layer, Work, task_id_of
+from imagegate.protocol.messages import Exchange
 from imagegate.tasks.base import TaskNotFound
 from imagegate.tasks.creation import TaskCreation
 from imagegate.tasks.queries import TaskQueries
@@ -22,7 +22,7 @@ from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 _MEMBERS: Final = frozenset(("async", "callback_url"))
 
 
-class Tasks(Layer):
+class Tasks(ExchangeLayer):
     """Answers requests with ``async: true`` with a task, and runs the layers below in the background.
 
     Args:
@@ -35,14 +35,12 @@ class Tasks(Layer):
         self._creation = creation
         runner.forward = self.forward
 
-    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
-        exchange: Exchange | None = scope.get(SCOPE_KEY)
-        if exchange is not None and _MEMBERS.isdisjoint(exchange.request.fields):
-            return self.pass_exchange(scope, receive, send)
-        return self._handle(scope, receive, send)
+    def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
+        if _MEMBERS.isdisjoint(exchange.request.fields):
+            return self.forward(scope, exchange, receive, send)
+        return self._handle(scope, exchange, receive, send)
 
-    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+    async def _handle(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
         fields = exchange.request.fields
         wants_task = fields.get("async")
         if "callback_url" in fields and not wants_task:

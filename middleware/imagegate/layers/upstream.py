@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.helpers import send_json
 from imagegate.errors import AuthenticationError, ModelNotFound, NotPermitted
-from imagegate.layers.base import Layer, send_reply
-from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange
+from imagegate.layers.base import ExchangeLayer, send_reply
+from imagegate.protocol.messages import REPLY, Exchange
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.tracing import operation
@@ -24,7 +24,7 @@ from imagegate.upstream.payers import PAYERS, with_payers
 from imagegate.upstream.results import load_results
 
 
-class Upstream(Layer):
+class Upstream(ExchangeLayer):
     """Sends requests to provider accounts; the innermost layer.
 
     Args:
@@ -35,8 +35,7 @@ class Upstream(Layer):
         super().__init__(_nothing_below, prefix=prefix)
         self._accounts = {account.name: account for account in accounts}
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+    async def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
         account = self._accounts[exchange.target.upstream] if exchange.target else next(iter(self._accounts.values()))
         if exchange.upstream_keys:

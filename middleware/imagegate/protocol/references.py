@@ -15,6 +15,8 @@ from imagegate.protocol.data_urls import DataURL, DataURLError, InvalidBase64, i
 
 LIST_MEMBERS: Final = ("images", "image", "image_url", "image_urls", "reference_image_urls", "reference_images")
 MASK_MEMBERS: Final = ("mask", "mask_url")
+LINK_FIELDS: Final = frozenset((*LIST_MEMBERS, "mask_url"))
+"""Members that hold links."""
 _MOST: Final = 256
 """References in one member; models take 16 and fewer, which their contracts say."""
 MAX_LINK: Final = 8192

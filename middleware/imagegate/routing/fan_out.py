@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Final
 
 from imagegate.contracts.changes import Change
-from imagegate.errors import UpstreamError, UpstreamUncertain
+from imagegate.errors import RequestError, UpstreamError, UpstreamUncertain
 from imagegate.protocol.messages import Exchange, ImageReply
 from imagegate.protocol.usage import sum_usage
 
@@ -21,6 +21,27 @@ def shares(n: int, most: int) -> tuple[int, ...]:
     """Divide `n` into as few parts as possible, none above `most`: 5 by 2 is 2, 2, 1."""
     whole, rest = divmod(n, most)
     return (most,) * whole + ((rest,) if rest else ())
+
+
+def image_shares(exchange: Exchange, max_images: int) -> tuple[int, ...]:
+    """Return how many images each request to the candidate asks for.
+
+    Args:
+        max_images: maximum `n` of a client's request, unless the contract allows more.
+
+    Raises:
+        RequestError: `n` is above the maximum.
+    """
+    n, whole = exchange.request.n, exchange.target.contract if exchange.target else None
+    contract = whole.of(exchange.request.operation) if whole else None
+    most = max(max_images, contract.max_images) if contract else max_images
+    if n > most:
+        raise RequestError(
+            f"Invalid 'n': integer above maximum value. Expected a value <= {most}, but got {n} instead.",
+            param="n",
+            code="integer_above_max_value",
+        )
+    return (n,) if contract is None or n <= contract.max_images else shares(n, contract.max_images)
 
 
 def part_of(exchange: Exchange, sizes: Sequence[int], place: int) -> Exchange:
