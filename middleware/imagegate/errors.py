@@ -49,7 +49,7 @@ _MISPLACED: Final = frozenset({"upstream_redirect"})
 _ABOUT_THE_REQUEST: Final = frozenset(
     {"model_not_found", "invalid_request_error", "image_generation_user_error", "bad_request_error", "not_found_error"}
 )
-"""Codes and types. Relays say 503 ("no channel") of models that nobody has: a client's typing error is no outage."""
+"""Codes and types. Relays answer 503 ("no channel") for unknown models: a misspelled name is not an outage."""
 
 
 class ConfigError(ValueError):

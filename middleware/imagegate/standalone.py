@@ -65,7 +65,7 @@ def find_config() -> Config:
 class Standalone:
     """The gateway with what only a process of its own has: ``/metrics``, the console unless switched off, and an end.
 
-    It drains as soon as a signal tells the server to end.
+    It drains as soon as the server gets a signal to end.
 
     Args:
         more_hooks: beside those for the log and the metrics.
@@ -81,7 +81,7 @@ class Standalone:
         grace: float = DEFAULT_GRACE,
         log: BinaryIO | None = None,
     ) -> None:
-        _client.disable_created_metrics()  # when a series began is nothing that anybody watches; it doubles the page
+        _client.disable_created_metrics()  # the creation time of each series would double the page
         registry = prometheus_client.CollectorRegistry()
         self._metrics = PrometheusHook(registry=registry)
         self._log = LogHook(config.log, output=log)
@@ -102,7 +102,7 @@ class Standalone:
         except RuntimeError as error:
             await report_failure(str(error), scope, receive, send)
             raise
-        with _told_of_signals(self.gateway.drain), _ignoring_hangups():
+        with _on_signals(self.gateway.drain), _ignoring_hangups():
             await self._app(scope, receive, send)
         self._log.write()
         self._metrics.count()  # for the processes that go on
@@ -120,14 +120,14 @@ def _with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
 
 
 @contextmanager
-def _told_of_signals(told: Callable[[], None]) -> Generator[None]:
-    """Calls `told` on SIGTERM and SIGINT, before the server's own handler; a server without one is left alone."""
+def _on_signals(call: Callable[[], None]) -> Generator[None]:
+    """Call `call` on SIGTERM and SIGINT, before the server's own handler; do nothing where it has none."""
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def handle(number: int, frame: FrameType | None) -> None:
-        told()
+        call()
         handlers[number](number, frame)
 
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}

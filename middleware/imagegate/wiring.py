@@ -82,7 +82,7 @@ class Services:
     access: Authenticator | None
     has_source: bool
     """Whether principals may come from elsewhere than the configuration."""
-    """Finds out who requests are from; None: the gateway is open to whoever reaches it."""
+    """Authenticates requests; None: the gateway is open to every client that reaches it."""
     guard: BrowserGuard
     console: Console | None
     console_app: ASGIApp | None
@@ -359,7 +359,7 @@ def accounts_of(config: Config, clients: Clients) -> list[Account]:
 
 
 def _authenticator(config: Config, source: PrincipalSource | None) -> Authenticator | None:
-    """Return what finds out who requests are from; None: whoever reaches the gateway may use it."""
+    """Return what authenticates requests; None: every client that reaches the gateway may use it."""
     access = config.access
     if source is None and access.callable:
         source = cast("PrincipalSource", function_of(access.callable))

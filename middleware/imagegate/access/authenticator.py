@@ -81,7 +81,7 @@ class Authenticator:
         """Return who sent a request.
 
         Raises:
-            AuthenticationError: nobody that is known.
+            AuthenticationError: the credentials are missing or unknown.
             AccessUnavailable: that cannot be found out at the moment.
         """
         if found := self.known(scope):

@@ -96,7 +96,7 @@ class HostPrincipals:
         loop = asyncio.get_running_loop()
         future = self._threads.submit(contextvars.copy_context().run, self._source, scope)
 
-        def release(_: Future[Any]) -> None:  # a thread that nobody waits for any more still counts
+        def release(_: Future[Any]) -> None:  # an abandoned thread still counts
             if not loop.is_closed():
                 loop.call_soon_threadsafe(permit.release)
 

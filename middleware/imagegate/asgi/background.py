@@ -49,7 +49,7 @@ async def repeat(work: Callable[[], Awaitable[None]], *, pause: float, on_error:
     Args:
         work: runs once at once.
         pause: seconds between the end of one run and the next.
-        on_error: is told of an error that `work` raised.
+        on_error: is called with an exception of `work`.
     """
     while True:
         try:

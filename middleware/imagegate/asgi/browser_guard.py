@@ -47,7 +47,7 @@ class BrowserGuard:
 
     Args:
         keyed: whether clients need a key, which no page of another origin has; then only `hosts` are checked.
-        mounted: whether an application stands behind the gateway; within Starlette's ``Mount`` the scope tells.
+        mounted: whether an application stands behind the gateway; within Starlette's ``Mount`` the scope shows it.
         origins: whose pages may use the gateway, such as ``https://app.example.com``; ``*``: all.
         hosts: names in ``Host`` that are the gateway's beside those of loopback, such as ``*.example.com``; empty: any,
             but on loopback none.
@@ -71,20 +71,21 @@ class BrowserGuard:
 
     def check(self, scope: Scope) -> None:
         """Raise `AccessDenied` where the request must not be answered."""
-        told = _Told.of(scope)
+        source = _Origin.of(scope)
         mounted = self._mounted or "app" in scope
         if self._hosts or not (self._keyed or mounted or not is_loopback(_address(scope.get("server")))):
-            for host in told.hosts:
+            for host in source.hosts:
                 if not self._is_own_host(host):
                     raise AccessDenied(
                         f"The gateway is not known as {_shown(host)}. Its operator can add the name to "
                         "access.allowed_hosts, or set access.keys.",
                         code="host_not_allowed",
                     )
-        if not self._keyed and not self._may_come_from(told, scope, mounted=mounted):
+        if not self._keyed and not self._may_come_from(source, scope, mounted=mounted):
             raise AccessDenied(
-                f"A gateway without keys takes no requests of web pages from elsewhere ({_shown(told.origin or '')}). "
-                "Its operator can add the origin to access.allowed_origins, or set access.keys.",
+                "A gateway without keys takes no requests of web pages from elsewhere "
+                f"({_shown(source.origin or '')}). Its operator can add the origin to access.allowed_origins, or set "
+                "access.keys.",
             )
 
     def _is_own_host(self, host: str) -> bool:
@@ -97,20 +98,20 @@ class BrowserGuard:
             or any(parent in self._own_hosts for parent in parents)
         )
 
-    def _may_come_from(self, told: _Told, scope: Scope, *, mounted: bool) -> bool:
-        if told.site == b"same-origin" or ANY in self._origins:
+    def _may_come_from(self, source: _Origin, scope: Scope, *, mounted: bool) -> bool:
+        if source.site == b"same-origin" or ANY in self._origins:
             return True
-        if told.origin is None:
-            return told.site != b"cross-site" or (mounted and scope["method"] == "GET")
-        if told.origin in self._origins or any(is_same_origin(told.origin, host) for host in told.hosts):
+        if source.origin is None:
+            return source.site != b"cross-site" or (mounted and scope["method"] == "GET")
+        if source.origin in self._origins or any(is_same_origin(source.origin, host) for host in source.hosts):
             return True
         if not mounted:
             return False
-        is_asked_for = scope["method"] != "POST" or told.needs_preflight or told.site == b"same-site"
-        return is_asked_for or _application_allows(scope, told.origin)
+        is_asked_for = scope["method"] != "POST" or source.needs_preflight or source.site == b"same-site"
+        return is_asked_for or _application_allows(scope, source.origin)
 
 
-class _Told(NamedTuple):
+class _Origin(NamedTuple):
     """What a request says of where it comes from and goes to."""
 
     hosts: list[str]
@@ -120,7 +121,7 @@ class _Told(NamedTuple):
     """Whether no browser sends it across origins before its server has agreed."""
 
     @classmethod
-    def of(cls, scope: Scope) -> _Told:
+    def of(cls, scope: Scope) -> _Origin:
         hosts: list[str] = []
         origin: str | None = None
         site = content_type = b""

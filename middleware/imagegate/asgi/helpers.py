@@ -219,7 +219,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 async def report_failure(message: str, scope: Scope, receive: Receive, send: Send) -> None:
-    """Tell a server that the application cannot start, where it asks; the caller raises the error, which ends it.
+    """Report to a server in its lifespan that the application cannot start; the caller raises the error.
 
     Servers take an exception without this message for an application that has no lifespan, and start all the same.
     """

@@ -27,7 +27,7 @@ class Permits:
 
 
 class Permit:
-    """Counts against the limit as long as somebody holds it."""
+    """A place under the limit, counted until its last holder releases it."""
 
     __slots__ = ("_holders", "_permits")
 

@@ -151,7 +151,7 @@ def _serve(options: argparse.Namespace) -> int:
 
         check()
         os.environ[OTEL_VARIABLE] = "1"
-    config = find_config()  # a mistake is told before any process starts
+    config = find_config()  # mistakes are reported before any process starts
     configure_logs(log_style())
     if options.workers > 1 and config.delivery.store.startswith("memory:"):
         raise ConfigError("delivery.store: memory:// is not shared; with --workers use file://")

@@ -26,8 +26,8 @@ def _entry(upstream: str, model: str, currency: str, found: Price | None) -> dic
     entry: dict[str, Any] = {"upstream": upstream, "model": model}
     if found is None:
         return {**entry, "from": ""}
-    told = msgspec.to_builtins(found.price)
-    price = {name: value for name, value in told.items() if value and name not in ("date", "source")}
+    members = msgspec.to_builtins(found.price)
+    price = {name: value for name, value in members.items() if value and name not in ("date", "source")}
     entry |= {"currency": currency, **price, "most_per_image": found.price.most_per_image}
     return entry | (
         {"from": "adapter", "date": found.date, "source": found.source}

@@ -1,4 +1,4 @@
-"""The configuration: its schema, how a file is loaded, and how mistakes are told.
+"""The configuration: its schema, the loading of a file, and the messages about mistakes in it.
 
-Used by the gateway, the programs and whoever needs the type of a table.
+Used by the gateway, the programs, and every package that needs the type of a table.
 """

@@ -100,7 +100,7 @@ def _check(delivery: DeliveryConfig, scheme: str) -> None:
     if delivery.content_addressed and delivery.public_url and not delivery.link_secret:
         raise ConfigError(
             "delivery.link_secret: is needed for delivery.content_addressed with public links, "
-            "or whoever has a picture could tell its link"
+            "or the link of an image could be computed from the image"
         )
     if not delivery.public_url and delivery.link_ttl > _LONGEST_PRESIGNED:
         raise ConfigError("delivery.link_ttl: presigned links hold for 7 days at most; shorten it or set public_url")
@@ -109,7 +109,7 @@ def _check(delivery: DeliveryConfig, scheme: str) -> None:
 
 
 def _cache_control(delivery: DeliveryConfig) -> str:
-    """Names are never used for other pictures; a presigned link is nobody's but its holder's."""
+    """Names are never used for other pictures; a presigned link is private to its holder."""
     if delivery.public_url:
         return "public, max-age=31536000, immutable"
     return f"private, max-age={int(min(delivery.link_ttl, 86400))}, immutable"

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, told by key, in the words of TOML and with what would be right."""
+"""Messages about mistakes in a configuration: they name the key and what is allowed, in the terms of TOML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Decode = Callable[[type, Any], Any]
 
 
 class KeyedError(ConfigError):
-    """Knows which key it is about, so that its line can be told."""
+    """A mistake with its key, from which its line is found."""
 
     def __init__(self, message: str, path: tuple[str | int, ...]) -> None:
         super().__init__(message)
@@ -102,7 +102,7 @@ def _literals(kind: Any) -> tuple[Any, ...]:
 
 
 def _tags(kind: Any) -> tuple[Any, ...]:
-    """Return the values that tell a union's structs apart."""
+    """Return the tag values of a union's structs."""
     structs = [each for each in _alternatives(kind) if isinstance(each, type) and issubclass(each, msgspec.Struct)]
     return tuple(tag for each in structs if (tag := each.__struct_config__.tag) is not None)
 

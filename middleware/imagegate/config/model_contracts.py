@@ -72,7 +72,8 @@ def warnings_of(
         and any(upstream.api_key or upstream.credential for upstream in config.upstreams)
     ):
         found.append(
-            "access.keys is not set, nor store or callable: whoever reaches the gateway spends the upstreams' keys"
+            "access.keys is not set, nor store or callable: every client that reaches the gateway "
+            "spends with the upstreams' keys"
         )
     scheme = config.delivery.store.partition(":")[0]
     if config.delivery.cloud != CloudConfig() and scheme in ("file", "memory"):

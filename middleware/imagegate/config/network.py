@@ -90,7 +90,7 @@ class Clients:
 
     Args:
         transport: takes the requests to all upstreams, and never those for foreign links; not closed here.
-        on_surplus: told the name of an upstream that has sent more than it was asked for.
+        on_surplus: is called with the name of an upstream that sent data beyond a reply.
 
     Raises:
         ConfigError: a trust store or a certificate cannot be loaded.

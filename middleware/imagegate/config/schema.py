@@ -17,7 +17,7 @@ class Duration(float):
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Every part of the file: keyword-only, and a key that nobody knows is an error."""
+    """Base of the tables of the file: keyword-only, and an unknown key is an error."""
 
 
 class CredentialConfig(_Section, frozen=True, kw_only=True):
@@ -235,7 +235,7 @@ class AccessConfig(_Section, frozen=True, kw_only=True):
 
     @property
     def is_open(self) -> bool:
-        """Whether whoever reaches the gateway may use it, as far as the configuration says."""
+        """Whether the configuration requires no authentication."""
         return not self.keys and not self.store and not self.callable
 
     def named_keys(self) -> dict[str, str]:
@@ -249,14 +249,14 @@ class LogConfig(_Section, frozen=True, kw_only=True):
 
     prompts: bool = False
     links: bool = False
-    """Of delivered pictures; whoever has one can load the picture."""
+    """Of delivered images; a link is all that is needed to load one."""
 
 
 class MetricsConfig(_Section, frozen=True, kw_only=True):
     """``/metrics`` of a gateway that stands alone (``[metrics]``)."""
 
     key: str = ""
-    """That a scraper must send as ``Authorization: Bearer``; default: anybody may read."""
+    """Required in ``Authorization: Bearer`` of a scraper; default: the page is public."""
 
 
 class ConsoleConfig(_Section, frozen=True, kw_only=True):

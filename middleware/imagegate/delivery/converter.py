@@ -36,7 +36,7 @@ from imagegate.streaming.image_sinks import (
 )
 
 _ENOUGH: Final = 4096
-"""Bytes that tell whether a file is a picture."""
+"""Bytes by which an image is recognized."""
 _SHOWN: Final = 200
 _AT_ONCE: Final = 3
 """Pictures of one reply that are stored or fetched at a time; each needs a megabyte or two."""

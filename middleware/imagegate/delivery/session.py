@@ -225,9 +225,9 @@ class DeliverySession:
         sizes = [f"{known.width}x{known.height}" for known in facts if known is not None and known.width]
         progress.sizes_made = tuple(sizes)
         others = tuple(change for change in progress.reply_changes if change.kind != "made")
-        told = (*progress.route_changes, *progress.fit_changes, *progress.reference_changes)
+        disclosed = (*progress.route_changes, *progress.fit_changes, *progress.reference_changes)
         asked = self._exchange.request.fields.get("size")
-        progress.reply_changes = (*others, *size_changes(asked, sizes, told))
+        progress.reply_changes = (*others, *size_changes(asked, sizes, disclosed))
 
 
 def _translated(event: StreamEvent, operation: Operation) -> Iterator[StreamEvent]:

@@ -1,4 +1,4 @@
-"""What a client is told where pictures differ from what it asked for, in number or in size."""
+"""Discloses images that differ from the request, in number or in size."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def fewer(asked: int, made: int, images: tuple[ReplyImage, ...] = ()) -> Upstrea
     return error
 
 
-def size_changes(asked: Any, sizes: Collection[str], told: Collection[Change]) -> tuple[Change, ...]:
+def size_changes(asked: Any, sizes: Collection[str], disclosed: Collection[Change]) -> tuple[Change, ...]:
     """Pictures of another size than the client has been led to expect are disclosed.
 
     Args:
         asked: the client's ``size``.
         sizes: ``WIDTHxHEIGHT`` of the pictures.
-        told: what is disclosed already; only a size in pixels can be compared, a ratio says that none was promised.
+        disclosed: changes disclosed already; only a size in pixels can be compared, a ratio promises none.
     """
-    told_sizes = [str(change.to) for change in told if change.field == "size"]
-    expected = [asked, *told_sizes][-1]
+    disclosed_sizes = [str(change.to) for change in disclosed if change.field == "size"]
+    expected = [asked, *disclosed_sizes][-1]
     if all(size == expected for size in sizes):
         return ()
     pixels = _pixels(expected)

@@ -12,7 +12,7 @@ from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, Tier, parse
 
 _SIZES: Final = tuple(name.rpartition(".")[2] for name in SIZE_FIELDS)
 _USUAL_PIXELS: Final = 1024 * 1024
-"""Of a picture whose size nobody asked for."""
+"""Of an image of unspecified size."""
 _BYTES_PER_PIXEL: Final = 3
 """Of a PNG that cannot be compressed; one with transparency has a fourth."""
 _BYTES_PER_LOSSY_PIXEL: Final = 1

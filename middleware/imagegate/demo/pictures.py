@@ -1,7 +1,7 @@
 """Real pictures without a model: every provider of the demo draws what it was asked for and writes it down.
 
 A picture says who made it, with which model, how large and from which words, so that one look at a reply
-tells whether the right request reached the right provider.
+shows whether the right request reached the right provider.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["SheetEntry", "contact_sheet", "draw_picture"]
 
 _PILLOW_FORMATS: Final = {"png": "PNG", "jpeg": "JPEG", "jpg": "JPEG", "webp": "WEBP"}
 _LONGEST_PROMPT: Final = 700
-"""Characters of a prompt that are written; nobody reads more on a picture, and measuring text takes time."""
+"""Characters of a prompt that are written; an image shows no more, and measuring text takes time."""
 
 _INK: Final = (255, 255, 255, 255)
 _PALE_INK: Final = (255, 255, 255, 205)
@@ -41,7 +41,7 @@ def draw_picture(
 ) -> bytes:
     """A picture of exactly width x height pixels in PNG, JPEG or WEBP, the same bytes for the same arguments.
 
-    `index` tells the pictures of one request apart, `note` adds a few words to the caption ("edit of 2
+    `index` distinguishes the images of one request, `note` adds a few words to the caption ("edit of 2
     images"), `transparent` leaves the background out (JPEG has no alpha and keeps it).
     """
     form = _PILLOW_FORMATS[image_format.lower()]

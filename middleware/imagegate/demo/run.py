@@ -39,7 +39,7 @@ def run(*, port: int, folder: Path, once: bool) -> int:
     Returns:
         0, or 1 where anything was not as it should be.
     """
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # the demo tells its own story
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # the demo prints its own output
     folder = folder.absolute()
     config = folder / "imagegate.toml"
     with local_providers() as (providers, ports):

@@ -128,7 +128,7 @@ def size_of_source(request: ImageRequest, contract: Contract) -> str | None:
     try:
         wanted = parse_size(size)
     except SizeSyntaxError:
-        return None  # told by the size rule
+        return None  # reported by the size rule
     if isinstance(wanted, Pixels) and wanted != own:
         raise RequestError(
             f"Invalid size '{size}': this model answers in the size of the image, which is {own}. "

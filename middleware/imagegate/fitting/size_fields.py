@@ -72,7 +72,7 @@ def check_distance(sent: Mapping[str, str], rule: SizeRule, fitted: Fitted, *, s
 
 
 def size_changes(sent: Mapping[str, str], fitted: Mapping[str, str]) -> list[Change]:
-    """One item for each field that was sent and did not stay; the first one tells what it became."""
+    """One item for each field that was sent and did not stay; the first one has the new value."""
     created = {name: value for name, value in fitted.items() if name not in sent}
     asked = [name for name in sent if sent[name] != fitted.get(name)]
     changes: list[Change] = []

@@ -1,4 +1,4 @@
-"""Guarded fetch of URLs that somebody else chose: a client's references, a provider's result links.
+"""Guarded fetch of untrusted URLs: a client's references, a provider's result links.
 
 Such a URL must not make this process talk to a private network. So every address that its host has is
 checked, the connection goes to a checked address and not to a second lookup of the name, and a redirect

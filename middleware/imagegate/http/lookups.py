@@ -1,6 +1,6 @@
-"""Lookups of host names, in threads of their own, so that slow name servers keep nobody from lookups or disks.
+"""Lookups of host names, in threads of their own, so that slow name servers block no other lookup or file.
 
-Each lookup has a thread, because the system's resolver can neither be interrupted nor told when to give up. The number
+Each lookup has a thread, because the system's resolver can neither be interrupted nor given a timeout. The number
 of threads is bounded, in all and for the names of one domain.
 """
 
@@ -35,7 +35,7 @@ class TooManyLookups(OSError):
 
 
 class Lookups:
-    """Looks up host names, so many at a time; whoever asks for the same name meanwhile shares the lookup.
+    """Look up host names, a limited number at a time; concurrent requests for one name share a lookup.
 
     Args:
         most: threads.
@@ -148,7 +148,7 @@ class _Running:
                 del self.of_domain[domain]
                 del self.turns_of_domain[domain]
             if not ended.cancelled():
-                ended.exception()  # whoever waited may have left
+                ended.exception()  # the waiter may have been cancelled
 
         task.add_done_callback(end)
 

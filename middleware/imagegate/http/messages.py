@@ -45,7 +45,7 @@ class Request(NamedTuple):
 class NotSent(Exception):
     """The request certainly never reached the server, so sending it elsewhere costs nothing.
 
-    `timed_out` tells waiting in vain from being turned away. The text names no host and no address.
+    `timed_out` distinguishes a timeout from a refusal. The message names no host and no address.
     """
 
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
@@ -56,9 +56,9 @@ class NotSent(Exception):
 class Interrupted(Exception):
     """The request may have reached the server, and the whole reply did not come back.
 
-    `timed_out` tells silence from a broken connection or reply. `was_kept` tells a connection that had carried another
-    request and ended without any of a reply: most likely the server had closed it before. The text names no host and no
-    address.
+    `timed_out` distinguishes silence from a broken connection or reply; `was_kept`, a connection that had carried
+    another request and ended without any of a reply: most likely the server had closed it before. The text
+    names no host and no address.
     """
 
     def __init__(self, message: str, *, timed_out: bool = False, was_kept: bool = False) -> None:

@@ -53,7 +53,7 @@ _NUMBER: Final = re.compile(r"0x[0-9a-f]*|0[0-7]*|[1-9][0-9]*")
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an IPv4 or IPv6 address, in its usual spelling, is globally reachable unicast.
+    """Return whether an IPv4 or IPv6 address, in its usual spelling, is globally reachable unicast.
 
     What is no such address, or has a zone (`%eth0`), is not public.
     """

@@ -146,15 +146,15 @@ class KeyedCalls:
             return
         except ImagegateError as error:
             if not leads:
-                Facts.of(call.progress).tell(progress)
+                Facts.of(call.progress).copy_to(progress)
             copied = _copy(error)
             copied.headers += more
             raise copied from error
         if not leads:
-            Facts.of(call.progress).tell(progress)  # the headers tell them
+            Facts.of(call.progress).copy_to(progress)  # for the headers
         await call.recording.replay(send, *more)
         if not leads:
-            Facts.of(call.progress).tell(progress)
+            Facts.of(call.progress).copy_to(progress)
 
     async def _replay(self, reply: KeptReply, send: Send, progress: Progress) -> None:
         """An answer that was made before, or by another process."""
@@ -166,7 +166,7 @@ class KeyedCalls:
             except OSError:
                 reply, pieces = no_longer_kept(), None
         progress.idempotent = progress.idempotent or "replayed"
-        reply.facts.tell(progress)
+        reply.facts.copy_to(progress)
         await send(start_of(reply, REPLAYED))
         if pieces is None:
             await send({"type": "http.response.body", "body": (reply.body or "").encode()})

@@ -165,7 +165,7 @@ class Journal:
         return descriptor, partial
 
     def _sweep(self) -> None:
-        """Remove what nobody has asked for in its time, and what a process that was killed had begun to write."""
+        """Remove expired entries, and what a killed process had begun to write."""
         now = time.monotonic()
         if now - self._swept < _SECONDS_BETWEEN_SWEEPS:
             return
@@ -187,7 +187,7 @@ class Journal:
 
 
 def _lock(descriptor: int, kind: int) -> bool:
-    """Lock a file, if nobody else has, until its descriptor is closed."""
+    """Lock a file, unless it is locked, until its descriptor is closed."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -114,7 +114,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def of(cls, progress: Progress) -> Facts:
         return cls(**{name: getattr(progress, name) for name in cls.__struct_fields__})
 
-    def tell(self, progress: Progress) -> None:
+    def copy_to(self, progress: Progress) -> None:
         """Write them down as the facts of another exchange with the same answer."""
         for name in self.__struct_fields__:
             if name != "changes":

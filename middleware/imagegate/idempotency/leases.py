@@ -34,7 +34,7 @@ class Leases:
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to renew, where there is somebody to tell; call where an event loop runs."""
+        """Start renewing, where the store is shared. Requires a running event loop."""
         if self._store.is_shared and (self._loop is None or self._loop.done()):
             self._loop = asyncio.create_task(repeat(self._beat, pause=min(self._lease / 3, _LOOK), on_error=_log))
 

@@ -3,7 +3,7 @@
 A slot is a hash ``{imagegate}:key:SLOT``. As long as nothing was sent it expires with its holder's lease, so that a
 dead process leaves the key free. Once something was sent it stays, and names the time until which its holder is
 considered alive; after that the response is an uncertain error. A renewal says all of this again, so what Redis has
-forgotten is known again within a third of a lease; until then nobody else sends (`imagegate.stores.redis_memory`).
+forgotten is known again within a third of a lease; until then no other process sends (`imagegate.stores.redis_memory`).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ return 0
 """
 )
 
-# KEYS slot; ARGV fingerprint, holder, answer, expiry, version. Whoever only holds the slot has not sent anything.
+# KEYS slot; ARGV fingerprint, holder, answer, expiry, version. A holder of the slot alone has not sent anything.
 _FINISH: Final = Script("""
 local state, holder = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder'))
 if state and holder ~= ARGV[2] and state ~= 'held' then return 0 end
@@ -142,7 +142,7 @@ class RedisReplays:
     Args:
         client: closed with the store.
         lease: seconds; a process that has not renewed for that long counts as dead.
-        on_unreadable: told of an answer that cannot be read; it is left where it is.
+        on_unreadable: is called for a reply that cannot be read; it stays in place.
     """
 
     inline_limit = 16 * 1024

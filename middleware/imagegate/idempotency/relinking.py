@@ -45,12 +45,12 @@ class Relinking:
             await self._send(message)
 
     def _begun(self, start: Message) -> Message:
-        told = self._progress.link_base
-        if not self._base or not told or told == self._base:
+        recorded = self._progress.link_base
+        if not self._base or not recorded or recorded == self._base:
             return start
         lengths = [read_length(value) for name, value in start["headers"] if name.lower() == b"content-length"]
         if not lengths or (lengths[0] is not None and lengths[0] <= _LARGEST):
-            self._old, self._new = _in_json(told), _in_json(self._base)
+            self._old, self._new = _in_json(recorded), _in_json(self._base)
             self._start = start if lengths else None
         return start
 

@@ -33,8 +33,8 @@ class LiveFile(NamedTuple):
 class StreamingForm:
     """The files of a form that is being received.
 
-    They are sent with heads and boundaries of the same length as the client's, so that its `Content-Length` tells how
-    long the form to the provider will be.
+    They are sent with heads and boundaries of the same length as the client's, so that its `Content-Length`
+    determines the length of the form to the provider.
 
     Args:
         reading: has begun the first file.
@@ -65,7 +65,7 @@ class StreamingForm:
         return self._length - self._reading.parts_end
 
     async def has_known_length(self) -> bool:
-        """Return whether the length can be told, by the head of the first file: others look alike."""
+        """Return whether the length is known, from the head of the first file: others look alike."""
         first = self._reading.files[0]
         await first.head_known()
         return self.boundary_size >= FormEncoder.LEAST_BOUNDARY and self._keeps_length(0, first.part)

@@ -46,7 +46,7 @@ class Admit(Layer):
         in_flight: maximum number of concurrent requests, and of calls with an ``Idempotency-Key`` whose clients have
             left.
         guard: rejects requests of web pages from elsewhere; None: none are.
-        owner: returns the host application's name for whoever sends a request; None: it has none.
+        owner: returns the host application's name for the user of a request; None: it has none.
         is_draining: returns whether the gateway is shutting down and accepts no new requests.
         pace: at which a client has to send and to read while its request is counted.
     """

@@ -27,7 +27,7 @@ class Idempotency(ExchangeLayer):
         calls: runs calls and keeps their responses; None: in the memory of this process.
         ttl: seconds for which a response is replayed.
         derive: whether requests without a key are the same where the client's API key and the body are.
-        hooks: told of calls whose clients had left when they ended.
+        hooks: are notified of calls that ended after their clients had disconnected.
         derive_window: seconds for which the response to such a request is replayed.
         link_base: returns what links in the response to a request begin with; None: nothing of the request.
     """
@@ -88,7 +88,7 @@ class Idempotency(ExchangeLayer):
             if permit is not None:
                 permit.release()
             release(exchange.request)
-            self._tell(call)
+            self._report(call)
 
         await self._calls.answer(
             slot,
@@ -101,8 +101,8 @@ class Idempotency(ExchangeLayer):
             on_end=ends,
         )
 
-    def _tell(self, call: Call) -> None:
-        """Tell of what a call has paid for since its client left: the record of the exchange does not have it."""
+    def _report(self, call: Call) -> None:
+        """Report what a call has paid for since its client left, which the record of the exchange does not have."""
         progress = call.progress.after_its_client()
         if self._hooks is None or progress is None:
             return

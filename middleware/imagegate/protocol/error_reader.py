@@ -148,17 +148,17 @@ def read_text(text: str) -> ProviderError | None:
 
 def digest(document: Any) -> str:
     """Return a document that has no usual member as names and values, for people; empty: it says nothing."""
-    told: list[str] = []
+    texts: list[str] = []
     level: list[tuple[str, Any]] = [("", document)]
-    while level and len(told) < 20:
+    while level and len(texts) < 20:
         name, node = level.pop(0)
         if isinstance(node, Mapping):
             level[:0] = [(str(key), value) for key, value in list(node.items())[:20]]
         elif isinstance(node, list):
             level[:0] = [(name, item) for item in node[:20]]
         elif node not in (None, "") and len(str(node)) <= _ENOUGH:
-            told.append(f"{name}: {node}" if name else str(node))
-    return "; ".join(told)[:_ENOUGH]
+            texts.append(f"{name}: {node}" if name else str(node))
+    return "; ".join(texts)[:_ENOUGH]
 
 
 class _Limit:

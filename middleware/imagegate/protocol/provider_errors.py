@@ -1,4 +1,4 @@
-"""What a provider's error means: whether anything can have been made, and which status the client is told. Pure."""
+"""Classifies a provider's error: whether images can have been made, and which status the client gets. Pure."""
 
 from __future__ import annotations
 
@@ -69,16 +69,16 @@ def failure(
     if status >= 600:
         status = 502
     if leaves_open(status, is_explained=found is not None):
-        told = said.message.strip() if said else digest(document)
+        text = said.message.strip() if said else digest(document)
         return uncertain(
-            told or f"The provider answered {status} without an error message.",
+            text or f"The provider answered {status} without an error message.",
             timed_out=status in (504, 524),
             request_id=request_id,
         )
     if found is None:
-        told = said.message if said else digest(document)
+        text = said.message if said else digest(document)
         return UpstreamRefused(
-            shorten(told) or f"The provider answered {status} without a reason.",
+            shorten(text) or f"The provider answered {status} without a reason.",
             status=status,
             type="invalid_request_error",
             code=_CODE_OF_STATUS.get(status, "upstream_refused"),
@@ -161,7 +161,7 @@ _CODE_OF_STATUS: Final[Mapping[int, str]] = {
     413: "payload_too_large",
     429: "rate_limit_exceeded",
 }
-# TokenLab says in `type` what OpenAI says in `code`, by which clients tell these from a wrong address.
+# TokenLab says in `type` what OpenAI says in `code`, by which clients distinguish these from a wrong address.
 _CODE_OF_TYPE: Final[Mapping[str, str]] = {
     "model_not_found": "model_not_found",
     "async_task_not_found": "task_not_found",

@@ -53,7 +53,7 @@ _GEMINI_BLOCKS: Final = frozenset(
 _PICTURE_MEMBERS: Final = frozenset(("created", *TEXTS, *EITHER))
 """Where pictures were found; in a reply of ours they are in ``data`` alone."""
 _HEAD: Final = 4096
-"""Bytes of a body that tell whether it is a picture."""
+"""Bytes of a body by which an image is recognized."""
 _OPENAI_FIELDS: Final = frozenset(("usage", "size", "quality", "background", "output_format"))
 _OPENAI_MEMBERS: Final = frozenset(("created", "data", *_OPENAI_FIELDS))
 """What OpenAI's replies have, which are read the short way."""
@@ -315,8 +315,8 @@ def _blocked_word(document: Mapping[str, Any]) -> str | None:
         reason = candidate.get("finishReason") if isinstance(candidate, dict) else None
         if isinstance(reason, str) and reason in _GEMINI_BLOCKS:
             return reason
-    told = (document.get("finish_reason"), document.get("finishReason"))
-    return FILTERED if FILTERED in told else None
+    reasons = (document.get("finish_reason"), document.get("finishReason"))
+    return FILTERED if FILTERED in reasons else None
 
 
 def _created(document: Mapping[str, Any], now: int) -> int:

@@ -23,7 +23,7 @@ from imagegate.protocol.parsers.base64_json import TOKEN_MARK
 TEXTS: Final = (*BASE64_MEMBERS, *LINK_MEMBERS, *EITHER)
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{32,}={0,2}", re.ASCII)
 _HEAD: Final = 400
-"""Characters of base64 that are enough to tell a picture."""
+"""Characters of base64 by which an image is recognized."""
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 _OPENAI_ITEM: Final = frozenset(("b64_json", "url", "revised_prompt"))
 _SHORTEST: Final = 8

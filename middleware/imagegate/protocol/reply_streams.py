@@ -117,7 +117,7 @@ def is_partial(event: StreamEvent, document: Mapping[str, Any]) -> bool:
 
 
 class StreamReply:
-    """The reply that a stream amounts to which nobody asked for."""
+    """Assembles an unrequested stream into the equivalent reply."""
 
     def __init__(self) -> None:
         self._images: list[ReplyImage] = []

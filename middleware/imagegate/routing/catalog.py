@@ -20,8 +20,8 @@ from imagegate.errors import ModelNotFound
 from imagegate.protocol.messages import Exchange, ImageRequest, Target
 
 ANY_MODEL: Final = "*"
-"""Contract of the models that no other one of its upstream names. It claims no public name: whoever asks for a model
-without an upstream means one that somebody listed."""
+"""Contract of the models that no other one of its upstream names. It claims no public name: a model
+without an upstream's name means a listed one."""
 _RESOLVED_KEPT: Final = 1024
 """Maximum number of cached models; clients choose the names, so the cache is bounded."""
 _LONGEST_KEPT: Final = 256
@@ -64,7 +64,7 @@ class Catalog:
         """Return the candidates for a public model that a principal may ask for.
 
         Raises:
-            ModelNotFound: there is none, or it is not for this principal: nothing tells the one from the other.
+            ModelNotFound: there is none, or it is not for this principal; both get the same answer.
         """
         if may_ask_for(principal, model):
             try:

@@ -225,7 +225,7 @@ class Connections:
         for member in list(self._writing):
             if not member.reads_in_time():
                 member.drop("client_stall")
-        self._tell(now)
+        self._report(now)
         if self._open:
             self._timer = loop.call_later(_TICK, self._tick)
 
@@ -233,7 +233,7 @@ class Connections:
         for waiting in (self._new, self._kept):
             yield from (member for member, end in waiting.items() if end <= now)
 
-    def _tell(self, now: float) -> None:
+    def _report(self, now: float) -> None:
         if self.closed and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             get_logger().warning("connections closed by limits", **self.closed)

@@ -18,7 +18,7 @@ def unacknowledged(transport: Any) -> int:
     """Return how many bytes wait in the kernel; 0 where the system does not say.
 
     The kernel takes more from a program only when a third of its buffer is free, which may be a megabyte: seen from
-    above, a slow reader looks like none at all. Linux tells by ``SIOCOUTQ`` (tcp(7)).
+    above, a slow reader looks like none at all. Linux reports it by ``SIOCOUTQ`` (tcp(7)).
     """
     if fcntl is None:
         return 0

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, which tells the connection what its parser sees."""
+"""uvicorn's HTTP protocol, which reports to the connection what its parser reads."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class DiskRoom:
 
 
 def bytes_free(folder: str | Path) -> float:
-    """Return the free bytes of the disk that holds a folder, or will; infinite where a system does not tell."""
+    """Return the free bytes of the disk that holds a folder, or will; infinite where the system does not report it."""
     if not hasattr(os, "statvfs"):
         return float("inf")
     place = Path(folder).absolute()
@@ -119,7 +119,7 @@ def bytes_free(folder: str | Path) -> float:
                 return float("inf")
             place = place.parent
         except OSError:
-            return float("inf")  # writing there tells what is wrong
+            return float("inf")  # writing there raises the error
         else:
             return max(0, disk.f_bavail * disk.f_frsize - _MARGIN)
 

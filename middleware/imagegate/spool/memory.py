@@ -17,7 +17,7 @@ _SMALL: Final = 1024 * 1024
 class Memory:
     """Bytes that all requests of a gateway may hold in memory at a time.
 
-    Nobody waits for room: who waited with some in hand could wait for another who does the same. A request that finds
+    Requests do not wait for room: those that hold some while they wait would deadlock. A request that finds
     none is refused, and has paid for nothing.
 
     Args:

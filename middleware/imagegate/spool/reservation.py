@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Reservation:
-    """Room that nobody else is given until it is released.
+    """Room reserved until it is released.
 
     Args:
         release: gives the room back; called once.

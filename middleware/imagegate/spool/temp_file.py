@@ -28,7 +28,7 @@ class KeptFiles:
     """Files to be written over: giving pages to a new file and taking them back costs four times the writing.
 
     They are closed when none was given back for a while. A file stays as large as the largest upload that it has held,
-    which nobody's budget knows of; so it counts here, also while it is written over.
+    which no other budget counts; so it counts here, also while it is overwritten.
 
     Args:
         most: bytes of them; a file with more than a quarter of that is not kept.
@@ -92,7 +92,7 @@ class KeptFiles:
 
 
 def close_in_thread(file: IO[bytes]) -> None:
-    """Close a file where nobody waits: giving its pages back can take the disk a while."""
+    """Close a file in the background, as freeing its pages can take the disk a while."""
     try:
         asyncio.get_running_loop().run_in_executor(None, file.close)
     except RuntimeError:  # no loop, or one that is ending

@@ -43,7 +43,7 @@ class Upload(FileRef):
         filename: as the client named it.
         declared_type: media type that the client declared; empty: none.
         held: bytes that wait in memory for the end, while the budget has room, before any goes to disk: for a file that
-            nobody reads before it is whole.
+            is not read before it is whole.
         forgets: where the disk fails, keep only what readers are about to read, in place of failing.
     """
 
@@ -163,7 +163,7 @@ class Upload(FileRef):
 
     @property
     def has_forgotten(self) -> bool:
-        """Whether a part of the file is gone, so that nobody can read it from the beginning any more."""
+        """Whether a part of the file is gone, so that it cannot be read from the beginning any more."""
         return self._start > self._on_disk
 
     @property

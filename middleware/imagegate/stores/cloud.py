@@ -269,6 +269,6 @@ def _open_object(client: Client, key: str, attributes: Attributes) -> WritableFi
 
 
 def _abort(target: WritableFile) -> None:
-    """Leaving the block with an error is how obstore is told to abort a multipart upload."""
+    """Leave the block with an error, which makes obstore abort a multipart upload."""
     error = OSError("aborted")
     target.__exit__(OSError, error, None)

@@ -23,7 +23,7 @@ _SECONDS_BETWEEN_SWEEPS: Final = 600.0
 
 
 class CloudBlobs:
-    """Objects that are read and removed with the gateway's own credentials; nobody is given a link to them.
+    """Objects that are read and removed with the gateway's own credentials; no client gets a link to them.
 
     Args:
         store: writes them, under a prefix that holds nothing else; closed with the blobs.

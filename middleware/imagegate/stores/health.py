@@ -1,4 +1,4 @@
-"""Whether a store takes pictures, so that it can be told before anything is paid."""
+"""Watches whether a store accepts images, so that a request can be refused before anything is paid."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class StoreHealth:
         self.state: StoreState = "usable"
         self.reason = ""
         """For the log and for operators."""
-        self._tell: Callable[[StoreState], None] | None = None
+        self._notify: Callable[[StoreState], None] | None = None
 
-    def listen(self, tell: Callable[[StoreState], None]) -> None:
-        """Call `tell` with each new state."""
-        self._tell = tell
+    def listen(self, notify: Callable[[StoreState], None]) -> None:
+        """Call `notify` with each new state."""
+        self._notify = notify
 
     def become(self, state: StoreState, reason: str = "") -> None:
         changed = state != self.state
@@ -41,8 +41,8 @@ class StoreHealth:
             get_logger("imagegate").info("store is usable again")
         else:
             get_logger("imagegate").warning("store takes no images", state=state, reason=reason)
-        if self._tell is not None:
-            self._tell(state)
+        if self._notify is not None:
+            self._notify(state)
 
     def refused(self, error: OSError) -> None:
         """Note why the store takes nothing."""

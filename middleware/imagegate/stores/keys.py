@@ -26,7 +26,7 @@ def is_key(text: str) -> bool:
 
 
 class ContentKey:
-    """The name of a picture by its bytes: the same bytes, the same name, and who has no `secret` cannot tell it.
+    """The name of a picture by its bytes: the same bytes, the same name, which cannot be computed without the `secret`.
 
     HMAC-SHA256, cut to 192 bits.
     """

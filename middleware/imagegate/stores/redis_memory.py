@@ -24,16 +24,16 @@ SERVER_KEY: Final = "{imagegate}:server"
 
 TRUST: Final = """
 -- The time now, and until when to be careful. `restarted`: this server may know less than its predecessor; `thinned`:
--- it has evicted keys; `hung`: nobody could renew anything. All in milliseconds of the server's clock. `memory` is a
+-- it has evicted keys; `hung`: no lease could be renewed. All in milliseconds of the server's clock. `memory` is a
 -- name of what it remembers, as `known` is of what the process that asks has seen; empty: it has seen none.
 local function trust(key, lease, known)
   local clock = redis.call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  local function told(section, field)
+  local function info(section, field)
     local text = redis.pcall('INFO', section)  -- not everybody may ask
     return type(text) == 'string' and string.match(text, field .. ':(%w+)') or '?'
   end
-  local run, evicted = told('server', 'run_id'), told('stats', 'evicted_keys')
+  local run, evicted = info('server', 'run_id'), info('stats', 'evicted_keys')
   local last = redis.call('HMGET', key, 'memory', 'run', 'evicted', 'seen', 'restarted', 'thinned', 'hung', 'made')
   local memory, made = last[1], tonumber(last[8])
   local seen, restarted, thinned, hung = tonumber(last[4]), tonumber(last[5]), tonumber(last[6]), tonumber(last[7])

@@ -95,7 +95,7 @@ class PictureSink:
 
 
 class StoreReceiver:
-    """Takes a picture into the store, once its head has told what it is."""
+    """Write an image into the store, once its format is known from its head."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -245,7 +245,7 @@ class Reception:
                 await self._wait_for_room()
                 self._token, self._receiver = event.token, self._sink.receiver()
             elif self._receiver is None:
-                raise AssertionError("the scanner tells where a picture begins")
+                raise AssertionError("the scanner announces each image")
             elif isinstance(event, PictureData):
                 await self._receiver.write(event.data)
             else:

@@ -12,7 +12,7 @@ from imagegate.tasks.records import TaskRecord
 class TaskStore(Protocol):
     """Keeps tasks for a time, bounded, and knows which process holds each of those that are at work.
 
-    A process holds a task from `add` or `abandoned` until it is over or somebody else has taken it. Only the holder
+    A process holds a task from `add` or `abandoned` until it is over or another process has taken it. Only the holder
     may change a task, so one that was thought dead cannot send what another one has taken over.
 
     Every method raises `StoreUnavailable` where the store cannot be reached; what it was to do may be done or not, and
@@ -37,17 +37,17 @@ class TaskStore(Protocol):
     async def finish(self, record: TaskRecord) -> bool:
         """Ends a task; False: it had ended already, or is another process's.
 
-        It stays held where its webhook is still to be told (`TaskRecord.callback_url` without ``told``). A task that
+        It stays held while its webhook is due (`TaskRecord.callback_url` without ``told``). A task that
         the store does not know, because it lost its memory or the task is a provider's, is kept from now on.
         """
         ...
 
     async def discard(self, record: TaskRecord) -> None:
-        """Forgets a task that nobody was told of."""
+        """Delete a task whose id no client has received."""
         ...
 
     async def cancel(self, record: TaskRecord) -> bool:
-        """Ends a task as `record` says, whoever holds it, if nothing was sent; whether that was so."""
+        """End a task as `record`, whichever process holds it, if nothing was sent. Return whether it was ended."""
         ...
 
     async def get(self, number: str) -> TaskRecord | None:
@@ -75,7 +75,7 @@ class TaskStore(Protocol):
 
 
 class TaskNotFound(ImagegateError):
-    """No such task; or forged, expired, or of another client, which nobody can tell apart."""
+    """The task does not exist, or the id is forged, expired or another client's: all get the same answer."""
 
     status = 404
     type = "invalid_request_error"

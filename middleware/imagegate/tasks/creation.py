@@ -105,7 +105,7 @@ class TaskCreation:
             raise
         progress: Progress = scope[PROGRESS_KEY]
         _copy_facts(run.progress, progress)
-        if run.early is not None or run.provider_id is not None:  # nobody else tells of what was sent
+        if run.early is not None or run.provider_id is not None:  # no other record has what was sent
             progress.attempts, progress.calls = run.progress.attempts, run.progress.calls
         if run.early is not None:
             raise run.early
@@ -140,8 +140,8 @@ class TaskCreation:
             except OSError as error:
                 raise StorageError("The request of the task could not be kept; nothing was sent.") from error
             record = msgspec.structs.replace(record, request=kept)
-        for tell in scope.get(SENDING, ()):  # once another process can take it over, it counts as sent
-            await tell(Sending())
+        for notify in scope.get(SENDING, ()):  # once another process can take it over, it counts as sent
+            await notify(Sending())
         await self._store.add(record)
         run = Run(record, self._store, _progress_like(outer))
         run.is_public = False

@@ -2,7 +2,7 @@
 
 An id is ``task_`` and the base64url of a MessagePack document with 16 bytes of HMAC-SHA256 behind it. It names either a
 task of the gateway's own, which a store keeps, or a provider's task, which any process can ask the provider for. What
-is malformed, forged, expired or another client's reads as None, so that nobody can tell these apart.
+is malformed, forged, expired or another client's reads as None, so that clients cannot distinguish these cases.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class MemoryTaskStore:
         return True
 
     def _settle(self, record: TaskRecord) -> bool:
-        """The webhook of a task that is over was told."""
+        """Record that the webhook of a finished task was delivered."""
         kept_at, found = self._over[record.number]
         same = found.state == record.state and found.data == record.data
         if same:
@@ -93,7 +93,7 @@ class MemoryTaskStore:
         return False
 
     async def release(self, record: TaskRecord) -> None:
-        """There is nobody who could take it."""
+        """Do nothing: no other process could take it."""
 
     async def abandoned(self) -> Sequence[TaskRecord]:
         return ()

@@ -45,7 +45,7 @@ class RedisTaskStore:
     Args:
         client: closed with the store.
         lease: seconds; a process that has not renewed for so long is taken for dead.
-        on_unreadable: told once of a record that cannot be read; it is left where it is.
+        on_unreadable: is called once for a record that cannot be read; it stays in place.
     """
 
     is_shared = True

@@ -13,7 +13,7 @@ OUTDATED: Final = -2
 """and of one of which it knows an older record."""
 
 # Lua: `hold` puts a task into the stream and makes this process the holder of its entry, in one step. As every entry
-# is read where it is added, the group never has any that nobody holds.
+# is read where it is added, the group never has any without a holder.
 _HOLD: Final = """
 local function hold(key, stream, group, holder, number)
   if redis.call('EXISTS', stream) == 0 then redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM') end
@@ -102,8 +102,8 @@ return 1
 """
 )
 
-# KEYS task, stream; ARGV group, record, milliseconds, whether somebody must still be told, version. A task that is to
-# be told of stays in the stream, held by nobody, so that a process takes it over to do that.
+# KEYS task, stream; ARGV group, record, milliseconds, whether a webhook is due, version. A task with a
+# webhook due stays in the stream without a holder, so that a process takes it over to deliver it.
 CANCEL: Final = Script(
     _HOLD
     + """
@@ -220,7 +220,7 @@ local function take(id)
     return
   end
   if (tonumber(task[5]) or 0) >= version then return end
-  if (tonumber(task[4]) or 1) > version then  -- not ours to take, but to tell of
+  if (tonumber(task[4]) or 1) > version then  -- not ours to take, but to report
     redis.call('HSET', key, 'parked', version)
     found[#found + 1] = {number, task[1], task[2], task[4], 0}
     return
@@ -241,7 +241,7 @@ return found
 """
 )
 
-# KEYS task; ARGV holder, version. It stays in the stream, held by nobody.
+# KEYS task; ARGV holder, version. It stays in the stream without a holder.
 PARK: Final = Script("""
 if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then
   redis.call('HSET', KEYS[1], 'holder', '', 'parked', ARGV[2])

@@ -91,7 +91,7 @@ class Run:
         self.be_answerable()
         if images == self.record.images and upstream not in self.own_keys:  # of several, none stands for the whole
             self.record = msgspec.structs.replace(self.record, provider=provider)
-            with suppress(StoreUnavailable):  # then nobody can take it over
+            with suppress(StoreUnavailable):  # then no process can take it over
                 await self._store.note(self.record)
         return False
 

@@ -1,4 +1,4 @@
-"""Running one task in this process: from its start to its end, which is kept and told."""
+"""Runs one task in this process, from its start to its result, which is stored and reported."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TaskRunner:
             return _failed(run, error)
         except asyncio.CancelledError:
             if run.ended_by or (run.record.request is not None and run.record.state == "queued"):
-                return None  # nobody wants it, or another process does it
+                return None  # it was cancelled, or another process runs it
             if run.record.provider is not None and self._store.is_shared:
                 return None
             return _failed(run, interrupted() if run.record.state == "sent" else not_begun())
@@ -149,7 +149,7 @@ class TaskRunner:
             return _failed(run, internal(sent=run.record.state == "sent"))
 
     async def end(self, run: Run, ended: TaskRecord | None) -> None:
-        """Keep and tell the end of a task; None: there is nothing to keep."""
+        """Store and report the result of a task; None: there is none to store."""
         try:
             if ended is None:
                 await self._leave(run)
@@ -171,7 +171,7 @@ class TaskRunner:
                 await self._store.release(run.record)
 
     async def _save(self, record: TaskRecord) -> bool:
-        """As long as the store cannot be reached, those who ask this process are still told of the end."""
+        """Store the result; while the store is unavailable, retry, and answer clients of this process from memory."""
         while True:
             try:
                 return await self._store.finish(record)

@@ -30,7 +30,7 @@ _MAX_TAKES: Final = 3
 
 
 class TakeOver:
-    """Tell the store that this process lives, and go on with tasks that others have abandoned.
+    """Renew the leases of this process, and continue tasks that other processes have abandoned.
 
     Args:
         runner: does them.
@@ -39,7 +39,7 @@ class TakeOver:
         webhooks: delivers webhooks that are still due.
         blobs: keep the requests.
         budget: room for the files of requests that are taken over.
-        lease: seconds; the store is told three times as often that this process lives.
+        lease: seconds, within which leases are renewed three times.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ _MOST_LINES: Final = 1024
 
 
 class Capture:
-    """The words of one exchange. What is small is put by as it is, and read where somebody wants to see it.
+    """The recorded bodies of one exchange. Small ones are kept as bytes and parsed when they are shown.
 
     Args:
         most: bytes of the answer that are kept; a longer one is not kept at all.
@@ -148,7 +148,7 @@ def _has_picture(item: Mapping[str, Any]) -> bool:
 
 
 def shown(value: Any) -> Any:
-    """A JSON value for people: pictures in it are told by their length, long texts and lists are cut."""
+    """Return a JSON value for display: images replaced by their length, long strings and lists cut."""
     if isinstance(value, str):
         if len(value) > 256 and (value.startswith("data:") or (value.isascii() and " " not in value)):
             return f"{value[:32]}... ({len(value):,} characters)"

@@ -1,4 +1,4 @@
-"""What is known of an exchange while it runs and when it has ended: the facts that both tell, declared once."""
+"""The facts that the state of a running exchange and the record of a finished one share, declared once."""
 
 from __future__ import annotations
 
@@ -105,6 +105,6 @@ class ExchangeFacts(msgspec.Struct):
     first_byte_seconds: float | None = None
     """From the request to the first byte of the answer's body; None: there was none."""
     changes_header: str = ""
-    """All changes, as the client was told."""
+    """All changes disclosed to the client."""
     capture: Capture | None = None
-    """Takes down the exchange word for word; None: nobody asked for that."""
+    """Records the bodies of the exchange; None: they are not recorded."""

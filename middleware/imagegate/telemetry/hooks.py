@@ -1,4 +1,4 @@
-"""Hooks: who is told of exchanges, circuit breakers and tasks."""
+"""Hooks: are notified of exchanges, circuit breakers and tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BreakerState = Literal["closed", "open", "half_open"]
 
 
 class Hook(Protocol):
-    """Somebody who wants to know; must not block. It may have the methods of the protocols below as well."""
+    """Is notified of finished exchanges; must not block. It may also implement the protocols below."""
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
         """Called once for each exchange, after the answer was sent."""
@@ -131,7 +131,7 @@ class MemoryHook(Protocol):
 
 
 class Hooks:
-    """All hooks as one, each told what it has a method for. One that raises is logged and does no other harm.
+    """All hooks, each called for the events that it has a method for. An exception in one is logged, not raised.
 
     Args:
         routes: models that records may name as routes.
@@ -164,12 +164,12 @@ class Hooks:
         self._task = [hook.task_changed for hook in hooks if isinstance(hook, TaskHook)]
 
     def configured(self, names: Names) -> None:
-        _tell(self._configured, names)
+        _notify(self._configured, names)
 
     def exchange_started(self, progress: Progress) -> None:
         if self._tracing is not None:
             self._trace(self._tracing, progress)
-        _tell(self._started, progress)
+        _notify(self._started, progress)
 
     def work_started(self, progress: Progress) -> None:
         """A task's work begins, behind the answer to its client; `work_left` or `exchange_ended` follows."""
@@ -196,24 +196,24 @@ class Hooks:
         return None
 
     def exchange_ended(self, progress: Progress, *, status: int, seconds: float) -> None:
-        """Make the record, here and nowhere else, and tell it."""
+        """Make the record of the exchange and pass it to the hooks."""
         if progress.model in self._routes:
             progress.route = progress.model
         progress.recorded_calls = len(progress.calls)
         cost = self._cost(progress) if self._cost is not None else None
         record = finish(progress, status=status, seconds=seconds, cost=cost, currency=self._currency)
-        _tell(self._ended, record)
+        _notify(self._ended, record)
         if progress.trace is not None:
             _end_trace(progress, record)
 
     def breaker_changed(self, upstream: str, state: BreakerState) -> None:
-        _tell(self._breaker, upstream, state)
+        _notify(self._breaker, upstream, state)
 
     def surplus_received(self, upstream: str) -> None:
-        _tell(self._surplus, upstream)
+        _notify(self._surplus, upstream)
 
     def store_changed(self, state: StoreState) -> None:
-        _tell(self._store, state)
+        _notify(self._store, state)
 
     def limit_near(self, account: str, limit: str) -> None:
         _tell(self._near, account, limit)
@@ -222,24 +222,24 @@ class Hooks:
         _tell(self._reached, account, limit)
 
     def memory_watched(self, held: Callable[[], int]) -> None:
-        _tell(self._memory, held)
+        _notify(self._memory, held)
 
     def task_changed(self, state: str, seconds: float) -> None:
-        _tell(self._task, state, seconds)
+        _notify(self._task, state, seconds)
 
     def record_unreadable(self, kind: str, name: str) -> None:
-        """Log a record that cannot be read, and tell of it."""
+        """Log and count a record that cannot be read."""
         get_logger().error("a record cannot be read and is left where it is", kind=kind, key=name)
-        _tell(self._record, kind)
+        _notify(self._record, kind)
 
 
 def _end_trace(progress: Progress, record: ExchangeRecord | None) -> None:
     trace, progress.trace = progress.trace, None
     if trace is not None:
-        _tell((trace.ended,), record)
+        _notify((trace.ended,), record)
 
 
-def _tell(listeners: Sequence[Callable[..., None]], *facts: object) -> None:
+def _notify(listeners: Sequence[Callable[..., None]], *facts: object) -> None:
     for listener in listeners:
         try:
             listener(*facts)
@@ -248,5 +248,5 @@ def _tell(listeners: Sequence[Callable[..., None]], *facts: object) -> None:
 
 
 def _log_failure(listener: Callable[..., object], error: Exception) -> None:
-    # Its text is not logged: it may quote what the hook was told.
+    # Its text is not logged: it may quote the event.
     get_logger().error("a hook failed", hook=getattr(listener, "__qualname__", ""), error=type(error).__name__)

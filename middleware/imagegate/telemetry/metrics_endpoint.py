@@ -31,8 +31,8 @@ class ServeMetrics:
     """Answers ``GET /metrics`` in front of an application, which gets everything else.
 
     Args:
-        registry: what is told; with several processes, the files of all of them are.
-        key: that must come as ``Authorization: Bearer``; empty: anybody may read.
+        registry: the metrics to serve; with several processes, those in the files of all of them.
+        key: required in ``Authorization: Bearer``; empty: the page is public.
         guard: refuses what pages of other origins ask for, where there is no key.
     """
 

@@ -86,7 +86,7 @@ class OTelHook:
         self._known = names
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
-        """Do nothing: the trace of the exchange is told."""
+        """Do nothing: a span is made when the exchange has ended."""
 
     def exchange_traced(self, progress: Progress) -> ExchangeSpan:
         """Begin the span of an exchange: below the span at work here, else below the client's ``traceparent``.

@@ -25,7 +25,7 @@ _RECEIVED = {
 
 
 class LintError(AssertionError):
-    """Somebody broke the protocol."""
+    """A violation of the ASGI protocol."""
 
 
 class Lint:
@@ -125,7 +125,7 @@ class _HTTPExchange:
         check = self._lint.check
         kind = message["type"]
         if kind == "imagegate.reply":
-            check(kind in self._extensions, "a typed reply that nobody announced to take")
+            check(kind in self._extensions, "a typed reply whose extension was not announced")
             check(not self._started and not self._typed, "a typed reply after the answer began")
             self._typed = True
         elif kind == "http.response.start":

@@ -1,4 +1,4 @@
-"""A provider that records what it is sent and answers what a test tells it, on a real socket."""
+"""A provider on a real socket that records requests and sends the answers that a test sets."""
 
 from __future__ import annotations
 

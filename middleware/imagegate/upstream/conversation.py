@@ -37,7 +37,7 @@ async def converse(
 
     Args:
         consumer: gets what the layers above take before the reply is complete.
-        on_task: is told of the task, and says whether it will be asked for elsewhere.
+        on_task: is called with the task; returns whether it will be polled elsewhere.
         held: counts the reply that is returned.
         traceparent: goes upstream; empty: that of the exchange does.
 

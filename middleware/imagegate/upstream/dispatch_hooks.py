@@ -30,5 +30,5 @@ class Sending(msgspec.Struct, frozen=True):
 
 SendingWatcher = Callable[[Sending], Awaitable[None]]
 TaskListener = Callable[[str, int, PendingTask], Awaitable[bool]]
-"""Is told upstream, number of images and task, once the provider has accepted it; true: the listener asks for it
+"""Called with upstream, number of images and task once the provider has accepted it; true: the listener polls it
 itself, so there will be no reply."""

@@ -1,4 +1,4 @@
-"""What would be sent to a provider, told without sending it."""
+"""Describes the request to a provider without sending it (``imagegate-explain``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagegate.upstream.sending import content_of, fields_of
 async def explanation(
     upstream: Account, request: UpstreamRequest, *, authorization: str | None, changes: Any
 ) -> dict[str, Any]:
-    """What would be sent, for people: keys are not shown, files are told by name, type, size and SHA-256."""
+    """Describe a request: without keys, and with the name, type, size and SHA-256 of each file."""
     _, more = content_of(request)
     url = upstream.url(request.path)
     fields: Sequence[tuple[str, str]] = fields_of(request, upstream.shown_headers(authorization), more)

@@ -1,5 +1,5 @@
 """ComfyUI's nodes, as far as a stand-in needs them: their inputs are checked as ComfyUI does, and sizes, prompts,
-seeds and masks flow through them; no picture is drawn before somebody looks at it.
+seeds and masks flow through them; no image is drawn before it is loaded.
 
 Sources: ComfyUI's nodes.py (inputs, ranges, what a mask means), execution.py (order and wording of the checks).
 """

@@ -1,4 +1,4 @@
-"""Pictures on order: drawn in a worker thread when somebody needs the bytes, kept and linked for a while.
+"""Images on demand: drawn in a worker thread when their bytes are needed, kept and linked for a while.
 
 A link costs nothing until it is fetched: it remembers what to draw, not the bytes.
 """

@@ -14,7 +14,7 @@ KEPT_TASKS: Final = 5000
 """Tasks that one stand-in remembers; the oldest are lost first, as with the real ones."""
 
 WAITING_SHARE: Final = 1 / 3
-"""The part of a task's time before somebody starts to work on it."""
+"""The part of a task's time in which it is queued."""
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Task:
     started: float
     seconds: float
     links: tuple[str, ...]
-    """Paths of the finished pictures; they work from the start, as nobody knows them before."""
+    """Paths of the finished images; they work from the start, as no client knows them before."""
 
     failure: str | None = None
     """Why the task will have failed, once it is finished; None for one that succeeds."""

@@ -36,7 +36,7 @@ FIELDS: Final = names(
 """TokenBay docs, Images. A member that TokenBay takes may still be refused by the model behind it."""
 
 FAILURE_WORD: Final = "fail-in-body"
-"""A prompt with this word fails the way that only a body tells: HTTP 200 with `status: "failed"`."""
+"""A prompt with this word fails in its body only: HTTP 200 with `status: "failed"`."""
 
 MODELS: Final[dict[str, Family]] = {
     "gpt-image-2": "gpt-image-2",
@@ -117,7 +117,7 @@ class _TokenBay:
 def _read_family(fields: Fields) -> Family:
     model = read_text(fields, "model")
     if model not in MODELS:
-        # TokenBay docs, status codes: 503 is "no channel", a relay's word for a model that nobody serves.
+        # TokenBay docs, status codes: 503 is "no channel", a relay's code for an unknown model.
         message = f"No available channel for model {model}."
         raise RefusedError(message, status=503, kind="service_unavailable", code="model_not_found")
     return MODELS[model]

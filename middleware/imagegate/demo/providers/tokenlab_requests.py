@@ -83,7 +83,7 @@ def find_model(fields: Fields, *, default: str | None = None) -> tuple[str, Toke
 
 
 def check_fields(model: str, known: Collection[str], fields: Fields) -> None:
-    """Refuse members that nobody knows, members that this model does not take, and `stream: true`."""
+    """Refuse unknown members, members that this model does not accept, and `stream: true`."""
     for name in fields:
         if name in known:
             continue

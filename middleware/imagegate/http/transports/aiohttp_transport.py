@@ -48,7 +48,7 @@ class AiohttpTransport:
             sent more than it was asked for: over HTTP/1.1 the surplus would be read as the next reply.
         tls: replaces the default trust store.
         proxy: which requests go through a proxy.
-        on_surplus: told the host, with its port, of each reply that came before its request.
+        on_surplus: is called with host and port for each reply that came before its request.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class AiohttpTransport:
             task = asyncio.current_task()
             if not session.closed or (task is not None and task.cancelling()):
                 raise
-            raise attempt.was_closed() from None  # aiohttp cancels whoever waits for a lookup then
+            raise attempt.was_closed() from None  # aiohttp cancels waiters for a lookup then
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError, RuntimeError) as exc:
             attempt.drop()
             if upload is not None and (own := upload.take_error()) is not None:

@@ -110,7 +110,7 @@ class Attempt:
 
 
 class WatchedConnector(aiohttp.BaseConnector):
-    """Tells the current attempt which connection it has been given."""
+    """Connector that reports to the current attempt which connection it got."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What aiohttp raises, told as not sent or perhaps sent, in words that name no host.
+"""Classifies aiohttp's exceptions as not sent or ambiguous, with messages that name no host.
 
 Without a connection nothing can have been sent; with one, anything may have been (`attempt.Attempt` knows which).
 """

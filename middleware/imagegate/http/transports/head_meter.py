@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 _MOST: Final = 1024 * 1024
-"""Bytes until the head has been read. The beginning of the body may be among them: aiohttp is told of both at once."""
+"""Bytes until the head has been read. The beginning of the body may be among them: aiohttp gets both at once."""
 _INTERIM: Final = b"HTTP/1.1 1"
 _MOST_INTERIM: Final = 256
 """Interim replies (1xx) to one request; a server that is at work sends one every few seconds."""

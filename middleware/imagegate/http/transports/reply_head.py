@@ -1,7 +1,7 @@
 """Heads of replies that say their length twice, on their way to aiohttp's parser, which refuses them.
 
 RFC 9110 section 8.6 lets a recipient take several equal lengths for one, and in RFC 9112 section 6.3 chunks override a
-length; curl and httpx read both. Lengths that differ stay as they are: nobody knows where such a reply ends.
+length; curl and httpx read both. Different lengths stay: the end of such a reply is unknown.
 """
 
 from __future__ import annotations

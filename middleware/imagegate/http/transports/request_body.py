@@ -1,4 +1,4 @@
-"""A request's body on its way out, as an asynchronous iterable that tells whether the server still takes it."""
+"""A request's body as an asynchronous iterable, with the state of its upload."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class RequestBody:
         return error
 
     def answered(self) -> None:
-        """The reply's head is there, so the deadline is nobody's any more."""
+        """End the write deadline, as the reply's head has arrived."""
         self._deadline = None
 
     def cancel(self) -> None:

@@ -18,7 +18,7 @@ _KEPT_FOR: Final = 86400.0
 """Seconds that an answer is kept (RFC 8767 proposes one to three days)."""
 _MOST_KEPT: Final = 256
 _DEADLINE: Final = 30.0
-"""Seconds for a lookup; whoever waits has a limit of time for the connection."""
+"""Seconds for a lookup; the connection has a timeout of its own."""
 
 
 class ProviderResolver(AbstractResolver):
@@ -79,7 +79,7 @@ def _result(host: str, info: AddressInfo) -> ResolveResult:
     family, _, proto, _, address = info
     number, port = str(address[0]), int(address[1])
     if family == socket.AF_INET6 and len(address) > 3 and address[3] and "%" not in number:
-        number = f"{number}%{address[3]}"  # of a link-local address, which only its zone tells from others
+        number = f"{number}%{address[3]}"  # of a link-local address, which is unique only with its zone
     return ResolveResult(
         hostname=host,
         host=number,

@@ -1,8 +1,8 @@
 """The console: one page that shows the last exchanges and has a playground.
 
-The page itself holds nothing secret and can be loaded by whoever reaches it; what it shows is behind the gateway's own
+The page itself holds nothing secret and is public; what it shows is behind the gateway's own
 keys, each of which sees its own exchanges. Prompts and pictures are kept only where there is a console, in memory, the
-last few, and pictures that were not links only while somebody looks.
+last few, and inline images only while they are viewed.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Console:
         return viewer is None or viewer.principal.id == principal_id or self._sees_all(viewer)
 
     def _exchanges(self, scope: Scope, viewer: Identity | None) -> bytes:
-        # With several workers the page may have been told of entries by another one.
+        # With several workers the page may know entries of another one.
         asked = re.fullmatch(rb"of=([0-9a-f]{16})&after=([0-9]{1,12})", scope.get("query_string", b""))
         entries = self._ring.after(int(asked[2]) if asked and asked[1].decode() == self._instance else 0)
         now = time.time()
@@ -206,7 +206,7 @@ def _is_visit(scope: Scope) -> bool:
 async def refuse_console(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for the console of a gateway without keys that its operator has not switched on.
 
-    Whose request is of this machine cannot be told: a proxy in front connects from it too, whoever it asks for.
+    Requests from this machine cannot be recognized: a proxy in front connects from it for every client.
     """
     await send_error(
         send,

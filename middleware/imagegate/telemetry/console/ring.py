@@ -17,7 +17,7 @@ MOST_BYTES: Final = 32 * 1024**2
 
 
 class Picture:
-    """A picture of an answer: as the answer has it until somebody looks at it, then small."""
+    """An image of a response: as received until it is viewed, then a thumbnail."""
 
     __slots__ = ("base64", "link", "small")
 
@@ -32,7 +32,7 @@ class Picture:
 
 
 class Entry:
-    """One exchange: as it was recorded, until somebody looks at it."""
+    """One exchange, in its recorded form until it is viewed."""
 
     def __init__(self, number: int, record: ExchangeRecord) -> None:
         capture = cast("Capture", record.capture)
