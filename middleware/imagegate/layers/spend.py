@@ -5,15 +5,15 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.background import Background
-from imagegate.layers.base import Layer, Work
-from imagegate.protocol.messages import SCOPE_KEY, Exchange
+from imagegate.layers.base import ExchangeLayer
+from imagegate.protocol.messages import Exchange
 from imagegate.spending.rates import rate_headers
 from imagegate.spending.service import Spending
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import RESERVATION
 
 
-class Spend(Layer):
+class Spend(ExchangeLayer):
     """Refuses requests beyond the limits of their principal, its groups or the gateway, and reserves their money.
 
     Replayed and joined requests never get here, and what is only explained is not counted.
@@ -28,11 +28,7 @@ class Spend(Layer):
         self._spending = spending
         self._background = background
 
-    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
-        return self._handle(scope, receive, send)
-
-    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope.get(SCOPE_KEY) or await self.exchange(scope, receive)
+    async def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
         if exchange.explain:
             await self.forward(scope, exchange, receive, send)
             return

@@ -216,10 +216,10 @@ class Hooks:
         _notify(self._store, state)
 
     def limit_near(self, account: str, limit: str) -> None:
-        _tell(self._near, account, limit)
+        _notify(self._near, account, limit)
 
     def limit_reached(self, account: str, limit: str) -> None:
-        _tell(self._reached, account, limit)
+        _notify(self._reached, account, limit)
 
     def memory_watched(self, held: Callable[[], int]) -> None:
         _notify(self._memory, held)
