@@ -112,7 +112,7 @@ def test_adapter_loads(name: str) -> None:
     """An adapter loads, knows its own name and address, and has contracts that can be merged."""
     adapter = load_adapter(name)
     assert adapter.name == name
-    assert re.fullmatch(r"(https://[a-z0-9.]+)?", adapter.base_url)
+    assert re.fullmatch(r"(https://[a-z0-9.-]+(/[a-z0-9]+)*)?", adapter.base_url)
     document = adapter.contracts()
     assert isinstance(document, ContractDocument)
     assert set(load_contracts(document)) == set(document.models)

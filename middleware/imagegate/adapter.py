@@ -143,7 +143,8 @@ class Adapter:
     name: str = ""
     """As in ``adapter = "..."`` in the configuration, and its entry point."""
     base_url: str = ""
-    """The provider's own origin, without ``/v1``; empty: every upstream names its own."""
+    """The provider's own origin, without ``/v1``, or as far as the version of an API that has it elsewhere, such as
+    ``https://api.example.com/api/v3``, in place of the ``/v1`` of paths; empty: every upstream names its own."""
     options_type: ClassVar[type[msgspec.Struct]] = NoOptions
     """The table ``options`` of an upstream: a frozen struct with a default for each field."""
 
