@@ -14,7 +14,7 @@ from tests.adapters.test_goldens import BEARER, COMMON, JSON, MASK, ONE, TWO, fo
 
 from imagegate.adapter import ImageRequest, Link, PendingTask, UpstreamReply
 from imagegate.contract import load_contracts
-from imagegate.errors import RequestError
+from imagegate.errors import ConfigError, RequestError
 from imagegate.fitting.fit import fit
 from imagegate.registry import load_adapter
 from imagegate.testing import outbound, rendered
@@ -30,6 +30,7 @@ TOGETHER = "https://api.together.xyz/v1/images/generations"
 DEEPINFRA = "https://api.deepinfra.com/v1/inference"
 HUGGINGFACE = "https://router.huggingface.co"
 FIREWORKS = "https://api.fireworks.ai/inference/v1"
+BEDROCK = "https://bedrock-runtime.us-west-2.amazonaws.com/model"
 RECRAFT = "https://external.api.recraft.ai/v1/images"
 BFL = "black-forest-labs"
 T_PRO, T_FLEX = f"{BFL}/FLUX.2-pro", f"{BFL}/FLUX.2-flex"
@@ -97,6 +98,20 @@ JSON_REQUESTS: list[tuple[str, str, dict[str, Any], str, dict[str, Any]]] = [
         *("fireworks", "flux-kontext-max", {**EDIT, "size": "9:16", "output_format": "jpeg"}),
         f"{FIREWORKS}/workflows/accounts/fireworks/models/flux-kontext-max",
         {**PROMPT, "aspect_ratio": "9:16", "output_format": "jpeg", "input_image": ONE_URL},
+    ),
+    (
+        *("bedrock", "stability.stable-image-core-v1:1", {"size": "1792x1024", "seed": 7, "output_format": "webp"}),
+        f"{BEDROCK}/stability.stable-image-core-v1%3A1/invoke",
+        {**PROMPT, "seed": 7, "output_format": "png", "aspect_ratio": "16:9"},
+    ),
+    (
+        *("bedrock", "stability.sd3-5-large-v1:0", {"size": "1:1"}, f"{BEDROCK}/stability.sd3-5-large-v1%3A0/invoke"),
+        {**PROMPT, "mode": "text-to-image", "output_format": "png", "aspect_ratio": "1:1"},
+    ),
+    (
+        *("bedrock", "stability.sd3-5-large-v1:0", {**EDIT, "size": "1:1", "strength": 0.2}),
+        f"{BEDROCK}/stability.sd3-5-large-v1%3A0/invoke",
+        {**PROMPT, "mode": "image-to-image", "output_format": "png", "strength": 0.2, "image": ONE_64},
     ),
     (
         *("recraft", "recraftv4_1", {"size": "1000x1000", "n": 6, "style": "vivid", "response_format": "b64_json"}),
@@ -264,6 +279,8 @@ def test_forms(adapter: str, model: str, asked: dict[str, Any], url: str, parts:
         ("stability", "inpaint", {}, "model"),
         ("stability", "core", {"style_preset": "rude"}, "style_preset"),
         ("stability", "sd3.5-large", {**EDIT, "mask": MASK}, "mask"),
+        ("bedrock", "stability.sd3-5-large-v1:0", {**EDIT, "mask": MASK}, "mask"),
+        ("bedrock", "stability.stable-image-core-v1:1", EDIT, "model"),
         ("ideogram", "ideogram-v3", {"n": 9}, "n"),
         ("ideogram", "ideogram-v3", {"style_type": "3D"}, "style_type"),
         ("ideogram", "ideogram-v4", {**EDIT, "mask": MASK}, "mask"),
@@ -289,6 +306,16 @@ def test_fireworks_asks_by_post_where_the_request_went() -> None:
     assert adapter.expects_task(fitted)
     seen = rendered(adapter, adapter.poll(PendingTask(id="a/b")))
     assert (seen.method, seen.json, seen.path.endswith("/get_result")) == ("POST", {"id": "a/b"}, True)
+
+
+def test_regions_of_bedrock() -> None:
+    """A region is a part of the host's name, and nothing else."""
+    adapter = load_adapter("bedrock", {"region": "eu-central-1"})
+    adapter.check()
+    assert adapter.base_url == "https://bedrock-runtime.eu-central-1.amazonaws.com"
+    for region in ("evil.example/", "a b", "", "us-west-2@evil"):
+        with pytest.raises(ConfigError, match=r"options\.region"):
+            load_adapter("bedrock", {"region": region}).check()
 
 
 def test_stability_asks_for_results() -> None:

@@ -175,6 +175,30 @@ class TestStability(AdapterContract):
     )
 
 
+class TestBedrock(AdapterContract):
+    adapter = load_adapter("bedrock")
+    fixtures = (
+        Fixture(name="base64", outcome="pictures", document={"seeds": [1], "finish_reasons": [None], "images": [B64]}),
+        *(
+            Fixture(name=reason, outcome="moderated", document={"finish_reasons": [f"Filter reason: {reason}"]})
+            for reason in ("prompt", "output image", "input image")
+        ),
+        Fixture(name="an inference error", outcome="uncertain", document={"finish_reasons": ["Inference error"]}),
+        Fixture(
+            name="a model that timed out",
+            outcome="uncertain",
+            status=408,
+            document={"message": "Model has timed out in processing the request."},
+            means=504,
+        ),
+        Fixture(name="a model that failed", outcome="uncertain", status=424, document={"message": "It failed."}),
+        refused(400, {"message": "The provided model identifier is invalid."}),
+        refused(403, {"Message": "Authentication failed: Please make sure your API Key is valid."}),
+        refused(429, {"message": "Too many requests, please wait before trying again."}),
+        refused(503, {"message": "Bedrock is unable to process your request."}),
+    )
+
+
 class TestIdeogram(AdapterContract):
     adapter = load_adapter("ideogram")
     fixtures = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.demo.support import picture_file
-from tests.simulators import deepinfra, fireworks, huggingface, ideogram, recraft, stability, together
+from tests.simulators import bedrock, deepinfra, fireworks, huggingface, ideogram, recraft, stability, together
 from tests.simulators.base import KEY
 from tests.simulators.support import client_of, mask
 
@@ -44,6 +44,7 @@ def form(app: Any, path: str, data: dict[str, Any], *files: Any, **headers: str)
         (fireworks.create_app, SCHNELL, {**PROMPT, "aspect_ratio": "4:3"}, "image/png"),
         (fireworks.create_app, SDXL, {**PROMPT, "width": 1024, "height": 1024}, "image/jpeg"),
         (fireworks.create_app, KONTEXT, {**PROMPT, "output_format": "png"}, ""),
+        (bedrock.create_app, "/model/stability.sd3-5-large-v1:0/invoke", {**PROMPT, "mode": "text-to-image"}, ""),
         (recraft.create_app, f"{RECRAFT}/generations", {"model": "recraftv3", **PROMPT, "size": "16:9"}, ""),
     ],
 )
@@ -73,6 +74,10 @@ def test_json_that_is_right(app: Any, path: str, body: dict[str, Any], accept: s
         (huggingface.create_app, HUGGINGFACE, {"inputs": "a cat", "width": 512}),
         (huggingface.create_app, "/together/v1/images/generations", {"model": "m", **PROMPT}),
         (huggingface.create_app, "/nscale/v1/images/generations", {"model": "m", **PROMPT, "size": "wide"}),
+        (bedrock.create_app, "/model/stability.sd3-5-large-v1:0/invoke", {**PROMPT, "mode": "image-to-image"}),
+        (bedrock.create_app, "/model/stability.stable-image-core-v1:1/invoke", {**PROMPT, "strength": 0.5}),
+        (bedrock.create_app, "/model/stability.stable-image-core-v1:1/invoke", {**PROMPT, "output_format": "webp"}),
+        (bedrock.create_app, "/model/amazon.nova-canvas-v1:0/invoke", PROMPT),
         (fireworks.create_app, SDXL, {**PROMPT, "width": 1000, "height": 1000}),
         (fireworks.create_app, KONTEXT, {**PROMPT, "aspect_ratio": "1:5"}),
         (fireworks.create_app, KONTEXT, {**PROMPT, "input_image": "no"}),

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from starlette.applications import Starlette
 from tests.simulators import (
+    bedrock,
     bfl,
     deepinfra,
     fal,
@@ -162,6 +163,14 @@ PROVIDERS: Mapping[str, Provider] = {
         mask_model="inpaint",
         has_tasks=False,
     ),
+    "bedrock": Provider(
+        *(bedrock.create_app, "stability.stable-image-core-v1:1", "bedrock"),
+        sizes={"1024x1024": (1024, 1024), "1792x1024": (1360, 768), "auto": (1024, 1024)},
+        edits_in=(64, 64),
+        edit_model="stability.sd3-5-large-v1:0",
+        references=1,
+        has_tasks=False,
+    ),
     "ideogram": Provider(
         *(ideogram.create_app, "ideogram-v3", "ideogram"),
         sizes={"1024x1024": (1024, 1024), "1312x736": (1312, 736), "16:9": (1360, 768), "auto": (1024, 1024)},
@@ -279,7 +288,8 @@ def test_masks(start: Start, name: str) -> None:
     own, each = start(name), PROVIDERS[name]
     if each.edits_in is not None:
         if each.mask_model != each.model:
-            assert problem(lambda: own.edit(picture(1, 64), mask=mask_for(64)))["param"] == "mask"
+            editor = replace(own, model=asked(own, each.edit_model))
+            assert problem(lambda: editor.edit(picture(1, 64), mask=mask_for(64)))["param"] == "mask"
             assert submits(own) == []
         if each.mask_model:
             images = own.client.images.edit(
@@ -372,6 +382,14 @@ def test_no_key_goes_to_a_polling_address_elsewhere(tmp_path: Path) -> None:
             assert (found["status"], found["code"]) == (502, "task_lost")
             assert len(submits(own)) == 1
     assert elsewhere.state.requests_seen == 0
+
+
+@pytest.mark.parametrize(("word", "status"), [(bedrock.SLOW, 504), (bedrock.BROKEN, 502)])
+def test_a_model_of_bedrock_that_gave_up(start: Start, word: str, status: int) -> None:
+    """It may have been made, so nothing is sent again."""
+    own = start("bedrock")
+    assert problem(lambda: own.generate(prompt=f"a {word} hat"))["status"] == status
+    assert len(own.tap.posts) == 1
 
 
 def test_a_result_of_stability_is_asked_for(start: Start) -> None:
