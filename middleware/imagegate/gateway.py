@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.access.host import PrincipalSource
 from imagegate.asgi.azure_paths import AZURE, openai_scope
-from imagegate.asgi.helpers import before_shutdown, report_failure, running_loop
+from imagegate.asgi.helpers import before_shutdown, report_failure, route_path, running_loop
 from imagegate.asgi.not_found import NotFound, Readiness
 from imagegate.asgi.pace import Pace
 from imagegate.config.loader import read_config
@@ -34,6 +34,7 @@ from imagegate.layers import (
     TaskEndpoints,
     Tasks,
     Upstream,
+    Usage,
 )
 from imagegate.layers.admit import OwnerOf
 from imagegate.layers.base import endpoint_of
@@ -173,6 +174,8 @@ class ImageGateway:
             find_model=services.catalog.resolve_for,
         )
         layer = Models(layer, prefix=prefix, catalog=services.catalog)
+        if own.spending is not None:
+            layer = Usage(layer, prefix=prefix, spending=own.spending, currency=config.prices.currency)
         layer = TaskEndpoints(layer, prefix=prefix, queries=own.tasks.queries, retry_after=config.tasks.poll_interval)
         layer = Admit(
             layer,
@@ -205,6 +208,9 @@ class ImageGateway:
             if endpoint := endpoint_of(scope, self.config.prefix):
                 await self._stack.observe(endpoint, scope, receive, send)
                 return
+            if self._is_usage(scope):
+                await self._stack.observe("usage", scope, receive, send)
+                return
             if self.services.images.serves(scope):
                 await self.services.images.serve(scope, receive, send)
                 return
@@ -214,6 +220,10 @@ class ImageGateway:
         elif scope["type"] == "lifespan":
             send = before_shutdown(send, self.aclose)
         await self.app(scope, receive, send)
+
+    def _is_usage(self, scope: Scope) -> bool:
+        is_ours = self.loop_services.spending is not None and scope["method"] == "GET"
+        return is_ours and route_path(scope) == f"{self.config.prefix}/usage"
 
     def _enter_loop(self) -> None:
         """Bind locks, tasks and connections to the running event loop.

@@ -18,6 +18,7 @@ from starlette.types import Scope
 from tests.wire.spending_support import PRICE, TOKEN_PRICE, CountingProvider, ask, body, config, eventually
 
 from imagegate import ImageGateway, Limits, Principal
+from imagegate.cli.commands import main
 from imagegate.demo.servers import serving
 from imagegate.spending.ledger import Balance, day_of
 from imagegate.spending.money import nanos
@@ -188,7 +189,31 @@ def test_a_model_without_a_known_bound_has_no_budget(rig: Rig) -> None:
     assert ask(rig.web, rig.add("free"), model="gpt-image-2").status_code == 200
 
 
-def test_keys_and_the_gateway_in_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_key_sees_its_own_figures(rig: Rig) -> None:
+    key = rig.add("reader", spend_per_day=1.0, in_flight=3)
+    headers = {"authorization": f"Bearer {key}"}
+    assert rig.web.get("/v1/usage").status_code == 401
+    empty = rig.web.get("/v1/usage", headers=headers).json()
+    assert (empty["object"], empty["day"]["spent"], empty["day"]["left"]) == ("usage", 0, 1.0)
+    assert ask(rig.web, key, n=2).status_code == 200
+    rig.is_now(key, settled=2 * PRICE)
+    found = rig.web.get("/v1/usage", headers=headers).json()
+    assert found["day"].pop("period") == day_of(time.time())
+    assert found["day"] == {
+        "spent": 2 * PRICE,
+        "reserved": 0,
+        "held": 0,
+        "requests": 1,
+        "images": 2,
+        "limit": 1.0,
+        "left": 0.92,
+    }
+    assert (found["month"]["spent"], found["month"]["limit"]) == (2 * PRICE, None)
+    assert (found["currency"], found["name"], found["limits"]["in_flight"]) == ("USD", "reader", 3)
+    assert rig.web.get("/v1/usage/x", headers=headers).status_code == 404
+
+
+def test_keys_and_the_gateway_in_a_file_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Limits of TOML, a ledger in SQLite that a second gateway goes on with, and a restart that forgets nothing."""
     provider = CountingProvider()
     access = {
@@ -207,3 +232,55 @@ def test_keys_and_the_gateway_in_a_file_of_its_own(tmp_path: Path) -> None:
                 statuses = [ask(web, key).status_code for key in keys]
                 assert statuses == ([200, 200, 402] if keys[0] == "sk-ada" else [200, 402, 402])
     assert provider.total == 3
+    file = tmp_path / "gate.toml"
+    file.write_text(
+        f'[[upstreams]]\nname = "p"\nadapter = "openai"\nbase_url = "http://127.0.0.1:{port}"\napi_key = "k"\n'
+        '[spending]\nledger = "sqlite:///spend.db"\n'
+    )
+
+    def command(*words: str) -> str:
+        code = main([*words, "--config", str(file)])
+        text = capsys.readouterr().out
+        assert code == 0, text
+        return text
+
+    rows = {row["account"]: row for row in json.loads(command("usage", "--json"))}
+    assert (
+        rows["key:ada"]["spent"] + rows["key:bob"]["spent"] == rows["gateway"]["spent"] == rows["group:team"]["spent"]
+    )
+    assert rows["gateway"]["spent"] == pytest.approx(3 * PRICE)
+    assert "group:team" in command("usage", "--period", day_of(time.time()))
+    assert command("spend", "held").endswith("0 held, 0 in all\n")
+
+
+def test_an_operator_decides_what_is_held(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only what is held, once, and as the provider's bill says."""
+    file = tmp_path / "gate.toml"
+    provider = CountingProvider()
+    with serving(provider.app) as port:
+        file.write_text(
+            f'[[upstreams]]\nname = "p"\nadapter = "openai"\nbase_url = "http://127.0.0.1:{port}"\napi_key = "k"\n'
+            f'models.flat.family = "gpt-image-2"\n[prices.models.flat]\nimage = {PRICE}\n'
+            '[access]\nkeys = ["sk-ada"]\nnames = ["ada"]\n[access.principals.ada.limits]\nspend_per_day = 0.08\n'
+            '[spending]\nledger = "sqlite:///spend.db"\n[policy]\nbreaker_failures = 0\n'
+        )
+        with (
+            serving(ImageGateway(config=file, hooks=())) as bound,
+            httpx.Client(base_url=f"http://127.0.0.1:{bound}", timeout=20) as web,
+        ):
+            assert [ask(web, "sk-ada", "break").status_code for _ in range(3)] == [502, 502, 402]
+
+            def held() -> list[dict[str, Any]]:
+                capsys.readouterr()
+                assert main(["spend", "held", "--key", "ada", "--json", "--config", str(file)]) == 0
+                found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+                return found
+
+            eventually(lambda: len(held()) == 2, "what is held")
+            first, second = (each["id"] for each in held())
+            assert main(["spend", "settle", first, "--amount", "0.01", "--config", str(file)]) == 0
+            assert main(["spend", "settle", first, "--config", str(file)]) == 1
+            assert main(["spend", "release", second, "--config", str(file)]) == 0
+            assert main(["spend", "release", "unknown", "--config", str(file)]) == 1
+            assert held() == []
+            assert [ask(web, "sk-ada").status_code for _ in range(2)] == [200, 402]

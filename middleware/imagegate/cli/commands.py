@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from imagegate import __version__
 from imagegate.cli.keys import add_parser as add_keys_parser
+from imagegate.cli.spend import add_parsers as add_spending
 from imagegate.config.model_contracts import contracts_of, warnings_of
 from imagegate.errors import ConfigError
 
@@ -92,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     prices.set_defaults(run=_prices)
 
     add_keys_parser(commands, _add_config)
+
+    add_spending(commands, _add_config)
 
     check = commands.add_parser("check", help="check a configuration file")
     check.add_argument("file", type=Path)

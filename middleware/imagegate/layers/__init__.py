@@ -12,6 +12,7 @@ from imagegate.layers.route import Route
 from imagegate.layers.spend import Spend
 from imagegate.layers.tasks import TaskEndpoints, Tasks
 from imagegate.layers.upstream import Upstream
+from imagegate.layers.usage import Usage
 
 __all__ = [
     "Admit",
@@ -28,4 +29,5 @@ __all__ = [
     "TaskEndpoints",
     "Tasks",
     "Upstream",
+    "Usage",
 ]

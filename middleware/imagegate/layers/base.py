@@ -22,7 +22,7 @@ from imagegate.upstream.dispatch_hooks import RESERVATION, SENDING, TASK
 
 Work = Coroutine[Any, Any, None]
 """A coroutine that handles one request; must be awaited."""
-Endpoint = Literal["generations", "edits", "variations", "models", "tasks"]
+Endpoint = Literal["generations", "edits", "variations", "models", "tasks", "usage"]
 
 _OURS: Final = (PERMIT, PROGRESS_KEY, SCOPE_KEY, SENDING, TASK, RESERVATION, DEPLOYMENT)
 """Scope keys that are removed for applications that are not layers."""
