@@ -9,7 +9,7 @@ import pytest
 from tests.adapters.test_goldens import BEARER, JSON, MASK, ONE, TWO, b64, headers
 
 from imagegate.adapter import Link, PendingTask
-from imagegate.errors import RequestError, UpstreamUncertain
+from imagegate.errors import ConfigError, RequestError, UpstreamUncertain
 from imagegate.http import HTTPClient
 from imagegate.registry import load_adapter
 from imagegate.testing import AdapterContract, Fixture, outbound, png
@@ -442,4 +442,146 @@ class TestFal(AdapterContract):
             name="rate", outcome="refused", status=429, document={"detail": "Concurrent requests limit."}, means=429
         ),
         Fixture(name="no such model", outcome="refused", status=404, document={"detail": "Not found"}, means=404),
+    )
+
+
+# Replicate
+
+REPLICATE = "https://api.replicate.com/v1"
+WAIT = {**JSON, **BEARER, "prefer": "wait=5"}
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "body"),
+    [
+        ("black-forest-labs/flux-schnell", {}, {}),
+        ("black-forest-labs/flux-schnell", {"size": "1792x1024", "n": 3}, {"aspect_ratio": "16:9", "num_outputs": 3}),
+        (
+            "black-forest-labs/flux-dev",
+            {"output_format": "jpeg", "output_compression": 70},
+            {"output_format": "jpg", "output_quality": 70},
+        ),
+        (
+            "black-forest-labs/flux-2-pro",
+            {"size": "1920x1080", "n": 1},
+            {"aspect_ratio": "custom", "width": 1920, "height": 1088},
+        ),
+        (
+            "black-forest-labs/flux-1.1-pro-ultra",
+            {"size": "1536x1024", "output_format": "webp"},
+            {"aspect_ratio": "3:2", "output_format": "png"},
+        ),
+        ("black-forest-labs/flux-3-image", {"size": "2048x2048"}, {"aspect_ratio": "1:1", "resolution": "2k"}),
+        ("google/nano-banana-2", {"size": "3840x2160", "seed": 3}, {"aspect_ratio": "16:9", "resolution": "4K"}),
+        ("bytedance/seedream-4", {"size": "2048x1024"}, {"size": "custom", "width": 2048, "height": 1024}),
+        (
+            "openai/gpt-image-2",
+            {"size": "1792x1024", "n": 2, "quality": "hd"},
+            {"aspect_ratio": "3:2", "number_of_images": 2, "quality": "high"},
+        ),
+        ("openai/gpt-image-2.5-flare", {"user": "u"}, {"user_id": "u"}),
+        (
+            "xai/grok-imagine-image-2",
+            {"quality": "high", "size": "1024x1024"},
+            {"quality": "medium", "aspect_ratio": "1:1", "resolution": "1k"},
+        ),
+        ("studio/own-model", {"mood": "blue", "size": "1024x1024"}, {"mood": "blue"}),
+    ],
+)
+def test_replicate(model, asked, body):
+    """The model is the path, and everything stands in its input."""
+    seen = outbound(load_adapter("replicate"), model, prompt="A hat", **asked)
+    assert (seen.method, seen.url, headers(seen)) == ("POST", f"{REPLICATE}/models/{model}/predictions", WAIT)
+    assert seen.json == {"input": {"prompt": "A hat", **body}}
+
+
+def test_replicate_edits_versions_and_waiting():
+    """References are data URLs or links; a version has a path of its own; a reply need not wait."""
+    asked: dict[str, Any] = {"operation": "edits", "images": [ONE, TWO]}
+    data = f"data:image/png;base64,{b64(MASK)}"
+    assert sent("replicate", "black-forest-labs/flux-2-pro", **asked)["input"]["input_images"] == [DATA_ONE, DATA_TWO]
+    linked = sent("replicate", "google/nano-banana-2", operation="edits", images=[LINK])
+    assert linked == {"input": {"prompt": "A hat", "image_input": [LINK.url]}}
+    one = sent("replicate", "black-forest-labs/flux-dev", operation="edits", images=[ONE], size="1024x1024")
+    assert one == {"input": {"prompt": "A hat", "image": DATA_ONE}}
+    filled = sent("replicate", "black-forest-labs/flux-fill-pro", operation="edits", images=[ONE], mask=MASK)
+    assert filled == {"input": {"prompt": "A hat", "image": DATA_ONE, "mask": data}}
+    adapter = load_adapter("replicate", {"wait": 0})
+    seen = outbound(adapter, "studio/paintings:0123abc", prompt="A hat")
+    assert (seen.url, headers(seen)) == (f"{REPLICATE}/predictions", {**JSON, **BEARER})
+    assert seen.json == {"version": "0123abc", "input": {"prompt": "A hat"}}
+    for model, more, param in (
+        ("black-forest-labs/flux-2-pro", {**asked, "mask": MASK}, "mask"),
+        ("black-forest-labs/flux-dev", asked, "image"),
+        ("black-forest-labs/flux-fill-pro", {}, "image"),
+        ("../../v1/account", {}, "model"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            sent("replicate", model, **more)
+        assert caught.value.param == param
+    for wait in (-1, 61):
+        with pytest.raises(ConfigError, match=r"^options\.wait: must be from 0 to 60$"):
+            load_adapter("replicate", {"wait": wait}).check()
+    cancel = adapter.cancel(PendingTask(id="t", poll_url=f"{REPLICATE}/predictions/t"))
+    assert cancel is not None
+    assert (cancel.method, cancel.url) == ("POST", f"{REPLICATE}/predictions/t/cancel")
+
+
+def prediction(state: str, output: Any = None, error: str | None = None, **more: Any) -> dict[str, Any]:
+    links = {"get": f"{REPLICATE}/predictions/t", "cancel": f"{REPLICATE}/predictions/t/cancel"}
+    asked = {"prompt": "A hat", "input_images": [DATA_ONE]}
+    return {"id": "t", "input": asked, "status": state, "output": output, "error": error, "urls": links, **more}
+
+
+def problem_of(status: int, title: str = "No") -> dict[str, Any]:
+    return {"title": title, "detail": "- input.width: Must be less than or equal to 2048\n", "status": status}
+
+
+class TestReplicate(AdapterContract):
+    adapter = load_adapter("replicate")
+    fixtures = (
+        Fixture(name="at once, a text", outcome="pictures", status=201, document=prediction("succeeded", LINK.url)),
+        Fixture(
+            name="at once, a list",
+            outcome="pictures",
+            status=201,
+            document=prediction("succeeded", [LINK.url] * 2),
+            count=2,
+        ),
+        Fixture(name="as data URL", outcome="pictures", document=prediction("succeeded", DATA_ONE)),
+        *(
+            Fixture(name=state, outcome="task", status=201, document=prediction(state))
+            for state in ("starting", "processing", "booting")
+        ),
+        *(
+            Fixture(name=f"{state}, asked", outcome="task", document=prediction(state), task=TASK)
+            for state in ("starting", "processing", "booting")
+        ),
+        Fixture(name="done", outcome="pictures", document=prediction("succeeded", [LINK.url]), task=TASK),
+        Fixture(name="failed", outcome="ended", document=prediction("failed", error="Out of memory."), task=TASK),
+        Fixture(name="failed at once", outcome="ended", status=201, document=prediction("failed", error="Oh.")),
+        *(
+            Fixture(name=error, outcome="moderated", document=prediction("failed", error=error), task=TASK)
+            for error in (
+                "NSFW content detected. Try running it again, or try a different prompt.",
+                "The input or output was flagged as sensitive. Please try again with different inputs. (E005)",
+            )
+        ),
+        *(
+            Fixture(name=state, outcome="ended", document=prediction(state), task=TASK)
+            for state in ("canceled", "aborted")
+        ),
+        Fixture(name="nothing", outcome="uncertain", document=prediction("succeeded"), task=TASK),
+        Fixture(name="removed", outcome="uncertain", document=prediction("succeeded", data_removed=True), task=TASK),
+        *(
+            Fixture(name=str(status), outcome="refused", status=status, document=problem_of(status), means=status)
+            for status in (400, 401, 402, 403, 404, 422)
+        ),
+        Fixture(
+            name="rate",
+            outcome="refused",
+            status=429,
+            document={"detail": "Request was throttled.", "status": 429, "retry_after": 1},
+            means=429,
+        ),
     )

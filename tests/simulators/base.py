@@ -40,7 +40,7 @@ class TextDialect:
         return refuse(status, detail="Not Found" if status == 404 else "Method Not Allowed")
 
 
-def refuse(status: int, message: str = "", **document: object) -> RefusedError:
+def refuse(status: int, message: str = "", /, **document: object) -> RefusedError:
     """A refusal with a JSON document, or with a plain text."""
     return RefusedError(message, status=status, extra=document)
 

@@ -20,6 +20,7 @@ from tests.simulators import (
     huggingface,
     ideogram,
     recraft,
+    replicate,
     stability,
     strict,
     together,
@@ -69,6 +70,25 @@ PROVIDERS: Mapping[str, Provider] = {
         sizes={"1024x1024": (1024, 1024), "1920x1080": (1920, 1088), "auto": (1024, 1024)},
         edits_in=(64, 64),
         mask_model="flux-pro-1.0-fill",
+    ),
+    "replicate": Provider(
+        *(replicate.create_app, "black-forest-labs/flux-2-pro", "replicate"),
+        sizes={"1024x1024": (1024, 1024), "1920x1080": (1920, 1088)},
+        edits_in=(64, 64),
+        mask_model="black-forest-labs/flux-fill-pro",
+    ),
+    "replicate-dev": Provider(
+        *(replicate.create_app, "black-forest-labs/flux-dev", "replicate"),
+        sizes={"1024x1024": (1024, 1024), "1792x1024": (1360, 768)},
+        edits_in=(64, 64),
+        references=1,
+        most=4,
+        more="options = { wait = 0 }",
+    ),
+    "replicate-gemini": Provider(
+        *(replicate.create_app, "google/nano-banana-2", "replicate"),
+        sizes={"2048x2048": (2048, 2048)},
+        edits_in=(64, 64),
     ),
     "fal": Provider(
         *(fal.create_app, "fal-ai/flux-2", "fal"),
@@ -487,3 +507,32 @@ def test_fal_is_asked_to_cancel(start: Start) -> None:
     (put,) = [each for each in received(own.server) if each.method == "PUT"]
     assert put.path.endswith("/cancel")
     assert len(own.tap.posts) == 1
+
+
+def test_replicate_may_answer_with_the_picture(start: Start) -> None:
+    """A reply that waited is asked for no more."""
+    own = start("replicate")
+    before = len([each for each in received(own.server) if "/v1/predictions/" in each.path])
+    assert len(contents(own.generate(prompt=f"a {replicate.QUICK} hat"))) == 1
+    assert len([each for each in received(own.server) if "/v1/predictions/" in each.path]) == before
+    (post,) = own.tap.posts
+    assert post.headers["prefer"] == "wait=5"
+
+
+def test_replicate_is_asked_to_cancel(start: Start) -> None:
+    """And says that it did."""
+    own = start("replicate")
+    created = own.raw.post("/images/generations", json={"model": own.model, "prompt": "a hat", "async": True})
+    task = created.json()["task_id"]
+    until(lambda: own.tap.posts)
+    cancelled = own.raw.delete(f"/tasks/{task}")
+    assert cancelled.status_code == 200, cancelled.text
+    assert cancelled.json()["error"]["code"] == "task_cancelled"
+    assert [post.path.rpartition("/")[2] for post in own.tap.posts] == ["predictions", "cancel"]
+
+
+def test_a_version_at_replicate(start: Start) -> None:
+    """It is named in the body."""
+    own = replace(start("replicate"), model=f"own/{replicate.VERSIONED}:{replicate.VERSION}")
+    assert len(contents(own.generate(extra_body={"mood": "blue"}))) == 1
+    assert own.sent == {"version": replicate.VERSION, "input": {"prompt": "a cat", "mood": "blue"}}

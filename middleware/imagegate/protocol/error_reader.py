@@ -233,7 +233,7 @@ def _by_field(members: Mapping[str, Any]) -> Iterator[_Node]:
     said: list[str] = []
     for name, value in list(members.items())[:20]:
         texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-        words = [text for text in texts if isinstance(text, str) and " " in text]
+        words = [text for text in texts if isinstance(text, str) and " " in text and not _HOLLOW.fullmatch(text)]
         if words and _plain(name) not in _SENTENCES:
             said.append(f"{name}: {', '.join(words)}")
     if said:

@@ -18,7 +18,7 @@ _BUCKETS: Final[Mapping[str, Bucket]] = {
     **dict.fromkeys(("inprogress", "processing", "running", "reasoning", "generating", "initializing"), "pending"),
     **dict.fromkeys(("completed", "complete", "succeeded", "succeed", "success", "ready", "finished", "done"), "done"),
     **dict.fromkeys(("failed", "fail", "failure", "error"), "failed"),
-    **dict.fromkeys(("canceled", "cancelled"), "cancelled"),
+    **dict.fromkeys(("canceled", "cancelled", "aborted"), "cancelled"),
     **dict.fromkeys(("request moderated", "content moderated"), "moderated"),
     **dict.fromkeys(("task not found", "unknown", "tasknotexist"), "lost"),
 }
