@@ -38,6 +38,7 @@ ORDER: Final = (
     "access",
     "config",
     "telemetry",
+    "moderation",
     "routing",
     "spending",
     "ingest",
@@ -98,7 +99,8 @@ PUBLIC: Final[Mapping[str, tuple[str, ...]]] = {
         "MemoryHook",
     ),
     "imagegate.layers": (
-        *("Admit", "Deliver", "ExchangeLayer", "Fit", "Idempotency", "Layer", "Observe", "Read", "References", "Route"),
+        *("Admit", "Deliver", "ExchangeLayer", "Fit", "Idempotency", "Layer", "Moderate", "Observe", "Read"),
+        *("References", "Route"),
         *("TaskEndpoints", "Tasks", "Upstream"),
     ),
     "imagegate.log": ("LogHook",),

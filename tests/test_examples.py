@@ -14,6 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from tests.certificates import make_authority, sign
 from tests.conftest import Running
@@ -64,7 +68,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_every_example_is_tested() -> None:
     """There is no example that this file does not know."""
     mounts = ["fastapi_service.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
-    access = ["fastapi_users.py", "keys_in_sql.py"]
+    access = ["fastapi_users.py", "keys_in_sql.py", "moderation_openai.py", "moderation_words.py"]
     others = ["http2_upstream.py", "test_a_service.py"]
     alone = ["async_task.py", "deliver_alone.py", "fit_alone.py"]
     edits = ["edit_with_mask.mjs", "edit_with_mask.py", "edit_with_mask.sh"]  # wire/test_edit_examples.py
@@ -128,6 +132,49 @@ def test_fastapi_users(url: str) -> None:
         for name in ("ada", "bob")
     ]
     assert models[1] == {"nano-banana"} < models[0]
+
+
+@pytest.mark.parametrize("url", ["moderation_words"], indirect=True)
+def test_moderation_words(url: str) -> None:
+    """A word of the list is refused; a number does not get to the provider, which the client is told."""
+    refused = httpx.post(url + GENERATIONS, json={**ASKED, "prompt": "A gory scene"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "content_policy_violation")
+    assert "'gory'" in refused.json()["error"]["message"]
+    changed = httpx.post(url + GENERATIONS, json={**ASKED, "prompt": "A sign: +49 (30) 1234567"}, timeout=30)
+    assert changed.json()["data"][0]["revised_prompt"].startswith("A sign: [number]")
+    assert "prompt;replaced" in changed.headers["imagegate-changes"]
+    assert "imagegate-changes" in httpx.post(url + GENERATIONS, json=ASKED, timeout=30).headers  # of the size
+
+
+def test_moderation_openai(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint sees prompts and images as its reference has it; without it, nothing is sent."""
+    asked: list[dict[str, Any]] = []
+
+    async def moderations(request: Request) -> JSONResponse:
+        (content,) = (await request.json())["input"]
+        asked.append(content)
+        if "broken" in content.get("text", ""):
+            return JSONResponse({"error": "down"}, 500)
+        flags = {"violence": "violent" in content.get("text", ""), "sexual": content["type"] == "image_url" and spoilt}
+        return JSONResponse({"results": [{"flagged": any(flags.values()), "categories": flags}]})
+
+    spoilt = False
+    with serving(Starlette(routes=[Route("/v1/moderations", moderations, methods=["POST"])])) as endpoint:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{endpoint}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-moderation")
+        with serving(example("moderation_openai").app) as port:
+            url = f"http://127.0.0.1:{port}{GENERATIONS}"
+            body = {**ASKED, "model": "tokenlab/nano-banana"}
+            assert httpx.post(url, json=body, timeout=30).status_code == 200
+            assert [each["type"] for each in asked] == ["text", "image_url"]
+            assert asked[1]["image_url"]["url"].startswith("data:image/png;base64,")
+            flagged = httpx.post(url, json={**body, "prompt": "A violent scene"})
+            assert (flagged.status_code, "violence" in flagged.text) == (400, True)
+            down = httpx.post(url, json={**body, "prompt": "A broken vase"})
+            assert (down.status_code, down.json()["error"]["code"]) == (503, "moderation_unavailable")
+            spoilt = True
+            withheld = httpx.post(url, json=body, timeout=30)
+            assert (withheld.status_code, withheld.json()["error"]["imagegate"]["images_withheld"]) == (400, 1)
 
 
 def test_keys_in_sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 
     ImagegateError
     ├── RequestError              400  the request is wrong; names the field
+    │   ├── ContentRefused        400  by the application's moderation
     │   ├── PayloadTooLarge       413
     │   ├── RequestTimeout        408
     │   └── UnsupportedMedia      415
@@ -12,6 +13,7 @@
     ├── ModelNotFound             404
     ├── Overloaded                503  nothing was sent; try again later
     │   └── ShuttingDown          503  the gateway is shutting down
+    ├── ContentWithheld           400  the picture was made, and the application's moderation withholds it
     ├── StorageError              502  the picture was made but could not be stored
     ├── FetchError                502  the provider's link could not be read
     └── UpstreamError                  the provider did not answer with a picture
@@ -184,6 +186,24 @@ class NotPermitted(ImagegateError):
         return True
 
 
+class ContentRefused(RequestError):
+    """The application's moderation refuses the request; nothing was sent."""
+
+    code = "content_policy_violation"
+
+
+class ContentWithheld(ImagegateError):
+    """The application's moderation withholds images that were made, and are paid for."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "content_policy_violation"
+
+    def __init__(self, message: str, **kwargs: Any) -> None:
+        # The official SDKs repeat 5xx by themselves, which would pay a second time.
+        super().__init__(message, headers=[(b"x-should-retry", b"false")], **kwargs)
+
+
 class ModelNotFound(ImagegateError):
     """No route and no contract names the model."""
 
@@ -198,6 +218,22 @@ class Overloaded(ImagegateError):
     status = 503
     type = "server_error"
     code = "overloaded"
+
+
+class ModerationUnavailable(Overloaded):
+    """The application's moderation could not be asked, so nothing was sent."""
+
+    code = "moderation_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The request cannot be checked at the moment, so nothing was sent. Retry later.",
+            headers=[(b"retry-after", b"5")],
+        )
+
+    @property
+    def nothing_sent(self) -> bool:
+        return True
 
 
 class ShuttingDown(Overloaded):

@@ -26,6 +26,7 @@ from imagegate.layers import (
     Deliver,
     Fit,
     Idempotency,
+    Moderate,
     Observe,
     Read,
     References,
@@ -66,6 +67,8 @@ class ImageGateway:
         access: returns the `Principal` of a request, from its ASGI scope, sync or async; None for a stranger, who is
             answered 401. A coroutine function is awaited in the event loop, any other is called in a thread, for
             ``access.timeout`` at most. Tasks, idempotency keys and stored images belong to the principal's `id`.
+        moderation: has ``async before(request, principal)``, which may refuse a request or give it another prompt,
+            ``async after(images)``, which may withhold what was made, or both (`imagegate.moderation`).
         owner: returns the name of the user to whom the host application attributes a request, from the ASGI scope, sync
             or async; None for no user. Tasks, idempotency keys and stored images then belong to that user, not to the
             ``Authorization`` header, which may be refreshed; records and log lines have the name as `user`.
@@ -85,6 +88,7 @@ class ImageGateway:
         alone: bool = False,
         transport: Transport | None = None,
         access: PrincipalSource | None = None,
+        moderation: object | None = None,
         owner: OwnerOf | None = None,
         grace: float = 60.0,
     ) -> None:
@@ -100,7 +104,13 @@ class ImageGateway:
             if access is not None and owner is not None:
                 raise ConfigError("access= says who a request is from, so owner= must be left out")
             self.services = build(
-                self.config, hooks=hooks, transport=transport, access=access, alone=alone, mounted=app is not None
+                self.config,
+                hooks=hooks,
+                transport=transport,
+                access=access,
+                moderation=moderation,
+                alone=alone,
+                mounted=app is not None,
             )
             self._set_stack(loop_services(self.services))
         except ConfigError as error:
@@ -145,9 +155,13 @@ class ImageGateway:
             default=delivery.default,
             heartbeat=delivery.heartbeat,
             stream_heartbeat=delivery.stream_heartbeat,
+            inspector=services.inspector,
         )
         if own.spending is not None:
             layer = Spend(layer, prefix=prefix, spending=own.spending, background=own.background)
+        looks_before = services.moderator is not None and services.moderator.looks_before
+        if services.moderator is not None and looks_before:
+            layer = Moderate(layer, prefix=prefix, moderator=services.moderator, fetcher=images.client_fetcher)
         layer = Tasks(layer, prefix=prefix, creation=own.tasks.creation, runner=own.tasks.runner)
         layer = Idempotency(
             layer,
@@ -169,8 +183,8 @@ class ImageGateway:
             ),
             budget=services.budget,
             memory=services.memory,
-            # A key derived from the request is known when the whole body is.
-            may_stream=None if config.idempotency.derive else services.catalog.may_stream,
+            # A key derived from the request is known when the whole body is, and a hook sees all of it.
+            may_stream=None if config.idempotency.derive or looks_before else services.catalog.may_stream,
             find_model=services.catalog.resolve_for,
         )
         layer = Models(layer, prefix=prefix, catalog=services.catalog)

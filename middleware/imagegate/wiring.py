@@ -15,7 +15,7 @@ from imagegate.access.host import HostPrincipals, PrincipalSource
 from imagegate.access.stored_keys import StoredKeys
 from imagegate.asgi.background import Background
 from imagegate.asgi.browser_guard import BrowserGuard
-from imagegate.config.callables import function_of
+from imagegate.config.callables import function_of, object_of
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of, warnings_of
 from imagegate.config.network import Clients
 from imagegate.config.price_table import PriceTable, price_table
@@ -31,6 +31,8 @@ from imagegate.idempotency.coalescing import KeyedCalls
 from imagegate.idempotency.factory import open_replay_store
 from imagegate.idempotency.memory import MemoryReplays
 from imagegate.logger import get_logger
+from imagegate.moderation.inspector import Inspector
+from imagegate.moderation.moderator import Moderator
 from imagegate.protocol.base_urls import read_base_url
 from imagegate.routing.catalog import Catalog
 from imagegate.routing.circuit_breaker import Breaker
@@ -79,6 +81,10 @@ class Services:
     memory: Memory
     budget: Budget
     images: PictureService
+    moderator: Moderator | None
+    """The application's hooks; None: it has none."""
+    inspector: Inspector | None
+    """Shows images to one of them; None: there is none for images."""
     access: Authenticator | None
     has_source: bool
     """Whether principals may come from elsewhere than the configuration."""
@@ -151,6 +157,7 @@ def build(
     hooks: Sequence[Hook] | None = None,
     transport: Transport | None = None,
     access: PrincipalSource | None = None,
+    moderation: object | None = None,
     alone: bool = False,
     mounted: bool = False,
 ) -> Services:
@@ -160,6 +167,7 @@ def build(
         hooks: are notified of every exchange; None: one log line each.
         transport: sends the requests to upstreams; None: connections of the gateway's own.
         access: returns who a request is from; None: the function that the configuration names, if any.
+        moderation: has hooks; None: those that the configuration names, if any.
         alone: no application is served but the gateway, so that with keys the console is on by default.
         mounted: an application stands behind the gateway.
 
@@ -191,6 +199,8 @@ def build(
         origins={base_url_of(upstream): clients.plain(upstream.name) for upstream in config.upstreams},
     )
     authenticator = _authenticator(config, access)
+    moderator = _moderator(config, moderation)
+    inspector = Inspector(moderator, images.fetcher) if moderator is not None and moderator.looks_after else None
     has_source = access is not None or bool(config.access.callable)
     guard = browser_guard(config, mounted=mounted, has_source=has_source)
     has_console = alone if config.console.enabled is None else config.console.enabled
@@ -216,6 +226,8 @@ def build(
         memory=memory,
         budget=budget,
         images=images,
+        moderator=moderator,
+        inspector=inspector,
         access=authenticator,
         has_source=has_source,
         guard=guard,
@@ -290,7 +302,7 @@ def _tasks(
         store = before
     else:
         store = open_task_store(config, partial(hooks.record_unreadable, "task"))
-    providers = ProviderTasks(accounts, images.delivery, ids, services.memory)
+    providers = ProviderTasks(accounts, images.delivery, ids, services.memory, inspector=services.inspector)
     webhooks = Webhooks(images.client_fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts)
     queue = WebhookQueue(store, webhooks, hooks)
     runner = TaskRunner(
@@ -373,6 +385,19 @@ def _authenticator(config: Config, source: PrincipalSource | None) -> Authentica
         stored = StoredKeys(KeyTable.at(access.store).look_up, lifetime=access.cache, groups=access.groups)
     found = Authenticator(access.named_keys(), principals_of(access), stored=stored, host=host)
     return found if found else None
+
+
+def _moderator(config: Config, hooks: object | None) -> Moderator | None:
+    """Raise `ConfigError` where there is something that has no hooks."""
+    moderation = config.moderation
+    if hooks is None and moderation.hooks:
+        hooks = object_of(moderation.hooks, "moderation.hooks")
+    if hooks is None:
+        return None
+    if isinstance(hooks, type):
+        hooks = hooks()
+    fails_open = moderation.on_failure == "allow"
+    return Moderator(hooks, timeout=moderation.timeout, fails_open=fails_open, max_prompt=config.limits.prompt)
 
 
 def browser_guard(config: Config, *, mounted: bool, has_source: bool = False) -> BrowserGuard:

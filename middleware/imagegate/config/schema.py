@@ -244,6 +244,17 @@ class AccessConfig(_Section, frozen=True, kw_only=True):
         return dict(zip(names, self.keys, strict=True))
 
 
+class ModerationConfig(_Section, frozen=True, kw_only=True):
+    """What the application has to say on requests and images (``[moderation]``)."""
+
+    hooks: str = ""
+    """``package.module:object``, which has ``before``, ``after`` or both; a class is called without arguments."""
+    timeout: Duration = Duration(10)
+    """For one call."""
+    on_failure: Literal["refuse", "allow"] = "refuse"
+    """Whether what could not be asked about is refused or passes."""
+
+
 class LogConfig(_Section, frozen=True, kw_only=True):
     """What log lines may say beyond facts (``[log]``)."""
 
@@ -350,6 +361,7 @@ class Config(_Section, frozen=True, kw_only=True):
     idempotency: IdempotencyConfig = IdempotencyConfig()
     policy: PolicyConfig = PolicyConfig()
     access: AccessConfig = AccessConfig()
+    moderation: ModerationConfig = ModerationConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()

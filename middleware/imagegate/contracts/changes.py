@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-Kind = Literal["added", "clamped", "dropped", "made", "mapped", "renamed"]
+Kind = Literal["added", "clamped", "dropped", "made", "mapped", "renamed", "replaced"]
 
 MAX_LISTED: Final = 32
 """Items. A request with more changes ends its header with the number of those left out."""
@@ -20,7 +20,10 @@ _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 
 
 class Change(msgspec.Struct, frozen=True, omit_defaults=True, rename={"from_": "from"}):
-    """One field that reaches the provider otherwise than the client wrote it, or that it did not keep to (``made``)."""
+    """One field that reaches the provider otherwise than the client wrote it, or that it did not keep to (``made``).
+
+    What was ``replaced`` is not told in its place: prompts do not stand in logs.
+    """
 
     field: str
     kind: Kind
@@ -44,8 +47,8 @@ def header_value(changes: Sequence[Change]) -> str:
 def _item(change: Change) -> str:
     name = change.field
     item = name if len(name) <= _MAX_VALUE and _TOKEN.fullmatch(name) else _string(name)
-    if change.kind == "dropped":
-        return f"{item};dropped"
+    if change.kind in ("dropped", "replaced"):
+        return f"{item};{change.kind}"
     if change.kind == "added":
         return f"{item};added;to={_bare(change.to)}"
     if change.kind == "renamed":

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import binascii
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Final
 
 import msgspec
-import pybase64
 
 from imagegate.delivery.response_format import ResponseFormat
 from imagegate.delivery.result_room import ResultRoom
@@ -17,6 +15,7 @@ from imagegate.delivery.usual_sizes import UsualSizes
 from imagegate.errors import FetchError, RequestError, StorageError, UpstreamError
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.protocol.image_format import Facts, inspect, sniff
+from imagegate.protocol.inline_images import decode_base64, padded
 from imagegate.protocol.links import absolute_link, is_full
 from imagegate.protocol.messages import Exchange, FileRef, ImageReply, Picture, ReplyImage, StoredPicture, StreamEvent
 from imagegate.protocol.parsers.lenient_json import is_sound, read_object
@@ -232,7 +231,7 @@ class ImageConverter:
         async def to_base64(image: ReplyImage) -> ReplyImage:
             if image.b64_json is not None:
                 facts = inspect(decode_base64(image.b64_json)[:HEAD])
-                return msgspec.structs.replace(image, b64_json=_padded(image.b64_json), facts=facts)
+                return msgspec.structs.replace(image, b64_json=padded(image.b64_json), facts=facts)
             if image.picture is not None:
                 return msgspec.structs.replace(image, facts=image.picture.facts)
             if image.url is None:
@@ -310,20 +309,6 @@ async def _all(convert: _Convert, images: Collection[ReplyImage]) -> list[ReplyI
     if failure := next((result for result in results if isinstance(result, BaseException)), None):
         raise failure
     return [result for result in results if isinstance(result, ReplyImage)]
-
-
-def decode_base64(text: str) -> bytes:
-    """Return the bytes of a provider's base64, whatever its padding is. Raises `UpstreamUncertain` where it is none."""
-    try:
-        return pybase64.b64decode(_padded(text), validate=True)
-    except (binascii.Error, ValueError):
-        raise uncertain("The provider's reply carries broken base64.") from None
-
-
-def _padded(text: str) -> str:
-    """Clients are stricter than providers."""
-    text = text.rstrip("=")
-    return text + "=" * (-len(text) % 4)
 
 
 def _no_link(image: ReplyImage) -> FetchError:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cached_property, partial
 
+import msgspec
 from starlette.types import Scope, Send
 
 from imagegate.asgi.helpers import ClientDisconnected
@@ -15,9 +16,10 @@ from imagegate.delivery.inner_response import InnerResponse
 from imagegate.delivery.response_format import ResponseFormat
 from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.delivery.size_disclosure import check_count, fewer, size_changes
-from imagegate.errors import FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
+from imagegate.errors import ContentWithheld, FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
+from imagegate.moderation.inspector import Inspector, images_of_event
 from imagegate.protocol.image_format import Facts
-from imagegate.protocol.messages import Exchange, ImageReply, Picture, StreamEvent
+from imagegate.protocol.messages import Exchange, ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.protocol.provider_errors import some_failed
 from imagegate.protocol.reply_encoding import as_partial, completed_events, event_parts, reply_parts
 from imagegate.protocol.reply_pictures import images_with_pictures
@@ -34,6 +36,7 @@ class DeliverySession:
     Args:
         form: in which the client wants pictures.
         public_url: gives that of the store.
+        inspector: sees the images first, which then go into the spool before they go anywhere else; None: nobody does.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class DeliverySession:
         form: ResponseFormat,
         scope: Scope,
         public_url: Callable[[], str],
+        inspector: Inspector | None = None,
     ) -> None:
         self._converter = converter
         self._answer = answer
@@ -53,8 +57,15 @@ class DeliverySession:
         self._find_public_url = public_url
         self._progress: Progress = scope[PROGRESS_KEY]
         self._streamed = exchange.request.fields.get("stream") is True
-        self.room = converter.room(exchange, form)
-        self._sink = PictureSink(partial(converter.receiver, form, exchange.store_identity, self.room))
+        self._inspector = inspector
+        self._room = converter.room(exchange, form)
+        self.rooms = [self._room]
+        """What must be secured before the request is sent."""
+        received: ResponseFormat = form
+        if inspector is not None and form == "url":
+            received = "b64_json"
+            self.rooms.append(converter.room(exchange, received))
+        self._sink = PictureSink(partial(converter.receiver, received, exchange.store_identity, self.rooms[-1]))
         self._kept: list[Picture] = []
         self._facts: list[Facts | None] = []
         """Of the finished pictures of a stream."""
@@ -65,7 +76,8 @@ class DeliverySession:
     async def run(self, forward: Forward) -> None:
         """Raise what the answer cannot say any more, or does not say yet."""
         self._progress.streamed = self._streamed
-        relay = self._form == "b64_json" and not self._streamed
+        relay = self._form == "b64_json" and not self._streamed and self._inspector is None
+        relay = relay and not self._exchange.revised_prompt
         below = InnerResponse(
             self._answer,
             self._sink,
@@ -86,7 +98,8 @@ class DeliverySession:
             finally:
                 if not self._sink.is_empty:
                     await self._sink.close(self._kept)
-                self.room.release()
+                for room in self.rooms:
+                    room.release()
 
     @cached_property
     def _delivery(self) -> ImageConverter:
@@ -103,11 +116,12 @@ class DeliverySession:
             asked = {"images": self._exchange.request.n}
             await forward({"sink": self._sink, "relay": relay, "events": self._streamed, **asked}, below)
             await self._finish(below)
-            self.room.note(self._sink.largest)
+            self._note_size(self._sink.largest)
         except ImagegateError as error:
             if largest := self._sink.largest:
-                self.room.note(largest)
+                self._note_size(largest)
             if isinstance(error, UpstreamError) and error.made:
+                await self._drop_withheld(error)
                 self._kept += [image.picture for image in error.made if image.picture is not None]
                 await self._delivery.list_made(error, public_url=self._find_public_url(), sink=self._sink)
             if isinstance(error, (StorageError, FetchError)) and self._progress.attempts:
@@ -131,6 +145,24 @@ class DeliverySession:
                 elif self._answer.has_begun and not self._answer.is_relayed:
                     await self._answer.fail(_failed())
             raise
+
+    def _note_size(self, largest: int) -> None:
+        for room in self.rooms:
+            room.note(largest)
+
+    async def _inspect(self, images: Sequence[ReplyImage], origin: str = "", *, is_partial: bool = False) -> None:
+        """Raise `ContentWithheld` for images that must not be delivered."""
+        if self._inspector is not None:
+            request = self._exchange.request
+            prompt = str(request.fields.get("prompt", ""))
+            await self._inspector.check(images, self._progress, prompt=prompt, origin=origin, is_partial=is_partial)
+
+    async def _drop_withheld(self, error: UpstreamError) -> None:
+        """Leave out what was made before an error, where it must not be delivered."""
+        try:
+            await self._inspect(error.made)
+        except ContentWithheld:
+            error.made = ()
 
     async def _finish(self, below: InnerResponse) -> None:
         progress = self._progress
@@ -157,6 +189,13 @@ class DeliverySession:
         progress = self._progress
         self._kept += [image.picture for image in reply.images if image.picture is not None]
         progress.reply_changes = check_count(self._exchange.request.n, reply)
+        await self._inspect(reply.images, origin)
+        if revised := self._exchange.revised_prompt:
+            images = [
+                msgspec.structs.replace(image, fields={"revised_prompt": revised, **image.fields})
+                for image in reply.images
+            ]
+            reply = msgspec.structs.replace(reply, images=tuple(images))
         are_links = all([image.url is not None and not image.written for image in reply.images])  # noqa: C419 - quicker
         if self._exchange.copies_links or self._form != "url" or not are_links:
             reply = await self._converted(reply, origin)
@@ -201,7 +240,24 @@ class DeliverySession:
             return
         await self._deliver_event(event, origin)
 
+    async def _may_deliver(self, event: StreamEvent, origin: str) -> bool:
+        """Return whether an event goes to the client: a preview may be kept back. Raise for a finished image."""
+        if self._inspector is None or not (shown := images_of_event(event, origin)):
+            return True
+        images = finished_images(event)
+        try:
+            await self._inspect(shown, origin, is_partial=not images)
+        except ContentWithheld:
+            self._progress.replied(images, usage_of(event))
+            if images:
+                raise
+            await self._sink.release(event.pictures.values())
+            return False
+        return True
+
     async def _deliver_event(self, event: StreamEvent, origin: str) -> None:
+        if not await self._may_deliver(event, origin):
+            return
         delivered = await self._delivery.deliver_event(
             event, self._form, public_url=self._public_url, sink=self._sink, origin=origin
         )
@@ -217,7 +273,7 @@ class DeliverySession:
         progress.replied(images, usage_of(event))
         await self._answer.event(event_parts(delivered))
         progress.images_delivered += images
-        await self._sink.release(delivered.pictures.values())
+        await self._sink.release((*event.pictures.values(), *delivered.pictures.values()))
 
     def _note(self, facts: Sequence[Facts | None]) -> None:
         """Write down the size that the pictures have, and whether it is the one that was asked for."""

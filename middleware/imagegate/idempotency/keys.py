@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from imagegate.asgi.helpers import header
 from imagegate.contracts.changes import Change
-from imagegate.errors import FetchError, ImagegateError, RequestError, StorageError, UpstreamError
+from imagegate.errors import ContentWithheld, FetchError, ImagegateError, RequestError, StorageError, UpstreamError
 from imagegate.protocol.messages import FileID, ImageRequest, Link, Reference
 from imagegate.spool.upload import Upload
 from imagegate.telemetry.exchange import ResponseFormat
@@ -160,7 +160,7 @@ def is_kept(error: BaseException, *, sent: bool) -> bool:
         return False
     if isinstance(error, UpstreamError):
         return error.outcome == "uncertain"
-    return isinstance(error, (StorageError, FetchError)) or not isinstance(error, ImagegateError)
+    return isinstance(error, (StorageError, FetchError, ContentWithheld)) or not isinstance(error, ImagegateError)
 
 
 def goes_inline(body: bytes) -> bool:

@@ -5,6 +5,7 @@ from imagegate.layers.base import ExchangeLayer, Layer
 from imagegate.layers.deliver import Deliver
 from imagegate.layers.fit import Fit
 from imagegate.layers.idempotency import Idempotency
+from imagegate.layers.moderate import Moderate
 from imagegate.layers.observe import Observe
 from imagegate.layers.read import Read
 from imagegate.layers.references import References
@@ -21,6 +22,7 @@ __all__ = [
     "Fit",
     "Idempotency",
     "Layer",
+    "Moderate",
     "Observe",
     "Read",
     "References",

@@ -19,6 +19,7 @@ from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.delivery.session import DeliverySession
 from imagegate.http import HTTPClient
 from imagegate.layers.base import ExchangeLayer, Layer, Work
+from imagegate.moderation.inspector import Inspector
 from imagegate.protocol.messages import REPLY, Exchange
 from imagegate.upstream.dispatch_hooks import SENDING
 
@@ -45,6 +46,7 @@ class Deliver(ExchangeLayer):
         heartbeat: interval in seconds of white space before the JSON; None: none. The status is 200 from the first one
             on, even if an error follows.
         stream_heartbeat: interval in seconds of comments in streams, where errors are events.
+        inspector: sees images before they are delivered; None: nobody does.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Deliver(ExchangeLayer):
         default: ResponseFormat | None = None,
         heartbeat: float | None = None,
         stream_heartbeat: float | None = STREAM_HEARTBEAT,
+        inspector: Inspector | None = None,
         prefix: str = "/v1",
     ) -> None:
         super().__init__(app, prefix=prefix)
@@ -71,6 +74,7 @@ class Deliver(ExchangeLayer):
         self._default: ResponseFormat | None = default
         self._heartbeat = heartbeat
         self._stream_heartbeat = stream_heartbeat
+        self._inspector = inspector
 
     def _address(self, public_url: str | Callable[[Scope], str]) -> Callable[[Scope], str]:
         if not isinstance(public_url, str):
@@ -115,12 +119,13 @@ class Deliver(ExchangeLayer):
             form=form,
             scope=scope,
             public_url=partial(self._public_url, scope),
+            inspector=self._inspector,
         )
 
         def forward(extension: dict[str, object], below: Send) -> Work:
             announcing = self._announcing(scope, extension)
             # First of all: what has no room is not even noted as sent.
-            announcing[SENDING] = (work.room.secure, *scope.get(SENDING, ()))
+            announcing[SENDING] = (*(room.secure for room in work.rooms), *scope.get(SENDING, ()))
             return self.forward(announcing, exchange, receive, below)
 
         await work.run(forward)

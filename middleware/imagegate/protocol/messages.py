@@ -226,6 +226,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """The client's own ``Authorization``, for upstreams without a key of their own."""
     owner: str = ""
     """Whose request it is, as the host application says; empty: it says nothing."""
+    revised_prompt: str = ""
+    """That the application's moderation has put in place of the client's; empty: the client's was sent."""
     tenant: str = ""
     """Whose store prefix its images have; empty: one of the client's own."""
     upstream_keys: Mapping[str, str] = {}

@@ -11,8 +11,10 @@ from typing import Final
 import msgspec
 
 from imagegate.delivery.converter import ImageConverter
+from imagegate.delivery.response_format import ResponseFormat
 from imagegate.delivery.size_disclosure import check_count
 from imagegate.errors import UpstreamError
+from imagegate.moderation.inspector import Inspector
 from imagegate.protocol.messages import ImageReply, Picture
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.reply_tasks import PendingTask
@@ -39,15 +41,23 @@ class ProviderTasks:
         delivery: puts pictures into the store.
         ids: names tasks.
         memory: what replies may hold.
+        inspector: sees pictures before they are stored; None: nobody does.
     """
 
     def __init__(
-        self, accounts: Mapping[str, Account], delivery: ImageConverter, ids: TaskIds, memory: Memory | None = None
+        self,
+        accounts: Mapping[str, Account],
+        delivery: ImageConverter,
+        ids: TaskIds,
+        memory: Memory | None = None,
+        *,
+        inspector: Inspector | None = None,
     ) -> None:
         self._accounts = accounts
         self._delivery = delivery
         self._ids = ids
         self._memory = memory or Memory()
+        self._inspector = inspector
 
     def id_of(self, upstream: str, task: PendingTask, record: TaskRecord, owner: bytes) -> str | None:
         """An id for a task that a provider has accepted; None: it cannot be asked for by an id alone."""
@@ -95,11 +105,13 @@ class ProviderTasks:
             UpstreamError: as `ask_task`; ``fewer_images`` where some are missing.
             FetchError: the provider's links could not be read.
             StorageError: the store did not take the pictures.
+            ContentWithheld: the application's moderation keeps them back.
         """
         account = self._accounts[task.upstream].with_key_of(own_keys)
         progress.upstream = account.name
         progress.polls += 1
-        sink = PictureSink(partial(self._delivery.receiver, "url", identity))
+        received: ResponseFormat = "url" if self._inspector is None else "b64_json"
+        sink = PictureSink(partial(self._delivery.receiver, received, identity))
         held = self._memory.reserve()
         made: list[Picture] = []
         try:
@@ -108,6 +120,8 @@ class ProviderTasks:
                 return answer
             check_count(images, answer)
             answer = await load_results(account, answer, authorization=authorization, sink=sink)
+            if self._inspector is not None:
+                await self._inspector.check(answer.images, progress, origin=account.origin)
             reply = await self._delivery.for_client(identity).deliver(
                 answer,
                 "url",

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from starlette.types import Scope
 
-from imagegate.errors import UpstreamError
+from imagegate.errors import ContentWithheld, UpstreamError
 from imagegate.protocol.messages import ImageReply, identity_of, tenant_identity
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskNotCancellable, TaskNotFound, TaskStore
@@ -140,6 +140,10 @@ class TaskQueries:
             )
         except UpstreamError as error:
             return await self._failed(asked, error)
+        except ContentWithheld as error:
+            if error.status >= 500:
+                raise  # it may be checked the next time
+            return await self._keep(asked.record.failed(error))
         if not isinstance(answer, ImageReply):
             return with_progress(asked.record, answer)
         return await self._keep(asked.record.completed(answer.images, answer.fields))

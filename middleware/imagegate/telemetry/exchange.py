@@ -64,6 +64,8 @@ class ExchangeFacts(msgspec.Struct):
     images_asked: int = 0
     images_made: int = 0
     """Pictures that the provider answered with, delivered or not."""
+    images_withheld: int = 0
+    """Of `images_made`, those that the application's moderation kept back: made, and paid for."""
     images_delivered: int = 0
     stored_images: int = 0
     """Pictures that were written to the store, references that a provider is to load among them."""

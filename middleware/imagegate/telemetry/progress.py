@@ -44,6 +44,7 @@ class Progress(ExchangeFacts):
     """Who it is from; None: the gateway is open, or only the host application knows."""
     trace: ExchangeTrace | None = None
     """Records spans of it; None: nothing is traced."""
+    moderation_changes: tuple[Change, ...] = ()
     route_changes: tuple[Change, ...] = ()
     fit_changes: tuple[Change, ...] = ()
     reference_changes: tuple[Change, ...] = ()
@@ -51,7 +52,13 @@ class Progress(ExchangeFacts):
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        all_changes = self.route_changes + self.fit_changes + self.reference_changes + self.reply_changes
+        all_changes = (
+            self.moderation_changes
+            + self.route_changes
+            + self.fit_changes
+            + self.reference_changes
+            + self.reply_changes
+        )
         if len(all_changes) < 2 or len({change.field for change in all_changes}) == len(all_changes):
             return all_changes
         # The parts of a split request all change in the same way.
