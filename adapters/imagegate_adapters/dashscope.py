@@ -43,6 +43,8 @@ class DashScope(Adapter):
 
     name = "dashscope"
     base_url = "https://dashscope-intl.aliyuncs.com/api/v1"
+    models_path = "/v1/tasks?page_size=1"
+    """There is no list of models."""
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         """References and prompt as one message, but for the service that takes a prompt alone."""

@@ -38,6 +38,8 @@ class OpenRouter(Adapter):
 
     name = "openrouter"
     base_url = "https://openrouter.ai/api/v1"
+    models_path = "/v1/key"
+    """The list of models is open to everyone."""
     options_type = Options
     options: Options
 

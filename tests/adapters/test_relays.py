@@ -11,6 +11,7 @@ from tests.adapters.test_goldens import BEARER, JSON, MASK, ONE, TWO, b64, heade
 from imagegate.adapter import Link, PendingTask
 from imagegate.contract import load_contracts
 from imagegate.errors import RequestError
+from imagegate.protocol.base_urls import request_url
 from imagegate.registry import load_adapter
 from imagegate.testing import AdapterContract, Fixture, outbound, png
 
@@ -712,3 +713,17 @@ class TestOpenRouterChat(AdapterContract):
             document={"choices": [{"error": {"code": 502, "message": "Provider error."}, "finish_reason": "error"}]},
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("adapter", "url"),
+    [
+        ("openrouter", "https://openrouter.ai/api/v1/key"),
+        ("dashscope", "https://dashscope-intl.aliyuncs.com/api/v1/tasks?page_size=1"),
+        ("siliconflow", "https://api.siliconflow.cn/v1/models"),
+    ],
+)
+def test_what_is_asked_to_try_a_key(adapter, url):
+    """Something that costs nothing and that only a good key may ask."""
+    own = load_adapter(adapter)
+    assert request_url(own.base_url, own.models_path) == url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from tests.simulators import dashscope, modelscope, openrouter, seedream, silico
 from tests.wire.edit_support import mask_for, picture
 from tests.wire.self_hosted_support import Setting, contents, form_of, problem, setting, sizes, streamed
 
+from imagegate import ImageGateway
+from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
+from imagegate.testing import Answer, FakeUpstream, Lost
 
 
 @dataclass(frozen=True)
@@ -465,25 +468,59 @@ def test_zai_qualities(own: Setting, quality: str, sent: str) -> None:
     assert own.sent["quality"] == sent
 
 
+@contextmanager
+def in_front_of(folder: Path, upstream: FakeUpstream, provider: Provider) -> Generator[httpx.Client]:
+    """A gateway that would retry, if it might."""
+    source = f"""
+        [[upstreams]]
+        name = "own"
+        adapter = "{provider.adapter}"
+        base_url = "{upstream.url}{provider.path}"
+        {KEY}
+        {provider.options}
+        [delivery]
+        store = "file://{folder}"
+        [tasks]
+        poll_interval = "20ms"
+        [policy]
+        retries = 2
+    """
+    config = parse_config(source, environment={}, directory=folder)
+    with (
+        serving(ImageGateway(config=config, hooks=())) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}/v1", timeout=30) as client,
+    ):
+        yield client
+
+
 def test_a_lost_reply_is_not_sent_again(tmp_path: Path, name: str) -> None:
     """The connection breaks after the request was read: something may have been made, whatever the policy says."""
-    from imagegate.testing import FakeUpstream, Lost
-
     provider = PROVIDERS[name]
-    with FakeUpstream(handler=lambda seen: Lost()) as lost:
-        source = (
-            f'[[upstreams]]\nname = "own"\nadapter = "{provider.adapter}"\nbase_url = "{lost.url}{provider.path}"\n'
-        )
-        source += f'{KEY}\n{provider.options}\n[delivery]\nstore = "file://{tmp_path}"\n[policy]\nretries = 2\n'
-        from imagegate import ImageGateway
-        from imagegate.config.loader import parse_config
-
-        config = parse_config(source, environment={}, directory=tmp_path)
-        with (
-            serving(ImageGateway(config=config, hooks=())) as port,
-            httpx.Client(base_url=f"http://127.0.0.1:{port}/v1", timeout=30) as client,
-        ):
-            body = {"model": f"own/{provider.model}", "prompt": "a cat"}
-            reply = client.post("/images/generations", json=body)
+    with (
+        FakeUpstream(handler=lambda seen: Lost()) as upstream,
+        in_front_of(tmp_path, upstream, provider) as client,
+    ):
+        reply = client.post("/images/generations", json={"model": f"own/{provider.model}", "prompt": "a cat"})
         assert (reply.status_code, reply.headers["x-should-retry"]) == (502, "false")
-        assert len(lost.posts) == 1
+        assert len(upstream.posts) == 1
+
+
+ELSEWHERE = {"poll_url": "https://elsewhere.example/tasks/1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("dashscope-wan", {"output": {"task_id": "1", "task_status": "PENDING", **ELSEWHERE}}),
+        ("modelscope", {"task_id": "1", **ELSEWHERE}),
+        ("zai", {"id": "1", "task_status": "PROCESSING", **ELSEWHERE}),
+    ],
+)
+def test_a_task_at_another_address_is_not_asked_for(tmp_path: Path, name: str, document: dict[str, Any]) -> None:
+    """The key would go there: what was made is left open, and nothing is sent again."""
+    provider = PROVIDERS[name]
+    with FakeUpstream(Answer(document=document)) as upstream, in_front_of(tmp_path, upstream, provider) as client:
+        reply = client.post("/images/generations", json={"model": f"own/{provider.model}", "prompt": "a cat"})
+        assert (reply.status_code, reply.headers["x-should-retry"]) == (502, "false")
+        assert "elsewhere" not in reply.text
+        assert [seen.method for seen in upstream.seen] == ["POST"]
