@@ -220,7 +220,8 @@ class Hiding(OpenAIAdapter):
         seeds = (
             "seed = { type = 'integer', min = 0, max = 99, random = true }, steps = { type = 'integer', default = 20 }"
         )
-        parameters = f"parameters = {{ prompt = {{}}, n = {{ type = 'integer', max = 1 }}, {seeds} }}\n"
+        known = "prompt = {}, stream = { type = 'boolean' }, n = { type = 'integer', max = 1 }"
+        parameters = f"parameters = {{ {known}, {seeds} }}\n"
         return read_document(f"[models.painter]\n{parameters}")
 
 

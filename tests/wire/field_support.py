@@ -215,7 +215,7 @@ def parts_of(request: Request) -> list[Part]:
     """The parts of a form, read strictly: nothing before, between and after them."""
     boundary = request.headers["content-type"].partition("boundary=")[2].strip('"').encode()
     first, *parts, last = (b"\r\n" + request.body).split(b"\r\n--" + boundary)
-    assert (first, last.strip(b" ")) == (b"", b"--\r\n")
+    assert (first, last.removesuffix(b"\r\n")) == (b"", b"--")
     found: list[Part] = []
     for part in parts:
         head, _, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")

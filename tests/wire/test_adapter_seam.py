@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -535,6 +536,22 @@ def test_hidden_members_do_not_reach_clients(tmp_path):
             response = paint(client)
         assert made(response) == [content]
         assert "file_path" not in response.text
+
+
+def test_hidden_members_are_in_no_event(tmp_path):
+    """Nor in one that carries a whole reply."""
+    image = base64.b64encode(PNG + bytes(64)).decode()
+    events = (
+        {"type": "image_generation.partial_image", "b64_json": image, "partial_image_index": 0, "file_path": "/srv"},
+        {"type": "image_generation.completed", "b64_json": image, "file_path": "/srv", "x": [{"file_path": "/srv"}]},
+    )
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    answer = Answer(headers={"content-type": "text/event-stream"}, body=body)
+    with FakeUpstream(answer) as provider, gateway(tmp_path, provider.url, "hiding") as client:
+        for _ in range(2):
+            response = paint(client, stream=True)
+            assert response.text.count(image) == len(events), response.text
+            assert "file_path" not in response.text
 
 
 def test_what_a_client_leaves_out_is_sent_and_disclosed(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, Sequence
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -32,6 +32,7 @@ from imagegate.streaming.reply_reader import (
 )
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
+from imagegate.upstream.hidden_members import hiding, without_hidden
 
 _SHORTEST_SECRET: Final = 8
 _KEY_LIKE: Final = r"\bsk-[a-z0-9_-]{6,}"
@@ -59,8 +60,9 @@ async def send_request(
         held: counts the body of the reply; `forget` gives it back.
         limit: bytes of the reply; None: the account's.
     """
-    if consumer is not None and consumer.relay and upstream.adapter.hidden_members:
-        consumer = msgspec.structs.replace(consumer, relay=False)  # what is passed on as it is would have them
+    if consumer is not None and (hidden := upstream.adapter.hidden_members):
+        # What is passed on as it is would have them.
+        consumer = msgspec.structs.replace(consumer, relay=False, send=hiding(consumer.send, hidden))
     response: Response | None = None
     try:
         response = await _response(upstream, request, headers, url or upstream.url(request.path))
@@ -191,18 +193,7 @@ def decode(upstream: Account, reply: UpstreamReply, task: PendingTask | None = N
         return result
     if not result.images:
         raise uncertain("The provider's reply contains no image.")
-    return with_pictures(_without_hidden(result, adapter.hidden_members), reply.pictures)
-
-
-def _without_hidden(reply: ImageReply, names: Collection[str]) -> ImageReply:
-    if not names:
-        return reply
-
-    def shown(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {name: value for name, value in fields.items() if name not in names}
-
-    images = tuple(msgspec.structs.replace(image, fields=shown(image.fields)) for image in reply.images)
-    return msgspec.structs.replace(reply, images=images, fields=shown(reply.fields))
+    return with_pictures(without_hidden(result, adapter.hidden_members), reply.pictures)
 
 
 def with_full_links(reply: ImageReply, upstream: Account) -> ImageReply:
