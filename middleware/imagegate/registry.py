@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 
 from imagegate.adapter import Adapter, TextFile
 from imagegate.errors import ConfigError
+from imagegate.protocol.names import did_you_mean
 
 GROUP: Final = "imagegate.adapters"
 
@@ -68,8 +68,7 @@ def file_options(name: str) -> frozenset[str]:
 def _class_of(name: str) -> type[Adapter]:
     entry = installed().get(name)
     if entry is None:
-        near = get_close_matches(name, installed(), n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(name, installed())
         raise ConfigError(f"There is no adapter '{name}'.{hint} Installed: {', '.join(installed()) or 'none'}.")
     kind: type[Adapter] = entry.load()
     return kind

@@ -6,12 +6,13 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.server.guard_support import Answered, Client, Server, guarded
+from tests.waiting import until
 
 from imagegate.config.schema import Duration
 
@@ -20,13 +21,6 @@ pytestmark = pytest.mark.server
 PATIENCE = 30.0
 """Seconds until a condition that should come about is given up."""
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)
 
 
 def post(body: bytes, path: str = "/", *more: str) -> bytes:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,74 +81,6 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
-
-
-class Line:
-    """A port that leads to another one, as long as it is told to.
-
-    Args:
-        port: where it leads.
-        delay: seconds that every piece takes longer.
-        on_bytes: what to do, once, when so many bytes went to the server.
-    """
-
-    def __init__(
-        self, port: int, *, delay: float = 0, on_bytes: tuple[int, Callable[[], object]] | None = None
-    ) -> None:
-        self._on_bytes = on_bytes
-        self._target = port
-        self._delay = delay
-        self._is_silent = threading.Event()
-        self._sockets: list[socket.socket] = []
-        self.passed = 0
-        """Bytes that went to the server."""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                try:
-                    far = socket.create_connection(("127.0.0.1", self._target))
-                except OSError:
-                    near.close()
-                    continue
-                self._sockets += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, sink, sink is far), daemon=True).start()
-
-    def _carry(self, source: socket.socket, sink: socket.socket, is_out: bool) -> None:
-        with contextlib.suppress(OSError):
-            while piece := source.recv(65536):
-                time.sleep(self._delay)
-                if self._is_silent.is_set():
-                    continue
-                sink.sendall(piece)
-                self.passed += len(piece) if is_out else 0
-                if self._on_bytes is not None and self.passed >= self._on_bytes[0]:
-                    (_, act), self._on_bytes = self._on_bytes, None
-                    act()
-            sink.shutdown(socket.SHUT_WR)
-
-    def lead_to(self, port: int) -> None:
-        """Lead new connections elsewhere, and end the others."""
-        self._target = port
-        for each in self._sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def silence(self) -> None:
-        """What comes from now on gets nowhere, and nobody is told."""
-        self._is_silent.set()
-
-    def close(self) -> None:
-        self._listener.close()
-        for each in self._sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
 
 
 class Answering:

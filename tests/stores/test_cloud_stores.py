@@ -20,7 +20,8 @@ import obstore
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.stores.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_server
+from tests.relay import Relay
+from tests.stores.s3_support import BUCKET, KEY, SECRET, Answering, S3Server, s3_server
 
 from imagegate.config.cloud_store import open_private_blobs
 from imagegate.config.loader import load_config
@@ -177,7 +178,7 @@ def test_aborted(server: S3Server, sizes: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("megabytes", [1, 30])
 def test_cancelled(server: S3Server, megabytes: int) -> None:
     """A request that is cancelled while its picture is being sent leaves nothing either."""
-    line = Line(server.port, delay=0.01)
+    line = Relay(server.port, delay=0.01)
 
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(megabytes):
@@ -357,7 +358,7 @@ UNREACHABLE = "the store cannot be reached, or did not answer in time"
 @SMALL_AND_LARGE
 def test_nobody_listens(size: int) -> None:
     """A store that is down fails after a few attempts, not after three minutes."""
-    line = Line(1)
+    line = Relay(1)
     line.close()
     assert str(fails(config(line.port), size)) == UNREACHABLE
 
@@ -365,7 +366,7 @@ def test_nobody_listens(size: int) -> None:
 @SMALL_AND_LARGE
 def test_silent(server: S3Server, size: int) -> None:
     """A store that does not answer fails after ``timeout``."""
-    line = Line(server.port)
+    line = Relay(server.port)
     line.silence()
     assert str(fails(config(line.port, timeout=Duration(0.5)), size)) == UNREACHABLE
     line.close()
@@ -374,7 +375,7 @@ def test_silent(server: S3Server, size: int) -> None:
 
 def test_silent_in_the_middle(server: S3Server) -> None:
     """So does one that falls silent during an upload, of which the server is left with nothing that can be had."""
-    line = Line(server.port)
+    line = Relay(server.port)
 
     async def use(store: CloudStore) -> None:
         writer = await store.writer(PNG)
@@ -392,7 +393,7 @@ def test_silent_in_the_middle(server: S3Server) -> None:
 
 def test_slow(server: S3Server) -> None:
     """A store that is slow, but not too slow, gets its picture."""
-    line = Line(server.port, delay=0.01)
+    line = Relay(server.port, delay=0.01)
     key, _ = stored(config(line.port), bytes(6 * MIB))
     line.close()
     assert [key] == list(server.files)
@@ -400,7 +401,7 @@ def test_slow(server: S3Server) -> None:
 
 def test_more_than_its_threads_while_silent(server: S3Server) -> None:
     """Those who wait for a turn behind a silent store do not wait for ever either."""
-    line = Line(server.port)
+    line = Relay(server.port)
     line.silence()
 
     async def use(store: CloudStore) -> list[Any]:
@@ -473,7 +474,7 @@ def test_errors_of_the_own_disk() -> None:
 
 def test_link_that_cannot_be_signed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials that must be asked for first, where nobody answers, are an error like others."""
-    line = Line(1)
+    line = Relay(1)
     line.close()
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{line.port}/credentials")
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(tmp_path / "token"))
@@ -494,7 +495,7 @@ def test_no_store_at_all() -> None:
 def test_killed_in_the_middle(tmp_path: Path, content_addressed: bool) -> None:
     """A server that is killed during an upload fails it, and what it had by then is no picture."""
     with s3_server(tmp_path) as server:
-        line = Line(server.port, on_bytes=(2 * MIB, server.popen.kill))
+        line = Relay(server.port, on_bytes=(2 * MIB, server.popen.kill))
         delivery = config(line.port, content_addressed=content_addressed, timeout=Duration(2))
         assert str(fails(delivery, 30 * MIB)) == UNREACHABLE
         line.close()
@@ -813,7 +814,7 @@ def test_old_blobs_are_removed_and_nothing_else(server: S3Server) -> None:
 
 
 def test_blobs_of_a_bucket_that_is_down() -> None:
-    line = Line(1)
+    line = Relay(1)
     line.close()
 
     async def work(blobs: CloudBlobs) -> None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,17 +28,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.conftest import Running
 from tests.ports import free_port
-
-PATIENCE = 30.0
-"""Seconds until a condition that should come about is given up."""
-
-
-def until(condition: Callable[[], object], *, what: str = "it") -> None:
-    """Waits for a condition, and fails where it does not come about."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come about"
-        time.sleep(0.01)
+from tests.waiting import until
 
 
 def sha(content: bytes) -> str:

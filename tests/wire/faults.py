@@ -6,11 +6,9 @@ import asyncio
 import base64
 import contextlib
 import json
-import queue
 import socket
 import struct
 import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
+from tests.waiting import PATIENCE, until
+from tests.wire.raw_server import raw_server
 
 from imagegate import ExchangeRecord, Hook, ImageGateway
 from imagegate.config.loader import parse_config
@@ -28,16 +28,6 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 GOOD = {"created": 1, "data": [{"b64_json": base64.b64encode(PNG).decode()}]}
 HTML = b"<!doctype html><title>Oops</title><h1>Something is wrong</h1>"
 REPLY_LIMIT = 256 * 1024
-PATIENCE = 60.0
-"""Seconds until a condition that should come about is given up."""
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Waits for a condition, and fails where it does not come about."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.005)
 
 
 class Request(NamedTuple):
@@ -117,51 +107,21 @@ class Upstream:
         """Requests for what no behaviour is there for."""
         self.left: defaultdict[str, threading.Event] = defaultdict(threading.Event)
         """Set when the other side has closed the connection of a fault that waits for it."""
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(self, reader, writer)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            while not writer.is_closing():
-                request = await connection.head()
-                behaviour = self.behaviours.get(request.fault)
-                if behaviour is None:
-                    self.others[f"{request.method} /{request.fault}{request.path}"] += 1
-                    await connection.json(404, {})
-                    continue
-                (self.posts if request.method == "POST" else self.gets)[request.fault] += 1
-                await behaviour(connection, request)
-        writer.close()
-        self._tasks.discard(task)
+        request = await connection.head()
+        behaviour = self.behaviours.get(request.fault)
+        if behaviour is None:
+            self.others[f"{request.method} /{request.fault}{request.path}"] += 1
+            await connection.json(404, {})
+            return
+        (self.posts if request.method == "POST" else self.gets)[request.fault] += 1
+        await behaviour(connection, request)
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[int]:
-        """Its port."""
-        ready: queue.Queue[tuple[int, Callable[[], object]]] = queue.Queue()
-
-        async def main() -> None:
-            stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-            server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-            ready.put((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stopped.set)))
-            await stopped.wait()
-            server.close()
-            tasks = tuple(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0)  # lets the connections close
-
-        thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
-        thread.start()
-        port, stop = ready.get(timeout=PATIENCE)
-        try:
-            yield port
-        finally:
-            stop()
-            thread.join(PATIENCE)
+    def running(self) -> contextlib.AbstractContextManager[int]:
+        """Serve, and yield the port."""
+        return raw_server(self._exchange)
 
 
 def says(status: int, document: Any, *headers: str) -> Behaviour:

@@ -8,10 +8,8 @@ import contextlib
 import csv
 import hashlib
 import json
-import queue
 import re
 import struct
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
+from tests.wire.raw_server import raw_server
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
@@ -110,7 +109,6 @@ class Provider:
         self.demands_length = False
         """Whether a body of unknown length is answered 411, unread."""
         self.port = 0
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def origin(self) -> str:
@@ -123,16 +121,6 @@ class Provider:
     def reset(self) -> None:
         self.answers, self.post, self.requests, self.faults = {}, NOT_FOUND, [], []
         self.demands_length = False
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            while not writer.is_closing():
-                await self._exchange(reader, writer)
-        writer.close()
-        self._tasks.discard(task)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -174,29 +162,8 @@ class Provider:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Provider]:
-        ready: queue.Queue[Callable[[], object]] = queue.Queue()
-
-        async def main() -> None:
-            stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**22)
-            self.port = server.sockets[0].getsockname()[1]
-            ready.put(lambda: loop.call_soon_threadsafe(stopped.set))
-            await stopped.wait()
-            server.close()
-            tasks = tuple(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.sleep(0)  # lets the connections close
-
-        thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
-        thread.start()
-        stop = ready.get(timeout=PATIENCE)
-        try:
+        with raw_server(self._exchange, limit=2**22) as self.port:
             yield self
-        finally:
-            stop()
-            thread.join(PATIENCE)
 
 
 class Part(NamedTuple):

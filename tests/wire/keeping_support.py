@@ -22,7 +22,8 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.ports import free_port
-from tests.wire.edit_support import picture, until
+from tests.waiting import until
+from tests.wire.edit_support import picture
 
 GENERATIONS = "/v1/images/generations"
 EDITS = "/v1/images/edits"

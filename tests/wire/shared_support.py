@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.wire.edit_support import Process, gateway_process, until
+from tests.waiting import until
+from tests.wire.edit_support import Process, gateway_process
 from tests.wire.keeping_support import GENERATIONS, Origin, ended, write_config
 
 from imagegate import ImageGateway

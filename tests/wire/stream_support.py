@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 import httpx
 from starlette.types import Receive, Scope, Send
-from tests.wire.edit_support import picture, until
+from tests.waiting import until
+from tests.wire.edit_support import picture
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config

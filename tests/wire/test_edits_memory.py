@@ -17,7 +17,8 @@ import httpx
 import openai
 import pytest
 from starlette.types import Receive, Scope, Send
-from tests.wire.edit_support import Process, gateway_process, large_picture, picture, sha, until
+from tests.waiting import until
+from tests.wire.edit_support import Process, gateway_process, large_picture, picture, sha
 
 from imagegate.demo.servers import serving
 from imagegate.spool.budget import UPLOADS_SHARE

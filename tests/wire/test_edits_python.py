@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from tests.conftest import Running
+from tests.waiting import until
 from tests.wire.edit_support import (
     Seen,
     Tap,
@@ -35,7 +36,6 @@ from tests.wire.edit_support import (
     seen,
     sha,
     taps,
-    until,
 )
 
 from imagegate import Config, ImageGateway

@@ -17,7 +17,7 @@ import trio
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 from tests.ports import free_port
-from tests.wire.edit_support import until
+from tests.waiting import until
 from tests.wire.keeping_support import Origin, write_config
 
 from imagegate import ImageGateway

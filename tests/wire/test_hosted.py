@@ -27,7 +27,8 @@ from tests.simulators import (
     xai,
 )
 from tests.simulators.base import KEY, received
-from tests.wire.edit_support import Post, mask_for, picture, until
+from tests.waiting import until
+from tests.wire.edit_support import Post, mask_for, picture
 from tests.wire.self_hosted_support import Setting, contents, problem, setting, sizes, streamed
 
 from imagegate.demo.providers.common import FORBIDDEN_WORD

@@ -16,7 +16,8 @@ import aiohttp
 import httpx
 import openai
 import pytest
-from tests.wire.edit_support import picture, until
+from tests.waiting import until
+from tests.wire.edit_support import picture
 from tests.wire.keeping_support import (
     EDITS,
     GENERATIONS,

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import uvicorn
 from prometheus_client import CollectorRegistry
-from tests.wire.edit_support import until
+from tests.waiting import until
 from tests.wire.keeping_support import GENERATIONS, Origin, generation, write_config
 
 from imagegate import ExchangeRecord, ImageGateway

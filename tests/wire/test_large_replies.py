@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
-from tests.wire.edit_support import Process, gateway_process, large_picture, sha, until
+from tests.waiting import until
+from tests.wire.edit_support import Process, gateway_process, large_picture, sha
 
 from imagegate.demo.servers import serving
 

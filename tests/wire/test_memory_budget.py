@@ -19,7 +19,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from tests.wire.edit_support import large_picture, picture, until
+from tests.waiting import until
+from tests.wire.edit_support import large_picture, picture
 from tests.wire.faults import Connection, Request, Upstream
 
 from imagegate import ImageGateway

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.wire.faults import until
+from tests.waiting import until
 
 from imagegate import ExchangeRecord, ImageGateway
 from imagegate.config.loader import parse_config

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
-from tests.wire.edit_support import until
+from tests.waiting import until
 from tests.wire.keeping_support import GENERATIONS, PNG, ended
 
 from imagegate.demo.servers import gateway, serving

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -16,7 +14,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from tests.wire.edit_support import Process, until
+from tests.relay import Relay
+from tests.waiting import until
+from tests.wire.edit_support import Process
 from tests.wire.keeping_support import EDITS, GENERATIONS, Origin, Redis, ended, generation, held_edit, redis_server
 from tests.wire.shared_support import Both, create, found, in_thread, kill
 
@@ -27,59 +27,10 @@ LEASE = 2.0
 """Seconds: long enough that a process that has to wait for the CPU is not taken for dead."""
 
 
-class Line:
-    """Passes connections on to whichever server it leads to."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                try:
-                    far = socket.create_connection(("127.0.0.1", self._target))
-                except OSError:
-                    near.close()
-                    continue
-                self._sockets += (near, far)
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        for each in (source, sink):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def lead_to(self, target: int) -> None:
-        """All connections break; new ones reach the other server."""
-        self._target = target
-        self.cut()
-
-    def cut(self) -> None:
-        sockets, self._sockets = self._sockets, []
-        for each in sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.cut()
-
-
 class World:
     """Two gateway processes, the provider that counts, and the Redis between them."""
 
-    def __init__(self, folder: Path, both: Both, redis: Redis, line: Line, stack: contextlib.ExitStack) -> None:
+    def __init__(self, folder: Path, both: Both, redis: Redis, line: Relay, stack: contextlib.ExitStack) -> None:
         self.folder, self.both, self.redis, self.line, self._stack = folder, both, redis, line, stack
         self.origin = both.origin
         self.first, self.one = both.gateway("2s")
@@ -109,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with contextlib.ExitStack() as stack:
         (folder / "redis").mkdir()
         redis = stack.enter_context(redis_server(folder / "redis"))
-        line = Line(redis.port)
+        line = Relay(redis.port)
         stack.callback(line.close)
         port = stack.enter_context(serving(origin))
         yield World(folder, Both(folder, origin, port, f"redis://127.0.0.1:{line.port}/0", stack), redis, line, stack)

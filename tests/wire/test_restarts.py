@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.wire.edit_support import gateway_process, until
+from tests.waiting import until
+from tests.wire.edit_support import gateway_process
 from tests.wire.keeping_support import GENERATIONS, LARGE, Origin, generation, write_config
 from tests.wire.shared_support import in_thread
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from tests.waiting import until
 from tests.wire import faults
 from tests.wire.edit_support import picture
 from tests.wire.faults import (
@@ -30,7 +31,6 @@ from tests.wire.faults import (
     own,
     rig,
     says,
-    until,
     writes,
 )
 

@@ -16,8 +16,10 @@ import httpx
 import pytest
 import structlog
 from starlette.types import Receive, Scope, Send
-from tests.stores.s3_support import BUCKET, KEY, SECRET, Answering, Line, S3Server, s3_server
-from tests.wire.edit_support import Process, gateway_process, large_picture, picture, sha, until
+from tests.relay import Relay
+from tests.stores.s3_support import BUCKET, KEY, SECRET, Answering, S3Server, s3_server
+from tests.waiting import until
+from tests.wire.edit_support import Process, gateway_process, large_picture, picture, sha
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
@@ -186,7 +188,7 @@ def test_store_that_does_not_work_from_the_start(
 ) -> None:
     """Where nobody listens or answers, or there is no room, the first request finds out before it is paid for."""
     answering = Answering(507, b"<Error><Code>XMinioStorageFull</Code></Error>")
-    line = Line({"down": 1, "silent": server.port, "full": answering.port}[fault])
+    line = Relay({"down": 1, "silent": server.port, "full": answering.port}[fault])
     if fault == "silent":
         line.silence()
     with gateway(document(upstream_port[1], line.port)) as url:
@@ -196,9 +198,9 @@ def test_store_that_does_not_work_from_the_start(
 
 
 @contextlib.contextmanager
-def good_until_now(upstream_port: int, server: S3Server, config: Path) -> Iterator[tuple[Process, str, Line]]:
+def good_until_now(upstream_port: int, server: S3Server, config: Path) -> Iterator[tuple[Process, str, Relay]]:
     """A gateway process whose bucket works, and the line to it, which can be led elsewhere."""
-    line = Line(server.port)
+    line = Relay(server.port)
     config.write_text(document(upstream_port, line.port))
     with gateway_process(config) as process:
         url = f"{process.url}/v1/images/generations"
@@ -281,7 +283,7 @@ def test_store_that_is_killed(upstream_port: tuple[Upstream, int], upstream: Ups
     """A bucket whose server dies during an upload is a 502, with links to what was stored by then or without."""
     upstream.pictures = [large_picture(30 * MIB, 1)]
     with s3_server(tmp_path) as server:
-        line = Line(server.port, on_bytes=(8 * MIB, server.popen.kill))
+        line = Relay(server.port, on_bytes=(8 * MIB, server.popen.kill))
         with gateway(document(upstream_port[1], line.port)) as url:
             refused(url, upstream, 502, "storage_failed")
         line.close()
@@ -293,7 +295,7 @@ def test_client_that_leaves(upstream_port: tuple[Upstream, int], upstream: Upstr
     """A client that leaves during the upload cancels it, and no upload stays open in the bucket."""
     upstream.pictures = [large_picture(40 * MIB, 1)]
     before, _ = server.uploads()
-    line = Line(server.port, delay=0.005)
+    line = Relay(server.port, delay=0.005)
     with gateway(document(upstream_port[1], line.port)) as url:
         body = {"model": "openai/dall-e-2", "prompt": "A kite", "response_format": "url"}
         with httpx.Client(timeout=httpx.Timeout(60, read=1.5)) as client, pytest.raises(httpx.ReadTimeout):

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from tests.wire.edit_support import gateway_process, picture, until
+from tests.waiting import until
+from tests.wire.edit_support import gateway_process, picture
 from tests.wire.keeping_support import (
     EDITS,
     GENERATIONS,

@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.wire.edit_support import picture, until
+from tests.waiting import until
+from tests.wire.edit_support import picture
 from tests.wire.faults import Behaviour, Connection, Request, Upstream
 
 from imagegate import ImageGateway

@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.waiting import PATIENCE, until
 from tests.wire.edit_support import Process, gateway_process
-from tests.wire.faults import GOOD, KEY, PATIENCE, Connection, Request, Upstream, until
+from tests.wire.faults import GOOD, KEY, Connection, Request, Upstream
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config

@@ -22,6 +22,7 @@ import openai
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.conftest import Running
+from tests.waiting import until
 from tests.wire.edit_support import (
     gateway_process,
     large_picture,
@@ -30,7 +31,6 @@ from tests.wire.edit_support import (
     picture,
     requests_seen,
     sha,
-    until,
 )
 from tests.wire.stream_support import (
     EDITS,

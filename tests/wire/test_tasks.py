@@ -17,7 +17,8 @@ import aiohttp
 import httpx
 import pytest
 from tests.conftest import Running
-from tests.wire.edit_support import picture, sha, taps, until
+from tests.waiting import until
+from tests.wire.edit_support import picture, sha, taps
 from tests.wire.keeping_support import (
     EDITS,
     GENERATIONS,

@@ -23,8 +23,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.waiting import until
 from tests.wire.edit_support import gateway_process
-from tests.wire.faults import FAULTS, GOOD, KEY, PNG, Connection, Request, Rig, leave, rig, until
+from tests.wire.faults import FAULTS, GOOD, KEY, PNG, Connection, Request, Rig, leave, rig
 from tests.wire.keeping_support import (
     EDITS,
     GENERATIONS,

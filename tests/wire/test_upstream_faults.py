@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import httpx
 import openai
 import pytest
+from tests.waiting import PATIENCE
 from tests.wire.faults import (
     CHUNKED,
     FAULTS,
@@ -18,7 +19,6 @@ from tests.wire.faults import (
     HALF,
     HTML,
     KEY,
-    PATIENCE,
     PNG,
     Behaviour,
     Connection,

@@ -12,7 +12,7 @@ import msgspec
 from imagegate.access.stored_key import POSTGRES, SQLITE, STORED
 from imagegate.asgi.browser_guard import ANY
 from imagegate.config.callables import function_of
-from imagegate.config.mistakes import KeyedError, did_you_mean, keyed
+from imagegate.config.mistakes import KeyedError, keyed
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of_upstream
 from imagegate.config.network import check_fetch_proxy, check_network, has_key
 from imagegate.config.principals import principals_of
@@ -22,6 +22,7 @@ from imagegate.contracts.contract import Contract, ContractError
 from imagegate.errors import ConfigError
 from imagegate.protocol import prices as price_data
 from imagegate.protocol.base_urls import fault_of, read_base_url
+from imagegate.protocol.names import did_you_mean
 from imagegate.registry import load_adapter
 from imagegate.stores.redis_client import is_redis_url
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from imagegate.errors import ConfigError
+from imagegate.protocol.names import did_you_mean
 
 Decode = Callable[[type, Any], Any]
 """msgspec's ``dec_hook``."""
@@ -27,12 +27,6 @@ class KeyedError(ConfigError):
 def shown(path: Sequence[str | int]) -> str:
     """Return a path as TOML would write it: ``upstreams[0].name``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-
-
-def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return a sentence with the known name that is nearest to `name`; empty: none is near."""
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def keyed(

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from imagegate.adapter import Adapter
-from imagegate.config.mistakes import did_you_mean
 from imagegate.config.routes import address_of
 from imagegate.config.schema import CloudConfig, Config, UpstreamConfig
 from imagegate.contracts.contract import ContractDocument, Contracts, find_contract, load_contracts, read_document
 from imagegate.errors import ConfigError
+from imagegate.protocol.names import did_you_mean
 from imagegate.registry import load_adapter
 
 

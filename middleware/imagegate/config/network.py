@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from imagegate.config.model_contracts import base_url_of
 from imagegate.config.schema import Config, DeliveryConfig, UpstreamConfig
 from imagegate.errors import ConfigError
-from imagegate.http import AiohttpTransport, HTTPClient, Transport, is_header_field
+from imagegate.http import AiohttpTransport, HTTPClient, Transport, are_header_fields
 from imagegate.http.proxies import NO_PROXY, SOCKS_SCHEMES, ProxyRule, has_socks
 from imagegate.http.tls import context_of
 from imagegate.registry import load_adapter
@@ -28,7 +28,7 @@ def check_network(upstream: UpstreamConfig) -> None:
         ConfigError: beginning with the name of the key that is wrong, and a colon.
     """
     for name, value in upstream.headers.items():
-        if not is_header_field(name, value):
+        if not are_header_fields([(name, value)]):
             raise ConfigError(f"headers: {name!r} or its value has characters that HTTP does not allow")
         if name.lower() in _OURS:
             raise ConfigError(f"headers: {name} is set by the gateway, because it frames the message")

@@ -6,7 +6,7 @@ seen it? `NotSent` says no, `Interrupted` says perhaps; nothing else is raised f
 
 from __future__ import annotations
 
-from imagegate.http.client import HTTPClient, close, is_header_field, iter_body, read_body
+from imagegate.http.client import HTTPClient, are_header_fields, close, iter_body, read_body
 from imagegate.http.messages import (
     CHUNK,
     DEFAULT_TIMEOUTS,
@@ -32,8 +32,8 @@ __all__ = [
     "Response",
     "Timeouts",
     "Transport",
+    "are_header_fields",
     "close",
-    "is_header_field",
     "iter_body",
     "read_body",
 ]

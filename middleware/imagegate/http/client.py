@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import AsyncIterable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from copy import copy
 from functools import lru_cache
 from typing import Any, Self
@@ -149,7 +149,7 @@ class HTTPClient:
             url, headers = self.completed(url, headers)
         if not _is_token(method):
             raise NotSent("not a valid HTTP method")
-        if not all([_is_token(name) and _FIELD_VALUE(value) for name, value in headers]):  # noqa: C419 - quicker
+        if not are_header_fields(headers):
             raise NotSent("a request header holds characters that HTTP does not allow")
         sender = self._sender if _instead_of_network is None else _instead_of_network
         return sender.send(Request(method, url, headers, content, timeouts, sni_hostname))
@@ -165,9 +165,9 @@ def _is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
-def is_header_field(name: str, value: str) -> bool:
-    """Return whether HTTP allows the characters of a header field."""
-    return _is_token(name) and _FIELD_VALUE(value) is not None
+def are_header_fields(fields: Iterable[tuple[str, str]]) -> bool:
+    """Return whether HTTP allows all characters of header fields (RFC 9110, section 5)."""
+    return all([_is_token(name) and _FIELD_VALUE(value) for name, value in fields])  # noqa: C419 - quicker
 
 
 async def close(response: Response) -> None:

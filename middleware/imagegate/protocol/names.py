@@ -1,8 +1,9 @@
-"""Names of members that mean the same, however they are spelled."""
+"""Names: members that mean the same, however they are spelled, and the known names nearest to an unknown one. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Final
 
@@ -16,6 +17,20 @@ def plain(name: str) -> str:
 def members_of(node: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object's members under their plain names; of two that mean the same the first one counts."""
     return {plain(name): node[name] for name in reversed(list(node))}
+
+
+def did_you_mean(
+    name: str, known: Collection[str], *, most: int = 1, cutoff: float = 0.6, also: Collection[str] = ()
+) -> str:
+    """Return a sentence with the known names nearest to `name`; empty: none is near.
+
+    Args:
+        most: maximum number of names.
+        cutoff: least similarity, from 0 to 1 (`difflib.get_close_matches`).
+        also: further names to suggest.
+    """
+    near = dict.fromkeys((*get_close_matches(name, known, n=most, cutoff=cutoff), *also))
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 BASE64_MEMBERS: Final = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 from itertools import groupby
 from math import log
@@ -18,6 +17,7 @@ from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contracts, find_contract
 from imagegate.errors import ModelNotFound
 from imagegate.protocol.messages import Exchange, ImageRequest, Target
+from imagegate.protocol.names import did_you_mean
 
 ANY_MODEL: Final = "*"
 """Contract of the models that no other one of its upstream names. It claims no public name: a model
@@ -142,9 +142,9 @@ class Catalog:
     def _not_found(self, model: str, principal: Principal | None = None) -> str:
         shown = model if len(model) <= 64 else model[:61] + "..."
         names = [name for name, _ in self.models_of(principal)]
-        near = get_close_matches(model[:128], names, n=3, cutoff=0.5)
-        near += [name for name in names if name.endswith(f"/{model}") and name not in near]
-        hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+        hint = did_you_mean(
+            model[:128], names, most=3, cutoff=0.5, also=[name for name in names if name.endswith(f"/{model}")]
+        )
         return f"The model '{shown}' does not exist.{hint} GET /v1/models lists the available models."
 
 
