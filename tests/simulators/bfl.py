@@ -25,6 +25,7 @@ from tests.simulators.strict import (
     Shelf,
     edges,
     first_size,
+    is_shaken,
     json_of,
     problems,
     source,
@@ -184,6 +185,8 @@ class _BFL(Simulator):
         if task is None or LOST in task.prompt or urlencode(incoming.query) != task.query:
             return JSONResponse({"id": id_, "status": "Task not found", "result": None})
         task.asked += 1
+        if shaken := is_shaken(task.prompt, task.asked):
+            return shaken
         document: dict[str, Any] = {"id": id_, "status": "Pending", "result": None, "progress": None, "details": None}
         if task.asked == 1:
             return JSONResponse(document)

@@ -24,6 +24,7 @@ from tests.simulators.strict import (
     are_sources,
     edges,
     first_size,
+    is_shaken,
     is_source,
     json_of,
     problems,
@@ -179,6 +180,8 @@ class _Fal(Simulator):
     async def _status(self, incoming: Incoming) -> Response:
         id_, request = self._request(incoming)
         request.asked += 1
+        if shaken := is_shaken(request.prompt, request.asked):
+            return shaken
         words = ["IN_QUEUE", *(["WARMING_UP"] if STRANGE in request.prompt else []), "IN_PROGRESS"]
         if request.asked <= len(words):
             position = {"queue_position": 0} if request.asked == 1 else {}

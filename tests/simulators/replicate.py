@@ -25,6 +25,7 @@ from tests.simulators.strict import (
     are_sources,
     edges,
     first_size,
+    is_shaken,
     is_source,
     json_of,
     problems,
@@ -170,6 +171,8 @@ class _Replicate(Simulator):
     async def _ask(self, incoming: Incoming) -> Response:
         id_, prediction = self._prediction(incoming)
         prediction.asked += 1
+        if shaken := is_shaken(prediction.prompt, prediction.asked):
+            return shaken
         return JSONResponse(self._document(incoming, id_, prediction))
 
     async def _cancel(self, incoming: Incoming) -> Response:
@@ -211,7 +214,7 @@ class _Replicate(Simulator):
     def _output(self, incoming: Incoming, id_: str, prediction: _Prediction) -> list[str] | str:
         fields = prediction.fields
         width, height = _pixels(fields)
-        form = {"jpg": "jpeg"}.get(fields.get("output_format", "webp"), fields.get("output_format", "webp"))
+        form = str(fields.get("output_format", "webp")).replace("jpg", "jpeg")
         links: list[str] = []
         for seed in range(fields.get("num_outputs", 1)):
             path = self._shelf.put(width, height, prompt=f"{prediction.prompt} {id_}", seed=seed, form=form)

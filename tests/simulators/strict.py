@@ -25,6 +25,8 @@ BUSY: Final = "busy"
 """A prompt with this word meets a limit."""
 EXPIRED: Final = "expired"
 """A prompt with this word makes a picture whose link does not work any more."""
+SHAKY: Final = "shaky"
+"""A prompt with this word makes a task whose first questions are not answered: a page, then an empty reply."""
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "string": (str,),
     "integer": (int,),
@@ -86,6 +88,15 @@ def _of_number(name: str, member: Member, value: Any) -> list[Problem]:
     if member.multiple > 1 and value % member.multiple:
         return [Problem(name, "multiple_of", f"Input should be a multiple of {member.multiple}")]
     return []
+
+
+def is_shaken(prompt: str, asked: int) -> Response | None:
+    """Return what comes in place of an answer to a question about a `SHAKY` task; None: it is answered."""
+    if SHAKY not in prompt or asked > 2:
+        return None
+    return Response(
+        "<html>Bad gateway</html>" if asked == 1 else "", 502 if asked == 1 else 200, media_type="text/html"
+    )
 
 
 def json_of(incoming: Incoming) -> dict[str, Any] | None:

@@ -348,6 +348,14 @@ def test_a_state_that_is_not_known(start: Start, name: str) -> None:
     assert len(submits(own)) == 1
 
 
+@every_task
+def test_questions_that_fail_are_asked_again(start: Start, name: str) -> None:
+    """A page, and an empty reply, say nothing of the task; nothing is submitted again."""
+    own = start(name)
+    assert len(contents(own.generate(prompt=f"a {strict.SHAKY} hat"))) == 1
+    assert len(submits(own)) == 1
+
+
 @every_provider
 def test_a_limit(start: Start, name: str) -> None:
     """A 429 is a 429, and the same request may be sent again."""
