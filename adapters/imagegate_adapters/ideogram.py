@@ -11,7 +11,6 @@ class Ideogram(Adapter):
     name = "ideogram"
     base_url = "https://api.ideogram.ai"
     authentication = Authentication(header="api-key", scheme="")
-    models_path = "/manage/api/subscription"
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         path = request.wire["path" if request.mask is None else "mask_path"]

@@ -228,7 +228,7 @@ class TestIdeogram(AdapterContract):
             name="unsafe prompt",
             outcome="moderated",
             status=422,
-            document={"error": "Prompt failed the safety check: content moderation"},
+            document={"error": "Prompt or provided image failed the safety checks"},
         ),
         refused(429, {"error": "Too many requests in flight"}),
     )
@@ -253,7 +253,14 @@ class TestRecraft(AdapterContract):
             document={"created": 1, "credits": 40, "data": [{"image_id": "a", "b64_json": B64}]},
         ),
         refused(400, {"code": "invalid_request_parameter", "message": "size is not supported by the model"}),
-        refused(401, {"code": "unauthorized", "message": "The token is not valid"}),
+        Fixture(
+            name="wrong token",
+            outcome="refused",
+            status=401,
+            body=b"request unauthorized",
+            headers={"content-type": "text/plain"},
+            means=401,
+        ),
         refused(402, {"code": "not_enough_credits", "message": "There are not enough credits"}),
         refused(429, {"code": "rate_limit_exceeded", "message": "Too many images in a minute"}),
     )

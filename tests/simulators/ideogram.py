@@ -105,7 +105,7 @@ class _Ideogram(Simulator):
         if BUSY in prompt:
             raise refuse(429, error="Too many requests in flight")
         if FORBIDDEN_WORD in prompt:
-            raise refuse(422, error="Prompt failed the safety check: content moderation")
+            raise refuse(422, error="Prompt or provided image failed the safety checks")
         size = parse_pixels(fields.get("resolution", "")) or edges(fields.get("aspect_ratio", "1x1").replace("x", ":"))
         if files.get("mask"):
             self.repainted.append(_painted(files["mask"][0]))

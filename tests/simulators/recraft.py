@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
-from tests.simulators.base import Repainted, Simulator, picture_base64, refuse, size_of
-from tests.simulators.strict import BUSY, EXPIRED, GRUESOME, Member, Refusals, Shelf, edges, form_of, json_of, problems
+from tests.simulators.base import Repainted, Simulator, TextDialect, picture_base64, refuse, size_of
+from tests.simulators.strict import BUSY, EXPIRED, GRUESOME, Member, Shelf, edges, form_of, json_of, problems
 
 from imagegate.demo.providers.common import FORBIDDEN_WORD, RefusedError, parse_pixels
 from imagegate.demo.providers.frame import has_bearer_key
@@ -71,6 +71,18 @@ def _bad(status: int, code: str, message: str) -> RefusedError:
     return refuse(status, code=code, message=message)
 
 
+class _Dialect(TextDialect):
+    """Plain texts."""
+
+    def wrong_key(self, key: str) -> RefusedError:
+        """See `frame.Dialect`."""
+        return refuse(401, "request unauthorized")
+
+    def no_route(self, incoming: Incoming, status: int) -> RefusedError:
+        """See `frame.Dialect`."""
+        return refuse(status, "404 page not found")
+
+
 class _Recraft(Simulator):
     def __init__(self) -> None:
         self._random = itertools.count(1)
@@ -84,10 +96,7 @@ class _Recraft(Simulator):
                 ("POST", "/v1/images/generateBackground"): self._masked,
                 ("GET", "/delivery/{name}"): self._shelf.get,
             },
-            dialect=Refusals(
-                wrong_key={"code": "unauthorized", "message": "The token is not valid"},
-                no_route={"code": "not_found", "message": "Not found"},
-            ),
+            dialect=_Dialect(),
             is_authorized=lambda incoming: incoming.path.startswith("/delivery/") or has_bearer_key(incoming),
         )
 

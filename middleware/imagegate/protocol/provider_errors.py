@@ -19,7 +19,7 @@ _MODERATION_WORD = re.compile(
 _HTTP_ERROR = re.compile(r"[45][0-9][0-9]", re.ASCII)
 _MODERATION_PHRASE = re.compile(
     r"safety system|content policy|content_policy|content moderation|moderated|was filtered|sensitive content"
-    r"|nsfw content|flagged as sensitive",
+    r"|nsfw content|flagged as sensitive|failed the safety check",
     re.IGNORECASE,
 )
 _OPENAI_MODERATION_CODES: Final = frozenset({"moderation_blocked", "content_policy_violation"})
