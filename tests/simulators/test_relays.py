@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 from tests.simulators import dashscope, modelscope, openrouter, seedream, siliconflow, zai
 from tests.simulators.base import KEY
 from tests.simulators.support import client_of
 
-from imagegate.testing import png
+from imagegate.errors import RequestError
+from imagegate.registry import load_adapter
+from imagegate.testing import outbound, png
 
 DATA_URL = f"data:image/png;base64,{base64.b64encode(png()).decode()}"
 WRONG_DATA = ("https:/a", "a.png", "data:image/PNG;base64,AAAA", DATA_URL.partition(",")[2], 7)
@@ -235,3 +239,72 @@ def test_wan_makes_four_pictures_where_it_is_not_told() -> None:
     task = client.post(ENDPOINTS["wan"].path, json=body, headers=ENABLE).json()["output"]["task_id"]
     replies = [client.get(f"/api/v1/tasks/{task}").json()["output"] for _ in range(3)]
     assert len(replies[-1]["choices"]) == 4
+
+
+# Whatever is asked
+
+SIZES = st.one_of(
+    st.sampled_from(
+        ["auto", "1024x1024", "1792x1024", "16:9", "9:16", "21:9", "4:3", "19.5:9", "1:8", "512", "1K", "2K", "4K"]
+    ),
+    st.builds("{}x{}".format, st.integers(64, 3000), st.integers(64, 3000)),
+    st.builds("{}:{}".format, st.integers(1, 32), st.integers(1, 32)),
+)
+MEMBERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "size": SIZES,
+        "aspect_ratio": st.sampled_from(["1:1", "16:9", "2:3", "7:4"]),
+        "resolution": st.sampled_from(["1k", "2K", "4K"]),
+        "n": st.integers(1, 4),
+        "quality": st.sampled_from(["auto", "low", "standard", "hd", "max"]),
+        "output_format": st.sampled_from(["png", "jpeg", "webp"]),
+        "output_compression": st.integers(0, 100),
+        "background": st.sampled_from(["auto", "opaque"]),
+        "seed": st.integers(0, 2**31 - 1),
+        "watermark": st.booleans(),
+        "negative_prompt": st.text(max_size=20),
+        "guidance_scale": st.integers(2, 20),
+        "steps": st.integers(1, 100),
+        "prompt_extend": st.booleans(),
+        "user": st.text(max_size=8),
+        "response_format": st.sampled_from(["url", "b64_json"]),
+        "style": st.just("vivid"),
+    },
+)
+ADAPTERS = {
+    "siliconflow": ("siliconflow", {}, ["Kwai-Kolors/Kolors", "Qwen/Qwen-Image"]),
+    "zai": ("zai", {}, ["cogview-4"]),
+    "zai-task": ("zai", {}, ["glm-image"]),
+    "modelscope": (
+        "modelscope",
+        {},
+        ["Qwen/Qwen-Image", "black-forest-labs/FLUX.1-dev", "stabilityai/stable-diffusion-xl-base-1.0"],
+    ),
+    "qwen": ("dashscope", {}, ["qwen-image", "qwen-image-2.0"]),
+    "wan": ("dashscope", {}, ["wan2.7-image", "wan2.6-t2i"]),
+    "wan-t2i": ("dashscope", {}, ["wan2.2-t2i-plus"]),
+    "seedream": ("seedream", {}, ["seedream-4-5-251128", "seedream-4-0-250828", "seedream-5-0-260128"]),
+    "seedream-pro": ("seedream", {}, ["seedream-5-0-pro-260601"]),
+    "openrouter": ("openrouter", {}, ["openai/gpt-image-2"]),
+    "openrouter-chat": ("openrouter", {"api": "chat"}, ["google/gemini-3-pro-image"]),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+@settings(max_examples=15, deadline=None)
+@given(members=MEMBERS, data=st.data())
+def test_whatever_a_client_asks_is_taken_or_refused_before_it_is_sent(
+    name: str, members: dict[str, Any], data: st.DataObject
+) -> None:
+    """What the adapters make of any request is legal by the rules of the simulators, which know nothing of adapters."""
+    adapter, options, models = ADAPTERS[name]
+    own = load_adapter(adapter, options)
+    try:
+        seen = outbound(own, data.draw(st.sampled_from(models)), prompt="a cat", api_key=KEY, **members)
+    except RequestError:
+        return
+    reply = client_of(ENDPOINTS[name.removesuffix("-pro")].create_app()).post(
+        seen.path, content=seen.body, headers=dict(seen.headers)
+    )
+    assert reply.status_code == 200, (seen.json, reply.text)
