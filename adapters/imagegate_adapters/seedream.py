@@ -14,7 +14,3 @@ class Seedream(Adapter):
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         document = {"model": request.model, **native_body(request)}
         return UpstreamRequest(method="POST", path="/v1/images/generations", document=document)
-
-    def images_of(self, request: ImageRequest) -> int:
-        """How many pictures a group has is for the model to say."""
-        return 0 if request.fields.get("sequential_image_generation") == "auto" else request.n

@@ -238,10 +238,6 @@ class Adapter:
         """
         return msgspec.structs.replace(self.poll(task), method="DELETE") if self.cancels_tasks else None
 
-    def images_of(self, request: ImageRequest) -> int:
-        """Return how many pictures the reply to a request has; 0: the provider decides."""
-        return request.n
-
     def expects_task(self, request: ImageRequest) -> bool:
         """Return whether the provider is known to answer a request that fits its contract with a task."""
         return self.always_tasks or request.fields.get("async") is True

@@ -5,6 +5,7 @@ Sources: Volcengine Ark, "Image generation API" (mirror of 2026-07); byteplus-py
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -37,6 +38,8 @@ _MODELS: Final = {
     "seedream-4-0-250828": (921600, 16777216, ("1K", "2K", "4K"), 14),
 }
 _EDGES: Final = {"1K": 1024, "1.5K": 1536, "2K": 2048, "3K": 3072, "4K": 4096}
+_PAUSE: Final = 0.05
+"""Seconds between two pictures of a stream; the real server takes some for each."""
 _SHOWN: Final = 64
 """Edge of the pictures that are made, whatever is said of them."""
 
@@ -152,6 +155,8 @@ class _Seedream(HostedSimulator):
 async def _events(model: str, items: list[dict[str, Any]], usage: dict[str, Any]) -> AsyncIterator[bytes]:
     created = int(time.time())
     for place, item in enumerate(items):
+        if place:
+            await asyncio.sleep(_PAUSE)
         name = f"image_generation.partial_{'failed' if 'error' in item else 'succeeded'}"
         yield _frame(name, {"type": name, "model": model, "created": created, "image_index": place, **item})
     name = "image_generation.completed"

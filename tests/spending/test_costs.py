@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagegate.contract import load_contracts, read_document
 from imagegate.errors import RequestError
 from imagegate.protocol.messages import ImageRequest, Target
 from imagegate.protocol.prices import ModelPrice, PriceVariant
@@ -35,6 +36,36 @@ def test_the_dearest_candidate_counts() -> None:
     assert most(("a", "flat"), ("b", "tokens"), n=3) == nanos(0.6)
     assert most(("a", "flat"), ("b", "tokens"), own="b") == nanos(0.08)  # paid with the client's own key
     assert most(("b", "tokens"), prompt="é" * 500) == nanos(0.2 + 1000 * 5e-6)  # a token is at least a byte
+
+
+GROUPS = read_document(
+    "[models.m]\nparameters = { prompt = {} }\n"
+    "group = { member = 'options.most', most = 15, when = { mode = ['group'] } }\n"
+    "[models.m.edits]\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "images"),
+    [
+        ({}, 1),
+        ({"mode": "single", "options": {"most": 4}}, 1),
+        ({"mode": "group", "options": {"most": 4}}, 4),
+        ({"mode": "group", "options": {"most": 4}, "n": 2}, 8),
+        *(
+            ({"mode": "group", "options": options}, 15)
+            for options in ({}, {"most": "4"}, {"most": 99}, {"most": 0}, 7, None)
+        ),
+    ],
+)
+@pytest.mark.parametrize("operation", ["generations", "edits", "variations"])
+def test_a_group_is_reserved_whole(operation: Any, fields: dict[str, Any], images: int) -> None:
+    """What a request says of its number counts as far as the model would take it; else the most that it makes."""
+    target = Target(upstream="a", model="flat", contract=load_contracts(GROUPS)["m"])
+    request = ImageRequest(operation=operation, fields={"model": "m", **fields})
+    assert target.most_images(request) == images
+    price_of = lambda upstream, model: PRICES.get((upstream, model))  # noqa: E731
+    assert most_cost(request, [target], price_of, lambda upstream: True, 0.0) == nanos(0.08 * images)
 
 
 @pytest.mark.parametrize("target", [("b", "endless"), ("a", "unknown")])

@@ -178,6 +178,26 @@ class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return self.mask or self.mask_field is not None
 
 
+class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a request asks for pictures that belong together, beside ``n``."""
+
+    member: str
+    """What says how many they may be; dots lead into objects."""
+    most: int
+    """How many they may be where it does not say."""
+    when: Mapping[str, tuple[str | int | bool, ...]] = {}
+    """Members, and the values of them that ask for a group."""
+
+    def size(self, fields: Mapping[str, Any]) -> int:
+        """Return how many pictures a request may have for one; 1: it asks for no group."""
+        if any(fields.get(name) not in values for name, values in self.when.items()):
+            return 1
+        value: Any = fields
+        for name in self.member.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return value if type(value) is int and 1 <= value <= self.most else self.most
+
+
 class Retirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """That a provider has switched a model off. Requests go to the successor, which is disclosed."""
 
@@ -208,6 +228,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How the adapter writes a request as JSON of the provider's own; None: as it does for all of its models."""
     endpoint: Operation | None = None
     """Where requests go instead of the endpoint of their own operation: edits that are generations with links."""
+    group: Group | None = None
+    """None: the model makes as many pictures as ``n`` says."""
     wire: Mapping[str, Any] = {}
     """How this model is spoken to where its provider has several ways: words that only the adapter reads."""
     retired: Retirement | None = None

@@ -60,8 +60,11 @@ class Upstream(ExchangeLayer):
             )
         extension = (scope.get("extensions") or {}).get(REPLY)
         consumer = None if extension is None else ReplyConsumer.of(extension, send, account.origin)
-        if consumer is not None and consumer.events:
-            consumer = msgspec.structs.replace(consumer, images=account.adapter.images_of(exchange.request))
+        images = exchange.request.n
+        if exchange.target is not None and (most := exchange.target.most_images(exchange.request)) > images:
+            images = most
+            if consumer is not None:  # how many they are is for the model to say
+                consumer = msgspec.structs.replace(consumer, images=0)
         for notify in scope.get(SENDING, ()):
             await notify(Sending(account.name, account.adapter.expects_task(exchange.request), exchange.request.model))
         listener = scope.get(TASK)
@@ -79,7 +82,7 @@ class Upstream(ExchangeLayer):
                 on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
                 traceparent=traced.traceparent,
             )
-            reply = await progress.call(account.name, model, asking, images=exchange.request.n)
+            reply = await progress.call(account.name, model, asking, images=images)
             traced.note(task_id=progress.upstream_task_id)
             if reply is not None:
                 progress.replied(

@@ -196,6 +196,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     contract: Contract | None
     """None: the model is in no contract, so the request passes unchanged."""
 
+    def most_images(self, request: ImageRequest) -> int:
+        """Return how many pictures a request may have here: ``n``, or those of a group."""
+        own = self.contract.of(request.operation) if self.contract else None
+        return request.n if own is None or own.group is None else request.n * own.group.size(request.fields)
+
 
 def identity_of(owner: str, authorization: str | None) -> str | None:
     """Return what a client is known by; None: it is anonymous.

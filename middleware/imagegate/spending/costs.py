@@ -60,7 +60,7 @@ def most_cost(request: ImageRequest, targets: Sequence[Target], price_of: PriceO
             )
         by_token = max((price.tokens.get(kind, 0.0) for kind in _TEXT), default=0.0) if price else 0.0
         # A token of text is at least a byte. Each image of a split request may be charged for the whole prompt.
-        most = max(most, nanos(request.n * (image + text * by_token / _MILLION)))
+        most = max(most, nanos(target.most_images(request) * (image + text * by_token / _MILLION)))
     return most
 
 

@@ -103,8 +103,9 @@ class Spending:
         targets = self._catalog.resolve(request.model)
         accounts = self.accounts_of(principal)
         names = tuple(account.id for account in accounts)
+        images = max([request.n, *(target.most_images(request) for target in targets)])
         try:
-            admission = await self.rates.admit(accounts, request.n)
+            admission = await self.rates.admit(accounts, images)
         except RateLimited as error:
             self._hooks.limit_reached(error.use.account, error.use.limit)
             raise
@@ -119,7 +120,7 @@ class Spending:
                     id=reservation_id or uuid4().hex,
                     accounts=names,
                     amount=most,
-                    images=request.n,
+                    images=images,
                     created=created,
                     model=request.model,
                     request_id=progress.request_id,
@@ -136,7 +137,7 @@ class Spending:
             principal=principal,
             accounts=names,
             created=created,
-            images=request.n,
+            images=images,
             calls=len(progress.calls),
             made=progress.images_made,
         )
