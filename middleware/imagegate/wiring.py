@@ -382,7 +382,8 @@ def _authenticator(config: Config, source: PrincipalSource | None) -> Authentica
     if access.store:
         from imagegate.access.key_table import KeyTable  # needs an extra
 
-        stored = StoredKeys(KeyTable.at(access.store).look_up, lifetime=access.cache, groups=access.groups)
+        table = KeyTable.at(access.store)
+        stored = StoredKeys(table.look_up, lifetime=access.cache, groups=access.groups, close=table.close)
     found = Authenticator(access.named_keys(), principals_of(access), stored=stored, host=host)
     return found if found else None
 

@@ -241,6 +241,14 @@ def test_a_failure_is_a_503_that_says_nothing(rig: Rig) -> None:
         assert reply.headers["retry-after"] == "1"
 
 
+def test_pages_from_elsewhere_stay_out(rig: Rig) -> None:
+    """The function may look at cookies, which a browser sends for any page."""
+    pages = [{"origin": "https://elsewhere.example", "content-type": "text/plain"}, {"sec-fetch-site": "cross-site"}]
+    for headers in pages:
+        reply = rig.web.post(GENERATIONS, content=b"{}", headers=headers)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (403, "origin_not_allowed")
+
+
 def test_the_rest_of_the_application_is_untouched(rig: Rig) -> None:
     before = len(rig.questions)
     assert rig.get("/home").text == "home"

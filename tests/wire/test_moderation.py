@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -218,6 +219,25 @@ def test_a_withheld_image_is_delivered_in_no_way(rig: Rig, way: str, size: int) 
     assert (record.outcome_class, record.cost) == ("moderated", 0.5 * n)
     if not more.get("stream"):
         assert (reply.status_code, reply.headers["x-should-retry"]) == (400, "false")
+
+
+def test_a_stream_is_read_to_its_end(rig: Rig) -> None:
+    """Where the provider says what it has cost; nothing after the withheld image is delivered."""
+
+    async def events() -> AsyncIterator[str]:
+        for image, usage in ((SMALL, {"total_tokens": 1}), (BAD, {"total_tokens": 7}), (SMALL, {"total_tokens": 8})):
+            event = {"type": "image_generation.completed", "b64_json": base64.b64encode(image).decode(), "usage": usage}
+            yield f"event: image_generation.completed\ndata: {json.dumps(event)}\n\n"
+        yield "data: [DONE]\n\n"
+
+    rig.answer = StreamingResponse(events(), media_type="text/event-stream")
+    reply = rig.post(stream=True, n=3)
+    assert re.findall("event: (.*)", reply.text) == ["image_generation.completed", "error"]
+    assert '"content_policy_violation"' in reply.text
+    record = rig.record()
+    assert (record.images_made, record.images_withheld, record.images_delivered) == (3, 1, 1)
+    assert [call.outcome for call in record.calls] == ["ok"]
+    assert record.usage == {"total_tokens": 16}
 
 
 @pytest.mark.parametrize("way", list(WAYS))

@@ -33,6 +33,7 @@ class StoredKeys:
 
     Args:
         look_up: asks the database, in a thread of its own.
+        close: lets go of the database; None: that is the caller's.
         lifetime: seconds for which an answer is remembered, and until a revocation counts at the latest.
         groups: of the configuration.
         clock: Unix time in seconds.
@@ -44,9 +45,11 @@ class StoredKeys:
         *,
         lifetime: float,
         groups: Mapping[str, Limits],
+        close: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._look_up = look_up
+        self._close = close
         self._lifetime = lifetime
         self._groups = groups
         self._clock = clock
@@ -141,7 +144,9 @@ class StoredKeys:
                 remembered.popitem(last=False)
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Let the thread end, after the lookup that it is at."""
         if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            if self._close is not None:
+                self._thread.submit(self._close)
+            self._thread.shutdown(wait=False)
             self._thread = None

@@ -11,13 +11,21 @@ import msgspec
 
 from imagegate.access.stored_key import POSTGRES, SQLITE, STORED
 from imagegate.asgi.browser_guard import ANY
-from imagegate.config.callables import function_of
+from imagegate.config.callables import function_of, object_of
 from imagegate.config.mistakes import KeyedError, keyed
 from imagegate.config.model_contracts import adapter_of, base_url_of, contracts_of_upstream
 from imagegate.config.network import check_fetch_proxy, check_network, has_key
 from imagegate.config.principals import principals_of
 from imagegate.config.routes import address_of
-from imagegate.config.schema import AccessConfig, Config, DeliveryConfig, PolicyConfig, PrincipalConfig, UpstreamConfig
+from imagegate.config.schema import (
+    AccessConfig,
+    Config,
+    DeliveryConfig,
+    ModerationConfig,
+    PolicyConfig,
+    PrincipalConfig,
+    UpstreamConfig,
+)
 from imagegate.contracts.contract import Contract, ContractError
 from imagegate.errors import ConfigError
 from imagegate.protocol import prices as price_data
@@ -48,6 +56,7 @@ def check(config: Config) -> None:
             raise KeyedError(f"limits.{name}: must be at least 1", ("limits", name))
     _check_access(config.access)
     _check_upstream_keys(config)
+    _check_moderation(config.moderation)
     if config.limits.memory < 3 * config.limits.json_body:  # two copies of one body are three quarters of it at most
         raise KeyedError("limits.memory: must be at least three times limits.json_body", ("limits", "memory"))
     _check_visibility(config)
@@ -172,6 +181,14 @@ def _check_upstream_keys(config: Config) -> None:
                     f"{did_you_mean(upstream, known)}",
                     ("access", "principals", name, "upstream_keys", upstream),
                 )
+
+
+def _check_moderation(moderation: ModerationConfig) -> None:
+    if moderation.hooks:
+        try:
+            object_of(moderation.hooks, "hooks")
+        except ConfigError as error:
+            raise KeyedError(f"moderation.{error}", ("moderation", "hooks")) from error
 
 
 def _check_visibility(config: Config) -> None:

@@ -72,6 +72,8 @@ class DeliverySession:
         self._failures: list[UpstreamError] = []
         """Of single images of a stream."""
         self._end_mark: StreamEvent | None = None
+        self._withheld: ContentWithheld | None = None
+        """Why no more of a stream is delivered; it is read to its end, where the provider says what it has cost."""
 
     async def run(self, forward: Forward) -> None:
         """Raise what the answer cannot say any more, or does not say yet."""
@@ -166,6 +168,8 @@ class DeliverySession:
 
     async def _finish(self, below: InnerResponse) -> None:
         progress = self._progress
+        if self._withheld is not None:
+            raise self._withheld
         if below.relayed is not None:
             progress.form, progress.images_delivered = "b64_json", len(below.relayed.facts)
             progress.replied(len(below.relayed.facts), below.relayed.fields.get("usage"))
@@ -241,19 +245,23 @@ class DeliverySession:
         await self._deliver_event(event, origin)
 
     async def _may_deliver(self, event: StreamEvent, origin: str) -> bool:
-        """Return whether an event goes to the client: a preview may be kept back. Raise for a finished image."""
-        if self._inspector is None or not (shown := images_of_event(event, origin)):
+        """Return whether an event goes to the client; with an image that is withheld, none after it does."""
+        if self._inspector is None:
             return True
-        images = finished_images(event)
-        try:
-            await self._inspect(shown, origin, is_partial=not images)
-        except ContentWithheld:
-            self._progress.replied(images, usage_of(event))
-            if images:
-                raise
-            await self._sink.release(event.pictures.values())
-            return False
-        return True
+        images, shown = finished_images(event), images_of_event(event, origin)
+        if shown and (images or self._withheld is None):
+            try:
+                await self._inspect(shown, origin, is_partial=not images)
+            except ContentWithheld as error:
+                if not images:  # a preview, after which comes the image
+                    await self._sink.release(event.pictures.values())
+                    return False
+                self._withheld = error
+        if self._withheld is None:
+            return True
+        self._progress.replied(images, usage_of(event))
+        await self._sink.release(event.pictures.values())
+        return False
 
     async def _deliver_event(self, event: StreamEvent, origin: str) -> None:
         if not await self._may_deliver(event, origin):

@@ -10,6 +10,7 @@ import msgspec
 from imagegate.contracts.contract import Operation
 from imagegate.errors import ImagegateError, UpstreamError
 from imagegate.protocol.messages import ReplyImage
+from imagegate.telemetry.progress import Progress
 
 State = Literal["queued", "sent", "completed", "failed"]
 """``queued``: nothing was sent, so another process may run it. ``sent``: the POST may be out, so none may."""
@@ -50,6 +51,26 @@ class KeptReference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     declared_type: str = ""
 
 
+class KeptClient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whose a stored request is, by the names of `ExchangeFacts`; without limits and keys."""
+
+    key_name: str = ""
+    user: str = ""
+    owner: str = ""
+    principal_id: str = ""
+    tenant: str = ""
+    metadata: Mapping[str, str] = {}
+
+    @classmethod
+    def of(cls, progress: Progress) -> KeptClient:
+        return cls(**{name: getattr(progress, name) for name in cls.__struct_fields__})
+
+    def tell(self, progress: Progress) -> None:
+        """Write it down for the exchange that does the task."""
+        for name in self.__struct_fields__:
+            setattr(progress, name, getattr(self, name))
+
+
 class KeptRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A stored request, which another process can run. It holds no client's key."""
 
@@ -61,6 +82,7 @@ class KeptRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     mask: KeptReference | None = None
     markup: KeptReference | None = None
     from_form: bool = False
+    client: KeptClient = KeptClient()
     scheme: str = "http"
     host: str = ""
     root_path: str = ""

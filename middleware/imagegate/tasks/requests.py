@@ -14,7 +14,8 @@ from imagegate.protocol.messages import Exchange, FileID, ImageRequest, Link, Re
 from imagegate.spool.budget import Budget
 from imagegate.spool.upload import Upload
 from imagegate.stores.blobs import Blobs, pieces_of, whole
-from imagegate.tasks.records import KeptReference, KeptRequest
+from imagegate.tasks.records import KeptClient, KeptReference, KeptRequest
+from imagegate.telemetry.progress import PROGRESS_KEY
 
 _INLINE: Final = 16 * 1024
 """Bytes of JSON that stand in the record itself."""
@@ -36,6 +37,7 @@ async def keep_request(scope: Scope, exchange: Exchange, blobs: Blobs) -> KeptRe
         mask=await _keep(request.mask, blobs) if request.mask is not None else None,
         markup=await _keep(request.markup, blobs) if request.markup is not None else None,
         from_form=request.from_form,
+        client=KeptClient.of(scope[PROGRESS_KEY]),
         scheme=HTTPConnection(scope).url.scheme,
         host=HTTPConnection(scope).url.netloc,
         root_path=scope.get("root_path", ""),
@@ -76,7 +78,10 @@ async def exchange_of(kept: KeptRequest, model: str, blobs: Blobs, budget: Budge
         for upload in opened:
             upload.close()
         raise
-    return Exchange(request=request, public_model=model, operation=kept.operation)
+    client = kept.client
+    return Exchange(
+        request=request, public_model=model, operation=kept.operation, owner=client.owner, tenant=client.tenant
+    )
 
 
 async def _reference(kept: KeptReference, blobs: Blobs, budget: Budget, opened: list[Upload]) -> Reference:

@@ -140,4 +140,7 @@ def _log(error: Exception) -> None:
 
 def _progress_of(record: TaskRecord) -> Progress:
     endpoint = record.request.operation if record.request is not None else "generations"
-    return Progress(endpoint, model=record.model, traceparent=record.traceparent, in_background=True)
+    progress = Progress(endpoint, model=record.model, traceparent=record.traceparent, in_background=True)
+    if record.request is not None:
+        record.request.client.tell(progress)
+    return progress
