@@ -545,3 +545,23 @@ def test_a_version_at_replicate(start: Start) -> None:
     own = replace(start("replicate"), model=f"own/{replicate.VERSIONED}:{replicate.VERSION}")
     assert len(contents(own.generate(extra_body={"mood": "blue"}))) == 1
     assert own.sent == {"version": replicate.VERSION, "input": {"prompt": "a cat", "mood": "blue"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "posts"), [("fireworks-kontext", "", 1), ("stability", "upscale-creative", 1)]
+)
+def test_a_task_of_a_client(start: Start, name: str, model: str, posts: int) -> None:
+    """A client that wants a task gets the provider's own, and its picture as soon as it is there."""
+    own = start(name)
+    data = {"model": asked(own, model), "prompt": "a hat", "async": "true"}
+    files = {"image": ("a.png", picture(1, 64), "image/png")}
+    created = own.raw.post("/images/edits", data=data, files=files)
+    assert created.status_code == 202, created.text
+    document: dict[str, Any] = {}
+    for _ in range(200):
+        document = own.raw.get(created.headers["location"].removeprefix("/v1")).json()
+        if document["status"] in ("completed", "failed"):
+            break
+    assert document["status"] == "completed", document
+    assert own.raw.get(document["data"][0]["url"]).status_code == 200
+    assert len(submits(own)) == posts
