@@ -44,5 +44,22 @@ def tls_of_images_test(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return server, ssl.create_default_context(cafile=str(folder / "ca.pem"))
 
 
+def make_signer(folder: Path) -> tuple[bytes, bytes]:
+    """Return the chain and the key of a signer as C2PA wants them (specification 2.2, 14.5)."""
+    make_authority(folder)
+    _openssl(folder, "req", *_NEW_KEY, "-keyout", "signer.key", "-out", "signer.csr", "-subj", "/O=Test/CN=Signer")
+    (folder / "signer.ext").write_text(
+        "basicConstraints=critical,CA:false\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=emailProtection\n"
+        "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    )
+    _openssl(
+        folder,
+        *("x509", "-req", "-in", "signer.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+        *("-days", "2", "-extfile", "signer.ext", "-out", "signer.pem"),
+    )
+    chain = (folder / "signer.pem").read_bytes() + (folder / "ca.pem").read_bytes()
+    return chain, (folder / "signer.key").read_bytes()
+
+
 def _openssl(folder: Path, *arguments: str) -> None:
     subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)

@@ -23,6 +23,7 @@ from imagegate.ingest.form_reader import FormLimits
 from imagegate.ingest.request_reader import ReadLimits
 from imagegate.layers import (
     Admit,
+    Convert,
     Deliver,
     Fit,
     Idempotency,
@@ -147,6 +148,10 @@ class ImageGateway:
             limiters=services.limiters,
             deadline=policy.deadline,
         )
+        if policy.exact_size != "off" or policy.exact_format:
+            layer = Convert(
+                layer, prefix=prefix, delivery=images.delivery, size=policy.exact_size, formats=policy.exact_format
+            )
         layer = Deliver(
             layer,
             prefix=prefix,

@@ -172,6 +172,10 @@ class PolicyConfig(_Section, frozen=True, kw_only=True):
     fit: Literal["nearest", "strict", "pass"] = "nearest"
     tolerance: float = 0.5
     """How far a ratio may be moved; beyond it the request is refused. 0.5 is half as wide again."""
+    exact_size: Literal["off", "resize", "crop"] = "off"
+    """Whether images of another size than asked for are scaled, or scaled and cut; needs the extra `convert`."""
+    exact_format: bool = False
+    """Whether images of another format than ``output_format`` are encoded anew; likewise."""
     retries: int = 1
     """How often the same candidate is asked again where that costs nothing and no other is left."""
     backoff: Duration = Duration(0.5)

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-Kind = Literal["added", "clamped", "dropped", "made", "mapped", "renamed", "replaced"]
+Kind = Literal["added", "clamped", "converted", "dropped", "made", "mapped", "renamed", "replaced"]
 
 MAX_LISTED: Final = 32
 """Items. A request with more changes ends its header with the number of those left out."""
@@ -53,8 +53,8 @@ def _item(change: Change) -> str:
         return f"{item};added;to={_bare(change.to)}"
     if change.kind == "renamed":
         return f"{item};renamed={_bare(change.to)}"
-    if change.kind == "made":
-        return f"{item};from={_bare(change.from_)};made={_bare(change.to)}"
+    if change.kind in ("made", "converted"):
+        return f"{item};from={_bare(change.from_)};{change.kind}={_bare(change.to)}"
     return f"{item};from={_bare(change.from_)};to={_bare(change.to)}"
 
 

@@ -288,8 +288,10 @@ class DeliverySession:
         progress = self._progress
         sizes = [f"{known.width}x{known.height}" for known in facts if known is not None and known.width]
         progress.sizes_made = tuple(sizes)
+        progress.provenance = "c2pa" if facts and all(known is not None and known.c2pa for known in facts) else ""
         others = tuple(change for change in progress.reply_changes if change.kind != "made")
         disclosed = (*progress.route_changes, *progress.fit_changes, *progress.reference_changes)
+        disclosed += progress.conversion_changes
         asked = self._exchange.request.fields.get("size")
         progress.reply_changes = (*others, *size_changes(asked, sizes, disclosed))
 

@@ -2,6 +2,7 @@
 
 from imagegate.layers.admit import Admit
 from imagegate.layers.base import ExchangeLayer, Layer
+from imagegate.layers.convert import Convert
 from imagegate.layers.deliver import Deliver
 from imagegate.layers.fit import Fit
 from imagegate.layers.idempotency import Idempotency
@@ -17,6 +18,7 @@ from imagegate.layers.usage import Usage
 
 __all__ = [
     "Admit",
+    "Convert",
     "Deliver",
     "ExchangeLayer",
     "Fit",

@@ -54,6 +54,8 @@ class Answer:
             headers.append((b"imagegate-upstream", progress.upstream.encode()))
         if not progress.contract:
             headers.append((b"imagegate-contract", b"none"))
+        if progress.provenance:
+            headers.append((b"imagegate-provenance", progress.provenance.encode()))
         headers += progress.limit_headers
         if changes := progress.changes:
             progress.changes_header = header_value(changes)

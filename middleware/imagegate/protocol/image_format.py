@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 import pybase64
 
+from imagegate.protocol.provenance import has_c2pa
+
 
 class ImageFormat(NamedTuple):
     """A format that the gateway stores and serves."""
@@ -91,6 +93,8 @@ class Facts(NamedTuple):
     height: int
     alpha: bool
     """Whether pixels can be transparent."""
+    c2pa: bool = False
+    """Whether the file says where it comes from (`imagegate.protocol.provenance`)."""
 
 
 def inspect(head: bytes) -> Facts | None:
@@ -103,7 +107,7 @@ def inspect(head: bytes) -> Facts | None:
         width, height, alpha = reader(head) if reader else (0, 0, kind in (AVIF, SVG))
     except (IndexError, ValueError, struct.error):
         width, height, alpha = 0, 0, False
-    return Facts(kind, width, height, alpha)
+    return Facts(kind, width, height, alpha, has_c2pa(head))
 
 
 def _png(head: bytes) -> tuple[int, int, bool]:

@@ -65,6 +65,10 @@ class PictureSink:
         self._receivers.append(receiver)
         return receiver
 
+    def adopt(self, receiver: Receiver) -> None:
+        """Discard another's image, too, when the sink is closed."""
+        self._receivers.append(receiver)
+
     @property
     def largest(self) -> int:
         """Bytes of the largest picture so far, whether it was taken or not."""

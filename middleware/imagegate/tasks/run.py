@@ -79,9 +79,13 @@ class Run:
             self.is_public = True
             self.be_answerable()
 
-    async def accepted(self, upstream: str, images: int, task: PendingTask) -> bool:
-        """The provider has made a task of it: the client may ask for that one, through any process."""
-        if not self.is_public and self.hand_over is not None and images == self.record.images:
+    async def accepted(self, upstream: str, images: int, task: PendingTask, *, keep: bool = False) -> bool:
+        """Take note of the provider's task, for which the client may then ask through any process.
+
+        Args:
+            keep: the client asks for the gateway's own task all the same, because its images are converted here.
+        """
+        if not keep and not self.is_public and self.hand_over is not None and images == self.record.images:
             self.provider_id = self.hand_over(upstream, task)
             if self.provider_id is not None:
                 self.be_answerable()

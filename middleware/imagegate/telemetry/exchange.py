@@ -57,6 +57,8 @@ class ExchangeFacts(msgspec.Struct):
     """``size`` as the client wrote it."""
     sizes_made: tuple[str, ...] = ()
     """Of the pictures, as far as they were seen: ``1536x1024``."""
+    provenance: str = ""
+    """``c2pa`` where all images that were seen carry a manifest, as far as their heads tell."""
     usage: Mapping[str, Any] | None = None
     """Token counts as the provider's reply has them."""
     attempts: int = 0

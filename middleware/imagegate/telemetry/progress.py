@@ -49,6 +49,7 @@ class Progress(ExchangeFacts):
     fit_changes: tuple[Change, ...] = ()
     reference_changes: tuple[Change, ...] = ()
     reply_changes: tuple[Change, ...] = ()
+    conversion_changes: tuple[Change, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -57,6 +58,7 @@ class Progress(ExchangeFacts):
             + self.route_changes
             + self.fit_changes
             + self.reference_changes
+            + self.conversion_changes
             + self.reply_changes
         )
         if len(all_changes) < 2 or len({change.field for change in all_changes}) == len(all_changes):

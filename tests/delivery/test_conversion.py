@@ -1,0 +1,64 @@
+"""What a request asks exactly of its images, and that no image breaks the conversion."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from imagegate.contracts.size_syntax import Pixels
+from imagegate.delivery.conversion import NotConverted, Wanted, converted, wanted_of
+from imagegate.protocol.image_format import JPEG, PNG, WEBP, inspect
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "formats", "expected"),
+    [
+        ({"size": "1024x768"}, "resize", False, Wanted(size=Pixels(1024, 768))),
+        ({"size": "1024x768"}, "crop", False, Wanted(size=Pixels(1024, 768), crop=True)),
+        ({"size": "1024x768"}, "off", True, None),
+        ({"size": "16:9"}, "resize", False, None),
+        ({"size": "auto"}, "resize", False, None),
+        ({"size": 7}, "resize", True, None),
+        ({"size": "no size"}, "resize", True, None),
+        ({"output_format": "JPEG", "output_compression": 40}, "off", True, Wanted(kind=JPEG, quality=40)),
+        ({"output_format": "webp", "output_compression": 0}, "off", True, Wanted(kind=WEBP)),
+        ({"output_format": "gif"}, "resize", True, None),
+        ({"output_format": "png"}, "resize", False, None),
+        ({}, "crop", True, None),
+    ],
+)
+def test_what_is_wanted(fields: dict[str, Any], size: Any, formats: bool, expected: Wanted | None) -> None:
+    assert wanted_of(fields, size, formats=formats) == expected
+
+
+@given(
+    st.sampled_from(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "YCbCr"]),
+    st.sampled_from(["PNG", "JPEG", "WEBP"]),
+    st.sampled_from([PNG, JPEG, WEBP, None]),
+    st.booleans(),
+    st.integers(1, 40),
+    st.integers(1, 40),
+)
+def test_every_mode_in_every_format(mode: str, form: str, kind: Any, crop: bool, width: int, height: int) -> None:
+    """What Pillow writes is converted, and has the size and the format that was asked for."""
+    source = io.BytesIO()
+    try:
+        Image.new(mode, (24, 16)).save(source, form)
+    except (OSError, ValueError, KeyError):
+        return  # the format has no such mode
+    made = converted(source.getvalue(), Wanted(size=Pixels(width, height), crop=crop, kind=kind))
+    facts = inspect(made)
+    before = inspect(source.getvalue())
+    assert facts is not None and before is not None
+    assert (facts.width, facts.height, facts.kind) == (width, height, kind or before.kind)
+
+
+@given(st.binary(max_size=300))
+def test_what_is_no_image_is_left_alone(content: bytes) -> None:
+    with pytest.raises(NotConverted):
+        converted(b"\x89PNG\r\n\x1a\n" + content, Wanted(size=Pixels(8, 8)))
