@@ -13,11 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.contracts.changes import Change
 from imagegate.delivery.conversion import ExactSize, NotConverted, Wanted, converted, wanted_of
-from imagegate.delivery.converter import ImageConverter, decode_base64
+from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.result_room import ResultRoom
 from imagegate.errors import ConfigError, StorageError
 from imagegate.layers.base import ExchangeLayer, Work, send_reply
 from imagegate.logger import get_logger
+from imagegate.protocol.inline_images import decode_base64
 from imagegate.protocol.messages import REPLY, Exchange, Picture, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.spool.upload import Upload
