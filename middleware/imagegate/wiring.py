@@ -37,11 +37,13 @@ from imagegate.protocol.base_urls import read_base_url
 from imagegate.routing.catalog import Catalog
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.limiter import UpstreamLimiter
+from imagegate.routing.shared_limits import SharedLimits
 from imagegate.spending.factory import is_needed, open_spending
 from imagegate.spending.service import Spending
 from imagegate.spool.budget import UPLOADS_SHARE, Budget
 from imagegate.spool.memory import Memory, Share
 from imagegate.stores.blobs import Blobs
+from imagegate.stores.redis_client import RedisClient
 from imagegate.stores.sweeping import Sweeper
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.creation import TaskCreation
@@ -131,6 +133,8 @@ class LoopServices:
     replays: ReplayStore
     calls: KeyedCalls
     sweeper: Sweeper
+    shared_limits: SharedLimits | None
+    """Of upstreams, in Redis; None: they are this process's own."""
     spending: Spending | None
     """Limits and budgets; None: nothing can have any."""
 
@@ -141,6 +145,8 @@ class LoopServices:
         self.sweeper.start()
         if self.spending is not None:
             self.spending.start()
+        if self.shared_limits is not None:
+            self.shared_limits.start()
 
     async def aclose(self) -> None:
         """Close them, after `background` has finished."""
@@ -149,6 +155,8 @@ class LoopServices:
         await self.tasks.aclose()
         if self.spending is not None:
             await self.spending.aclose()
+        if self.shared_limits is not None:
+            await self.shared_limits.aclose()
 
 
 def build(
@@ -286,6 +294,7 @@ def loop_services(services: Services, before: LoopServices | None = None) -> Loo
         calls=KeyedCalls(replays, services.blobs, background, lease=config.tasks.lease),
         sweeper=Sweeper((images.store.sweep, services.blobs.sweep)),
         spending=spending,
+        shared_limits=_share_limits(services),
     )
 
 
@@ -434,6 +443,17 @@ def _console(
         guard=guard,
         room=Share(memory, IN_FLIGHT),
     )
+
+
+def _share_limits(services: Services) -> SharedLimits | None:
+    """Let the upstreams' limits and breakers be those of all processes, where tasks have a Redis."""
+    config, hooks = services.config, services.hooks
+    if config.tasks.store == "memory://":
+        return None
+    limits = SharedLimits(RedisClient(config.tasks.store), lease=config.tasks.lease, changed=hooks.breaker_changed)
+    for name, limiter in services.limiters.items():
+        limiter.share(limits, name)
+    return limits
 
 
 def _limiter(config: Config, upstream: UpstreamConfig, hooks: Hooks) -> UpstreamLimiter:

@@ -18,7 +18,7 @@ class Breaker:
 
     def __init__(self, *, failures: int, pause: float) -> None:
         self._failures = failures
-        self._pause = pause
+        self.pause = pause
         self.state: BreakerState = "closed"
         """Read by others, set here alone."""
         self._in_a_row = 0
@@ -64,8 +64,21 @@ class Breaker:
         if self.state == "half_open" and worked:
             self._become("closed")
         elif self.state == "half_open" or 0 < self._failures <= self._in_a_row:
-            self._probe_from = now + self._pause
+            self._probe_from = now + self.pause
             self._become("open")
+
+    def open_until(self, probe_from: float) -> None:
+        """Open, because the breaker of another process has.
+
+        Args:
+            probe_from: seconds of a monotonic clock, when its pause is over.
+        """
+        self._probe_from = probe_from
+        self._become("open")
+
+    def close(self) -> None:
+        """Close, because the breaker of another process has."""
+        self._become("closed")
 
     def _become(self, state: BreakerState) -> None:
         self.state = state

@@ -14,6 +14,7 @@ from imagegate.protocol.messages import LiveFiles
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.rate_limit import RateLimit
+from imagegate.routing.shared_limits import NotInTime, SharedLimits, SharedUpstream
 from imagegate.telemetry.hooks import BreakerState
 from imagegate.telemetry.progress import Progress
 
@@ -51,10 +52,23 @@ class UpstreamLimiter:
         self._rate = RateLimit(requests_per_minute) if requests_per_minute is not None else None
         self._changed = changed
         self._clock = clock
+        self._requests_per_minute = requests_per_minute
+        self._shared: SharedUpstream | None = None
 
     def enter_loop(self) -> None:
         """Begin to serve another event loop: requests of the last one, which has ended, hold no permits any more."""
         self._permits = None if self._max_in_flight is None else asyncio.Semaphore(self._max_in_flight)
+
+    def share(self, limits: SharedLimits | None, name: str) -> None:
+        """Share limits and breaker with other processes from now on; None: with none."""
+        self._shared = None
+        if limits is not None:
+            self._shared = limits.add(
+                name,
+                self._breaker,
+                max_in_flight=self._max_in_flight,
+                requests_per_minute=self._requests_per_minute,
+            )
 
     def run(
         self,
@@ -90,13 +104,40 @@ class UpstreamLimiter:
     ) -> None:
         queued_at, has_passed = self._clock(), False
         try:
-            async with self._permit(queue_timeout), self._slot(queued_at + queue_timeout):
+            async with self._turn(queued_at, queue_timeout):
                 progress.queue_seconds += self._clock() - queued_at
                 has_passed = True
                 await self._permitted(work, progress, until, live)
         finally:
             if not has_passed:
                 progress.queue_seconds += self._clock() - queued_at
+
+    def _turn(self, queued_at: float, queue_timeout: float) -> AbstractAsyncContextManager[None]:
+        if self._shared is not None:
+            return self._shared_turn(self._shared, queue_timeout)
+        return self._own_turn(queued_at, queue_timeout)
+
+    @asynccontextmanager
+    async def _own_turn(self, queued_at: float, queue_timeout: float) -> AsyncGenerator[None]:
+        async with self._permit(queue_timeout), self._slot(queued_at + queue_timeout):
+            yield
+
+    @asynccontextmanager
+    async def _shared_turn(self, shared: SharedUpstream, queue_timeout: float) -> AsyncGenerator[None]:
+        turn = await shared.take(queue_timeout)
+        if isinstance(turn, NotInTime):
+            raise _busy(turn.limit, turn.seconds)
+        was_used = False
+        try:
+            if turn.delay > 0:
+                await asyncio.sleep(turn.delay)
+            was_used = True
+            yield
+        except ImagegateError as error:
+            was_used = was_used and not error.nothing_sent
+            raise
+        finally:
+            await shared.leave(turn, was_used=was_used)
 
     def _permit(self, queue_timeout: float) -> AbstractAsyncContextManager[None]:
         return _FREE if self._permits is None else _acquire(self._permits, queue_timeout)
@@ -122,12 +163,13 @@ class UpstreamLimiter:
 
     async def _permitted(self, work: Work, progress: Progress, until: float | None, live: LiveFiles | None) -> None:
         """Run `work` with a permit of the breaker, and report the outcome to it."""
+        if self._breaker.state == "open" and self._shared is not None and not await self._may_probe(self._shared):
+            raise self._shut()
         state, sent = self._breaker.state, progress.attempts
         permit = self._breaker.enter(self._clock())
         if permit is None:
             raise self._shut()
-        if self._breaker.state != state:
-            self._changed(self._breaker.state)
+        self._note_change(state)
         worked: bool | None = None
         is_clients_fault = False
         try:
@@ -152,8 +194,18 @@ class UpstreamLimiter:
         finally:
             state = self._breaker.state
             self._breaker.leave(permit, worked=worked, now=self._clock())
-            if self._breaker.state != state:
-                self._changed(self._breaker.state)
+            self._note_change(state)
+
+    async def _may_probe(self, shared: SharedUpstream) -> bool:
+        """Return whether the pause is over, and no other process asks the upstream."""
+        return not self._breaker.is_shut(self._clock()) and await shared.may_probe(self._breaker.pause)
+
+    def _note_change(self, before: BreakerState) -> None:
+        """Tell of the breaker's state where it is another than before."""
+        if self._breaker.state != before:
+            self._changed(self._breaker.state)
+            if self._shared is not None:
+                self._shared.note(self._breaker.state)
 
     def _shut(self) -> UpstreamUnavailable:
         return UpstreamUnavailable(
