@@ -34,8 +34,8 @@ def _programs() -> Path | None:
 class Postgres:
     """A running server."""
 
-    def __init__(self, programs: Path, folder: Path) -> None:
-        self._programs, self._folder = programs, folder
+    def __init__(self, programs: Path, folder: Path, host: str = "127.0.0.1") -> None:
+        self._programs, self._folder, self._host = programs, folder, host
         self.port = free_port()
         # It refuses to run as root.
         self._as: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
@@ -52,7 +52,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, or start it again with what it had."""
-        options = ("-D", f"{self._folder}/data", "-p", f"{self.port}", "-h", "127.0.0.1", "-k", f"{self._folder}")
+        options = ("-D", f"{self._folder}/data", "-p", f"{self.port}", "-h", self._host, "-k", f"{self._folder}")
         with (self._folder / "log").open("ab") as log:
             command = (self._programs / "postgres", *options, "-c", "fsync=off")
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, **self._as)
@@ -81,8 +81,12 @@ class Postgres:
 
 
 @contextmanager
-def postgres_server() -> Generator[Postgres]:
-    """Skips the test where PostgreSQL is not installed."""
+def postgres_server(host: str = "127.0.0.1") -> Generator[Postgres]:
+    """Skips the test where PostgreSQL is not installed.
+
+    Args:
+        host: to listen on; all of this machine's networks may come in where it is not loopback.
+    """
     programs = _programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
@@ -90,8 +94,11 @@ def postgres_server() -> Generator[Postgres]:
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
-        server = Postgres(programs, folder)
+        server = Postgres(programs, folder, host)
         server.run("initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        if host != "127.0.0.1":
+            with (folder / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all 10.0.0.0/8 trust\n")
         server.start()
         try:
             yield server

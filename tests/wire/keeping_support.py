@@ -267,6 +267,8 @@ class Redis:
             found += key
             if kind == b"hash":
                 found += b"".join(name + value for name, value in client.hgetall(key).items())
+            elif kind == b"zset":
+                found += b"".join(client.zrange(key, 0, -1))
             elif kind == b"stream":
                 found += repr(client.xrange(key)).encode()
             else:

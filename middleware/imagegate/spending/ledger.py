@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -84,13 +85,34 @@ class Balance(msgspec.Struct, kw_only=True):
         """What counts against the budget."""
         return self.settled + self.reserved + self.held
 
-    def moved(self, before: Reservation | None, after: Reservation) -> None:
-        """Count the step of a reservation from `before`; None: it is new."""
-        open_before = before.amount if before is not None and before.state == "reserved" else 0
-        open_after = after.amount if after.state == "reserved" else 0
-        self.reserved += open_after - open_before
-        self.settled += after.settled - (before.settled if before else 0)
-        self.held += after.held - (before.held if before else 0)
+    def add(self, step: Balance) -> None:
+        """Count a step of a reservation."""
+        self.settled += step.settled
+        self.reserved += step.reserved
+        self.held += step.held
+        self.requests += step.requests
+        self.images += step.images
+
+
+def step_between(before: Reservation | None, after: Reservation, *, requests: int = 0, images: int = 0) -> Balance:
+    """Return by how much a step of a reservation changes the balances that it is part of.
+
+    Args:
+        before: None: it is new.
+        requests: that the step adds.
+        images: likewise.
+    """
+    reserved = after.amount if after.state == "reserved" else 0
+    if before is None:
+        return Balance(settled=after.settled, reserved=reserved, held=after.held, requests=requests, images=images)
+    reserved -= before.amount if before.state == "reserved" else 0
+    return Balance(
+        settled=after.settled - before.settled,
+        reserved=reserved,
+        held=after.held - before.held,
+        requests=requests,
+        images=images,
+    )
 
 
 Balances = Mapping[tuple[str, str], Balance]
@@ -99,13 +121,20 @@ Balances = Mapping[tuple[str, str], Balance]
 
 def day_of(now: float) -> str:
     """Return the day of a Unix time, in UTC, such as ``2026-11-05``."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    return _day(int(now // 86400))
+
+
+@lru_cache(64)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * 86400, UTC).strftime("%Y-%m-%d")
 
 
 def check(accounts: Iterable[Account], balances: Balances, reservation: Reservation) -> None:
     """Check that a reservation fits every budget. Raises `InsufficientQuota`."""
     day, month = reservation.periods
     for account in accounts:
+        if not account.has_budget:
+            continue
         limits = account.limits
         for period, limit, word in ((day, limits.spend_per_day, "day"), (month, limits.spend_per_month, "month")):
             if limit is None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
-from uuid import uuid4
 
 from imagegate.spending.accounts import Account
 from imagegate.spending.costs import Outcome
-from imagegate.spending.ledger import Balance, Balances, Reservation, check, day_of
+from imagegate.spending.ledger import Balance, Balances, Reservation, check, day_of, step_between
 from imagegate.spending.rates import Admission, RateLimited
 from imagegate.spending.windows import DAY, Counts
 
@@ -88,9 +87,7 @@ class MemoryLedger:
         check(accounts, self._balances, reservation)
         self._forget_old(reservation.day)
         self._open[reservation.id] = reservation
-        for balance in self._of(reservation):
-            balance.moved(None, reservation)
-            balance.requests += 1
+        self._add(reservation, step_between(None, reservation, requests=1))
         return reservation
 
     async def end(self, reservation_id: str, outcome: Outcome, *, images: int = 0) -> Reservation | None:
@@ -104,9 +101,7 @@ class MemoryLedger:
         return self._ended.get(reservation_id) if before is None else self._move(before, before.decided(settled), 0)
 
     def _move(self, before: Reservation, after: Reservation, images: int) -> Reservation:
-        for balance in self._of(after):
-            balance.moved(before, after)
-            balance.images += images
+        self._add(after, step_between(before, after, images=images))
         del self._open[before.id]
         if after.state in ("reserved", "held"):
             self._open[after.id] = after
@@ -118,16 +113,17 @@ class MemoryLedger:
 
     async def note(self, accounts: Sequence[str], created: float, settled: int, images: int) -> None:
         done = Reservation(
-            id=uuid4().hex, accounts=tuple(accounts), amount=0, images=images, created=created, state="settled"
+            id="", accounts=tuple(accounts), amount=0, images=images, created=created, state="settled", settled=settled
         )
-        for balance in self._of(done):
-            balance.settled += settled
-            balance.requests += 1
-            balance.images += images
+        self._add(done, step_between(None, done, requests=1, images=images))
 
-    def _of(self, reservation: Reservation) -> list[Balance]:
-        keys = [(account, period) for account in reservation.accounts for period in reservation.periods]
-        return [self._balances.setdefault(key, Balance()) for key in keys]
+    def _add(self, reservation: Reservation, step: Balance) -> None:
+        for period in reservation.periods:
+            for account in reservation.accounts:
+                balance = self._balances.get((account, period))
+                if balance is None:
+                    balance = self._balances[account, period] = Balance()
+                balance.add(step)
 
     def _forget_old(self, day: str) -> None:
         """Forget days and months that have passed, but for what is open in them."""

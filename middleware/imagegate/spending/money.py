@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil
 from typing import Final
 
@@ -11,6 +12,7 @@ MOST: Final = 9 * 10**18
 """Nanos that a database's integer can hold."""
 
 
+@lru_cache(1024)
 def nanos(amount: float) -> int:
     """Return an amount in nanos, rounded up: what is reserved and settled is never less than what was billed."""
     return min(ceil(round(amount * NANO, 3)), MOST)

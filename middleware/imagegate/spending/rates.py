@@ -17,6 +17,10 @@ _WORDS: Final = {
     "requests_per_day": "{most} requests a day",
     "images_per_day": "{most} images a day",
 }
+_FIELDS: Final = {
+    kind: tuple(f"x-ratelimit-{word}-{kind}".encode() for word in ("limit", "remaining", "reset"))
+    for kind in ("requests", "images")
+}
 _LONGEST_RETRY: Final = 60
 """Seconds after which no SDK should repeat a request by itself."""
 
@@ -80,9 +84,11 @@ def rate_headers(uses: Sequence[Use]) -> list[tuple[bytes, bytes]]:
         mine = [use for use in uses if use.limit.startswith(kind)]
         if not mine:
             continue
-        use = min(mine, key=lambda use: (use.left / max(use.most, 1), -use.reset))
-        values = (("limit", str(use.most)), ("remaining", str(use.left)), ("reset", _duration(use.reset)))
-        headers += [(f"x-ratelimit-{word}-{kind}".encode(), value.encode()) for word, value in values]
+        use = mine[0] if len(mine) == 1 else min(mine, key=lambda use: (use.left / max(use.most, 1), -use.reset))
+        limit, remaining, reset = _FIELDS[kind]
+        headers.append((limit, b"%d" % use.most))
+        headers.append((remaining, b"%d" % use.left))
+        headers.append((reset, _duration(use.reset).encode()))
     return headers
 
 

@@ -31,7 +31,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from imagegate.errors import ConfigError, ImagegateError
 from imagegate.spending.accounts import Account
 from imagegate.spending.costs import Outcome
-from imagegate.spending.ledger import Balance, Balances, Reservation, check
+from imagegate.spending.ledger import Balance, Balances, Reservation, check, step_between
 
 _TABLES: Final = MetaData()
 _RESERVATIONS: Final = Table(
@@ -188,8 +188,7 @@ class Statements:
     def _move(
         self, db: Connection, before: Reservation | None, after: Reservation, *, requests: int = 0, images: int = 0
     ) -> None:
-        step = Balance(requests=requests, images=images)
-        step.moved(before, after)
+        step = step_between(before, after, requests=requests, images=images)
         values = {name: _BALANCES.c[name] + getattr(step, name) for name in _FIELDS if getattr(step, name)}
         if values:
             db.execute(_BALANCES.update().where(*_rows(after)).values(values))
