@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,20 @@ def test_an_unknown_name_where_nothing_is_installed(announce):
     announce()
     with pytest.raises(ConfigError, match=r"^There is no adapter 'openai'\. Installed: none\.$"):
         registry.load_adapter("openai")
+
+
+@pytest.mark.server
+def test_a_start_reads_only_the_adapters_that_are_configured(tmp_path):
+    """However many are installed: modules and contracts of others take no time."""
+    config = tmp_path / "imagegate.toml"
+    config.write_text('[[upstreams]]\nname = "gemini"\napi_key = "k"\n[delivery]\nstore = "memory://"\n', "utf-8")
+    program = (
+        "import sys; from imagegate import ImageGateway\n"
+        f"ImageGateway(config={str(config)!r})\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('imagegate_adapters.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    loaded = {name.partition(".")[2] for name in done.stdout.split()}
+    others = {entry.module.rpartition(".")[2] for entry in entry_points(group="imagegate.adapters")} - {"gemini"}
+    assert "gemini" in loaded
+    assert not loaded & others

@@ -74,6 +74,8 @@ def test_uploads_and_addresses_of_tasks(bench: Bench, tmp_path: Path) -> None:
         ("/v1/jobs/t1", "/api/v3/jobs/t1?team=7"),
         ("/api/v3/jobs/t1?x=1", "/api/v3/jobs/t1?x=1&team=7"),
         (f"{bench.first.origin}/jobs/t1", "/jobs/t1?team=7"),
+        ("/jobs/t2", "/jobs/t2?team=7"),
+        ("jobs/t3", "/api/v3/jobs/t3?team=7"),
     ):
         bench.first.reset()
         bench.first.answers["POST", "/api/v3/uploads/images?team=7"] = Answer(200, JSON, json.dumps(served).encode())
@@ -86,6 +88,30 @@ def test_uploads_and_addresses_of_tasks(bench: Bench, tmp_path: Path) -> None:
             reply = httpx.post(f"http://127.0.0.1:{port}{EDITS}", data=fields, files=files)
         assert reply.status_code == 200, reply.text
         assert bench.first.requests[-1].target == target
+
+
+def test_a_task_that_is_at_neither_place(bench: Bench, tmp_path: Path) -> None:
+    """A link without a host may begin at the origin or at the API; the error says where it was looked for."""
+    config = f"""
+        [[upstreams]]
+        name = "openai"
+        base_url = "{bench.first.origin}/api/v3"
+        api_key = "{KEY}"
+        [delivery]
+        store = "file://{tmp_path}"
+        [tasks]
+        poll_interval = "10ms"
+    """
+    made = {"task_id": "t1", "status": "queued", "poll_url": "/jobs/t1"}
+    bench.first.post = Answer(200, JSON, json.dumps(made).encode())
+    with serving(ImageGateway(config=parse_config(config))) as port:
+        reply = httpx.post(
+            f"http://127.0.0.1:{port}{GENERATIONS}", json={"model": "openai/any", "prompt": "A kite"}, headers=CLIENT
+        )
+    message = reply.json()["error"]["message"]
+    assert "'/api/v3/jobs/t1' and at '/jobs/t1'" in message
+    assert bench.first.origin not in reply.text
+    assert len(bench.first.posts) == 1
 
 
 def send(url: str, path: str, more: dict[str, str] | None = None) -> httpx.Response:

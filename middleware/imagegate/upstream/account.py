@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -91,6 +91,16 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         if not own:
             raise uncertain("The provider's task has an address that cannot be used.")
         return self.base.with_query(url)
+
+    def other_readings(self, link: str) -> Sequence[str]:
+        """Return what else a link without a host may mean: a place below `base_url`, or one at the origin."""
+        base = self.base.path
+        if not base or not link or link.startswith("//") or urlsplit(link).scheme:
+            return ()
+        path = link if link.startswith("/") else f"/{link}"
+        readings = (self.url(path), f"{self.origin}{path}", f"{self.origin}{path.removeprefix(base)}")
+        own = self.own_url(link)
+        return [url for url in dict.fromkeys(map(self.base.with_query, readings)) if url != own]
 
     def _is_task_host(self, parts: SplitResult) -> bool:
         """Return whether a URL leads to another host of the provider; none is that of a proxy in front of it."""

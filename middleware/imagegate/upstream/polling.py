@@ -29,6 +29,8 @@ _POLL_GROWTH: Final = 1.5
 _LOOK_UPS: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each question for a task whose request may have been lost."""
 
+_NOTHING_THERE: Final = frozenset({404, 405, 410})
+
 Headers = Callable[[], Awaitable[list[tuple[str, str]]]]
 """Returns the header fields of a request, with a token that has not ended."""
 
@@ -92,6 +94,7 @@ async def _until_over(
             f"The provider's task was not ready after {upstream.deadline:g} s.", timed_out=True
         )
     except UpstreamError as failure:
+        _note_readings(failure, upstream, task.poll_url)
         error = failure if failure.ends_task else _lost(failure)
     error.details["upstream_task_id"] = task.id[:256]
     raise error
@@ -154,15 +157,48 @@ async def _ask(
 ) -> UpstreamReply | None:
     """One question; None where there was no answer that can be read."""
     request = _question_about(upstream, task)
-    url = upstream.own_url(task.poll_url) if task.poll_url else upstream.url(request.path)
     try:
-        reply = await send_request(upstream, request, await headers(), url=url, consumer=consumer, held=held)
+        reply = await _asked(upstream, request, task.poll_url or "", await headers(), consumer, held)
     except UpstreamError:
         return None
     if reply is None or reply.status >= 300 or may_be_read(reply):
         return reply
     forget(reply, held)
     return None
+
+
+async def _asked(
+    upstream: Account,
+    request: UpstreamRequest,
+    link: str,
+    headers: list[tuple[str, str]],
+    consumer: ReplyConsumer | None,
+    held: HeldMemory | None,
+) -> UpstreamReply | None:
+    """Return the answer of the address that a link leads to; where nothing is there, of another one that it may mean.
+
+    Raises as `send_request`.
+    """
+    first = upstream.own_url(link) if link else upstream.url(request.path)
+    reply = await send_request(upstream, request, headers, url=first, consumer=consumer, held=held)
+    if not link or reply is None or reply.status not in _NOTHING_THERE:
+        return reply
+    for url in upstream.other_readings(link):
+        other = await send_request(upstream, request, headers, url=url, consumer=consumer, held=held)
+        if other is None or other.status not in _NOTHING_THERE:
+            forget(reply, held)
+            return other
+        forget(other, held)
+    return reply
+
+
+def _note_readings(error: UpstreamError, upstream: Account, link: str | None) -> None:
+    """Say in the error of a task that was not found where it was looked for, if there was more than one place."""
+    if not link or error.status not in _NOTHING_THERE or not (others := upstream.other_readings(link)):
+        return
+    urls = (upstream.own_url(link), *others)
+    places = " and at ".join(f"'{url.removeprefix(upstream.origin).partition('?')[0]}'" for url in urls)
+    error.message = f"{error.message} Its link may mean several addresses; it was looked for at {places}."
 
 
 def _question_about(upstream: Account, task: PendingTask) -> UpstreamRequest:
@@ -233,15 +269,15 @@ async def _question(
     try:
         with operation("poll", account=upstream, task_id=task.id[:256], polls=1) as traced:
             link = request.url or task.poll_url
-            url = upstream.own_url(link) if link else upstream.url(request.path)
             headers = await upstream.headers(authorization)
             if traced.traceparent:
                 headers = [*headers, ("traceparent", traced.traceparent)]
-            reply = await send_request(upstream, request, headers, url=url, consumer=consumer, held=held)
+            reply = await _asked(upstream, request, link or "", headers, consumer, held)
             if reply is None:
                 raise AssertionError("only a consumer can have taken it")
             result = decode(upstream, reply, task)
             return with_full_links(result, upstream) if isinstance(result, ImageReply) else result
     except UpstreamError as error:
+        _note_readings(error, upstream, request.url or task.poll_url)
         scrub(error, upstream, authorization)
         raise
