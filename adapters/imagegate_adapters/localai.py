@@ -8,16 +8,15 @@ import msgspec
 
 from imagegate.adapter import (
     Adapter,
-    Authentication,
     FilePart,
     FileRef,
     ImageRequest,
-    OpenAIAdapter,
     TextPart,
     UpstreamRequest,
     inline,
 )
 from imagegate.errors import RequestError
+from imagegate_adapters.dialects.local_server import LocalServer
 
 _INPAINTED = "512x512"
 """The size of every picture that is made with a mask."""
@@ -31,12 +30,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The member that takes the images of edits: ``ref_images`` for models that edit, ``files`` for image to image."""
 
 
-class LocalAI(OpenAIAdapter):
+class LocalAI(LocalServer):
     """LocalAI, core/http/endpoints/openai: image.go and inpainting.go."""
 
     name = "localai"
-    base_url = ""
-    authentication = Authentication(required=False)
     options_type = Options
     options: Options
     keyed_results = True

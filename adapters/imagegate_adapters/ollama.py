@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from imagegate.adapter import Adapter, Authentication, ImageRequest, OpenAIAdapter, UpstreamRequest, inline
+from imagegate.adapter import Adapter, ImageRequest, UpstreamRequest, inline
+from imagegate_adapters.dialects.local_server import LocalServer
 
 
-class Ollama(OpenAIAdapter):
+class Ollama(LocalServer):
     """docs.ollama.com/api/openai-compatibility; middleware/openai.go."""
 
     name = "ollama"
-    base_url = ""
-    authentication = Authentication(required=False)
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         request = request.without("output_format")  # it is PNG in any case

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from imagegate.adapter import Adapter, Authentication, OpenAIAdapter
+from imagegate.adapter import Adapter
+from imagegate_adapters.dialects.local_server import LocalServer
 
 
-class SGLang(OpenAIAdapter):
+class SGLang(LocalServer):
     """sglang, multimodal_gen/runtime/entrypoints/openai; ``file_path`` is a path on the server."""
 
     name = "sglang"
-    base_url = ""
-    authentication = Authentication(required=False)
     hidden_members = ("file_path", "peak_memory_mb")
 
 

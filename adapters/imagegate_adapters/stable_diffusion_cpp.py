@@ -9,11 +9,9 @@ import msgspec
 
 from imagegate.adapter import (
     Adapter,
-    Authentication,
     FileRef,
     ImageReply,
     ImageRequest,
-    OpenAIAdapter,
     PendingTask,
     UpstreamReply,
     UpstreamRequest,
@@ -21,6 +19,7 @@ from imagegate.adapter import (
     pixels,
 )
 from imagegate.replies import read_reply
+from imagegate_adapters.dialects.local_server import LocalServer
 
 _SHARED: Final = ("output_format", "output_compression")
 
@@ -32,12 +31,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """``jobs``: requests are queued, and their jobs asked for (``/sdcpp/v1``); the server must be of 2026 or later."""
 
 
-class StableDiffusionCpp(OpenAIAdapter):
+class StableDiffusionCpp(LocalServer):
     """stable-diffusion.cpp, examples/server/api.md."""
 
     name = "stable-diffusion-cpp"
-    base_url = ""
-    authentication = Authentication(required=False)
     options_type = Options
     options: Options
     task_path = "/sdcpp/v1/jobs/{id}"

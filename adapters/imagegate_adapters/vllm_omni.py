@@ -6,15 +6,14 @@ import json
 
 import msgspec
 
-from imagegate.adapter import Adapter, Authentication, FilePart, ImageRequest, OpenAIAdapter, UpstreamRequest
+from imagegate.adapter import Adapter, FilePart, ImageRequest, UpstreamRequest
+from imagegate_adapters.dialects.local_server import LocalServer
 
 
-class VLLMOmni(OpenAIAdapter):
+class VLLMOmni(LocalServer):
     """vllm-omni, entrypoints/openai: the model's name must be the served one, and a mask has a name of its own."""
 
     name = "vllm-omni"
-    base_url = ""
-    authentication = Authentication(required=False)
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         if request.operation != "generations" and "lora" in request.fields:  # an object in JSON, JSON in a form

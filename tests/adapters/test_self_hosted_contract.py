@@ -76,6 +76,36 @@ class TestStableDiffusionCppJobs(AdapterContract):
     )
 
 
+class TestLocalAI(AdapterContract):
+    adapter = load_adapter("localai")
+    fixtures = (
+        Fixture(
+            name="zeros beside it",
+            outcome="pictures",
+            document={"created": 3, "id": "1", "data": [{"b64_json": B64}], "usage": {"total_tokens": 0}},
+        ),
+        Fixture(name="a path", outcome="pictures", document={"created": 3, "data": [{"url": "/generated/a.png"}]}),
+        Fixture(
+            name="failed",
+            outcome="refused",
+            status=500,
+            document={"error": {"code": 500, "message": "failed", "type": ""}},
+            means=500,
+        ),
+        Fixture(
+            name="no key",
+            outcome="refused",
+            status=401,
+            document={"error": {"code": 401, "message": "An authentication key is required", "type": "x"}},
+            means=401,
+        ),
+    )
+
+
+class TestLocalAIFiles(TestLocalAI):
+    adapter = load_adapter("localai", {"references": "files"})
+
+
 class TestOllama(AdapterContract):
     adapter = load_adapter("ollama")
     fixtures = (

@@ -1,4 +1,4 @@
 """Ways of speaking that several providers share: what adapters would otherwise each have a copy of.
 
-Pure functions that write requests and read replies; no adapters, and no contracts.
+Pure functions that write requests and read replies, and what classes of adapters have in common; no contracts.
 """
