@@ -26,7 +26,7 @@ from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks import redis as tasks_in_redis
 from imagegate.tasks.base import TaskStore, TaskUnreadable
 from imagegate.tasks.memory import MemoryTaskStore
-from imagegate.tasks.outcomes import cancelled, interrupted
+from imagegate.tasks.outcomes import cancelled, internal, interrupted
 from imagegate.tasks.records import ProviderTask, TaskRecord, document, may_become, public_state
 from imagegate.tasks.redis import RedisTaskStore
 
@@ -164,11 +164,18 @@ def test_dead_and_seemingly_dead_holders(redis: Redis) -> None:
         }
         assert taken["d1"].takes == 1
         assert not await first.mark_sent(one)
-        assert not await first.finish(two.completed([], {}))
-        assert await first.renew([one, two]) == ["d1", "d2"]
+        sent = two.with_state("sent")
+        assert await first.renew([one, sent]) == ["d1"]  # what was sent, nobody else can know the end of
         assert await second.mark_sent(one)
+        assert not await first.finish(one.failed(internal(sent=False)))
         assert await second.finish(one.completed([], {}))
         assert await second.finish(two.failed(interrupted()))
+        assert await first.renew([sent]) == []
+        assert not await first.finish(two.failed(interrupted()))
+        assert await first.finish(two.completed([], {}))
+        assert not await second.finish(two.failed(interrupted()))
+        found = await second.get("d2")
+        assert found is not None and found.state == "completed"
         await second.finish(TaskRecord(**{**_members(three.failed(cancelled())), "told": True}))
         await settled(first, 0.5)
         assert await first.abandoned() == []

@@ -74,7 +74,7 @@ class Origin:
             await send(start)
             await send({"type": "http.response.body", "body": b"{", "more_body": True})
             raise RuntimeError("broken off")
-        refused = re.match(r"refuse (\d+)", prompt)
+        refused = re.match(r"(?:hold )?refuse (\d+)", prompt)
         if refused and self.refusals.get(prompt, 1) > 0:
             self.refusals[prompt] = self.refusals.get(prompt, 1) - 1
             error = {"error": {"message": "No.", "type": "server_error", "code": "refused"}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -221,9 +222,44 @@ def test_seemingly_dead(both: Both) -> None:
     both.origin.gate.set()
     for location in (unsent, long):
         assert ended(other, location)["status"] == "completed"
-    time.sleep(0.3)
-    assert ended(maker, sent) == over
+    until(lambda: ended(other, sent)["status"] == "completed", what="the picture that was paid for")
     assert [both.origin.made(text) for text in ("taken", "taken long " + "x" * 20_000, "hold and silence")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("prompt", "has_answered"), [("hold suspended", True), ("hold refuse 400", False)])
+def test_suspended_beyond_its_lease(both: Both, prompt: str, has_answered: bool) -> None:
+    """Another process ends its task as uncertain. Awake again, it tells what it has been answered, by webhook too,
+    whether the provider's answer came while it was suspended or comes after it."""
+    both.origin.refusals[prompt] = 9
+    first, maker = both.gateway("500ms")
+    _, other = both.gateway("500ms")
+    receiver = Receiver()
+    with serving(receiver) as hook:
+        body = generation(prompt, callback_url=f"http://127.0.0.1:{hook}/")
+        location, kept = create(maker, body), create(maker, generation(prompt))
+        until(lambda: both.origin.made(prompt) == 2)
+        first.process.send_signal(signal.SIGSTOP)
+        for each in (location, kept):
+            assert ended(other, each)["error"]["code"] == "task_interrupted"
+        until(lambda: len(receiver.events) == 1, what="the webhook of the failed task")
+        if has_answered:
+            both.origin.gate.set()
+            time.sleep(0.1)
+        first.process.send_signal(signal.SIGCONT)
+        if not has_answered:
+            time.sleep(0.6)  # it renews its leases, and goes on
+            both.origin.gate.set()
+        until(lambda: len(receiver.events) == 2, what="the webhook of what is known")
+        for each in (location, kept):
+            until(lambda each=each: ended(other, each).get("error", {}).get("code") != "task_interrupted")
+            over = ended(other, each)
+            if "refuse" in prompt:
+                assert (over["status"], over["error"]["imagegate"]["status"]) == ("failed", 400)
+            else:
+                assert other.get(over["data"][0]["url"]).content == PNG
+    assert both.origin.made(prompt) == 2
+    names = [headers["webhook-id"] for headers, _ in receiver.events]
+    assert len(set(names)) == 2
 
 
 def test_files_that_are_gone(both: Both) -> None:

@@ -37,6 +37,8 @@ class TaskStore(Protocol):
     async def finish(self, record: TaskRecord) -> bool:
         """Ends a task; False: it had ended already, or is another process's.
 
+        A task that another process has ended as `TaskRecord.is_unknown` is ended once more by who knows its end.
+
         It stays held while its webhook is due (`TaskRecord.callback_url` without ``told``). A task that
         the store does not know, because it lost its memory or the task is a provider's, is kept from now on.
         """
@@ -56,7 +58,7 @@ class TaskStore(Protocol):
 
     async def renew(self, records: Sequence[TaskRecord]) -> Sequence[str]:
         """Says that this process lives and holds these tasks, with all that it knows of them; returns the numbers of
-        those that are another process's."""
+        those that are another process's. One that was sent from here, and whose end nobody else can learn, is not."""
         ...
 
     async def has_forgotten(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.errors import ImagegateError, UpstreamUnreachable
 from imagegate.protocol.provider_errors import uncertain
+from imagegate.tasks.records import INTERRUPTED
 
 
 def interrupted() -> ImagegateError:
@@ -16,7 +17,7 @@ def interrupted() -> ImagegateError:
         "The gateway ended before the provider had answered, so the image may have been made and billed. "
         "It is not sent again."
     )
-    error.code = "task_interrupted"
+    error.code = INTERRUPTED
     return error
 
 

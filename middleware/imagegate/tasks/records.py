@@ -18,6 +18,8 @@ PublicState = Literal["pending", "processing", "completed", "failed"]
 
 RECORD_VERSION: Final = 1
 """Version of the stored `TaskRecord`; raised where an older gateway could not read it."""
+INTERRUPTED: Final = "task_interrupted"
+"""Code of a task whose process was silent after the request had been sent."""
 FINAL: Final = frozenset({"completed", "failed"})
 _NEXT: Final[Mapping[State, frozenset[State]]] = {
     "queued": frozenset({"sent", "completed", "failed"}),
@@ -136,6 +138,11 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def is_over(self) -> bool:
         return self.state in FINAL
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it has ended without a word of the provider's, so that who asked the provider may know better."""
+        return self.error is not None and self.error.get("code") == INTERRUPTED
 
     def with_state(self, state: State) -> TaskRecord:
         return msgspec.structs.replace(self, state=state)

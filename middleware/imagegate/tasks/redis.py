@@ -99,7 +99,7 @@ class RedisTaskStore:
         kept = msgspec.json.encode(record)
         keys = [_key(record), _STREAM]
         arguments = (_GROUP, self._holder, record.state, kept, self._expiry, _stays_held(record), RECORD_VERSION)
-        is_kept = bool(await self._run(scripts.FINISH, keys, *arguments))
+        is_kept = bool(await self._run(scripts.FINISH, keys, *arguments, int(record.is_unknown)))
         if is_kept:
             self._recent.add(record.number, (record, kept), size=2 * len(kept) + 512, ttl=self._ttl)
         return is_kept

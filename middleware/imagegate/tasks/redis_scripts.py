@@ -44,6 +44,7 @@ local now, careful = trust(KEYS[3], ARGV[8], ARGV[9])
 hold(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 redis.call('HSET', KEYS[1], 'state', ARGV[4], 'record', ARGV[5], 'version', ARGV[7], 'added', now,
   'from', ARGV[10] == '1' and 0 or math.max(careful.restarted, careful.thinned), 'noted', ARGV[11])
+if ARGV[4] == 'sent' then redis.call('HSET', KEYS[1], 'sender', ARGV[2]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 return 1
 """
@@ -62,7 +63,7 @@ local now, careful = trust(KEYS[2], ARGV[2], ARGV[3])
 local due = tonumber(from) or 0
 if (tonumber(added) or 0) < careful.restarted - ARGV[2] then due = math.max(due, careful.restarted) end
 if now < due then return {1, due - now} end
-redis.call('HSET', KEYS[1], 'state', 'sent')
+redis.call('HSET', KEYS[1], 'state', 'sent', 'sender', ARGV[1])
 return {1, 0}
 """
 )
@@ -75,15 +76,19 @@ end
 return 1
 """)
 
-# KEYS task, stream; ARGV group, holder, state, record, milliseconds, whether it stays held, version. A picture counts
-# more than another process's plan to ask for it.
+# KEYS task, stream; ARGV group, holder, state, record, milliseconds, whether it stays held, version, whether its end is
+# not known. A picture counts more than another process's plan to ask for it, and what the process knows that has sent
+# the request (`sender`) more than what another one has made of its silence.
 FINISH: Final = Script(
     _HOLD
     + """
-local state, holder = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder'))
-if state and holder ~= ARGV[2] and not (state == 'queued' and ARGV[3] == 'completed') then return 0 end
-if is_over(state) and state ~= ARGV[3] then return 0 end
-redis.call('HSET', KEYS[1], 'state', ARGV[3], 'holder', ARGV[2], 'record', ARGV[4], 'version', ARGV[7])
+local state, holder, sender, unknown = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder', 'sender', 'unknown'))
+local is_other = state and holder ~= ARGV[2]
+local knows = is_other and sender == ARGV[2] and ARGV[8] == '0' and (state == 'sent' or unknown == '1')
+if is_other and not knows and (is_over(state) or ARGV[3] ~= 'completed') then return 0 end
+if is_over(state) and state ~= ARGV[3] and not knows then return 0 end
+redis.call('HSET', KEYS[1], 'state', ARGV[3], 'holder', ARGV[2], 'record', ARGV[4], 'version', ARGV[7],
+  'unknown', ARGV[8])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 if ARGV[6] == '0' then let_go(KEYS[1], KEYS[2], ARGV[1]) end
 return 1
@@ -140,13 +145,16 @@ RENEW: Final = Script(
 local now, careful, memory = trust(KEYS[2], ARGV[3], ARGV[4])
 local found, group, me = {memory}, ARGV[1], ARGV[2]
 local function renew(key, number, mine, noted)
-  local state, holder, entry, has_noted = unpack(redis.call('HMGET', key, 'state', 'holder', 'entry', 'noted'))
+  local state, holder, entry, has_noted, sender, unknown =
+    unpack(redis.call('HMGET', key, 'state', 'holder', 'entry', 'noted', 'sender', 'unknown'))
   if not state then return -1 end
   if holder ~= me then
+    -- Sent from here: only this process can know the end, whatever another one has made of its silence.
+    if sender == me and (unknown == '1' or (state == 'sent' and has_noted ~= '1')) then return 1 end
     if state ~= 'queued' or (holder ~= '' and mine ~= 'sent') then return 0 end
     redis.call('HSET', key, 'holder', me)
   end
-  if state == 'queued' and mine == 'sent' then redis.call('HSET', key, 'state', 'sent') end
+  if state == 'queued' and mine == 'sent' then redis.call('HSET', key, 'state', 'sent', 'sender', me) end
   if entry or not is_over(state) or is_over(mine) then
     local claimed = entry and redis.pcall('XCLAIM', KEYS[1], group, me, 0, entry, 'JUSTID') or {}
     if claimed.err or #claimed == 0 then hold(key, KEYS[1], group, me, number) end

@@ -53,7 +53,9 @@ class WebhookQueue:
         error: BaseException | None = None
         is_delivered = False
         try:
-            is_delivered = await self._webhooks.send(record.callback_url, f"msg_{record.number}", body)
+            # An end that turned out otherwise is another message.
+            name = f"msg_{record.number}_{'unknown' if record.is_unknown else 'end'}"
+            is_delivered = await self._webhooks.send(record.callback_url, name, body)
         except BaseException as failure:
             error = failure
             raise
