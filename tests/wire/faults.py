@@ -59,6 +59,8 @@ class Connection:
         return Request(fault, method, "/" + "/".join(rest), headers)
 
     async def body(self, request: Request) -> bytes:
+        if "chunked" in request.headers.get("transfer-encoding", ""):
+            return await self.form()
         return await self.reader.readexactly(int(request.headers.get("content-length", "0")))
 
     async def form(self) -> bytes:
