@@ -28,10 +28,11 @@ from imagegate.config.schema import DeliveryConfig
 from imagegate.config.store_factory import open_store
 from imagegate.errors import ConfigError
 from imagegate.protocol.image_format import BY_EXTENSION, GIF, JPEG, PNG, SVG, ImageFormat, sniff
-from imagegate.stores import FileStore, Links, MemoryStore, ServedStore, StoreFull, new_key, put_stream
+from imagegate.stores import FileStore, Links, MemoryStore, PictureWriter, ServedStore, StoreFull, new_key, put_stream
 from imagegate.stores import put as put_async
 from imagegate.stores.file import FileWriter
 from imagegate.stores.keys import is_key
+from imagegate.stores.overflow import DEFAULT_OVERFLOW
 
 CONTENT = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
@@ -588,6 +589,33 @@ def test_aborted_pictures_give_their_room_back(tmp_path: Path) -> None:
     put(store, bytes(3_000_000))
 
 
+def test_a_picture_that_turns_out_too_large(tmp_path: Path, clock: Clock) -> None:
+    """It waits in memory for room, and nothing else is taken meanwhile. One that is aborted leaves nothing behind."""
+    store = FileStore(tmp_path, ttl=60, max_bytes=3_000_000, overflow=4_000_000, clock=clock)
+
+    async def written(size: int) -> PictureWriter:
+        writer = await store.writer(PNG)
+        for start in range(0, size, 500_000):
+            await writer.write(bytes(min(500_000, size - start)))
+        return writer
+
+    async def run() -> str:
+        await (await written(3_900_000)).abort()
+        return await (await written(3_900_000)).commit()
+
+    key = asyncio.run(run())
+    assert files_in(tmp_path) == []
+    assert served(store, key) is not None
+    with pytest.raises(StoreFull, match="wait for room"):
+        reserve(store)
+    with pytest.raises(StoreFull):
+        put(store, bytes(3_500_000))
+    clock.ahead = 61
+    asyncio.run(store.sweep())
+    assert served(store, key) is None  # its link has expired
+    reserve(store)
+
+
 def test_room_of_what_is_there_already(tmp_path: Path) -> None:
     """What an earlier process has left counts from the start, before anything is paid for."""
     put(FileStore(tmp_path, ttl=60), bytes(3000))
@@ -853,12 +881,20 @@ def test_memory_keeps_the_newest(clock: Clock) -> None:
 
 
 def test_memory_refuses_what_it_cannot_hold() -> None:
-    """A picture larger than the whole store is refused, and what is there stays there."""
+    """One picture that is larger than the store is kept, for it is paid for, and the next is refused before; what is
+    there stays there."""
     store = MemoryStore(ttl=60, capacity=300)
     key = put(store, bytes(300))
+    reserve(store, 301)  # nobody knows yet how large they are
+    large = put(store, bytes(301))
     with pytest.raises(StoreFull):
-        put(store, bytes(301))
+        reserve(store, 301)
+    with pytest.raises(StoreFull):
+        put(store, bytes(301 + DEFAULT_OVERFLOW))
     assert served(store, key) is not None
+    assert served(store, large) is not None
+    put(store, bytes(300))
+    assert served(store, large) is None
 
 
 def test_memory_forgets_after_a_time(clock: Clock) -> None:

@@ -165,16 +165,44 @@ def test_a_full_store_buys_nothing(
 
 
 @pytest.mark.mount
+@pytest.mark.parametrize("more", ["", "max_bytes = 7000000", "content_addressed = true"])
 def test_a_picture_larger_than_the_disk_is_paid_for_once(
-    small_disk: Path, tmp_path: Path, upstream: Upstream, upstream_port: Any
+    small_disk: Path, tmp_path: Path, upstream: Upstream, upstream_port: Any, more: str
 ) -> None:
-    """What nobody could know is learned: after a full disk nothing is bought until there is room for such a picture."""
+    """What nobody could know is learned: nothing is bought until there is room for such a picture, and the first one is
+    delivered from memory."""
     upstream.picture = large_picture(12_000_000)
-    with gateway(tmp_path, upstream_port[1], images=small_disk / "images") as gate:
-        assert code(ask(gate, response_format="url")) == (507, "storage_full")
+    with gateway(tmp_path, upstream_port[1], images=small_disk / "images", more=more) as gate:
+        answer = ask(gate, response_format="url")
+        assert images_of(answer) == [upstream.picture]
+        part = httpx.get(answer.json()["data"][0]["url"], headers={"range": "bytes=5-9"})
+        assert part.content in (upstream.picture[5:10], upstream.picture)
         for _ in range(3):
             assert code(ask(gate, response_format="url")) == (503, "no_room")
+        assert images_of(answer) == [upstream.picture]
     assert upstream.posts == 1
+
+
+@pytest.mark.mount
+def test_a_picture_that_waited_for_room_goes_to_disk(
+    small_disk: Path, tmp_path: Path, upstream: Upstream, upstream_port: Any
+) -> None:
+    """As soon as there is some; then more is bought."""
+    (small_disk / "other").write_bytes(bytes(4_200_000))
+    upstream.picture = large_picture(6_000_000)
+    with gateway(tmp_path, upstream_port[1], images=small_disk / "images") as gate:
+        size = len(upstream.picture)
+        assert images_of(ask(gate, response_format="url")) == [upstream.picture]
+        assert code(ask(gate, response_format="url")) == (503, "no_room")
+        assert list((small_disk / "images").glob("*.png*")) == []
+        (small_disk / "other").unlink()
+        upstream.picture = picture(2, 16)
+        assert code(ask(gate, response_format="url")) == (503, "no_room")  # a picture of 6 MB does not fit beside it
+        assert [file.stat().st_size for file in (small_disk / "images").glob("*.png")] == [size]
+        for file in (small_disk / "images").glob("*.png"):
+            file.unlink()
+        assert images_of(ask(gate, response_format="url")) == [upstream.picture]
+    assert upstream.posts == 2
 
 
 @pytest.mark.mount
@@ -218,6 +246,21 @@ def test_links_that_are_passed_through_need_no_room(
 
 
 # The spool
+
+
+def test_results_that_are_larger_than_the_spool(tmp_path: Path, upstream: Upstream, upstream_port: Any) -> None:
+    """`limits.spool` keeps others out; what is paid for arrives, and keeps them out for as long as it is there."""
+    upstream.picture = large_picture(9_000_000)
+    with gateway(tmp_path, upstream_port[1], more="[limits]\nspool = 6000000\nspool_memory = 1000000") as gate:
+        delivered = 0
+        for fields in ({"prompt": "LINK", "response_format": "b64_json"}, {"stream": True}, {"n": 1}):
+            answer = ask(gate, **fields)
+            if answer.status_code == 200:
+                assert images_of(answer) == [upstream.picture]
+                delivered += 1
+            else:
+                assert code(answer) == (503, "no_room")
+        assert upstream.posts == delivered > 0
 
 
 @pytest.mark.mount

@@ -11,6 +11,7 @@ from imagegate.stores.base import Store
 from imagegate.stores.blobs import Blobs, FileBlobs
 from imagegate.stores.file import FileStore
 from imagegate.stores.memory import MemoryStore
+from imagegate.stores.overflow import DEFAULT_OVERFLOW
 
 _BLOBS: Final = ".blobs"
 
@@ -41,6 +42,7 @@ def open_store(delivery: DeliveryConfig) -> Store:
             max_bytes=delivery.max_bytes,
             link_secret=secret,
             content_addressed=delivery.content_addressed,
+            overflow=DEFAULT_OVERFLOW,
         )
     raise ConfigError(
         f"delivery.store: {delivery.store!r} is none of file://directory, memory://, s3://bucket/prefix, "

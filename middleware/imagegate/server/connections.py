@@ -22,6 +22,8 @@ _SECONDS_OF_BEGINNING: Final = 0.002
 _BEGUN_AMONG_NEWCOMERS: Final = 1
 """Requests that begin in a turn after one in which a connection was accepted. uvloop accepts one in a turn: short turns
 let newcomers in, however much the others have sent."""
+_LATER_AT_ONCE: Final = 8
+"""Connections whose work can wait that have their turn together."""
 _SECONDS_TO_LATER_WORK: Final = 0.01
 """After which work that can wait has its turn, whatever else there is to do."""
 READ: Final = 256 * 1024
@@ -204,7 +206,7 @@ class Connections:
         if is_busy and now - self._later_at < _SECONDS_TO_LATER_WORK:
             return
         self._later_at = now
-        most = 1 if is_busy else len(self._later)  # those that are put off once more wait for the next turn
+        most = 1 if is_busy else min(len(self._later), _LATER_AT_ONCE)
         while most and self._has_turn():
             most -= 1
             self._later.popleft().go_on()

@@ -157,8 +157,9 @@ class Budget:
 
     # What results take, whose room is beside that of uploads
 
-    def take_result(self, size: int) -> bool:
-        if size > self._total:
+    def take_result(self, size: int, *, is_paid: bool = False) -> bool:
+        """Return whether there was room; for what is paid for there always is, and others then wait for theirs."""
+        if size > self._total and not is_paid:
             return False
         self._total -= size
         return True
@@ -225,8 +226,7 @@ class ResultBudget:
 
     def take(self, size: int) -> None:
         reserved = min(size, self._unused)
-        if not self._whole.take_result(size - reserved):
-            raise Overloaded("The spool is full. Retry in a moment.", headers=[_RETRY_AFTER])
+        self._whole.take_result(size - reserved, is_paid=True)
         self._unused -= reserved
 
     def take_memory(self, size: int) -> bool:

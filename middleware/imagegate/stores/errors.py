@@ -20,6 +20,11 @@ class StoreTrouble(OSError):
     """The store did not answer, or failed; it may work the next time."""
 
 
+def is_full(error: OSError) -> bool:
+    """Return whether a disk, a quota or a store is used up."""
+    return isinstance(error, StoreFull) or error.errno in _FULL
+
+
 def plain_error(error: OSError) -> OSError:
     """Return the system's error without the path in it; `StoreFull` where a disk or a quota is used up."""
     if isinstance(error, StoreFull):

@@ -8,20 +8,23 @@ import os
 import stat
 import time
 from collections.abc import Sequence
+from email.utils import formatdate
 from pathlib import Path
 from typing import IO, Final
 
 from starlette.responses import FileResponse, Response
 
+from imagegate.logger import get_logger
 from imagegate.protocol.image_format import BY_EXTENSION, ImageFormat
 from imagegate.spool.reservation import Reservation
 from imagegate.spool.write_all import write_all
 from imagegate.stores.clock import Clock
 from imagegate.stores.directory import PARTIAL, PictureDirectory
-from imagegate.stores.errors import plain_error
+from imagegate.stores.errors import StoreFull, is_full, plain_error
 from imagegate.stores.health import StoreHealth
 from imagegate.stores.keys import ContentKey, is_key, new_key
 from imagegate.stores.links import Links
+from imagegate.stores.overflow import Overflow, joined
 from imagegate.stores.secret_file import kept_secret
 from imagegate.stores.serving import picture_headers
 from imagegate.stores.writing import ThreadWriter
@@ -37,6 +40,8 @@ class FileStore:
         max_bytes: of all pictures together; more are refused until old ones have gone. None: as the disk allows.
         link_secret: signs links; empty: one that is made once and kept in the directory.
         content_addressed: the same bytes are one file.
+        overflow: bytes of pictures that are kept in memory while the disk has no room for them; meanwhile `reserve`
+            refuses.
         clock: source of the time.
     """
 
@@ -48,10 +53,12 @@ class FileStore:
         max_bytes: int | None = None,
         link_secret: bytes = b"",
         content_addressed: bool = False,
+        overflow: int = 0,
         clock: Clock = time,
     ) -> None:
         self._path = directory
         self._directory = PictureDirectory(directory, ttl=ttl, max_bytes=max_bytes, clock=clock)
+        self._overflow = Overflow(overflow, ttl=ttl, clock=clock)
         self._ttl = ttl
         self._links = Links((lambda: link_secret) if link_secret else self._own_secret, ttl=ttl, clock=clock)
         self._is_content_addressed = content_addressed
@@ -66,6 +73,8 @@ class FileStore:
     async def reserve(self, size: int) -> Reservation:
         try:
             await self.prepare()
+            if self._overflow:
+                await self._flush()
             reservation = await self._directory.reserve(size)
         except OSError as error:
             plain = plain_error(error)
@@ -79,7 +88,7 @@ class FileStore:
         if self._is_content_addressed:
             await self.prepare()
             content = ContentKey(self._links.secret())
-        return FileWriter(self._directory, kind, content)
+        return FileWriter(self._directory, self._overflow, kind, content)
 
     async def link(self, key: str, base: str) -> str:
         await self.prepare()
@@ -93,23 +102,38 @@ class FileStore:
             return None
         path = self._path / key
         kind = BY_EXTENSION.get(path.suffix[1:])
-        if kind is None or (facts := await asyncio.to_thread(_facts_of_file, path)) is None:
+        if kind is None:
             return None
         headers = picture_headers(key, self._ttl)
+        if (waiting := self._overflow.get(key)) is not None:
+            headers["last-modified"] = formatdate(waiting.since, usegmt=True)
+            return Response(waiting.content, media_type=kind.media_type, headers=headers)
+        if (facts := await asyncio.to_thread(_facts_of_file, path)) is None:
+            return None
         return FileResponse(path, media_type=kind.media_type, headers=headers, stat_result=facts)
 
     async def sweep(self) -> None:
         await asyncio.to_thread(self._directory.sweep)
+        if self._overflow:
+            await asyncio.to_thread(self._overflow.flush, self._directory)
         if self.health.state != "usable":
             with contextlib.suppress(OSError):
                 (await self.reserve(1)).release()
+
+    async def _flush(self) -> None:
+        """Raise `StoreFull` where a picture is left that the disk does not take."""
+        await asyncio.to_thread(self._overflow.flush, self._directory)
+        if self._overflow:
+            raise StoreFull("pictures wait for room on the disk")
 
     def _own_secret(self) -> bytes:
         """Kept in the directory, so that links outlive a restart and hold in every worker."""
         return kept_secret(self._path / _SECRET_FILE)
 
     async def aclose(self) -> None:
-        """Do nothing: nothing is held open."""
+        """Write what waits for room, if there is any by now."""
+        if self._overflow:
+            await asyncio.to_thread(self._overflow.flush, self._directory)
 
 
 def _facts_of_file(path: Path) -> os.stat_result | None:
@@ -124,12 +148,19 @@ class FileWriter(ThreadWriter):
     """Writes ``NAME.partial``, which `commit` renames: no reader ever sees a partial file.
 
     Args:
+        overflow: takes the picture where the disk does not.
         content: names the picture by its bytes; None: a random name.
     """
 
-    def __init__(self, directory: PictureDirectory, kind: ImageFormat, content: ContentKey | None) -> None:
+    def __init__(
+        self, directory: PictureDirectory, overflow: Overflow, kind: ImageFormat, content: ContentKey | None
+    ) -> None:
         super().__init__()
         self._directory = directory
+        self._overflow = overflow
+        self._rescued: bytes | None = None
+        """The picture so far, where the disk has not taken it."""
+        self._is_held = False
         self._kind = kind
         self._content = content
         self._key = new_key(kind)
@@ -138,17 +169,42 @@ class FileWriter(ThreadWriter):
         self._size = 0
 
     def append(self, data: Sequence[bytes]) -> None:
-        file = self._file
-        if file is None:
-            self._directory.sweep()
-            file = self._file = self._open()
         size = sum(map(len, data))
-        self._directory.take(size)
+        try:
+            if self._rescued is None:
+                self._write(data, size)
+            elif self._overflow.take(size):
+                self._rescued += b"".join(data)
+            else:
+                raise StoreFull("the disk and the memory beside it are full")
+        except OSError as error:
+            if self._rescued is not None or not is_full(error) or not self._overflow.take(self._size + size):
+                raise
+            self._rescue(data)
         self._size += size
         if self._content is not None:
             for piece in data:
                 self._content.update(piece)
-        write_all(file.fileno(), data)
+
+    def _write(self, data: Sequence[bytes], size: int) -> None:
+        if self._file is None:
+            self._directory.sweep()
+            self._file = self._open()
+        self._directory.take(size)
+        try:
+            write_all(self._file.fileno(), data)
+        except OSError:
+            self._directory.give_back(size)
+            raise
+
+    def _rescue(self, data: Sequence[bytes]) -> None:
+        """Go on in memory, and leave the disk to others."""
+        get_logger().warning("the store's disk is full; a picture that is paid for is kept in memory until it is not")
+        self._rescued = joined(self._partial, self._size, data)
+        if self._file is not None:
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+        self._directory.give_back(self._size)
 
     def _open(self) -> IO[bytes]:
         try:
@@ -158,6 +214,12 @@ class FileWriter(ThreadWriter):
             return open(self._partial, "xb", buffering=0)
 
     def finish(self) -> str:
+        if self._rescued is not None:
+            if self._content is not None:
+                self._key = self._content.key(self._kind)
+            self._overflow.add(self._key, self._rescued)
+            self._is_held = True
+            return self._key
         if self._file is not None:
             self._file.close()  # some file systems report only now that they are full
         if self._content is None:
@@ -174,6 +236,12 @@ class FileWriter(ThreadWriter):
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+        if self._rescued is not None:
+            if not self._is_held:
+                self._overflow.give_back(self._size)
+            elif self._content is None:
+                self._overflow.remove(self._key)
+            return
         is_there = False
         for path in (self._partial, self._directory.path / self._key):
             with contextlib.suppress(OSError):

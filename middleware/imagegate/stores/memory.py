@@ -17,6 +17,7 @@ from imagegate.stores.errors import StoreFull
 from imagegate.stores.health import StoreHealth
 from imagegate.stores.keys import ContentKey, new_key
 from imagegate.stores.links import Links
+from imagegate.stores.overflow import DEFAULT_OVERFLOW
 from imagegate.stores.serving import picture_headers
 
 DEFAULT_CAPACITY: Final = 256 * 1024**2
@@ -46,7 +47,7 @@ class MemoryStore:
         self._ttl = ttl
         self._clock = clock
         self.has_refused = False
-        """Whether a picture was larger than the store."""
+        """Whether a picture was larger than `capacity`."""
         self._pictures: OrderedDict[str, _Kept] = OrderedDict()
         self._size = 0
         secret = link_secret or secrets.token_bytes(32)
@@ -67,11 +68,12 @@ class MemoryStore:
         return MemoryWriter(self, kind)
 
     def add(self, picture: bytes, kind: ImageFormat) -> str:
-        """Keep a picture no larger than `capacity` and return its key; the oldest ones make room."""
+        """Keep a picture and return its key; the oldest ones make room, but for one larger than `capacity`."""
         now = self._clock.monotonic()
         key = self._key(picture, kind)
         self._remove(key)
-        while self._pictures and (self._size + len(picture) > self.capacity or self._oldest() < now - self._ttl):
+        most = max(self.capacity, len(picture) + self._size if len(picture) > self.capacity else 0)
+        while self._pictures and (self._size + len(picture) > most or self._oldest() < now - self._ttl):
             self._remove(next(iter(self._pictures)))
         self._pictures[key] = _Kept(now, self._clock.time(), picture)
         self._size += len(picture)
@@ -139,7 +141,8 @@ class MemoryWriter:
     async def write(self, data: bytes) -> None:
         self._size += len(data)
         if self._size > self._store.capacity:
-            self._store.has_refused = True
+            self._store.has_refused = True  # the next one; this one is paid for
+        if self._size > self._store.capacity + DEFAULT_OVERFLOW:
             raise StoreFull("the picture is larger than the store")
         self._pieces.append(data)
 
