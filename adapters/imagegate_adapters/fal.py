@@ -20,6 +20,7 @@ from imagegate.errors import ModerationBlocked, UpstreamError
 from imagegate.replies import failure, provider_error, read_document, read_object, refusal
 
 _STATUS = "/status"
+_EARLY = "Request is still in progress"
 
 
 class Fal(Adapter):
@@ -44,6 +45,8 @@ class Fal(Adapter):
         result = document.get("response_url")
         if document.get("status") == "COMPLETED" and not document.get("error") and isinstance(result, str):
             return PendingTask(id=task.id, poll_url=result, is_over=True)
+        if task.is_over and reply.status == 400 and document.get("detail") == _EARLY:
+            return task
         if reply.status >= 400 and isinstance(document.get("detail"), list):
             raise _ended(reply.status, document)
         if reply.status < 300 and document.get("has_nsfw_concepts"):

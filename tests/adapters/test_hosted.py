@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.adapters.test_goldens import BEARER, JSON, MASK, ONE, TWO, b64, headers
 
-from imagegate.adapter import Link, PendingTask
+from imagegate.adapter import ImageRequest, Link, PendingTask
 from imagegate.errors import ConfigError, RequestError, UpstreamUncertain
 from imagegate.http import HTTPClient
 from imagegate.registry import load_adapter
@@ -226,6 +226,7 @@ class TestBFL(AdapterContract):
             for status in (200, 500, 503)
         ),
         Fixture(name="lost", outcome="uncertain", document={"id": "1", "status": "Task not found"}, task=TASK),
+        Fixture(name="key, asked", outcome="refused", status=403, document={"detail": "No."}, task=TASK, means=403),
         Fixture(name="gone", outcome="uncertain", status=404, document={"status": "Task not found"}, task=TASK),
         Fixture(name="no picture", outcome="uncertain", document={"id": "1", "status": "Ready"}, task=TASK),
         Fixture(
@@ -432,7 +433,7 @@ class TestFal(AdapterContract):
             means=502,
         ),
         Fixture(
-            name="early", outcome="refused", status=400, document={"detail": "Request is still in progress"}, task=OVER
+            name="early", outcome="task", status=400, document={"detail": "Request is still in progress"}, task=OVER
         ),
         Fixture(name="nothing", outcome="uncertain", document={"images": [], "has_nsfw_concepts": []}, task=OVER),
         Fixture(
@@ -519,6 +520,8 @@ def test_replicate_edits_versions_and_waiting():
         with pytest.raises(RequestError) as caught:
             sent("replicate", model, **more)
         assert caught.value.param == param
+    request = ImageRequest(operation="generations", fields={})
+    assert (adapter.expects_task(request), load_adapter("replicate").expects_task(request)) == (True, False)
     for wait in (-1, 61):
         with pytest.raises(ConfigError, match=r"^options\.wait: must be from 0 to 60$"):
             load_adapter("replicate", {"wait": wait}).check()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from imagegate.adapter import FileID, ImageRequest, Link, model_path, native_body
 from imagegate.contract import BodyRule, load_contracts, read_document
-from imagegate.errors import RequestError
+from imagegate.errors import ConfigError, RequestError
 from imagegate.fitting.fit import fit
 from imagegate.protocol.request_encoding import InlineFile
 from imagegate.testing import MemoryFile, png
@@ -166,3 +166,41 @@ def test_a_model_leads_nowhere_else(model: str) -> None:
         assert path == model
         assert not any(segment in ("", ".", "..") for segment in path.split("/"))
         assert not set(path) & set("?#%: \\")
+
+
+def test_a_size_has_two_edges() -> None:
+    """Or none."""
+    with pytest.raises(ConfigError, match="two members, for width and height"):
+        load_contracts(read_document('models.m.body.edges = ["width"]'))
+
+
+NAMES = st.text(alphabet="abcdef", min_size=1, max_size=4)
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: ".".join(["at", *parts]))
+
+
+@given(
+    st.dictionaries(NAMES, st.integers(), max_size=6),
+    st.dictionaries(NAMES, PATHS, max_size=6),
+    st.booleans(),
+)
+def test_every_member_arrives(fields: dict[str, int], names: dict[str, str], edges: bool) -> None:
+    """Wherever the rule puts it, and only once, as long as no two of its places lie in one another."""
+    used = {names.get(name, name) for name in fields}
+    if len(used) < len(fields) or any(one != two and two.startswith(f"{one}.") for one in used for two in used):
+        return
+    rule = BodyRule(names=names, edges=("edges.wide", "edges.high") if edges else ())
+    asked = {"model": "m", **fields, "size": "64x32"}
+    document = native_body(ImageRequest(operation="generations", fields=asked, body_rule=rule))
+    leaves = flat(document)
+    expected = {names.get(name, name): value for name, value in fields.items()}
+    assert {path: value for path, value in leaves.items() if path in expected} == expected
+    assert len(leaves) == len(fields) + (2 if edges else 1)
+    assert (leaves["edges.wide"], leaves["edges.high"]) == (64, 32) if edges else leaves["size"] == "64x32"
+
+
+def flat(node: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {path: node}
+    return {
+        key: value for name, each in node.items() for key, value in flat(each, f"{path}.{name}".lstrip(".")).items()
+    }
