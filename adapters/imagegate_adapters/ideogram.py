@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from imagegate.adapter import Adapter, Authentication, ImageRequest, UpstreamRequest, native_form
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from imagegate.adapter import (
+    Adapter,
+    Authentication,
+    ImageReply,
+    ImageRequest,
+    PendingTask,
+    UpstreamReply,
+    UpstreamRequest,
+    native_form,
+)
+from imagegate.replies import read_reply
 
 
 class Ideogram(Adapter):
@@ -15,6 +30,18 @@ class Ideogram(Adapter):
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         path = request.wire["path" if request.mask is None else "mask_path"]
         return UpstreamRequest(method="POST", path=path, parts=native_form(request))
+
+    def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        """Read a reply; the prompt of each picture is the one that Magic Prompt made."""
+        result = read_reply(reply, now=now)
+        if isinstance(result, PendingTask):
+            return result
+        images = [replace(image, fields=_in_openais_words(image.fields)) for image in result.images]
+        return replace(result, images=tuple(images))
+
+
+def _in_openais_words(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {"revised_prompt" if name == "prompt" else name: value for name, value in fields.items()}
 
 
 _: type[Adapter] = Ideogram

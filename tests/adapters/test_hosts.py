@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.adapters.test_goldens import BEARER, COMMON, JSON, MASK, ONE, TWO, form, headers
 
-from imagegate.adapter import ImageRequest, Link, PendingTask, UpstreamReply
+from imagegate.adapter import ImageReply, ImageRequest, Link, PendingTask, UpstreamReply
 from imagegate.contract import load_contracts
 from imagegate.errors import ConfigError, RequestError
 from imagegate.fitting.fit import fit
@@ -306,6 +307,16 @@ def test_fireworks_asks_by_post_where_the_request_went() -> None:
     assert adapter.expects_task(fitted)
     seen = rendered(adapter, adapter.poll(PendingTask(id="a/b")))
     assert (seen.method, seen.json, seen.path.endswith("/get_result")) == ("POST", {"id": "a/b"}, True)
+
+
+def test_prompts_that_ideogram_wrote_anew() -> None:
+    """They are revised prompts in OpenAI's words."""
+    item = {"prompt": "A tall hat", "url": "https://a.example/1.png", "is_image_safe": True, "seed": 1}
+    reply = UpstreamReply(status=200, headers={}, body=json.dumps({"created": "x", "data": [item]}).encode())
+    result = load_adapter("ideogram").decode(reply, now=7)
+    assert isinstance(result, ImageReply)
+    assert (result.created, result.images[0].fields["revised_prompt"]) == (7, "A tall hat")
+    assert "prompt" not in result.images[0].fields
 
 
 def test_regions_of_bedrock() -> None:

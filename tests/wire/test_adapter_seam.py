@@ -490,6 +490,14 @@ def test_no_question_goes_to_another_address_by_post(tmp_path, monkeypatch):
     assert len(provider.posts) == 1
 
 
+def test_nothing_is_paid_for_at_an_address_for_questions(tmp_path, monkeypatch):
+    """What is asked there may be asked again, so the request is not sent at all."""
+    monkeypatch.setattr(made_up.Asked, "question_suffix", "/paint")
+    with FakeUpstream(Answer(document={})) as provider, gateway(tmp_path, provider.url, "asked") as client:
+        assert paint(client).status_code == 502
+    assert provider.seen == []
+
+
 # Money
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from imagegate.adapter import UpstreamRequest
-from imagegate.errors import UpstreamError
+from imagegate.errors import UpstreamError, UpstreamUnreachable
 from imagegate.protocol.messages import HeldMemory, ImageReply
 from imagegate.protocol.replies import UpstreamReply
 from imagegate.protocol.reply_tasks import PendingTask
@@ -18,7 +18,7 @@ from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress
 from imagegate.tracing import operation
 from imagegate.upstream.account import Account
-from imagegate.upstream.polling import find_job, wait_for_task
+from imagegate.upstream.polling import find_job, is_for_questions, wait_for_task
 from imagegate.upstream.sending import decode, forget, scrub, send_request, whole_reply, with_full_links
 
 
@@ -58,6 +58,8 @@ async def converse(
     started = time.perf_counter()
     reply: UpstreamReply | None = None
     try:
+        if is_for_questions(upstream, request.path):
+            raise UpstreamUnreachable("The adapter would pay at an address for questions, which may be asked again.")
         progress.attempts += 1
         try:
             reply = await send_request(

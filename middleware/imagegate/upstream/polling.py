@@ -206,10 +206,15 @@ def _question_about(upstream: Account, task: PendingTask) -> UpstreamRequest:
     request = upstream.adapter.poll(task)
     if request.method == "GET":
         return request
-    suffix = upstream.adapter.question_suffix
-    if suffix and request.method == "POST" and urlsplit(task.poll_url or request.path).path.endswith(suffix):
+    if request.method == "POST" and is_for_questions(upstream, task.poll_url or request.path):
         return request
     raise uncertain("The provider's task cannot be asked for by a GET request.")
+
+
+def is_for_questions(upstream: Account, path: str) -> bool:
+    """Return whether a path is one at which the provider is asked for tasks by POST."""
+    suffix = upstream.adapter.question_suffix
+    return bool(suffix) and urlsplit(path).path.endswith(suffix)
 
 
 def _retry_after(reply: UpstreamReply) -> float:
