@@ -26,3 +26,23 @@ def test_limits_are_amounts(value: float) -> None:
 def test_keys_are_not_shown() -> None:
     principal = Principal(id="u-1", upstream_keys={"openai": "sk-secret"}, metadata={"plan": "gold"})
     assert "secret" not in f"{principal} {principal!r} {[principal]}"
+
+
+def test_lists_are_taken_and_single_texts_are_not() -> None:
+    """A text would be read as its characters, each of them a pattern."""
+    assert Principal(id="u", models=["gpt-*"]).models == ("gpt-*",)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="models must be a tuple"):
+        Principal(id="u", models="gpt-*")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["", "sk-a b", "sk-ä", "sk-a\n"])
+def test_keys_for_upstreams_are_keys(key: str) -> None:
+    """What no header field may have would count as a failure of the provider."""
+    with pytest.raises(ValueError, match="the key for the upstream 'openai'"):
+        Principal(id="u", upstream_keys={"openai": key})
+
+
+def test_metadata_is_bounded() -> None:
+    metadata = Principal(id="u", metadata={f"{n:03}" * 30: "v" * 300 for n in range(20)}).metadata
+    assert len(metadata) == 16
+    assert {(len(name), len(value)) for name, value in metadata.items()} == {(64, 256)}

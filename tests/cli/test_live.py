@@ -77,3 +77,15 @@ def test_nothing_there(tmp_path: Path, provider: tuple[str, list[str]], capsys: 
     redis = f'[idempotency]\nstore = "redis://127.0.0.1:{free_port()}"\n'
     assert check(tmp_path, f"{provider[0]}/good", more=redis) == 1
     assert "Redis: cannot be used" in capsys.readouterr().out
+
+
+def test_the_database_of_keys(
+    tmp_path: Path, provider: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is opened, and a file that is none is told."""
+    url = f"{provider[0]}/good"
+    assert check(tmp_path, url, more='[access]\nstore = "sqlite:///keys.db"') == 0
+    assert "access.store: has 0 keys." in capsys.readouterr().out
+    (tmp_path / "other.db").write_text("no database at all, but long enough to be looked at" * 40)
+    assert check(tmp_path, url, more='[access]\nstore = "sqlite:///other.db"') == 1
+    assert "access.store: cannot be used: file is not a database" in capsys.readouterr().out

@@ -41,7 +41,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever a request is from: a user of the host application, or the holder of a key.
 
     Raises:
-        ValueError: `id` is empty, or a key has characters that no header field may have.
+        ValueError: `id` is empty, one text stands in place of several, or a key has characters that no header field may
+            have.
     """
 
     id: str
@@ -70,6 +71,11 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("the id of a principal must not be empty")
         if not self.name:
             msgspec.structs.force_setattr(self, "name", self.id)
+        for name in ("models", "sizes", "operations"):
+            if isinstance(value := getattr(self, name), str):
+                raise ValueError(f"{name} must be a tuple of texts, not one text")
+            if not isinstance(value, tuple):
+                msgspec.structs.force_setattr(self, name, tuple(value))
         for upstream, key in self.upstream_keys.items():
             if not _KEY.fullmatch(key):
                 raise ValueError(f"the key for the upstream {upstream!r} is empty or has characters that no key has")

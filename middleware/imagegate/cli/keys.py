@@ -235,4 +235,6 @@ def _date(moment: int | None) -> str:
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}={part}" for name, part in value.items()) or "none"
-    return ", ".join(value) if isinstance(value, list) and value else value or "any"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "any"
+    return str(value) or "any"

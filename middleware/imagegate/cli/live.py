@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from imagegate.config.network import Clients
 from imagegate.config.schema import Config
 from imagegate.config.store_factory import open_store
@@ -26,6 +28,8 @@ async def check_live(config: Config) -> bool:
     finally:
         await clients.aclose()
     found.append(await _check_store(config))
+    if config.access.store:
+        found.append(await asyncio.to_thread(_check_keys, config.access.store))
     addresses = dict.fromkeys((config.tasks.store, config.idempotency.store or config.tasks.store))
     found += [await _check_redis(address) for address in addresses if address != "memory://"]
     return all(found)
@@ -54,6 +58,24 @@ async def _check_upstream(account: Account) -> bool:
         else f"can be reached; whether it takes the key is open: it answered {response.status_code}"
     )
     print(f"{name}: {said}.")
+    return True
+
+
+def _check_keys(store: str) -> bool:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from imagegate.access.key_table import KeyTable  # needs an extra
+
+    table = KeyTable.at(store)
+    try:
+        count = len(table.list())
+    except (SQLAlchemyError, OSError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip()
+        print(f"access.store: cannot be used: {reason}")
+        return False
+    finally:
+        table.close()
+    print(f"access.store: has {count} keys.")
     return True
 
 
