@@ -70,8 +70,8 @@ def test_check_of_a_good_file(config: Path, capsys: pytest.CaptureFixture[str]) 
     """A good file is called good, with what is in it."""
     code, out, err = run(capsys, "check", str(config))
     assert (code, err) == (0, "")
-    assert out.startswith(f"{config}: good. 2 upstreams, ")
-    assert out.endswith(" models, 2 routes.\n")
+    assert out.startswith(f"{config}: good. Upstreams: 2, models: ")
+    assert out.endswith(", routes: 2.\n")
 
 
 def test_check_warns(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,7 +259,7 @@ def test_no_configuration_at_all(capsys: pytest.CaptureFixture[str], command: li
     """Without a file and without a key the error names the variables that would do."""
     code, _, err = run(capsys, *command)
     assert code == 1
-    assert err.startswith("imagegate: No configuration file, and none of these is set: ")
+    assert err.startswith("imagegate: There is no configuration file, and no key of a provider is set. ")
     assert " GEMINI_API_KEY, " in err
 
 

@@ -271,7 +271,7 @@ def _check(options: argparse.Namespace) -> int:
     config = load_config(options.file)
     contracts = contracts_of(config)
     models = sum(len(each) for each in contracts.values())
-    print(f"{options.file}: good. {len(config.upstreams)} upstreams, {models} models, {len(config.routes)} routes.")
+    print(f"{options.file}: good. Upstreams: {len(config.upstreams)}, models: {models}, routes: {len(config.routes)}.")
     for warning in warnings_of(config, contracts):
         print(f"warning: {warning}")
     if not options.live:
