@@ -179,8 +179,8 @@ def default_config(environment: Mapping[str, str] | None = None) -> Config:
     if not upstreams:
         variables = ", ".join(key_variable(name) for name in installed() if has_address(name))
         raise ConfigError(
-            "There is no configuration file, and no key of a provider is set. Begin with `imagegate demo`, which needs no "
-            "key; set a key, for example OPENAI_API_KEY; or name a file with --config or IMAGEGATE_CONFIG. "
+            "There is no configuration file, and no key of a provider is set. Begin with `imagegate demo`, which needs "
+            "no key; set a key, for example OPENAI_API_KEY; or name a file with --config or IMAGEGATE_CONFIG. "
             f"Keys are read from: {variables}."
         )
     try:
