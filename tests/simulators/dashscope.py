@@ -187,6 +187,8 @@ class _DashScope(HostedSimulator):
             return JSONResponse({"output": {"task_id": id_, "task_status": "UNKNOWN"}, "request_id": "r"})
         if task.failures:
             task.failures -= 1
+            if not task.failures:
+                raise _failure("Throttling.RateQuota", "Requests are throttled.", 200)
             raise _failure("InternalError", "Internal error.", 500)
         output = {"task_status": task.states.pop(0)} if task.states else task.document
         return JSONResponse({"output": {"task_id": id_, **output}, "request_id": "r"})

@@ -30,6 +30,8 @@ _LOOK_UPS: Final = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each question for a task whose request may have been lost."""
 
 _NOTHING_THERE: Final = frozenset({404, 405, 410})
+_ASK_AGAIN: Final = (408, 425, 429, 503)
+"""Statuses of a question that says nothing of the task; some providers name them in a 200."""
 
 Headers = Callable[[], Awaitable[list[tuple[str, str]]]]
 """Returns the header fields of a request, with a token that has not ended."""
@@ -78,12 +80,19 @@ async def _until_over(
                 reply = await _ask(upstream, task, headers, consumer, held)
                 if reply is None:
                     continue
-                if reply.status in (408, 425, 429) or reply.status >= 500:
+                if reply.status in _ASK_AGAIN or reply.status >= 500:
                     _check_end(upstream, reply, task)
                     pause = max(pause, _retry_after(reply))
                     forget(reply, held)
                     continue
-                result = decode(upstream, reply, task)
+                try:
+                    result = decode(upstream, reply, task)
+                except UpstreamError as failure:
+                    if failure.ends_task or failure.status not in _ASK_AGAIN:
+                        raise
+                    pause = max(pause, min(failure.retry_after or 0.0, 60.0))
+                    forget(reply, held)
+                    continue
                 if isinstance(result, ImageReply):
                     return result
                 forget(reply, held)
