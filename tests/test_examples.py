@@ -72,7 +72,8 @@ def test_every_example_is_tested() -> None:
     others = ["http2_upstream.py", "test_a_service.py"]
     alone = ["async_task.py", "deliver_alone.py", "fit_alone.py"]
     edits = ["edit_with_mask.mjs", "edit_with_mask.py", "edit_with_mask.sh"]  # wire/test_edit_examples.py
-    assert sorted([*access, *edits, *mounts, *alone, *others]) == sorted(
+    routes = ["routes.toml"]  # wire/test_routes_example.py
+    assert sorted([*access, *edits, *mounts, *alone, *others, *routes]) == sorted(
         file.name for file in EXAMPLES.iterdir() if file.is_file() and file.suffix != ".webp"
     )
 
