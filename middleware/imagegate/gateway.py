@@ -205,7 +205,7 @@ class ImageGateway:
             in_flight=limits.in_flight,
             guard=services.guard,
             owner=self._owner,
-            is_draining=lambda: self.is_draining,
+            is_draining=lambda: self._drained_from is not None,
             pace=Pace(limits.client_pace, limits.client_stall),
         )
         self._stack = Observe(layer, prefix=prefix, hooks=services.hooks, capture=services.capture)

@@ -228,7 +228,8 @@ class _Fitting:
     def fit_parameters(self) -> None:
         keep, parameters = self.contract.members_of_rules, self.contract.parameters
         deferred: list[str] = []
-        self._fit_stream()
+        if self.fields.get("stream") is True:
+            self._fit_stream()
         for name in list(self.fields):
             if name in keep:
                 continue
@@ -247,7 +248,8 @@ class _Fitting:
                 self._fit_value(name, parameter)
             else:
                 self.drop(name)
-        self._check_transparency()
+        if self.fields.get("background") == "transparent":
+            self._check_transparency()
 
     def add_defaults(self, random: Callable[[int, int], int]) -> None:
         """What the client left out and the provider would choose otherwise than clients expect."""
@@ -265,7 +267,7 @@ class _Fitting:
 
     def _fit_stream(self) -> None:
         """Where the model does not stream, the gateway makes the stream; what belongs to the model's own goes too."""
-        if self.fields.get("stream") is True and not self.contract.streams:
+        if not self.contract.streams:
             self.drop("stream")
             if "partial_images" in self.contract.parameters and "partial_images" in self.fields:
                 self.drop("partial_images")
@@ -304,7 +306,8 @@ class _Fitting:
             if twin is not None:
                 self.fields[name] = twin
                 self.changes.append(Change(name, "mapped", value, twin))
-        self._replace_texts(name, parameter)
+        if parameter.replace:
+            self._replace_texts(name, parameter)
         parameter.check(name, self.fields[name])
 
     def _replace_texts(self, name: str, parameter: Parameter) -> None:
@@ -319,7 +322,7 @@ class _Fitting:
             self.changes.append(Change(name, "mapped", text, instead))
 
     def _check_transparency(self) -> None:
-        if self.fields.get("background") == "transparent" and self.fields.get("output_format") == "jpeg":
+        if self.fields.get("output_format") == "jpeg":
             raise RequestError(
                 "A transparent background needs output_format 'png' or 'webp': JPEG has no transparency.",
                 param="background",

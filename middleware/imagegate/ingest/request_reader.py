@@ -122,11 +122,11 @@ def exchange_of(scope: Scope, request: ImageRequest, held: HeldMemory | None = N
     if held is not None:
         request = msgspec.structs.replace(request, held=held)
     progress: Progress = scope[PROGRESS_KEY]
-    progress.model = request.model
+    progress.model = model = request.model
     progress.images_asked = request.n
     progress.size_asked = str(request.fields.get("size", ""))
-    if request.references:
-        uploads = [reference for reference in request.references if isinstance(reference, Upload)]
+    if references := request.references:
+        uploads = [reference for reference in references if isinstance(reference, Upload)]
         progress.upload_count, progress.upload_bytes = len(uploads), sum(upload.size or 0 for upload in uploads)
     if progress.capture:
         progress.capture.ask(request)
@@ -139,7 +139,7 @@ def exchange_of(scope: Scope, request: ImageRequest, held: HeldMemory | None = N
         raise AuthenticationError("Incorrect API key provided: it contains invalid characters.")
     return Exchange(
         request=request,
-        public_model=request.model,
+        public_model=model,
         operation=request.operation,
         explain=progress.explained,
         authorization=key,

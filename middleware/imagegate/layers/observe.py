@@ -63,7 +63,7 @@ class Observe(Layer):
         self.hooks.exchange_started(progress)
         bound = _bind(progress)
         try:
-            await answer_errors(self.handle, {**scope, PROGRESS_KEY: progress}, _counted(receive, progress), answer)
+            await answer_errors(self.down, {**scope, PROGRESS_KEY: progress}, _counted(receive, progress), answer)
         except ClientDisconnected:
             if not answer.is_whole:
                 progress.error_code = "client_disconnected"
