@@ -96,6 +96,15 @@ def _parser() -> argparse.ArgumentParser:
 
     add_spending(commands, _add_config)
 
+    init = commands.add_parser("init", help="write a commented configuration for the keys that are set")
+    init.add_argument("file", type=Path, nargs="?", default=Path("imagegate.toml"), help="(default: %(default)s)")
+    init.add_argument("--force", action="store_true", help="replace a file that is there")
+    init.set_defaults(run=_init)
+
+    doctor = commands.add_parser("doctor", help="look at everything that the gateway needs, and say what to do")
+    _add_config(doctor)
+    doctor.set_defaults(run=_doctor)
+
     check = commands.add_parser("check", help="check a configuration file")
     check.add_argument("file", type=Path)
     check.add_argument("--live", action="store_true", help="also try keys, store and Redis; nothing is paid for")
@@ -263,6 +272,23 @@ def _prices(options: argparse.Namespace) -> int:
     listed = price_list(find_config())
     print(json.dumps(listed, indent=2) if options.json else "\n".join(price_lines(listed)))
     return 0
+
+
+def _init(options: argparse.Namespace) -> int:
+    from imagegate.cli.init import write
+
+    write(options.file, os.environ, force=options.force)
+    print(
+        f"{options.file}: written. `imagegate doctor --config {options.file}` looks at it, `imagegate serve` runs it."
+    )
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from imagegate.cli.doctor import examine
+
+    _use_config(options)
+    return asyncio.run(examine())
 
 
 def _check(options: argparse.Namespace) -> int:
