@@ -165,9 +165,10 @@ async def _ask(
     upstream: Account, task: PendingTask, headers: Headers, consumer: ReplyConsumer | None, held: HeldMemory | None
 ) -> UpstreamReply | None:
     """One question; None where there was no answer that can be read."""
-    request = _question_about(upstream, task)
+    request, link = _question_about(upstream, task), task.poll_url or ""
+    first = _address(upstream, request, link)  # one that may not be asked is no failure that passes
     try:
-        reply = await _asked(upstream, request, task.poll_url or "", await headers(), consumer, held)
+        reply = await _asked(upstream, request, first, link, await headers(), consumer, held)
     except UpstreamError:
         return None
     if reply is None or reply.status >= 300 or may_be_read(reply):
@@ -176,9 +177,15 @@ async def _ask(
     return None
 
 
+def _address(upstream: Account, request: UpstreamRequest, link: str) -> str:
+    """Return where a question goes. Raises `UpstreamError` for a link to another host."""
+    return upstream.own_url(link) if link else upstream.url(request.path)
+
+
 async def _asked(
     upstream: Account,
     request: UpstreamRequest,
+    first: str,
     link: str,
     headers: list[tuple[str, str]],
     consumer: ReplyConsumer | None,
@@ -188,7 +195,6 @@ async def _asked(
 
     Raises as `send_request`.
     """
-    first = upstream.own_url(link) if link else upstream.url(request.path)
     reply = await send_request(upstream, request, headers, url=first, consumer=consumer, held=held)
     if not link or reply is None or reply.status not in _NOTHING_THERE:
         return reply
@@ -282,11 +288,12 @@ async def _question(
 ) -> ImageReply | PendingTask:
     try:
         with operation("poll", account=upstream, task_id=task.id[:256], polls=1) as traced:
-            link = request.url or task.poll_url
+            link = request.url or task.poll_url or ""
             headers = await upstream.headers(authorization)
             if traced.traceparent:
                 headers = [*headers, ("traceparent", traced.traceparent)]
-            reply = await _asked(upstream, request, link or "", headers, consumer, held)
+            first = _address(upstream, request, link)
+            reply = await _asked(upstream, request, first, link, headers, consumer, held)
             if reply is None:
                 raise AssertionError("only a consumer can have taken it")
             result = decode(upstream, reply, task)
