@@ -131,3 +131,14 @@ def test_times_are_checked(run: Any, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         run("create", "alice", "--expires", "tomorrow")
     assert "is no time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("access", ['store = "sqlite:///data/keys.db"', 'callable = "os:getcwd"'])
+def test_whoever_has_the_file_needs_no_key(
+    config: Path, access: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands of the operator's own are no client's requests."""
+    monkeypatch.setenv("IMAGEGATE_CONFIG", "")
+    config.write_text(f'[[upstreams]]\nname = "openai"\napi_key = "k"\n[access]\n{access}\n')
+    assert main(["explain", "--config", str(config), '{"model": "gpt-image-2", "prompt": "A cat"}']) == 0
+    assert json.loads(capsys.readouterr().out)["upstream"] == "openai"

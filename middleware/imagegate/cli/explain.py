@@ -22,8 +22,15 @@ async def generate(
     return await ask(gateway, "POST", f"{gateway.config.prefix}/images/generations", headers=own, body=body)
 
 
+def as_operator(config: Config) -> Config:
+    """Return the configuration for whoever has the file: without keys of the file, there is no client to be known."""
+    if config.access.keys:
+        return config
+    return msgspec.structs.replace(config, access=msgspec.structs.replace(config.access, store="", callable=""))
+
+
 async def explain(config: Config, body: bytes) -> tuple[int, dict[str, object]]:
     """Status and JSON of what ``Imagegate-Explain: ?1`` answers; nothing is sent."""
-    async with ImageGateway(config=config, hooks=()) as gateway:
+    async with ImageGateway(config=as_operator(config), hooks=()) as gateway:
         answered = await generate(gateway, body, headers=[(b"imagegate-explain", b"?1")])
     return answered.status, msgspec.json.decode(answered.body)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pybase64
 
-from imagegate.cli.explain import generate
+from imagegate.cli.explain import as_operator, generate
 from imagegate.config.schema import Config
 from imagegate.gateway import ImageGateway
 from imagegate.protocol.image_format import sniff
@@ -55,7 +55,7 @@ async def make(config: Config, fields: Mapping[str, Any]) -> Made:
     """Sends a request for generations, and shows on the terminal how far it is."""
     watch = _Watch(str(fields.get("model", "")))
     body = msgspec.json.encode({**fields, "response_format": "b64_json"})
-    async with ImageGateway(config=config, hooks=[watch]) as gateway:
+    async with ImageGateway(config=as_operator(config), hooks=[watch]) as gateway:
         with Working(watch.describe):
             answered = await generate(gateway, body)
     document = msgspec.json.decode(answered.body)

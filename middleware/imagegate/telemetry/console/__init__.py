@@ -211,7 +211,7 @@ async def refuse_console(scope: Scope, receive: Receive, send: Send) -> None:
     await send_error(
         send,
         AuthenticationError(
-            "The console of a gateway without access.keys is off, because anyone who reaches it could read it. "
+            "The console of a gateway without keys is off, because anyone who reaches it could read it. "
             "Set keys, or console.enabled = true in the configuration.",
             status=403,
             code="console_disabled",
