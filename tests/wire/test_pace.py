@@ -164,3 +164,29 @@ def test_who_does_not_read_is_no_failure_of_the_provider(tmp_path: Path) -> None
             until(lambda: recorder.ended)
             assert recorder.ended[0].outcome == "uncertain"
             assert status(bound) == 200
+
+
+def test_who_does_not_read_gives_way_where_all_places_are_taken(tmp_path: Path) -> None:
+    """Mounted, where a server's buffers hide the reader, and whatever the least pace is."""
+    with FakeUpstream(handler=answer) as provider:
+        config = parse_config(
+            f"""
+            [[upstreams]]
+            name = "up"
+            adapter = "openai"
+            base_url = "{provider.url}"
+            api_key = "sk-any"
+            [delivery]
+            store = "file://{tmp_path}/images"
+            [limits]
+            in_flight = {PLACES}
+            client_stall = "1s"
+            """,
+            environment={},
+        )
+        with serving(ImageGateway(config=config)) as bound, contextlib.ExitStack() as stack:
+            body = b'{"model": "up/gpt-image-1", "prompt": "BIG", "response_format": "b64_json"}'
+            for _ in range(PLACES):
+                stack.enter_context(connected(bound)).sendall(head(len(body)) + body)
+            until(lambda: status(bound) == 503)
+            until(lambda: status(bound) == 200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from math import inf
 from typing import Any, Final, NamedTuple, TypeVar
 
 from starlette.types import Message, Receive, Send
@@ -25,6 +26,7 @@ class Pace(NamedTuple):
     """Seconds by which it may fall behind."""
 
 
+_SECONDS_BETWEEN_LOOKS: Final = 0.5
 DEFAULT_PACE: Final = Pace(8192, 20.0)
 
 
@@ -66,7 +68,18 @@ class PacedClient:
     Only time in which the client is waited for counts.
     """
 
-    __slots__ = ("_behind", "_is_received", "_pace", "_receive", "_send", "_to_read", "_to_send")
+    __slots__ = (
+        "_behind",
+        "_is_given_up",
+        "_is_received",
+        "_pace",
+        "_receive",
+        "_send",
+        "_task",
+        "_to_read",
+        "_to_send",
+        "waits_since",
+    )
 
     def __init__(self, receive: Receive, send: Send, pace: Pace) -> None:
         self._receive = receive
@@ -74,6 +87,10 @@ class PacedClient:
         self._pace = pace
         self._is_received = False
         self._behind = False
+        self._is_given_up = False
+        self._task: asyncio.Task[Any] | None = None
+        self.waits_since = inf
+        """When the client began to be waited for to read, by the event loop's clock; infinite: it is not."""
         self._to_send = pace.stall
         """Seconds that are left for the next part of the body."""
         self._to_read = pace.stall + _BUFFERED / pace.rate
@@ -114,10 +131,55 @@ class PacedClient:
         rate, stall = self._pace
         # A server waits for what was sent before, or for this: both are in its buffers.
         self._to_read = min(self._to_read, stall + _BUFFERED / rate) + len(message.get("body", b"")) / rate
-        began = loop.time()
+        began = self.waits_since = loop.time()
+        self._task = task = asyncio.current_task(loop)
         try:
             await _within(self._to_read, self._send(message), loop)
         except _TooSlow:
             self._behind = True
             raise ClientDisconnected from None
+        except asyncio.CancelledError:
+            if not self._is_given_up or task is None:
+                raise
+            task.uncancel()
+            self._behind = True
+            raise ClientDisconnected from None
+        finally:
+            self.waits_since = inf
         self._to_read -= loop.time() - began
+
+    def give_up(self) -> None:
+        """Stop waiting for the client to read, as if its time was over."""
+        if self._task is not None and self.waits_since < inf and not self._is_given_up:
+            self._is_given_up = True
+            self._task.cancel()
+
+
+class PacedClients:
+    """The clients of all requests at work.
+
+    A server's buffers hide whether a client reads slowly or not at all, so a stalled one is waited for as long as its
+    buffers may take to empty; but only while that keeps nobody else out.
+
+    Args:
+        stall: seconds without a sign of reading, after which a client gives way to others.
+    """
+
+    def __init__(self, stall: float) -> None:
+        self._stall = stall
+        self._clients: set[PacedClient] = set()
+        self._looked = -inf
+
+    def add(self, client: PacedClient) -> None:
+        self._clients.add(client)
+
+    def remove(self, client: PacedClient) -> None:
+        self._clients.discard(client)
+
+    def make_room(self) -> None:
+        """Give up those that have not read for too long. Call where there is no room, at any rate."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked >= _SECONDS_BETWEEN_LOOKS:
+            self._looked = now
+            for client in [each for each in self._clients if now - each.waits_since > self._stall]:
+                client.give_up()

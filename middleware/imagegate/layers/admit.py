@@ -17,7 +17,7 @@ from imagegate.access.permissions import check_operation
 from imagegate.asgi.api_keys import named
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import announced_length, is_form, read_body, too_large
-from imagegate.asgi.pace import DEFAULT_PACE, Pace, PacedClient
+from imagegate.asgi.pace import DEFAULT_PACE, Pace, PacedClient, PacedClients
 from imagegate.asgi.permits import PERMIT, Permits
 from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
 from imagegate.ingest.request_reader import DEFAULT_LIMITS
@@ -71,6 +71,7 @@ class Admit(Layer):
         self._json_limit = json_limit
         self._form_limit = form_limit
         self._permits = Permits(in_flight)
+        self._clients = PacedClients(pace.stall)
         self._guard = guard
         self._owner = owner
         self._is_draining = is_draining
@@ -101,11 +102,13 @@ class Admit(Layer):
             raise too_large(limit, endless=False)
         permit = self._permits.take()
         if permit is None:
+            self._clients.make_room()  # for the next request
             raise Overloaded(
                 "Too many requests in flight. Retry in a moment.",
                 headers=[(b"retry-after", b"1")],
             )
         client = PacedClient(receive, send, self._pace)
+        self._clients.add(client)
         scope[PERMIT] = permit
         try:
             await self.down(scope, client.receive, client.send)
@@ -116,6 +119,7 @@ class Admit(Layer):
             task.uncancel()  # the grace period is over; respond, so that the client does not retry and pay again
             raise _shutdown_error(scope[PROGRESS_KEY]) from None
         finally:
+            self._clients.remove(client)
             permit.release()
 
     async def _name_owner(self, owner: OwnerOf, scope: Scope, progress: Progress) -> None:
