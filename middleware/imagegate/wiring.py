@@ -275,6 +275,8 @@ def loop_services(services: Services, before: LoopServices | None = None) -> Loo
             hooks=hooks,
             before=before.spending if before is not None else None,
         )
+        if services.console is not None:
+            services.console.figures = partial(spending.month, config.prices.currency)
     if before is not None and isinstance(before.replays, MemoryReplays):
         replays: ReplayStore = before.replays
     else:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -17,8 +18,8 @@ from selenium.webdriver.support.ui import Select
 from tests.conftest import Running
 from tests.telemetry.support import wait_until
 
-from imagegate import Config, ImageGateway
-from imagegate.config.schema import AccessConfig, DeliveryConfig, UpstreamConfig
+from imagegate import Config, ImageGateway, Limits
+from imagegate.config.schema import AccessConfig, ConsoleConfig, DeliveryConfig, SpendingConfig, UpstreamConfig
 from imagegate.demo.servers import serving
 
 pytestmark = [
@@ -222,6 +223,28 @@ def test_a_wrong_key_keeps_the_dialog_open(page: Page, keyed: str) -> None:
     wait_until(lambda: not page.one("#key-dialog").is_displayed())
     wait_until(lambda: page.one("#live").text == "Live")
     assert [entry for entry in page.complaints() if "status of 401" not in entry["message"]] == []
+
+
+def test_what_was_spent(page: Page) -> None:
+    """A gateway with a budget shows who has spent what, and one without has nothing to show."""
+    page.open()
+    assert not page.one("#spending").is_displayed()
+    config = Config(
+        upstreams=(UpstreamConfig(name="openai", base_url="http://127.0.0.1:9", api_key="sk"),),
+        access=AccessConfig(limits=Limits(spend_per_day=5.0)),
+        spending=SpendingConfig(reserve=0.5),
+        delivery=DeliveryConfig(store="memory://"),
+        console=ConsoleConfig(enabled=True),
+    )
+    with serving(ImageGateway(config=config, hooks=())) as port:
+        here = Page(page.driver, f"http://127.0.0.1:{port}")
+        here.open()
+        httpx.post(f"{here.url}/v1/images/generations", json={"model": "gpt-image-2", "prompt": "x"})
+        wait_until(lambda: here.one("#spending").is_displayed())
+        here.one("#spending summary").click()
+        wait_until(lambda: "gateway" in here.one("#spending-rows").text)
+        assert "0.00 USD" in here.one("#spending-rows").text
+        assert here.complaints() == []
 
 
 def test_every_field_has_a_name(page: Page) -> None:

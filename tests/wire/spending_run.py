@@ -52,6 +52,10 @@ class Plan:
     """Images that a key may have."""
     faults: float = 0.3
     """Share of requests that end badly."""
+    images: tuple[int, ...] = (1, 1, 2)
+    """Of a request, one of these."""
+    trouble: bool = True
+    """Whether a process is killed and Redis restarted in mid-run."""
     namespaces: bool = False
     seed: int = 1
     lease: float = 1.0
@@ -221,10 +225,14 @@ async def _traffic(plan: Plan, gateways: Gateways, redis: RedisProcess, result: 
             key, place = chance.randrange(plan.keys), chance.randrange(plan.processes)
             fault = chance.choice(FAULTS) if chance.random() < plan.faults else ""
             async with permits:
-                result.statuses[await _ask(web, gateways.url(place), key, number, fault, chance.choice((1, 1, 2)))] += 1
+                result.statuses[
+                    await _ask(web, gateways.url(place), key, number, fault, chance.choice(plan.images))
+                ] += 1
                 done += 1
 
         async def trouble() -> None:
+            if not plan.trouble:
+                return
             while done < plan.requests // 3:
                 await asyncio.sleep(0.02)
             await asyncio.to_thread(gateways.kill, 0)
@@ -328,7 +336,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=getattr(Plan, name.replace("-", "_")))
     parser.add_argument("--faults", type=float, default=Plan.faults)
     parser.add_argument("--namespaces", action="store_true")
+    parser.add_argument("--crowd", action="store_true", help="1,000 requests at once on a budget for exactly 100")
     options: dict[str, Any] = vars(parser.parse_args())
+    if options.pop("crowd"):
+        options |= {"keys": 1, "requests": 1000, "at_a_time": 1000, "budget": 100, "images": (1,), "faults": 0.0}
     started = time.perf_counter()
     result = run(Plan(**options))
     check(result)

@@ -59,7 +59,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
     with serving(provider.app) as port:
         store = str(tmp_path_factory.mktemp("spending"))
-        gateway = ImageGateway(config=config(port, store), access=principal_of, hooks=())
+        whole = config(port, store, console={"enabled": True})
+        gateway = ImageGateway(config=whole, access=principal_of, hooks=())
         with serving(gateway) as bound, httpx.Client(base_url=f"http://127.0.0.1:{bound}", timeout=20) as web:
             yield Rig(web, provider, gateway, principals)
 
@@ -211,6 +212,11 @@ def test_a_key_sees_its_own_figures(rig: Rig) -> None:
     assert (found["month"]["spent"], found["month"]["limit"]) == (2 * PRICE, None)
     assert (found["currency"], found["name"], found["limits"]["in_flight"]) == ("USD", "reader", 3)
     assert rig.web.get("/v1/usage/x", headers=headers).status_code == 404
+    assert rig.web.get("/console/exchanges", headers=headers).json()["usage"] is True
+    shown = rig.web.get("/console/usage", headers=headers).json()
+    assert [(row["account"], row["spent"]) for row in shown["accounts"]] == [("key:reader", 2 * PRICE)]
+    assert shown["period"] == day_of(time.time())[:7]
+    assert rig.web.get("/console/usage").status_code == 401
 
 
 def test_keys_and_the_gateway_in_a_file_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,12 +231,16 @@ def test_keys_and_the_gateway_in_a_file_of_its_own(tmp_path: Path, capsys: pytes
     }
     spending = {"ledger": f"sqlite:///{tmp_path}/spend.db", "lease": 0.5}
     with serving(provider.app) as port:
-        whole = json.loads(json.dumps(config(port, str(tmp_path), access=access, spending=spending)))
+        console = {"enabled": True, "operators": ["bob"]}
+        whole = json.loads(json.dumps(config(port, str(tmp_path), access=access, spending=spending, console=console)))
         for keys in (["sk-ada"] * 3, ["sk-bob"] * 3):
             gateway = ImageGateway(config=whole, hooks=())
             with serving(gateway) as bound, httpx.Client(base_url=f"http://127.0.0.1:{bound}", timeout=20) as web:
                 statuses = [ask(web, key).status_code for key in keys]
                 assert statuses == ([200, 200, 402] if keys[0] == "sk-ada" else [200, 402, 402])
+                shown = web.get("/console/usage", headers={"authorization": f"Bearer {keys[0]}"}).json()["accounts"]
+                seen = {row["account"] for row in shown}
+                assert seen == ({"key:ada"} if keys[0] == "sk-ada" else {"key:ada", "key:bob", "group:team", "gateway"})
     assert provider.total == 3
     file = tmp_path / "gate.toml"
     file.write_text(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
@@ -15,13 +15,17 @@ from imagegate.asgi.background import repeat, stop
 from imagegate.logger import get_logger
 from imagegate.protocol.messages import Exchange
 from imagegate.routing.catalog import Catalog
-from imagegate.spending.accounts import Account, accounts_of
+from imagegate.spending.accounts import Account, accounts_of, key_account
 from imagegate.spending.costs import Outcome, Pays, PriceOf, charge, most_cost, outcome_of
-from imagegate.spending.ledger import InsufficientQuota, Ledger, LedgerUnavailable, Reservation
+from imagegate.spending.ledger import InsufficientQuota, Ledger, LedgerUnavailable, Reservation, day_of
 from imagegate.spending.money import nanos
 from imagegate.spending.rates import Admission, RateLimited, Rates
+from imagegate.spending.report import all_figures
 from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import Progress
+
+_MOST_SHOWN: Final = 200
+"""Accounts that the console lists."""
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +203,21 @@ class Spending:
     def _payer_for(self, principal: Principal | None) -> Pays:
         own = principal.upstream_keys if principal is not None else {}
         return (lambda upstream: upstream not in own and self._pays(upstream)) if own else self._pays
+
+    async def month(self, currency: str, principal_id: str | None) -> dict[str, Any]:
+        """Return the figures of this month: of one principal, or of everybody.
+
+        Args:
+            currency: of the prices.
+            principal_id: None: everybody.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be asked.
+        """
+        period = day_of(time.time())[:7]
+        accounts = () if principal_id is None else (key_account(principal_id),)
+        balances = await self.ledger.balances([period], accounts)
+        return {"currency": currency, "period": period, "accounts": all_figures(balances, period)[:_MOST_SHOWN]}
 
     def start(self) -> None:
         """Begin to tell that this process lives, and to look for what dead ones have reserved."""

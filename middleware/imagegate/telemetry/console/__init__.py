@@ -45,6 +45,8 @@ _SOON: Final = 0.4
 _OPERATIONS: Final = ("generations", "edits", "variations")
 _PICTURE = re.compile(rf"{PATH}/pictures/([0-9]{{1,12}})/([0-9]{{1,4}})")
 
+Figures = Callable[[str | None], Awaitable[object]]
+"""Returns what was spent this month: by the principal of that id, or, where it is None, by everybody."""
 LoadPicture = Callable[[str, str, Scope], Awaitable[bytes | None]]
 """Reads a link of an answer: link, upstream, scope of the request that wants to see it."""
 
@@ -52,7 +54,7 @@ LoadPicture = Callable[[str, str, Scope], Awaitable[bytes | None]]
 def is_console_path(scope: Scope) -> bool:
     path = route_path(scope)
     return scope["method"] in ("GET", "HEAD") and (
-        path in (PATH, f"{PATH}/exchanges") or _PICTURE.fullmatch(path) is not None
+        path in (PATH, f"{PATH}/exchanges", f"{PATH}/usage") or _PICTURE.fullmatch(path) is not None
     )
 
 
@@ -91,6 +93,8 @@ class Console:
         self._guard = guard
         self._running_after = running_after
         self._room = room
+        self.figures: Figures | None = None
+        """Set where spending is counted."""
         self._watched_until = 0.0
         self._instance = os.urandom(8).hex()
         self.enter_loop()
@@ -130,7 +134,9 @@ class Console:
             return
         viewer = None if self._access is None else self._access.known(scope) or await self._access.find(scope)
         self._watched_until = time.monotonic() + _WATCHED_FOR
-        if found := _PICTURE.fullmatch(path):
+        if path == f"{PATH}/usage":
+            await self._send_usage(viewer, send)
+        elif found := _PICTURE.fullmatch(path):
             await self._send_picture(int(found[1]), int(found[2]), viewer, scope, send)
         else:
             await _send(send, self._exchanges(scope, viewer), "application/json")
@@ -156,10 +162,17 @@ class Console:
             "now": now,
             "key": "" if viewer is None else viewer.key_name or viewer.user,
             "everybody": self._sees_all(viewer),
+            "usage": self.figures is not None,
             "running": running,
             "exchanges": [entry.shown for entry in entries if self._sees(viewer, entry.principal_id)],
         }
         return msgspec.json.encode(document)
+
+    async def _send_usage(self, viewer: Identity | None, send: Send) -> None:
+        if self.figures is None:
+            raise _NoPicture("Nothing is counted here.")
+        whose = None if viewer is None or self._sees_all(viewer) else viewer.principal.id
+        await _send(send, msgspec.json.encode(await self.figures(whose)), "application/json")
 
     async def _send_picture(self, number: int, index: int, viewer: Identity | None, scope: Scope, send: Send) -> None:
         entry = self._ring.get(number)

@@ -1,0 +1,129 @@
+"""What a task has cost that another process had sent: the provider's word settles what is held."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from imagegate.config.loader import read_config
+from imagegate.config.model_contracts import contracts_of
+from imagegate.config.price_table import price_table
+from imagegate.errors import ModelNotFound
+from imagegate.protocol.messages import Exchange, ImageRequest
+from imagegate.routing.catalog import Catalog
+from imagegate.spending.costs import Outcome
+from imagegate.spending.factory import open_spending
+from imagegate.spending.ledger import LedgerUnavailable, Reservation
+from imagegate.spending.memory import MemoryLedger
+from imagegate.spending.money import nanos
+from imagegate.spending.service import Spending
+from imagegate.tasks.records import ProviderTask, TaskRecord
+from imagegate.tasks.settlement import settle_task
+from imagegate.telemetry.hooks import Hooks
+from imagegate.telemetry.progress import Progress
+
+PRICES = {
+    "flat": {"image": 0.04},
+    "varied": {"image": 0.04, "variants": [{"when": {"quality": ["high"]}, "image": 0.1}]},
+    "token": {"tokens": {"output": 10}, "reserve": 0.2},
+}
+
+
+def opened(**spending: Any) -> Spending:
+    models = {name: {"family": "gpt-image-2"} for name in (*PRICES, "unpriced")}
+    config = read_config(
+        {
+            "upstreams": [
+                {"name": "p", "adapter": "openai", "base_url": "http://p.example", "api_key": "k", "models": models}
+            ],
+            "prices": {"models": PRICES},
+            "access": {"limits": {"spend_per_day": 100.0}},
+            "spending": spending,
+        }
+    )
+    catalog = Catalog(contracts_of(config), config.routes)
+    return open_spending(
+        config, catalog=catalog, prices=price_table(config), pays=lambda upstream: True, hooks=Hooks(())
+    )
+
+
+def record(model: str, upstream: str = "p", **facts: Any) -> TaskRecord:
+    base: dict[str, Any] = {
+        "number": "t",
+        "owner": "",
+        "created": 1.0,
+        "model": model,
+        "images": 2,
+        "task_id": "task",
+        "poll_url": "/",
+        "state": "completed",
+        "provider": ProviderTask(upstream=upstream, id="theirs", poll_url=""),
+        "data": ({"url": "a"}, {"url": "b"}),
+    }
+    return TaskRecord(**{**base, **facts})
+
+
+@pytest.mark.parametrize(
+    ("task", "settled", "held"),
+    [
+        (record("flat"), 0.08, 0),
+        (record("varied"), 0.2, 0),  # which price applied, the other process knew
+        (record("token", facts={"usage": {"output_tokens": 3000}}), 0.03, 0),
+        (record("token"), 0.4, 0),
+        (record("unpriced"), 0.6, 0),
+        (record("flat", upstream="gone"), 0.6, 0),
+        (record("flat", state="failed", data=(), error={"imagegate": {"outcome": "rejected"}}), 0, 0),
+        (record("flat", state="failed", data=(), error={"imagegate": {"outcome": "uncertain"}}), 0, 0.6),
+        (record("flat", state="failed", data=(), error={"message": "?"}), 0, 0.6),
+        (record("flat", provider=None), 0, 0.6),
+    ],
+)
+def test_a_task_that_was_taken_over(task: TaskRecord, settled: float, held: float) -> None:
+    async def scenario() -> None:
+        spending = opened(reserve=0.3)
+        reserved = Reservation(id="t", accounts=("gateway",), amount=nanos(0.6), images=2, created=time.time())
+        await spending.ledger.reserve(reserved, spending.accounts_of(None))
+        await spending.ledger.end("t", Outcome(0, nanos(0.6)))  # its process died
+        await settle_task(spending, task)
+        found = (await spending.ledger.balances([reserved.day]))["gateway", reserved.day]
+        assert (found.settled, found.held) == (nanos(settled), nanos(held))
+
+    asyncio.run(scenario())
+
+
+def exchange(model: str) -> Exchange:
+    request = ImageRequest(operation="generations", fields={"model": model, "prompt": "x"})
+    return Exchange(request=request, public_model=model, operation="generations")
+
+
+def test_a_ledger_that_is_away_lets_nothing_with_a_budget_through(caplog: pytest.LogCaptureFixture) -> None:
+    """What was admitted before is not counted as in flight any more."""
+
+    class Away(MemoryLedger):
+        async def reserve(self, reservation: Reservation, accounts: Any) -> Reservation:
+            raise LedgerUnavailable
+
+        async def note(self, accounts: Any, created: float, settled: int, images: int) -> None:
+            raise LedgerUnavailable
+
+    async def scenario() -> None:
+        spending = opened()
+        spending.ledger = Away()
+        with pytest.raises(LedgerUnavailable) as away:
+            await spending.admit(exchange("flat"), Progress("generations"))
+        assert (away.value.status, away.value.nothing_sent) == (503, True)
+        with pytest.raises(ModelNotFound):
+            await spending.admit(exchange("p-unknown"), Progress("generations"))
+        counts = vars(spending.rates)["_counts"]["gateway"]
+        assert counts.in_flight == 0
+        spending.gateway = type(spending.gateway)()
+        progress = Progress("generations")
+        spent = await spending.admit(exchange("flat"), progress)
+        await spending.end(spent, progress)
+        assert counts.in_flight == 0
+
+    asyncio.run(scenario())
+    assert "could not be counted" in caplog.text
