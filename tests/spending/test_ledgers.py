@@ -166,6 +166,31 @@ def test_balances_are_the_sum_of_the_reservations(steps: list[tuple[str, int, in
     asyncio.run(scenario())
 
 
+def test_no_process_waits_for_another_for_ever(address: str) -> None:
+    """New keys and groups, each in another order, in transactions that have several of them."""
+
+    async def scenario() -> None:
+        ledgers = [SQLLedger(address) for _ in range(6)]
+
+        def asked(number: int) -> tuple[Account, ...]:
+            names = [f"key:{number % 10}", f"group:{number % 3}", f"group:{number * 7 % 4}", "gateway"]
+            return tuple(Account(name, Limits(spend_per_day=1000.0)) for name in dict.fromkeys(names))
+
+        async def one(number: int) -> None:
+            accounts, ledger = asked(number), ledgers[number % 6]
+            names = tuple(account.id for account in accounts)
+            made = Reservation(id=str(number), accounts=names, amount=5, images=1, created=NOW)
+            await ledger.reserve(made, accounts)
+            await ledger.end(str(number), Outcome(5, 0), images=1)
+
+        await asyncio.gather(*(one(number) for number in range(120)), *(each.look_after() for each in ledgers))
+        found = await balance(ledgers[0], "gateway")
+        assert (found.settled, found.images, found.reserved) == (600, 120, 0)
+        await asyncio.gather(*(ledger.aclose() for ledger in ledgers))
+
+    asyncio.run(scenario())
+
+
 def test_what_a_dead_process_had_reserved_is_held(address: str) -> None:
     """Found by the next one, even if it is the same machine's after kill -9; a living one's is left alone."""
 

@@ -37,6 +37,8 @@ from imagegate.spending.sql import SQLLedger
 HOST: Final = "10.77.{}.1"
 """This side of each namespace's link."""
 GUEST: Final = "10.77.{}.2"
+CODES: Final = Counter[str]()
+"""Of errors beside those of budgets."""
 FAULTS: Final = ("refuse", "break", "silent break", "hard refuse", "leave")
 
 
@@ -210,6 +212,8 @@ async def _ask(web: httpx.AsyncClient, url: str, key: int, number: int, fault: s
         reply = await web.post(url + GENERATIONS, json=document, headers=headers, timeout=timeout)
     except httpx.TransportError:
         return 0
+    if reply.status_code not in (200, 402):
+        CODES[reply.json()["error"]["code"]] += 1
     return reply.status_code
 
 
@@ -255,7 +259,7 @@ async def _settle(plan: Plan, ledger: SQLLedger, bills: Counter[str], result: Re
             break
         await asyncio.sleep(0.05)
     else:
-        raise AssertionError("a reservation stays open")
+        raise AssertionError(f"a reservation stays open: {balances}")
     result.before = {account.partition(":")[2]: balance for (account, _), balance in balances.items()}
     result.held = await ledger.list_held()
     for reservation in result.held:
@@ -296,7 +300,11 @@ def run(plan: Plan) -> Result:
             finally:
                 await ledger.aclose()
 
-        asyncio.run(settle())
+        try:
+            asyncio.run(settle())
+        except AssertionError as error:
+            logs = [file.read_text()[-2000:] for file in folder.glob("*/log")]
+            raise AssertionError("\n".join([str(error), *logs])) from error
     return result
 
 
@@ -344,7 +352,7 @@ def main() -> None:
     result = run(Plan(**options))
     check(result)
     billed, held = sum(result.billed.values()), sum(each.held for each in result.held)
-    print(f"{dict(result.statuses)} in {time.perf_counter() - started:.0f} s")
+    print(f"{dict(result.statuses)}, errors {dict(CODES)} in {time.perf_counter() - started:.0f} s")
     print(f"{billed} images billed; {len(result.held)} reservations were held, {held / nanos(PRICE):g} images")
     print("for every key: billed <= settled + held <= budget; decided by the bill, the ledger equals it")
 

@@ -70,8 +70,9 @@ _NOW: Final = {
     "postgresql": "extract(epoch from clock_timestamp())",
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
 }
-_LOCK: Final = 0x696D6761
-"""Of PostgreSQL, while the tables are made."""
+_TAKE_TURN: Final = text(f"SELECT pg_advisory_xact_lock({0x696D6761})")
+"""Transactions of all processes take turns. Nearly all change the gateway's own balance, so they would anyway, but with
+locks on single rows some would wait for each other for ever."""
 _BUSY: Final = 15
 """Seconds to wait for another process that writes to the same SQLite file."""
 _MOST_HELD: Final = 10_000
@@ -118,6 +119,8 @@ class Statements:
 
     def _try(self, works: Sequence[Callable[[Statements, Connection], Any]]) -> list[Any]:
         with self._engine.connect() as db, db.begin():
+            if not self._is_sqlite:  # which has one writer at a time anyway
+                db.execute(_TAKE_TURN)
             if not self._is_ready:
                 self._prepare(db)
             results: list[Any] = []
@@ -130,15 +133,13 @@ class Statements:
         return results
 
     def _prepare(self, db: Connection) -> None:
-        if not self._is_sqlite:
-            db.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         _TABLES.create_all(db)
         self._tell(db)
 
     def reserve(self, db: Connection, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
         """Make a reservation, or take it up again. Raises `InsufficientQuota`."""
         reservation = msgspec.structs.replace(reservation, holder=self._holder)
-        balances = self._lock(db, reservation)
+        balances = self._read(db, reservation)
         try:
             check(accounts, balances, reservation)
         except ImagegateError:
@@ -160,18 +161,17 @@ class Statements:
 
     def end(self, db: Connection, reservation_id: str, outcome: Outcome, images: int) -> Reservation | None:
         """Settle, release or hold a reservation."""
-        before = self._find(db, reservation_id, lock=True)
+        before = self._find(db, reservation_id)
         return before and self._step(db, before, before.ended(outcome), images)
 
     def decide(self, db: Connection, reservation_id: str, settled: int) -> Reservation | None:
         """Settle or release what is held."""
-        before = self._find(db, reservation_id, lock=True)
+        before = self._find(db, reservation_id)
         return before and self._step(db, before, before.decided(settled), 0)
 
     def _step(self, db: Connection, before: Reservation, after: Reservation, images: int) -> Reservation:
         if after is before:
             return before
-        self._lock(db, after)
         values = {"state": after.state, "settled": after.settled, "held": after.held}
         db.execute(_RESERVATIONS.update().where(_RESERVATIONS.c.id == after.id).values(values))
         self._move(db, before, after, images=images)
@@ -182,7 +182,7 @@ class Statements:
         done = Reservation(
             id="", accounts=tuple(accounts), amount=0, images=images, created=created, state="settled", settled=settled
         )
-        self._lock(db, done)
+        self._read(db, done)
         self._move(db, None, done, requests=1, images=images)
 
     def _move(
@@ -193,8 +193,8 @@ class Statements:
         if values:
             db.execute(_BALANCES.update().where(*_rows(after)).values(values))
 
-    def _lock(self, db: Connection, reservation: Reservation) -> Balances:
-        """Return the balances that a reservation is part of, which nobody else changes until the transaction ends."""
+    def _read(self, db: Connection, reservation: Reservation) -> Balances:
+        """Return the balances that a reservation is part of; they have rows from then on."""
         keys = sorted((account, period) for account in reservation.accounts for period in reservation.periods)
         if missing := [key for key in keys if key not in self._known]:
             rows = [{"account": key[0], "period": key[1], **dict.fromkeys(_FIELDS, 0)} for key in missing]
@@ -202,12 +202,11 @@ class Statements:
             self._known.update(missing)
             if len(self._known) > _MOST_HELD:
                 self._known.clear()
-        asked = select(_BALANCES).where(*_rows(reservation)).order_by(_BALANCES.c.account, _BALANCES.c.period)
-        return {(row.account, row.period): _balance(row) for row in db.execute(asked.with_for_update())}
+        asked = select(_BALANCES).where(*_rows(reservation))
+        return {(row.account, row.period): _balance(row) for row in db.execute(asked)}
 
-    def _find(self, db: Connection, reservation_id: str, *, lock: bool = False) -> Reservation | None:
-        asked = select(_RESERVATIONS).where(_RESERVATIONS.c.id == reservation_id)
-        row = db.execute(asked.with_for_update() if lock else asked).first()
+    def _find(self, db: Connection, reservation_id: str) -> Reservation | None:
+        row = db.execute(select(_RESERVATIONS).where(_RESERVATIONS.c.id == reservation_id)).first()
         return None if row is None else _reservation(row)
 
     def look_after(self, db: Connection) -> list[Reservation]:
@@ -215,7 +214,7 @@ class Statements:
         self._tell(db)
         living = select(_HOLDERS.c.id).where(_HOLDERS.c.seen > self._now - self._lease)
         asked = select(_RESERVATIONS).where(_RESERVATIONS.c.state == "reserved", _RESERVATIONS.c.holder.not_in(living))
-        rows = db.execute(asked.limit(1000).with_for_update(skip_locked=True)).all()
+        rows = db.execute(asked.limit(1000)).all()
         found = [_reservation(row) for row in rows]
         db.execute(_HOLDERS.delete().where(_HOLDERS.c.seen < self._now - 100 * self._lease))
         return [self._step(db, each, each.ended(Outcome(0, each.amount)), 0) for each in found]
