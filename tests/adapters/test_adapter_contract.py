@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from importlib import import_module
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from tests.adapters import made_up
 
 from imagegate.adapter import Adapter, PendingTask
-from imagegate.registry import has_address, installed, load_adapter
+from imagegate.registry import installed, load_adapter
 from imagegate.testing import AdapterContract, Fixture, png
 
 B64 = base64.b64encode(png()).decode()
@@ -320,23 +319,4 @@ def test_the_kit_finds_faults(check: str, members: dict[str, Any]) -> None:
 
 def test_every_adapter_that_ships_is_held_to_it() -> None:
     """None is left out."""
-    assert set(installed()) - contracts_here() - set(SELF_HOSTED) == set()
-
-
-SELF_HOSTED = sorted(name for name in installed() if not has_address(name) and name not in contracts_here())
-"""Servers of one's own, whose replies are those of simulators (`tests/simulators`)."""
-
-
-WITHOUT_FIXTURES = [name for name in CHECKS if name != "test_decodes_its_fixtures"]
-NEEDS_A_WORKFLOW = ("comfyui", "test_encodes_every_legal_request")
-"""It has nothing to write until an operator gives it one; `test_self_hosted` and its simulator do."""
-
-
-@pytest.mark.parametrize(
-    ("name", "check"),
-    [pair for pair in product(SELF_HOSTED, WITHOUT_FIXTURES) if pair != NEEDS_A_WORKFLOW],
-)
-def test_adapters_of_servers_of_ones_own(name: str, check: str) -> None:
-    """What needs no fixtures holds for them too."""
-    kind = type("TestSelfHosted", (AdapterContract,), {"adapter": load_adapter(name)})
-    getattr(kind(), check)()
+    assert set(installed()) - contracts_here() == set()
