@@ -151,3 +151,10 @@ def test_a_document_that_is_all_odd_signs() -> None:
     """It is given up, without work for each sign."""
     body = b"[" + b"None," * 300_000
     assert len(json_mender.mended(body)) >= len(body) - 1_000_000
+
+
+@pytest.mark.parametrize("unit", [b"//", b"#", b"/*", b"'\\'", b"[ ,", b"x :", b", " + b" " * 50])
+def test_the_work_grows_as_the_document_does(unit: bytes) -> None:
+    """A megabyte of what is looked at sign by sign; were each sign to look at all that follows, this took minutes."""
+    body = b'{"a":[' + unit * (1_000_000 // len(unit))
+    assert len(json_mender.mended(body)) <= 2 * len(body)

@@ -23,7 +23,7 @@ from imagegate.protocol.provider_errors import failure, uncertain
 from imagegate.protocol.replies import images_of, read_document
 from imagegate.protocol.reply_pictures import with_pictures
 from imagegate.streaming.event_stream import EventIntake
-from imagegate.streaming.image_sinks import HEAD, PictureSink, Received, Reception
+from imagegate.streaming.image_sinks import HEAD, PictureSink, Received, Reception, mended
 from imagegate.streaming.reply_reader import HOLD, is_plain
 
 SLACK: Final = 256
@@ -216,23 +216,23 @@ class Relay:
     async def take(self, message: Message) -> None:
         body = message.get("body", b"")
         is_last = not message.get("more_body", False)
-        mended = self._mender.feed(body) + (self._mender.finish() if is_last else b"")
+        sound = await mended(self._mender, body) + (self._mender.finish() if is_last else b"")
         try:
-            for place, events in enumerate(self._scanner.steps(mended)):
+            for place, events in enumerate(self._scanner.steps(sound)):
                 if place:
                     await asyncio.sleep(0)  # what is dense takes long
                 for event in events:
                     self._note(event)
         except ScanError as error:
             raise uncertain(f"The provider's reply is invalid. {error}") from error
-        self._room += len(body) - len(mended)
+        self._room += len(body) - len(sound)
         if self._room < 0 and self._is_announced:
             raise uncertain("The provider's reply is no valid JSON.")
         if is_last:
-            await self._end(mended)
+            await self._end(sound)
             return
-        self._held.append(mended)
-        self._held_size += len(mended)
+        self._held.append(sound)
+        self._held_size += len(sound)
         while self._held_size - len(self._held[0]) >= TAIL:
             piece = self._held.popleft()
             self._held_size -= len(piece)

@@ -26,6 +26,10 @@ HEAD: Final = 64 * 1024
 """Bytes of an image's head that contain its format and size."""
 _AT_ONCE: Final = 3
 """Pictures of one reply that are being completed while the next one comes in."""
+_DENSE: Final = 2048
+"""Quotes in a piece of a document from which on it is mended in steps."""
+_STEP: Final = 8192
+"""Bytes of such a step, a few milliseconds."""
 
 
 class Receiver(Protocol):
@@ -184,6 +188,17 @@ class SpoolReceiver:
         self.upload.close()
 
 
+async def mended(mender: JSONMender, data: bytes) -> bytes:
+    """Feed the mender; the event loop gets its turn in between where the data is dense."""
+    if data.count(b'"') <= _DENSE:
+        return mender.feed(data)
+    pieces: list[bytes] = []
+    for start in range(0, len(data), _STEP):
+        pieces.append(mender.feed(data[start : start + _STEP]))
+        await asyncio.sleep(0)
+    return b"".join(pieces)
+
+
 class Received(msgspec.Struct, frozen=True):
     """A document that has come in: its rest, in which tokens stand for `pictures`."""
 
@@ -211,7 +226,7 @@ class Reception:
         self._finishing: dict[str, asyncio.Task[Picture]] = {}
 
     async def feed(self, data: bytes) -> None:
-        await self._scan(self._mender.feed(data))
+        await self._scan(await mended(self._mender, data))
 
     async def _scan(self, data: bytes) -> None:
         steps = self._scanner.steps(data)

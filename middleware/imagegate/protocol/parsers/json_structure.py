@@ -23,7 +23,7 @@ _ODD: Final = re.compile(
 _TOKEN: Final = re.compile(
     rb"(?P<blank>[ \t\r\n]+)"
     rb"|(?P<open>[{\[])|(?P<close>[}\]])|(?P<comma>,)|(?P<colon>:)|(?P<quote>[\"'])"
-    rb"|(?P<comment>/\*.*?\*/|(?://|\#)[^\n]*\n)"
+    rb"|(?P<comment>/\*.{0,1000}?\*/|(?://|\#)[^\n]{0,1000}\n)"
     rb"|(?P<key>(?!(?:true|false|null)[ \t\r\n:])[A-Za-z_$][\w.+$-]*[ \t\r\n]*:)|(?P<word>[\w.+$-]+)"
     rb"|(?P<other>.)",
     re.DOTALL,
@@ -34,8 +34,10 @@ _LITERALS: Final = {b"True": b"true", b"False": b"false", b"TRUE": b"true", b"FA
 _NUMBER: Final = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _MOST_HELD: Final = 4096
 """Bytes that are held back until it is known what they are."""
-_MOST_ODD: Final = 50_000
-"""Tokens of a document that are looked at one by one, a tenth of a second; the rest of it goes on as it is."""
+_MOST_ODD: Final = 10_000
+"""Tokens of a document that are looked at one by one; the rest of it goes on as it is."""
+_WINDOW: Final = 4096
+"""Bytes in which the next text is looked for at a time, so that the work for a document grows as it does."""
 
 
 _GIVEN_UP: Final = 2**62
@@ -72,8 +74,10 @@ class StructureMender:
             return Structure(b"", len(data))
         if self._depth == 0:
             return self._begin(data, place)
-        quote = data.find(b'"', place)
-        stop = quote if quote >= 0 else len(data) if is_last else _end_of_settled(data, place)
+        window = min(place + _WINDOW, len(data))
+        is_cut = window < len(data)
+        quote = data.find(b'"', place, window)
+        stop = quote if quote >= 0 else window if is_last and not is_cut else _end_of_settled(data, place, window)
         piece = self._comma + data[place:stop]
         closing = piece.count(b"}") + piece.count(b"]")
         if closing >= self._depth or (self._odd < _MOST_ODD and self._is_odd(piece)):
@@ -84,9 +88,9 @@ class StructureMender:
         if quote >= 0:
             self._last = b'"'
             return Structure(piece + b'"', quote + 1, b'"')
-        if stripped.endswith(b",") and not is_last and len(piece) - len(stripped) < _MOST_HELD:
+        if stripped.endswith(b",") and (is_cut or not is_last) and len(piece) - len(stripped) < _MOST_HELD:
             piece, self._comma, self._last = stripped[:-1], piece[len(stripped) - 1 :], b""
-        return Structure(piece, stop, is_held=stop < len(data))
+        return Structure(piece, stop, is_held=stop < len(data) and not is_cut)
 
     def _begin(self, data: bytes, place: int) -> Structure:
         found = _BEGIN.search(data, place)
@@ -149,10 +153,10 @@ def _written(kind: str, token: bytes) -> bytes:
     return repr(number).encode() if isfinite(number) else b"null"
 
 
-def _end_of_settled(data: bytes, place: int) -> int:
+def _end_of_settled(data: bytes, place: int, end: int) -> int:
     """Return where a word begins at the end of a piece, more of which may follow."""
-    settled = len(data[place:].rstrip(_WORD_CHARACTERS)) + place
-    return settled if len(data) - settled <= _MOST_HELD else len(data)
+    settled = place + len(data[place:end].rstrip(_WORD_CHARACTERS))
+    return settled if settled > place or end - place < _WINDOW else end
 
 
 def _may_go_on(kind: str, data: bytes, end: int) -> bool:
