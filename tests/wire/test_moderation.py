@@ -175,6 +175,17 @@ def test_references_are_seen(rig: Rig, count: int) -> None:
     assert [len(digests) for _, digests in rig.hooks.requests] == [count, count + 1]
 
 
+@pytest.mark.parametrize("operation", [GENERATIONS, EDITS])
+@pytest.mark.parametrize("member", ["image_url", "image_urls", "images", "reference_images"])
+def test_references_in_json_are_seen(rig: Rig, operation: str, member: str) -> None:
+    """Whichever member they stand in, as data URLs and as links, which are read through the guard."""
+    inline = f"data:image/png;base64,{base64.b64encode(BAD).decode()}"
+    value: Any = {"image_url": inline, "images": [{"image_url": inline}]}.get(member, [inline])
+    reply = rig.post(operation, **{member: value})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "content_policy_violation")
+    assert rig.sent == []
+
+
 def test_a_replaced_prompt_is_sent_and_disclosed(rig: Rig) -> None:
     rig.answer = of(SMALL)
     reply = rig.post(prompt="A wild cat")
@@ -266,6 +277,21 @@ def test_a_preview_is_kept_back_and_the_stream_goes_on(rig: Rig) -> None:
     assert "event: image_generation.completed" in reply.text
     assert base64.b64encode(BAD).decode() not in reply.text
     assert [partial for _, partial, _ in rig.hooks.seen] == [True, True, False]
+
+
+@pytest.mark.parametrize("image", [BAD, SMALL])
+def test_what_was_made_before_a_failure(rig: Rig, image: bytes) -> None:
+    """The error of a split request lists what was made all the same, unless that is withheld."""
+    answers = iter([of(image), JSONResponse({"error": {"message": "no", "code": "invalid_value"}}, 400)])
+    rig.answer = lambda: next(answers)
+    before = rig.stored()
+    reply = rig.post(model="openai/dall-e-3", n=2, response_format="url")
+    shown = reply.json()["error"]["imagegate"]
+    assert (reply.status_code, shown["images_made"]) == (400, 1), reply.text
+    assert shown.get("images_withheld", 0) == (image is BAD)
+    assert len(shown.get("data", ())) == (image is SMALL)
+    assert (len(rig.stored()) > len(before)) is (image is SMALL)
+    assert rig.record().images_withheld == (image is BAD)
 
 
 def test_a_failing_hook_withholds(rig: Rig) -> None:

@@ -123,9 +123,7 @@ class DeliverySession:
             if largest := self._sink.largest:
                 self._note_size(largest)
             if isinstance(error, UpstreamError) and error.made:
-                await self._drop_withheld(error)
-                self._kept += [image.picture for image in error.made if image.picture is not None]
-                await self._delivery.list_made(error, public_url=self._find_public_url(), sink=self._sink)
+                await self._list_made(error)
             if isinstance(error, (StorageError, FetchError)) and self._progress.attempts:
                 # The pictures are paid for: the official SDKs must not ask again by themselves.
                 error.headers.append((b"x-should-retry", b"false"))
@@ -159,12 +157,16 @@ class DeliverySession:
             prompt = str(request.fields.get("prompt", ""))
             await self._inspector.check(images, self._progress, prompt=prompt, origin=origin, is_partial=is_partial)
 
-    async def _drop_withheld(self, error: UpstreamError) -> None:
-        """Leave out what was made before an error, where it must not be delivered."""
+    async def _list_made(self, error: UpstreamError) -> None:
+        """Tell what was made before an error, and where it is, unless it must not be delivered."""
         try:
             await self._inspect(error.made)
-        except ContentWithheld:
+        except ContentWithheld as withheld:
+            error.details |= {"images_made": len(error.made), **withheld.details}
             error.made = ()
+            return
+        self._kept += [image.picture for image in error.made if image.picture is not None]
+        await self._delivery.list_made(error, public_url=self._find_public_url(), sink=self._sink)
 
     async def _finish(self, below: InnerResponse) -> None:
         progress = self._progress

@@ -11,7 +11,7 @@ from imagegate.errors import ContentRefused
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.layers.base import ExchangeLayer
 from imagegate.moderation.moderator import Moderator
-from imagegate.moderation.subjects import ModerationRequest, image_of_request
+from imagegate.moderation.subjects import ModerationRequest, images_of_request
 from imagegate.moderation.verdicts import Refuse
 from imagegate.protocol.messages import Exchange
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
@@ -44,11 +44,10 @@ class Moderate(ExchangeLayer):
     def _shown(self, exchange: Exchange) -> ModerationRequest:
         request = exchange.request
         prompt: Any = request.fields.get("prompt", "")
-        images = [image_of_request(reference, self._fetcher) for reference in request.references]
         return ModerationRequest(
             operation=exchange.operation,
             model=exchange.public_model,
             prompt=prompt if isinstance(prompt, str) else "",
             fields=request.fields,
-            images=tuple(image for image in images if image is not None),
+            images=images_of_request(request, self._fetcher),
         )

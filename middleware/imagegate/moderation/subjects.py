@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import msgspec
 
 from imagegate.access.principal import Principal
 from imagegate.contracts.contract import Operation
+from imagegate.errors import RequestError
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.protocol.image_format import Facts, inspect
 from imagegate.protocol.inline_images import decode_base64
-from imagegate.protocol.messages import FileRef, Link, Reference, ReplyImage, StoredPicture
+from imagegate.protocol.messages import FileRef, ImageRequest, Link, Reference, ReplyImage, StoredPicture
+from imagegate.protocol.references import Source, data_url, references_of
 
 Chunks = Callable[[], AsyncIterator[bytes]]
+_HEAD: Final = 64 * 1024
+"""Bytes of an image that tell its format and pixels."""
 
 
 class ModeratedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,13 +91,37 @@ class ModerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """References and mask; not those that a provider already has."""
 
 
-def image_of_request(reference: Reference, fetcher: Fetcher) -> ModeratedImage | None:
-    """Return a reference as hooks see it; None: only the provider has it."""
+def images_of_request(request: ImageRequest, fetcher: Fetcher) -> tuple[ModeratedImage, ...]:
+    """Return what a request starts from, as hooks see it: files, links and data URLs, of whichever member."""
+    found = [_of_reference(reference, fetcher) for reference in request.references]
+    try:
+        _, sources, mask = references_of(request.fields)
+        found += [_of_source(source, fetcher) for source in (*sources, mask) if source is not None]
+    except RequestError:
+        pass  # a model that takes it is none that we know
+    return tuple(image for image in found if image is not None)
+
+
+def _of_reference(reference: Reference, fetcher: Fetcher) -> ModeratedImage | None:
+    """None: only the provider has it."""
     if isinstance(reference, FileRef):
         return ModeratedImage(size=reference.size, facts=reference.facts, open=reference.chunks)
-    return (
-        ModeratedImage(url=reference.url, open=_linked(fetcher, reference.url)) if isinstance(reference, Link) else None
-    )
+    return _of_link(reference.url, fetcher) if isinstance(reference, Link) else None
+
+
+def _of_source(source: Source, fetcher: Fetcher) -> ModeratedImage | None:
+    if source.url is None:
+        return None
+    inline = data_url(source.member, source.url)
+    return _of_link(source.url, fetcher) if inline is None else _of_bytes(inline.data)
+
+
+def _of_link(url: str, fetcher: Fetcher) -> ModeratedImage:
+    return ModeratedImage(url=url, open=_linked(fetcher, url))
+
+
+def _of_bytes(content: bytes, *, is_partial: bool = False) -> ModeratedImage:
+    return ModeratedImage(size=len(content), facts=inspect(content[:_HEAD]), is_partial=is_partial, open=_held(content))
 
 
 def image_of_reply(image: ReplyImage, fetcher: Fetcher, *, origin: str, is_partial: bool) -> ModeratedImage:
@@ -110,10 +138,7 @@ def image_of_reply(image: ReplyImage, fetcher: Fetcher, *, origin: str, is_parti
     if picture is not None:
         return ModeratedImage(size=picture.size, facts=picture.facts, is_partial=is_partial, open=picture.chunks)
     if image.b64_json is not None:
-        content = decode_base64(image.b64_json)
-        return ModeratedImage(
-            size=len(content), facts=inspect(content[:65536]), is_partial=is_partial, open=_held(content)
-        )
+        return _of_bytes(decode_base64(image.b64_json), is_partial=is_partial)
     url = image.url or ""
     trusted = (origin,) if origin else ()
     return ModeratedImage(url=url, facts=image.facts, is_partial=is_partial, open=_linked(fetcher, url, *trusted))
