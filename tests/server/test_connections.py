@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+
+import pytest
 
 from imagegate.config.schema import LimitsConfig
 from imagegate.server.connections import Connections
@@ -94,5 +97,22 @@ def test_what_can_wait_is_not_forgotten() -> None:
             if patient.told:
                 break
         assert patient.told == ["go on"]
+
+    asyncio.run(test())
+
+
+def test_clients_do_not_pay_for_a_busy_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time in which the event loop did something else is not theirs."""
+    monkeypatch.setattr("imagegate.server.connections._TICK", 0.02)
+
+    async def test() -> None:
+        connections = Connections(LimitsConfig())
+        member = Member(connections)
+        connections.waits(member, 0.1)
+        time.sleep(0.15)
+        await asyncio.sleep(0.03)
+        assert member.told == []
+        await asyncio.sleep(0.2)
+        assert "expire" in member.told
 
     asyncio.run(test())

@@ -22,10 +22,10 @@ class Provider:
     """Answers each request with the mark that stood in it, and then sends a further reply that nobody has asked for.
 
     Args:
-        pause: seconds between the two.
+        pause: seconds between the two; None: both are one write.
     """
 
-    def __init__(self, pause: float) -> None:
+    def __init__(self, pause: float | None) -> None:
         self._pause = pause
         self.connections = 0
         self._loop = asyncio.new_event_loop()
@@ -41,10 +41,13 @@ class Provider:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(re.findall(rb"content-length: *([0-9]+)", head.lower())[0])
                 mark = MARK.findall(await reader.readexactly(length))[0]
-                writer.write(_reply(mark))
-                await writer.drain()
-                await asyncio.sleep(self._pause)
-                writer.write(_reply(b"0"))
+                if self._pause is None:
+                    writer.write(_reply(mark) + _reply(b"0"))
+                else:
+                    writer.write(_reply(mark))
+                    await writer.drain()
+                    await asyncio.sleep(self._pause)
+                    writer.write(_reply(b"0"))
                 await writer.drain()
 
     def close(self) -> None:
@@ -68,7 +71,7 @@ def _reply(mark: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def running(folder: Path, pause: float, more: str = "") -> Iterator[tuple[Process, Provider]]:
+def running(folder: Path, pause: float | None, more: str = "") -> Iterator[tuple[Process, Provider]]:
     provider = Provider(pause)
     config = folder / "imagegate.toml"
     config.write_text(
@@ -113,6 +116,13 @@ def test_without_reuse_nobody_gets_another_ones_picture(tmp_path: Path, pause: f
     with running(tmp_path, pause, "reuse_connections = false") as (gate, provider):
         assert asyncio.run(ask(gate, 300)) == (300, 0)
         assert provider.connections == 300
+
+
+def test_a_surplus_that_comes_with_the_reply_ends_its_connection(tmp_path: Path) -> None:
+    """Nobody gets it, although connections are kept."""
+    with running(tmp_path, None) as (gate, provider):
+        assert asyncio.run(ask(gate, 50)) == (50, 0)
+        assert provider.connections == 50
 
 
 def test_a_surplus_is_told_and_ends_reuse(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ class Connections:
         self._is_turn_set = False
         self._is_serving_queue = False
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer is to run."""
         self._last_line = -_SECONDS_BETWEEN_LINES
         if self._limit < limits.connections:
             get_logger().warning("limits.connections is more than the descriptors allow", connections=self._limit)
@@ -98,7 +100,7 @@ class Connections:
     def opened(self, member: Member) -> bool:
         """Count a new connection; return False where no other could be closed for it."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_TICK, self._tick)
+            self._set_timer(asyncio.get_running_loop())
         has_room = True
         while has_room and len(self._open) >= self._limit:
             has_room = self._evict()
@@ -222,6 +224,8 @@ class Connections:
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._timer = None
+        if now - self._due > _TICK:
+            self._forgive(now - self._due)
         for member in list(self._overdue(now)):
             member.expire()
         for member in list(self._writing):
@@ -229,7 +233,17 @@ class Connections:
                 member.drop("client_stall")
         self._report(now)
         if self._open:
-            self._timer = loop.call_later(_TICK, self._tick)
+            self._set_timer(loop)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._due = loop.time() + _TICK
+        self._timer = loop.call_later(_TICK, self._tick)
+
+    def _forgive(self, seconds: float) -> None:
+        """Give clients the time in which this process has not looked at what they have sent."""
+        for waiting in (self._new, self._kept):
+            for member in waiting:
+                waiting[member] += seconds
 
     def _overdue(self, now: float) -> Iterator[Member]:
         for waiting in (self._new, self._kept):
