@@ -24,10 +24,13 @@ PRICES = {
 outcomes = st.sampled_from(["ok", "not_sent", "rejected", "uncertain", "cancelled"])
 
 
+def price_of(upstream: str, model: str) -> ModelPrice | None:
+    return PRICES.get((upstream, model))
+
+
 def most(*targets: tuple[str, str], n: int = 1, prompt: str = "", fallback: float = 0.0, own: str = "") -> int:
     request = ImageRequest(operation="generations", fields={"model": "m", "prompt": prompt, "n": n})
     found = [Target(upstream=upstream, model=model, contract=None) for upstream, model in targets]
-    price_of = lambda upstream, model: PRICES.get((upstream, model))  # noqa: E731
     return most_cost(request, found, price_of, lambda upstream: upstream != own, fallback)
 
 
@@ -64,7 +67,6 @@ def test_a_group_is_reserved_whole(operation: Any, fields: dict[str, Any], image
     target = Target(upstream="a", model="flat", contract=load_contracts(GROUPS)["m"])
     request = ImageRequest(operation=operation, fields={"model": "m", **fields})
     assert target.most_images(request) == images
-    price_of = lambda upstream, model: PRICES.get((upstream, model))  # noqa: E731
     assert most_cost(request, [target], price_of, lambda upstream: True, 0.0) == nanos(0.08 * images)
 
 

@@ -144,6 +144,7 @@ def test_balances_are_the_sum_of_the_reservations(steps: list[tuple[str, int, in
         known: dict[str, Reservation] = {}
         for kind, number, first, second in steps:
             name = str(number)
+            made: Reservation | None = None
             if kind == "reserve":
                 before = await balance(ledger)
                 try:
@@ -153,9 +154,10 @@ def test_balances_are_the_sum_of_the_reservations(steps: list[tuple[str, int, in
                 except InsufficientQuota:
                     continue
             elif kind == "end":
-                made = await ledger.end(name, Outcome(first, second)) or made if name in known else None
+                made = await ledger.end(name, Outcome(first, second))
             else:
-                made = await ledger.decide(name, first) if name in known else None
+                made = await ledger.decide(name, first)
+            assert (made is not None) == (kind == "reserve" or name in known)
             if made is not None:
                 known[name] = made
         found = await balance(ledger)

@@ -24,7 +24,7 @@ class Clock:
         return self.now
 
 
-def account(name: str = "key:a", **limits: int) -> Account:
+def account(name: str = "key:a", /, **limits: int) -> Account:
     return Account(name, Limits(**limits))
 
 
@@ -69,13 +69,12 @@ def test_against_all_accounts_or_none() -> None:
     admission = asyncio.run(rates.admit([mine, team], 3))
     with pytest.raises(RateLimited):
         rates.count([mine, team], 1)
-    assert rates.count([mine], 1).uses == [Use("key:a", "in_flight", 9, 2, 1.0), Use("key:a", *_rpm(2))]
+    assert rates.count([mine], 1).uses == [
+        Use("key:a", "in_flight", 9, 2, 1.0),
+        Use("key:a", "requests_per_minute", 9, 2, 30.0),
+    ]
     asyncio.run(rates.leave(admission))
     assert rates.count([mine], 1).uses[0].used == 2
-
-
-def _rpm(used: int) -> tuple[str, int, int, float]:
-    return "requests_per_minute", 9, used, 30.0  # type: ignore[return-value]
 
 
 def test_headers_tell_of_the_limit_that_is_nearest() -> None:

@@ -252,6 +252,7 @@ async def _settle(plan: Plan, ledger: SQLLedger, bills: Counter[str], result: Re
     """Wait for the end of every reservation, then decide what is held as the provider has counted it."""
     day = day_of(time.time())
     accounts = [f"key:{name_of(key)}" for key in range(plan.keys)]
+    balances = await ledger.balances([day], accounts)
     for _ in range(400):
         await ledger.look_after()
         balances = await ledger.balances([day], accounts)

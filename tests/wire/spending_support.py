@@ -94,7 +94,7 @@ def body(prompt: str = "A cat", model: str = "flat", **more: Any) -> dict[str, A
     return {"model": model, "prompt": prompt, "response_format": "b64_json", **more}
 
 
-def ask(web: httpx.Client, key: str, prompt: str = "A cat", model: str = "flat", **more: Any) -> httpx.Response:
+def ask(web: httpx.Client, key: str, prompt: str = "A cat", model: str = "flat", /, **more: Any) -> httpx.Response:
     """Send a request with a key."""
     return web.post(GENERATIONS, json=body(prompt, model, **more), headers={"authorization": f"Bearer {key}"})
 

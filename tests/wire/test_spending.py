@@ -183,11 +183,11 @@ def test_requests_at_a_time(rig: Rig) -> None:
 def test_a_model_without_a_known_bound_has_no_budget(rig: Rig) -> None:
     key = rig.add("unpriced", spend_per_day=1.0)
     before = rig.provider.requests
-    refused = ask(rig.web, key, model="gpt-image-2")  # at another address than its provider's own
+    refused = ask(rig.web, key, "A cat", "gpt-image-2")  # at another address than its provider's own
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
     assert refused.json()["error"]["code"] == "price_unknown"
     assert rig.provider.requests == before
-    assert ask(rig.web, rig.add("free"), model="gpt-image-2").status_code == 200
+    assert ask(rig.web, rig.add("free"), "A cat", "gpt-image-2").status_code == 200
 
 
 def test_a_key_sees_its_own_figures(rig: Rig) -> None:

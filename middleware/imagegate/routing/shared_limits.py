@@ -256,7 +256,11 @@ class SharedLimits:
     """
 
     def __init__(
-        self, redis: RedisClient, *, lease: float, changed: Callable[[str, BreakerState], None] = lambda *_: None
+        self,
+        redis: RedisClient,
+        *,
+        lease: float,
+        changed: Callable[[str, BreakerState], None] = lambda upstream, state: None,
     ) -> None:
         self.redis = redis
         self.lease = round(lease * 1000)

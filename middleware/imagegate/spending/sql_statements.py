@@ -254,7 +254,19 @@ def _balance(row: Row[Any]) -> Balance:
 
 
 def _reservation(row: Row[Any]) -> Reservation:
-    return Reservation(**{**row._asdict(), "accounts": tuple(msgspec.json.decode(row.accounts))})
+    return Reservation(
+        id=row.id,
+        accounts=tuple(msgspec.json.decode(row.accounts)),
+        amount=row.amount,
+        images=row.images,
+        created=row.created,
+        model=row.model,
+        request_id=row.request_id,
+        holder=row.holder,
+        state=row.state,
+        settled=row.settled,
+        held=row.held,
+    )
 
 
 def _encode(accounts: Sequence[str]) -> str:
