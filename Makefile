@@ -51,7 +51,8 @@ lock: ## what the image contains, pinned with hashes; needs uv
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		deploy/requirements-build.in --output-file deploy/requirements-build.txt
 
-pages: $(VENV)/.test ## the pages about providers, made from their contracts
+pages: $(VENV)/.test ## the pages that are made from the code: providers, settings, errors, metrics, commands
+	$(BIN)/python docs/.site/reference.py
 	$(BIN)/python -c 'from imagegate.registry import installed; print(*installed())' | tr ' ' '\n' | \
 		xargs -I{} sh -c '$(BIN)/imagegate models --adapter {} > docs/providers/{}.md'
 

@@ -19,14 +19,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How much a principal, a group of them or the whole gateway may use; None: any amount."""
 
     requests_per_minute: int | None = None
+    """In a minute of the clock."""
     requests_per_day: int | None = None
+    """In a day, UTC."""
     images_per_minute: int | None = None
+    """Images asked for in a minute of the clock."""
     images_per_day: int | None = None
+    """Images asked for in a day, UTC."""
     in_flight: int | None = None
     """Requests at a time."""
     spend_per_day: float | None = None
-    """In the currency of the prices."""
+    """In the currency of the prices, in a day, UTC."""
     spend_per_month: float | None = None
+    """The same, in a calendar month, UTC."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

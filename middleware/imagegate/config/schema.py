@@ -63,7 +63,9 @@ class UpstreamConfig(_Section, frozen=True, kw_only=True):
     reuse_connections: bool = True
     """False: each request opens a connection."""
     connect_timeout: Duration = Duration(10)
+    """To open a connection, with TLS."""
     read_timeout: Duration = Duration(300)
+    """Without a byte from the provider."""
     max_in_flight: int | None = None
     """Requests at a time; None: any number."""
     requests_per_minute: int | None = None
@@ -84,6 +86,7 @@ class CloudConfig(_Section, frozen=True, kw_only=True):
     endpoint: str = ""
     """Of a service that speaks S3 (or a private Azure or Google endpoint); default: the cloud's own."""
     region: str = ""
+    """Of the bucket."""
     access_key_id: str = ""
     """Of ``az://``: the account's name."""
     secret_access_key: str = ""
@@ -111,7 +114,9 @@ class DeliveryConfig(_Section, frozen=True, kw_only=True):
     public_url: str = ""
     """Where clients find the store; default: the address that the request came to, or presigned links to a bucket."""
     cloud: CloudConfig = CloudConfig()
+    """How a bucket is reached."""
     link_ttl: Duration = Duration(86400)
+    """How long links are valid; a file store removes images after it."""
     link_secret: str = ""
     """Signs links, at least 16 characters; default: made once and kept with the store."""
     max_bytes: int | None = None
@@ -146,9 +151,11 @@ class TasksConfig(_Section, frozen=True, kw_only=True):
     callback_secret: str = ""
     """Signs webhooks; default: ``callback_url`` is refused."""
     callback_attempts: int = 8
+    """To deliver a webhook, with exponential backoff."""
     poll_interval: Duration = Duration(2)
     """Before the first question to a provider; later ones come less often."""
     deadline: Duration = Duration(300)
+    """For a provider's task to end; then the request is answered 504 with the provider's id of the task."""
 
 
 class IdempotencyConfig(_Section, frozen=True, kw_only=True):
@@ -170,6 +177,7 @@ class PolicyConfig(_Section, frozen=True, kw_only=True):
     """How far a request may be changed, and what becomes of it where a provider fails (``[policy]``)."""
 
     fit: Literal["nearest", "strict", "pass"] = "nearest"
+    """What the model does not take is changed and disclosed (``nearest``), answered 400, or left (``pass``)."""
     tolerance: float = 0.5
     """How far a ratio may be moved; beyond it the request is refused. 0.5 is half as wide again."""
     exact_size: Literal["off", "resize", "crop"] = "off"
@@ -198,12 +206,15 @@ class PrincipalConfig(_Section, frozen=True, kw_only=True):
     """What a key of the configuration may ask for (``[access.principals.NAME]``); default: anything."""
 
     limits: Limits = NO_LIMITS
+    """Of the key."""
     groups: tuple[str, ...] = ()
     """Of ``[access.groups]``, whose limits their members share."""
     models: tuple[str, ...] = ()
     """Public names; ``*`` stands for any characters."""
     sizes: tuple[str, ...] = ()
+    """Such as ``1024x1024``, ``16:9``, ``2K`` and ``auto``, in whatever member they come."""
     operations: tuple[Literal["generations", "edits", "variations"], ...] = ()
+    """Endpoints of the Images API."""
     tenant: str = ""
     """Whose store prefix its images have."""
     upstream_keys: Mapping[str, str] = {}
@@ -216,6 +227,7 @@ class AccessConfig(_Section, frozen=True, kw_only=True):
     """Who may use the gateway (``[access]``)."""
 
     keys: tuple[str, ...] = ()
+    """Of clients; none, no `store` and no `callable`: no authentication."""
     names: tuple[str, ...] = ()
     """What logs and the console call the keys, in the same order; default: ``key-1``, ``key-2``."""
     store: str = ""
@@ -263,6 +275,7 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     """What log lines may say beyond facts (``[log]``)."""
 
     prompts: bool = False
+    """Whether prompts are logged."""
     links: bool = False
     """Of delivered images; a link is all that is needed to load one."""
 
@@ -289,6 +302,7 @@ class PricesConfig(_Section, frozen=True, kw_only=True):
     """What providers charge (``[prices]``)."""
 
     currency: str = "USD"
+    """Of `models`."""
     shipped: bool = True
     """Whether the prices that adapters ship count where `models` has none; in USD only."""
     models: Mapping[str, ModelPrice] = {}
@@ -312,8 +326,11 @@ class LimitsConfig(_Section, frozen=True, kw_only=True):
     """Sizes in bytes unless said otherwise (``[limits]``)."""
 
     json_body: int = 32 * 1024**2
+    """A body of JSON; more is answered 413."""
     form: int = 512 * 1024**2
+    """A form with its files; more is answered 413."""
     file: int = 50_000_000
+    """One file of a form; more is answered 413."""
     files: int = 16
     """Images in one form."""
     memory: int = 256 * 1024**2
@@ -324,6 +341,7 @@ class LimitsConfig(_Section, frozen=True, kw_only=True):
     spool_memory: int = 16 * 1024**2
     """How much of that may be in memory."""
     reply_body: int = 512 * 1024**2
+    """A provider's reply."""
     image: int = 64 * 1024**2
     """One picture fetched from a provider's link."""
     prompt: int = 32_000
@@ -358,8 +376,11 @@ class Config(_Section, frozen=True, kw_only=True):
     """The whole configuration. `load_config` reads it from a file, `default_config` from the environment."""
 
     prefix: str = "/v1"
+    """Of the paths of the API."""
     upstreams: tuple[UpstreamConfig, ...] = ()
+    """Accounts at providers."""
     routes: Mapping[str, tuple[str | Choice, ...]] = {}
+    """Public model -> ``upstream/model``, in order of preference; weights share requests among neighbours."""
     delivery: DeliveryConfig = DeliveryConfig()
     tasks: TasksConfig = TasksConfig()
     idempotency: IdempotencyConfig = IdempotencyConfig()

@@ -40,6 +40,7 @@ class PriceVariant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     when: Mapping[str, tuple[str | int | bool, ...]]
     """Members of the request as it is sent, each with the values that have this price; dots lead into nested ones."""
     image: float
+    """Each image."""
 
     def applies(self, fields: Mapping[str, Any]) -> bool:
         """Return whether a request with these members has this price."""
