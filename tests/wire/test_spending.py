@@ -15,7 +15,8 @@ import httpx
 import pytest
 from starlette.requests import Request
 from starlette.types import Scope
-from tests.wire.spending_support import PRICE, TOKEN_PRICE, CountingProvider, ask, body, config, eventually
+from tests.wire.field_support import LARGE, SMALL
+from tests.wire.spending_support import GENERATIONS, PRICE, TOKEN_PRICE, CountingProvider, ask, body, config, eventually
 
 from imagegate import ImageGateway, Limits, Principal
 from imagegate.cli.commands import main
@@ -104,6 +105,43 @@ def test_a_stream_and_a_task_are_settled_too(rig: Rig) -> None:
     rig.is_now(key, settled=2 * PRICE)
     refused = ask(rig.web, rig.add("poor", spend_per_day=0.01), **{"async": True})
     assert (refused.status_code, refused.json()["error"]["code"]) == (402, "insufficient_quota")
+
+
+PATHS: dict[str, Any] = {
+    "generation": (GENERATIONS, {"json": body()}),
+    "stream": (GENERATIONS, {"json": body(stream=True)}),
+    "task": (GENERATIONS, {"json": body(**{"async": True})}),
+    "keyed": (GENERATIONS, {"json": body(), "headers": {"idempotency-key": "spent"}}),
+    "azure": ("/openai/deployments/flat/images/generations", {"json": {"prompt": "A cat"}}),
+    "edit": (
+        "/v1/images/edits",
+        {"data": {"model": "flat", "prompt": "A cat"}, "files": [("image", ("a.png", SMALL, "image/png"))]},
+    ),
+    "large edit": (
+        "/v1/images/edits",
+        {
+            "data": {"model": "flat", "prompt": "A cat"},
+            "files": [("image[]", (f"{place}.png", LARGE, "image/png")) for place in range(7)],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(PATHS))
+@pytest.mark.parametrize(("limits", "status"), [({"spend_per_day": 0.0}, 402), ({"requests_per_day": 0}, 429)])
+def test_a_key_at_its_limit_is_refused_on_every_way_in(rig: Rig, kind: str, limits: Any, status: int) -> None:
+    """And can still look: at explanations, models and its own figures."""
+    headers = {"authorization": f"Bearer {rig.add('poor-' + kind, **limits)}"}
+    path, options = PATHS[kind]
+    before = rig.provider.requests
+    more = options.get("headers", {})
+    refused = rig.web.post(path, **{**options, "headers": {**more, **headers}})
+    assert refused.status_code == status, refused.text
+    explained = rig.web.post(path, **{**options, "headers": {**more, **headers, "imagegate-explain": "?1"}})
+    assert explained.status_code == 200, explained.text
+    assert rig.provider.requests == before
+    for looked in ("/v1/models", "/v1/usage"):
+        assert rig.web.get(looked, headers=headers).status_code == 200
 
 
 def test_a_client_that_leaves_has_its_money_held(rig: Rig) -> None:

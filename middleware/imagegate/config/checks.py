@@ -24,6 +24,7 @@ from imagegate.config.schema import (
     ModerationConfig,
     PolicyConfig,
     PrincipalConfig,
+    SpendingConfig,
     UpstreamConfig,
 )
 from imagegate.contracts.contract import Contract, ContractError
@@ -60,6 +61,7 @@ def check(config: Config) -> None:
     if config.limits.memory < 3 * config.limits.json_body:  # two copies of one body are three quarters of it at most
         raise KeyedError("limits.memory: must be at least three times limits.json_body", ("limits", "memory"))
     _check_visibility(config)
+    _check_spending(config.spending)
     _check_tasks(config)
     _check_extras(config)
     names: set[str] = set()
@@ -189,6 +191,28 @@ def _check_moderation(moderation: ModerationConfig) -> None:
             object_of(moderation.hooks, "hooks")
         except ConfigError as error:
             raise KeyedError(f"moderation.{error}", ("moderation", "hooks")) from error
+
+
+def _check_spending(spending: SpendingConfig) -> None:
+    if not 0 <= spending.reserve < 10**9:
+        raise KeyedError("spending.reserve: must not be negative", ("spending", "reserve"))
+    if spending.rates not in ("", "memory://") and not is_redis_url(spending.rates):
+        raise KeyedError("spending.rates: must be redis://HOST:PORT/DB or memory://", ("spending", "rates"))
+    if is_redis_url(spending.rates) and find_spec("redis") is None:
+        raise KeyedError(
+            "spending.rates: needs the extra 'redis': pip install 'imagegate[redis]'", ("spending", "rates")
+        )
+    if (ledger := spending.ledger) == "memory://":
+        return
+    if not ledger.startswith((SQLITE, POSTGRES)) or ledger in (SQLITE, POSTGRES):
+        raise KeyedError(
+            f"spending.ledger: must be {SQLITE}FILE, {POSTGRES}USER@HOST/DATABASE or memory://", ("spending", "ledger")
+        )
+    extra, needed = ("postgres", "psycopg") if ledger.startswith(POSTGRES) else ("keys", "sqlalchemy")
+    if find_spec(needed) is None:
+        raise KeyedError(
+            f"spending.ledger: needs the extra '{extra}': pip install 'imagegate[{extra}]'", ("spending", "ledger")
+        )
 
 
 def _check_visibility(config: Config) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from imagegate.adapter import Adapter
 from imagegate.config.routes import address_of
-from imagegate.config.schema import CloudConfig, Config, UpstreamConfig
+from imagegate.config.schema import AccessConfig, CloudConfig, Config, UpstreamConfig
 from imagegate.contracts.contract import ContractDocument, Contracts, find_contract, load_contracts, read_document
 from imagegate.errors import ConfigError
 from imagegate.protocol.names import did_you_mean
@@ -78,6 +78,10 @@ def warnings_of(
     scheme = config.delivery.store.partition(":")[0]
     if config.delivery.cloud != CloudConfig() and scheme in ("file", "memory"):
         found.append(f"delivery.cloud: does nothing with a {scheme}:// store")
+    if config.spending.ledger == "memory://" and _has_budget(config.access):
+        found.append(
+            "spending.ledger: memory:// forgets what was spent when the process ends, and each counts for itself"
+        )
     if scheme == "memory":
         found.append("delivery.store: memory:// loses its pictures when the process ends")
     contracts = contracts_of(config) if contracts is None else contracts
@@ -92,6 +96,11 @@ def warnings_of(
             + (f", and these upstreams must load the references of edits: {', '.join(needing)}" if needing else "")
         )
     return found
+
+
+def _has_budget(access: AccessConfig) -> bool:
+    every = (access.limits, *access.groups.values(), *(each.limits for each in access.principals.values()))
+    return any(limits.spend_per_day is not None or limits.spend_per_month is not None for limits in every)
 
 
 def _unknown_models(config: Config, contracts: Mapping[str, Contracts]) -> list[str]:
