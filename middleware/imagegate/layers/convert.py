@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, Final
 
 import msgspec
@@ -52,12 +53,8 @@ class Convert(ExchangeLayer):
         self, app: ASGIApp, *, delivery: ImageConverter, size: ExactSize, formats: bool, prefix: str = "/v1"
     ) -> None:
         super().__init__(app, prefix=prefix)
-        try:
-            import PIL.Image  # noqa: F401
-        except ImportError:
-            raise ConfigError(
-                "policy.exact_size and exact_format need Pillow: pip install 'imagegate[convert]'"
-            ) from None
+        if find_spec("PIL") is None:
+            raise ConfigError("policy.exact_size and exact_format need Pillow: pip install 'imagegate[convert]'")
         self._delivery = delivery
         self._size: ExactSize = size
         self._formats = formats

@@ -10,6 +10,7 @@ are exported by a thread, from a queue of bounded length.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import Any, Final
 
 from imagegate import __version__
@@ -21,10 +22,11 @@ _EXPORTERS: Final = ("otlp", "console", "none")
 def check() -> None:
     """Raise `ConfigError` where the SDK is not installed or a variable names what there is none of."""
     try:
-        import opentelemetry.exporter.otlp.proto.http
-        import opentelemetry.sdk.trace  # noqa: F401
-    except ImportError:
-        raise ConfigError("serve --otel needs OpenTelemetry's SDK: pip install 'imagegate[otlp]'") from None
+        is_there = find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:  # of a package above it
+        is_there = False
+    if not is_there:
+        raise ConfigError("serve --otel needs OpenTelemetry's SDK: pip install 'imagegate[otlp]'")
     for signal in ("TRACES", "METRICS"):
         _exporter(signal)
     protocol = _protocol()
