@@ -67,7 +67,13 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_every_example_is_tested() -> None:
     """There is no example that this file does not know."""
-    mounts = ["fastapi_service.py", "imagegate.toml", "starlette_middleware.py", "starlette_mount.py"]
+    mounts = [
+        "fastapi_openapi.py",
+        "fastapi_service.py",
+        "imagegate.toml",
+        "starlette_middleware.py",
+        "starlette_mount.py",
+    ]
     access = ["fastapi_users.py", "keys_in_sql.py", "moderation_openai.py", "moderation_words.py"]
     others = ["http2_upstream.py", "test_a_service.py"]
     alone = ["async_task.py", "deliver_alone.py", "fit_alone.py"]
@@ -76,6 +82,15 @@ def test_every_example_is_tested() -> None:
     assert sorted([*access, *edits, *mounts, *alone, *others, *routes]) == sorted(
         file.name for file in EXAMPLES.iterdir() if file.is_file() and file.suffix != ".webp"
     )
+
+
+@pytest.mark.parametrize("url", ["fastapi_openapi"], indirect=True)
+def test_fastapi_openapi(url: str) -> None:
+    """One document has the host's paths and the gateway's, as they are reached; FastAPI's own page shows it."""
+    paths = httpx.get(f"{url}/openapi.json").json()["paths"]
+    assert {"/hello", "/pictures/v1/images/generations", "/pictures/images/{key}"} <= paths.keys()
+    assert httpx.get(f"{url}/docs").status_code == 200
+    assert httpx.get(f"{url}/pictures/v1/models").json()["data"]
 
 
 def test_async_task(running: Running) -> None:

@@ -10,6 +10,7 @@ from imagegate.adapter import (
     BEARER,
     Adapter,
     Authentication,
+    FileRef,
     ImageReply,
     ImageRequest,
     PendingTask,
@@ -57,8 +58,8 @@ class Gemini(Adapter):
 
 
 def _part(reference: Reference) -> dict[str, Any]:
-    file = inline(reference)
-    return {"inlineData": {"mimeType": file.upload.media_type, "data": file}}
+    media_type = reference.media_type if isinstance(reference, FileRef) else "image/*"
+    return {"inlineData": {"mimeType": media_type, "data": inline(reference)}}
 
 
 def _parts(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

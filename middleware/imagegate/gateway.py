@@ -284,6 +284,29 @@ class ImageGateway:
         status = "draining" if self.is_draining else status
         return {"status": status, "store": health.state}
 
+    def openapi(self, *, mount: str = "", metrics: bool = False) -> dict[str, Any]:
+        """Return the OpenAPI document of the gateway's endpoints; `imagegate.openapi.merge` adds it to a host's.
+
+        Args:
+            mount: path at which the application has mounted the gateway.
+            metrics: ``/metrics`` is served in front of it.
+
+        Raises:
+            ConfigError: the configuration cannot be used.
+        """
+        from imagegate.openapi.document import document  # used seldom, and imports much
+
+        if self._failure is not None:
+            raise ConfigError(str(self._failure))
+        return document(
+            self.config,
+            mount=mount,
+            keyed=self.services.access is not None,
+            usage=self.loop_services.spending is not None,
+            health=isinstance(self.app, NotFound),
+            metrics=metrics,
+        )
+
     @property
     def is_draining(self) -> bool:
         return self._drained_from is not None

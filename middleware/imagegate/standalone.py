@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, BinaryIO, Final
@@ -28,6 +28,8 @@ from imagegate.config.schema import Config
 from imagegate.errors import ConfigError
 from imagegate.gateway import ImageGateway
 from imagegate.logger import get_logger
+from imagegate.openapi.endpoint import ServeDocument
+from imagegate.openapi.headers import RESPONSE_HEADERS
 from imagegate.telemetry.hooks import Hook
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.log_output import configure_logs
@@ -43,16 +45,6 @@ OTEL_VARIABLE = "IMAGEGATE_OTEL"
 DEFAULT_GRACE = 60
 """Seconds that running exchanges, and then the gateway's own work, have from the signal to end on."""
 DEFAULT_FILE = Path("imagegate.toml")
-_EXPOSED: Final = (
-    "Idempotency-Replayed",
-    "Imagegate-Changes",
-    "Imagegate-Contract",
-    "Imagegate-Upstream",
-    "Location",
-    "Retry-After",
-    "x-request-id",
-)
-"""Header fields of answers that pages may read."""
 
 
 def find_config() -> Config:
@@ -63,7 +55,7 @@ def find_config() -> Config:
 
 
 class Standalone:
-    """The gateway with what only a process of its own has: ``/metrics``, the console unless switched off, and an end.
+    """The gateway with what only a process of its own has: ``/metrics``, its OpenAPI document, the console and an end.
 
     It drains as soon as the server gets a signal to end.
 
@@ -87,8 +79,9 @@ class Standalone:
         self._log = LogHook(config.log, output=log)
         hooks: list[Hook] = [self._log, self._metrics, *more_hooks]
         self.gateway = ImageGateway(config=config, hooks=hooks, alone=True, grace=grace)
+        documented = ServeDocument(self.gateway, partial(self.gateway.openapi, metrics=True))
         self._app: ASGIApp = ServeMetrics(
-            self.gateway, registry=registry, key=config.metrics.key, guard=self.gateway.services.guard
+            documented, registry=registry, key=config.metrics.key, guard=self.gateway.services.guard
         )
         if config.access.allowed_origins:
             self._app = _with_cors(self._app, config.access.allowed_origins)
@@ -115,7 +108,7 @@ def _with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
         allow_origins=origins,
         allow_methods=("GET", "POST", "DELETE"),
         allow_headers=("*",),
-        expose_headers=_EXPOSED,
+        expose_headers=tuple(RESPONSE_HEADERS),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -12,15 +13,24 @@ from imagegate.asgi.helpers import header, route_path, send_error, send_json
 from imagegate.asgi.request_ids import request_id
 from imagegate.errors import ImagegateError
 
-_ENDPOINTS: Final = ("/images/generations", "/images/edits", "/images/variations")
-
+_ENDPOINTS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
+    (re.compile(pattern), methods)
+    for pattern, methods in (
+        (r".*/images/(generations|edits|variations)/?", "POST"),
+        (r".*/models(/.+)?", "GET"),
+        (r".*/tasks/[^/]+/?", "GET, DELETE"),
+        (r".*/usage", "GET"),
+        (r"/images/[^/]+|/(healthz|readyz|metrics|docs|openapi\.json)", "GET, HEAD"),
+    )
+)
+"""Paths and the methods that are answered there, where it is for the layers or for what stands in front of them."""
 
 Readiness = Mapping[str, str]
 """What ``/readyz`` answers: ``status``, which is ``ready`` or says why it is not, and what is known of the parts."""
 
 
 class NotFound:
-    """404 in OpenAI's envelope, 405 for another method on the Images API, and an empty lifespan.
+    """404 in OpenAI's envelope, 405 for another method on an endpoint, and an empty lifespan.
 
     Answers ``/healthz`` as long as the process runs, and ``/readyz`` where the gateway can do its work.
 
@@ -50,13 +60,14 @@ async def _answer(scope: Scope, send: Send) -> None:
     if method in ("GET", "HEAD") and path == "/healthz":
         await send_json(send, 200, b'{"status":"ok"}')
         return
-    if method != "POST" and path.rstrip("/").endswith(_ENDPOINTS):
+    allowed = next((methods for pattern, methods in _ENDPOINTS if pattern.fullmatch(path)), method)
+    if method not in allowed.split(", "):
         error = ImagegateError(
-            f"Not allowed: {method} {path[:128]}. Use POST.",
+            f"Not allowed: {method} {path[:128]}. Use {allowed.replace(', ', ' or ')}.",
             status=405,
             type="invalid_request_error",
             code="method_not_allowed",
-            headers=[(b"allow", b"POST")],
+            headers=[(b"allow", allowed.encode())],
         )
     else:
         error = ImagegateError(

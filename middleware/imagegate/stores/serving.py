@@ -73,23 +73,27 @@ class ServeImages:
         try:
             await self._store.prepare()
             if not self._store.holds(key, query_string):
-                raise _LinkRefused("The link is invalid or has expired.")
+                raise LinkRefused("The link is invalid or has expired.")
             response = await self._store.response(key)
         except OSError as error:
             get_logger().warning("store failed", reason=str(error))
             raise StorageError("The store cannot be used.") from error
         if response is None:
-            raise _NotStored("There is no such image.")
+            raise NotStored("There is no such image.")
         return response
 
 
-class _LinkRefused(ImagegateError):
+class LinkRefused(ImagegateError):
+    """The link is not one that the gateway has signed, or has expired."""
+
     status = 403
     type = "invalid_request_error"
     code = "link_invalid"
 
 
-class _NotStored(ImagegateError):
+class NotStored(ImagegateError):
+    """The link was good, but the store does not have the image any more."""
+
     status = 404
     type = "invalid_request_error"
     code = "not_found"
