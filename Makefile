@@ -55,6 +55,7 @@ pages: $(VENV)/.test ## the pages that are made from the code: providers, settin
 	$(BIN)/python docs/.site/reference.py
 	$(BIN)/python -c 'from imagegate.registry import installed; print(*installed())' | tr ' ' '\n' | \
 		xargs -I{} sh -c '$(BIN)/imagegate models --adapter {} > docs/providers/{}.md'
+	$(BIN)/python -m tests.matrix.page docs/providers/matrix.md
 
 docs: $(VENV)/.docs ## the documentation site, in artifacts/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -36,7 +36,7 @@ def test_a_page_has_every_model_and_member(name: str) -> None:
 
 def test_no_page_is_left_over() -> None:
     """Each page is about an adapter that ships."""
-    assert {file.stem for file in PAGES.glob("*.md")} == {*NAMES, "index"}
+    assert {file.stem for file in PAGES.glob("*.md")} == {*NAMES, "index", "matrix"}
 
 
 def test_the_program_prints_a_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Final
 from imagegate.adapter import (
     Adapter,
     Authentication,
-    FileRef,
     ImageReply,
     ImageRequest,
     ReplyImage,
@@ -23,8 +22,6 @@ from imagegate.replies import failure, read_object, uncertain
 LOADED: Final = "default"
 """The model whose name means the checkpoint that the server has loaded."""
 _OWN: Final = frozenset(["model", "n", "size", "output_format"])
-_GRID: Final = 8
-"""Both edges are cut to multiples of so many pixels."""
 
 
 class A1111(Adapter):
@@ -37,7 +34,7 @@ class A1111(Adapter):
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         fields = request.fields
         document = {name: value for name, value in fields.items() if name not in _OWN}
-        document |= {"batch_size": 1, "n_iter": request.n, **_size(request)}
+        document |= {"batch_size": 1, "n_iter": request.n, **pixels(fields.get("size"))}
         if request.model != LOADED:
             # Loading a checkpoint takes long: it stays loaded instead of being put back after each request.
             document["override_settings"] = {"sd_model_checkpoint": request.model}
@@ -66,16 +63,6 @@ class A1111(Adapter):
         if isinstance(info.get("width"), int) and isinstance(info.get("height"), int):
             fields["size"] = f"{info['width']}x{info['height']}"
         return ImageReply(images=tuple(ReplyImage(b64_json=each) for each in encoded), created=now, fields=fields)
-
-
-def _size(request: ImageRequest) -> dict[str, int]:
-    """As asked, or that of the image; the server's own is 512x512, whatever the image is."""
-    if asked := pixels(request.fields.get("size")):
-        return asked
-    facts = next((image.facts for image in request.images if isinstance(image, FileRef)), None)
-    if facts is None or not facts.width:
-        return {}
-    return {"width": max(_GRID, facts.width // _GRID * _GRID), "height": max(_GRID, facts.height // _GRID * _GRID)}
 
 
 def _explained(document: Mapping[str, Any]) -> Mapping[str, Any]:

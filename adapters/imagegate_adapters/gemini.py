@@ -10,7 +10,6 @@ from imagegate.adapter import (
     BEARER,
     Adapter,
     Authentication,
-    FileRef,
     ImageReply,
     ImageRequest,
     PendingTask,
@@ -58,8 +57,8 @@ class Gemini(Adapter):
 
 
 def _part(reference: Reference) -> dict[str, Any]:
-    media_type = reference.media_type if isinstance(reference, FileRef) else "image/*"
-    return {"inlineData": {"mimeType": media_type, "data": inline(reference)}}
+    file = inline(reference)
+    return {"inlineData": {"mimeType": file.upload.media_type, "data": file}}
 
 
 def _parts(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -9,7 +9,6 @@ import msgspec
 
 from imagegate.adapter import (
     Adapter,
-    FileRef,
     ImageReply,
     ImageRequest,
     PendingTask,
@@ -18,6 +17,7 @@ from imagegate.adapter import (
     inline,
     pixels,
 )
+from imagegate.contract import ContractDocument
 from imagegate.replies import read_reply
 from imagegate_adapters.dialects.local_server import LocalServer
 
@@ -38,6 +38,16 @@ class StableDiffusionCpp(LocalServer):
     options_type = Options
     options: Options
     task_path = "/sdcpp/v1/jobs/{id}"
+
+    def contracts(self) -> ContractDocument:
+        """Jobs have the server's own size where they say none; OpenAI's path takes that of the first image."""
+        document = super().contracts()
+        if self.options.api != "jobs":
+            return document
+        contract = document.models["*"]
+        references = {**contract["edits"]["references"], "image_size": True}
+        own = {**contract, "edits": {**contract["edits"], "references": references}}
+        return msgspec.structs.replace(document, models={"*": own})
 
     def expects_task(self, request: ImageRequest) -> bool:
         return self.options.api == "jobs"
@@ -73,7 +83,8 @@ def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _job(request: ImageRequest) -> dict[str, Any]:
     fields = request.fields
-    document = {"prompt": fields["prompt"], "batch_count": request.n, **_parameters(fields), **_size(request)}
+    size = pixels(fields.get("size"))
+    document = {"prompt": fields["prompt"], "batch_count": request.n, **_parameters(fields), **size}
     document |= {name: fields[name] for name in _SHARED if name in fields}
     if request.images:
         images = [inline(image) for image in request.images]
@@ -81,16 +92,6 @@ def _job(request: ImageRequest) -> dict[str, Any]:
     if request.mask is not None:
         document["mask_image"] = inline(request.mask)
     return document
-
-
-def _size(request: ImageRequest) -> dict[str, int]:
-    """As asked, or that of the first image; without either it is the server's own."""
-    if asked := pixels(request.fields.get("size")):
-        return asked
-    first = next(iter(request.images), None)
-    if isinstance(first, FileRef) and first.facts is not None and first.facts.width:
-        return {"width": first.facts.width, "height": first.facts.height}
-    return {}
 
 
 _: type[Adapter] = StableDiffusionCpp

@@ -17,10 +17,11 @@ _LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
 def on_config(config: Any) -> Any:
     """List the page of each provider: one for each adapter, so that a new one needs no line here."""
     folder = Path(config.docs_dir) / "providers"
-    pages = sorted(page.name for page in folder.glob("*.md") if page.name != "index.md")
+    about_all = [{"All": "providers/index.md"}, {"One request, any provider": "providers/matrix.md"}]
+    pages = sorted(page.name for page in folder.glob("*.md") if page.name not in ("index.md", "matrix.md"))
     for entry in config.nav:
         if "Providers" in entry:
-            entry["Providers"] = [{"All": "providers/index.md"}, *({p[:-3]: f"providers/{p}"} for p in pages)]
+            entry["Providers"] = [*about_all, *({p[:-3]: f"providers/{p}"} for p in pages)]
     return config
 
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegate.adapter import (
-    Adapter,
     FilePart,
     FileRef,
     ImageReply,
@@ -27,7 +26,7 @@ from imagegate.contracts.contract import load_contracts
 from imagegate.errors import RequestError, UpstreamError
 from imagegate.fitting.fit import fit
 from imagegate.protocol.image_format import Facts
-from imagegate.protocol.messages import ImageRequest
+from imagegate.protocol.messages import ImageRequest, LinkedFile
 from imagegate.registry import load_adapter
 from imagegate.routing.catalog import find_contract
 
@@ -181,8 +180,8 @@ GOLDEN: list[tuple[str, dict[str, Any], str, Any]] = [
             "prompt": "a hat",
             "batch_count": 1,
             "seed": 7,
-            "width": 100,
-            "height": 60,
+            "width": 112,
+            "height": 64,
             "init_image": "<0.png>",
             "ref_images": ["<0.png>", "<1.png>"],
             "mask_image": "<mask.png>",
@@ -218,8 +217,8 @@ GOLDEN: list[tuple[str, dict[str, Any], str, Any]] = [
         {
             **A1111,
             "denoising_strength": 0.5,
-            "width": 96,
-            "height": 56,
+            "width": 104,
+            "height": 64,
             "init_images": ["<0.png>"],
             "resize_mode": 1,
         },
@@ -374,14 +373,19 @@ def test_jobs_of_sd_cpp() -> None:
 
 
 def test_links_are_shown_where_nothing_is_fetched() -> None:
-    """An explanation has no files."""
-    adapter: Adapter = load_adapter("ollama")
+    """An explanation has a link's file where the file would be."""
     fields = {"model": "m", "prompt": "a hat"}
-    request = ImageRequest(operation="edits", fields=fields, images=(Link("https://example.com/a.png"),))
-    assert "(base64 of https://example.com/a.png)" in str(adapter.encode(request).document)
-    for name in ("localai", "a1111", "stable-diffusion-cpp"):
+    file = LinkedFile(Link("https://example.com/a.png?x=1"))
+    request = ImageRequest(operation="edits", fields=fields, images=(file,))
+    assert (file.filename, file.url) == ("a.png", "https://example.com/a.png?x=1")
+    for name in ("ollama", "localai", "a1111", "stable-diffusion-cpp"):
         adapter = load_adapter(name, JOBS if name == "stable-diffusion-cpp" else None)
-        assert "example.com" in str(adapter.encode(request).document)
+        sent = adapter.encode(request).document
+        assert isinstance(sent, dict)
+        values = [each for value in sent.values() for each in (value if isinstance(value, list) else [value])]
+        assert file in [value.upload for value in values if isinstance(value, InlineFile)]
+    with pytest.raises(AssertionError):
+        file.chunks()
 
 
 @given(

@@ -12,9 +12,10 @@ from PIL import Image
 
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contract, ReferenceRule
-from imagegate.contracts.sizes import ListRule
+from imagegate.contracts.sizes import FlexibleRule, ListRule
 from imagegate.errors import RequestError
-from imagegate.fitting.reference_rules import check_uploads, size_of_source
+from imagegate.fitting.fit import fit
+from imagegate.fitting.reference_rules import added_size, check_uploads, size_of_source
 from imagegate.protocol.messages import FileID, ImageRequest, Link
 from imagegate.spool.budget import Budget
 from imagegate.spool.upload import Upload
@@ -322,3 +323,27 @@ def test_no_size_is_added_for_what_is_not_known():
     assert size_of_source(edit(upload(b"\x89PNG\r\n\x1a\n")), SIZES) is None
     assert size_of_source(edit(upload(picture(256, 256)), size="huge"), SIZES) is None
     assert size_of_source(edit(upload(picture(256, 256)), size="auto"), SIZES) is None
+
+
+START = ReferenceRule(forms=("inline",), image_size=True)
+GRID = Contract(parameters={}, size=FlexibleRule(multiple=8, min_edge=64, max_edge=2048, auto=False), references=START)
+
+
+@pytest.mark.parametrize(("width", "height", "size"), [(512, 768, "512x768"), (513, 768, "512x768")])
+@pytest.mark.parametrize("fields", [{}, {"size": "auto"}])
+def test_the_size_of_the_start_picture_is_disclosed(width, height, size, fields):
+    """Where the server's own would be another; as near as the model makes it."""
+    contract = Contract(parameters={}, size=GRID.size, references=START, edits=GRID)
+    request, changes = fit(edit(upload(picture(width, height)), **fields), contract)
+    assert request.fields["size"] == size
+    kind = Change("size", "mapped", "auto", size) if fields else Change("size", "added", to=size)
+    assert kind in changes
+
+
+@pytest.mark.parametrize("fields", [{"size": "64x64"}, {"aspect_ratio": "1:1"}, {"resolution": "1K"}])
+def test_a_size_that_is_asked_for_stays(fields):
+    """Nothing is added beside it, nor for what is not known, nor by another rule."""
+    assert added_size(edit(upload(picture(512, 768)), **fields), GRID, START) is None
+    assert added_size(edit(Link("https://a.example/b.png")), GRID, START) is None
+    assert added_size(edit(upload(picture(512, 768))), GRID, RULE) is None
+    assert added_size(edit(upload(picture(512, 768))), Contract(parameters={}), START) is None

@@ -172,6 +172,8 @@ class ReferenceRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Whether images need an alpha channel; masks always do."""
     same_size: bool = False
     """Whether ``size`` must be the image's own."""
+    image_size: bool = False
+    """Whether ``size`` is that of the first image where the client names none, because the provider's own is not."""
 
     @property
     def takes_mask(self) -> bool:

@@ -13,9 +13,9 @@ from imagegate.contracts.contract import ReferenceRule
 from imagegate.delivery.reference_publisher import ReferenceConverter
 from imagegate.errors import RequestError
 from imagegate.fitting.masks import black_and_white
-from imagegate.fitting.reference_rules import check_uploads, chosen_form, size_of_source
+from imagegate.fitting.reference_rules import added_size, check_uploads, chosen_form
 from imagegate.protocol.data_urls import DataURL
-from imagegate.protocol.messages import Exchange, FileID, FileRef, ImageRequest, Link, Reference, member_of
+from imagegate.protocol.messages import Exchange, FileID, FileRef, ImageRequest, Link, LinkedFile, Reference, member_of
 from imagegate.protocol.references import LINK_FIELDS, LIST_MEMBERS, check_length, check_link, data_url
 from imagegate.spool.body_chunks import sha256_of
 from imagegate.spool.upload import Upload
@@ -131,7 +131,7 @@ class ReferenceConversion:
             return fetched
         progress: Progress = self._scope[PROGRESS_KEY]
         check_uploads(fetched, rule)
-        if rule.same_size and (size := size_of_source(fetched, contract)):
+        if size := added_size(fetched, contract, rule):
             progress.reference_changes += (Change("size", "added", to=size),)
             fetched = fetched.with_fields({**fetched.fields, "size": size})
         return fetched
@@ -139,8 +139,10 @@ class ReferenceConversion:
     async def _file(self, reference: Reference) -> Reference:
         if isinstance(reference, FileID):
             raise RequestError("This model does not accept file ids. Send the file or a link.", param=reference.member)
-        if isinstance(reference, FileRef) or self._exchange.explain:
-            return reference  # explaining fetches nothing
+        if isinstance(reference, FileRef):
+            return reference
+        if self._exchange.explain:
+            return LinkedFile(reference)
         return await self._need_converter(reference.member).to_upload(
             reference, self._opened, self._scope[PROGRESS_KEY]
         )
@@ -162,6 +164,8 @@ class ReferenceConversion:
             return reference.url
         if isinstance(reference, FileID):
             return reference
+        if isinstance(reference, LinkedFile):
+            return reference.url
         if self._exchange.explain:
             digest = await sha256_of(reference)
             return f"(link to {reference.filename}, {reference.media_type}, {reference.size} bytes, sha256 {digest})"

@@ -15,7 +15,7 @@ import msgspec
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import SIZE_FIELDS, Contract, Parameter, ReferenceRule
 from imagegate.errors import RequestError, choice_error, type_error
-from imagegate.fitting.reference_rules import check_uploads, size_of_source
+from imagegate.fitting.reference_rules import added_size, check_uploads
 from imagegate.fitting.size_fields import check_distance, nested, remove_nested, set_nested, size_changes, wanted_size
 from imagegate.protocol.messages import FileRef, ImageRequest, Reference
 from imagegate.protocol.references import LIST_MEMBERS, MASK_MEMBERS, references_of
@@ -142,9 +142,10 @@ class _Fitting:
             if name not in rule.fields:
                 self._move_links(name, links[name], rule)
         self.changes += check_uploads(self._request, rule)
-        if rule.same_size and (size := size_of_source(self._request, self.contract)):
+        if size := added_size(self._request, self.contract, rule):
+            asked = self.fields.get("size")
+            self.changes.append(Change("size", "added" if asked is None else "mapped", asked, size))
             self.fields["size"] = size
-            self.changes.append(Change("size", "added", to=size))
         self._name_operation(rule)
 
     def _move_links(self, name: str, links: list[str], rule: ReferenceRule) -> None:
@@ -191,7 +192,7 @@ class _Fitting:
     def _leave_out_beside_mask(self, rule: ReferenceRule) -> None:
         for name in rule.mask_without:
             if name in self.fields:
-                if self.strict:
+                if self.strict and name != "response_format":
                     raise RequestError(f"With a mask this model takes no '{name}'.", param=name)
                 self.drop(name)
 

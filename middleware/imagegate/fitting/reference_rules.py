@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from imagegate.contracts.changes import Change
-from imagegate.contracts.contract import Contract, ReferenceForm, ReferenceRule
+from imagegate.contracts.contract import SIZE_FIELDS, Contract, ReferenceForm, ReferenceRule
 from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
 from imagegate.contracts.sizes import ListRule
 from imagegate.errors import RequestError
+from imagegate.fitting.size_fields import wanted_size
 from imagegate.protocol.messages import FileID, FileRef, ImageRequest
 
 AS_OPENAI = ReferenceRule(forms=("files", "objects"), mask=True, file_ids=True)
@@ -136,6 +137,29 @@ def size_of_source(request: ImageRequest, contract: Contract) -> str | None:
             param="size",
         )
     return None
+
+
+def added_size(request: ImageRequest, contract: Contract, rule: ReferenceRule) -> str | None:
+    """Return the size to add because of the image; None: none. Raises `RequestError`."""
+    if rule.same_size:
+        return size_of_source(request, contract)
+    return default_size(request, contract) if rule.image_size else None
+
+
+def default_size(request: ImageRequest, contract: Contract) -> str | None:
+    """Return the size that the first image has, as the model makes it; None: it is not known, or the request has one.
+
+    stable-diffusion-webui: a picture is 512x512 where no size is sent, whatever its start picture is.
+    """
+    source = next((image for image in request.images if isinstance(image, FileRef)), None)
+    facts = source.facts if source is not None else None
+    if facts is None or not facts.width or contract.size is None:
+        return None
+    named = {name.partition(".")[0] for name in SIZE_FIELDS} & request.fields.keys()
+    if named and (named != {"size"} or request.fields["size"] != "auto"):
+        return None
+    wanted = wanted_size({"size": f"{facts.width}x{facts.height}"})
+    return contract.size.fit(wanted, with_references=True).fields.get("size")
 
 
 def chosen_form(request: ImageRequest, rule: ReferenceRule) -> ReferenceForm:

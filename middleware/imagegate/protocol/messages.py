@@ -64,6 +64,23 @@ class Link(msgspec.Struct, frozen=True):
     """Where the client wrote it: ``images[0]``, ``mask_url``."""
 
 
+class LinkedFile(FileRef):
+    """The file at a link, in a request that is only explained: it is not fetched, so that nothing is known of it."""
+
+    declared_type = ""
+    size = 0
+    facts = None
+    media_type = "image/*"
+
+    def __init__(self, link: Link) -> None:
+        self.part = link.member
+        self.url = link.url
+        self.filename = link.url.partition("?")[0].rpartition("/")[2]
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        raise AssertionError("what is explained is not sent")
+
+
 class FileID(msgspec.Struct, frozen=True):
     """An image that the provider already has: the client's word for it, or what the upload API answered."""
 

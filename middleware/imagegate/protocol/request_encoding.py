@@ -47,16 +47,11 @@ class InlineFile:
         return f"data:{self.upload.media_type};base64," if self.is_data_url else ""
 
 
-def inline(reference: Reference, *, is_data_url: bool = False) -> InlineFile | str:
-    """Return what stands in a JSON document for a reference of a contract whose form is ``inline``.
-
-    Links appear here only where a request is explained, because that fetches nothing.
-    """
+def inline(reference: Reference, *, is_data_url: bool = False) -> InlineFile:
+    """Return what stands in a JSON document for a reference of a contract whose form is ``inline``."""
     if isinstance(reference, FileRef):
         return InlineFile(reference, is_data_url=is_data_url)
-    if isinstance(reference, Link):
-        return f"(base64 of {reference.url})"
-    raise TypeError("a file id has no content")
+    raise TypeError("a link or a file id has no content")
 
 
 def linked(reference: Reference) -> InlineFile | str:

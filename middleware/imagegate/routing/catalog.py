@@ -109,7 +109,8 @@ class Catalog:
         if len(candidates) > 1 or contract is None or own is None or rule is None:
             return False
         bridged = own.endpoint is not None or (request.operation == "variations" and contract.variations is None)
-        simple = "files" in rule.forms and not rule.same_size and rule.mask_polarity == "alpha" and rule.live
+        reads_image = rule.same_size or rule.image_size or rule.mask_polarity != "alpha"
+        simple = "files" in rule.forms and not reads_image and rule.live
         return simple and not bridged and request.n <= own.max_images
 
     def models_of(self, principal: Principal | None) -> Iterator[tuple[str, Sequence[Target]]]:

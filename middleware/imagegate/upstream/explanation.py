@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from imagegate.adapter import FilePart, FileRef, InlineFile, TextPart, UpstreamRequest
+from imagegate.protocol.messages import LinkedFile
 from imagegate.spool.body_chunks import sha256_of
 from imagegate.upstream.account import REDACTED, Account
 from imagegate.upstream.sending import content_of, fields_of
@@ -54,6 +55,8 @@ async def _shown_document(node: Any) -> Any:
 
 
 async def _file(file: FileRef) -> dict[str, Any]:
+    if isinstance(file, LinkedFile):
+        return {"filename": file.filename, "fetched_from": file.url}
     return {
         "filename": file.filename,
         "type": file.media_type,
