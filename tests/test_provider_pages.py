@@ -34,6 +34,20 @@ def test_a_page_has_every_model_and_member(name: str) -> None:
             assert f"| `{model}` | {contract.retired.since} | `{contract.retired.successor}` |" in page
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_says_where_prices_are_from(name: str) -> None:
+    """An adapter ships prices, each with a source, or says why it does not; never both."""
+    adapter = load_adapter(name)
+    provider, prices = adapter.contracts().provider, adapter.prices()
+    assert provider is not None
+    assert bool(prices.models) != bool(provider.no_prices)
+    page = provider_page(adapter).partition("## Prices")[2].partition("\n## ")[0]
+    assert provider.no_prices in page
+    for model, price in prices.models.items():
+        assert f"`{model}`" in page
+        assert f"<{price.source or prices.source}>" in page
+
+
 def test_no_page_is_left_over() -> None:
     """Each page is about an adapter that ships."""
     assert {file.stem for file in PAGES.glob("*.md")} == {*NAMES, "index", "matrix"}

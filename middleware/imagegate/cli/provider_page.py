@@ -24,7 +24,8 @@ _TYPES: Mapping[str, str] = {"string": "text", "boolean": "true, false", "intege
 def provider_page(adapter: Adapter) -> str:
     """Return the page, as Markdown."""
     contracts = load_contracts(adapter.contracts())
-    blocks = [*_head(adapter), *_options(adapter), *_models(contracts), *_retired(contracts), *_rest(adapter)]
+    blocks = [*_head(adapter), *_options(adapter), *_models(contracts), *_retired(contracts), *_prices(adapter)]
+    blocks += _rest(adapter)
     return "\n\n".join(blocks) + "\n"
 
 
@@ -205,6 +206,21 @@ def _retired(contracts: Mapping[str, Contract]) -> Iterator[str]:
         yield "## Retired models"
         yield _table(("model", "since", "answered by", "source"), rows)
         yield '`retired = false` in `[upstreams.models."NAME"]` sends requests to the model itself.'
+
+
+def _prices(adapter: Adapter) -> Iterator[str]:
+    """Yield how many models have a price, and of when, or why none has one."""
+    document, provider = adapter.prices(), adapter.contracts().provider
+    if document.models:
+        yield "## Prices"
+        dates = sorted({price.date or document.date for price in document.models.values()})
+        sources = dict.fromkeys(price.source or document.source for price in document.models.values())
+        when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+        yield f"In {document.currency}, of {when}: {_words(document.models)}. `[prices.models]` overrides them."
+        yield "\n".join(f"- <{source}>" for source in sources)
+    elif provider and provider.no_prices:
+        yield "## Prices"
+        yield f"None are shipped: {provider.no_prices} `[prices.models]` names your own."
 
 
 def _rest(adapter: Adapter) -> Iterator[str]:

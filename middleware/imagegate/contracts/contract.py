@@ -292,6 +292,8 @@ class ProviderFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of what the contracts say, with dates or versions."""
     notes: tuple[str, ...] = ()
     """What is translated, dropped or refused outside the contracts, and what is not verified."""
+    no_prices: str = ""
+    """Why the adapter ships no prices, where it ships none."""
 
 
 class ContractDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
