@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.telemetry.browser import Page, chromium
 from tests.telemetry.support import CountingUpstream, Traffic, config_of, serve
 
 from imagegate.demo.servers import serving
@@ -41,3 +42,10 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoWorkers
             traffic = Traffic(f"http://127.0.0.1:{bound}")
             traffic.run()
             yield TwoWorkers(traffic.url, traffic, upstream, log, config)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """One for all tests that look at the console; each says of which gateway."""
+    with chromium(tmp_path_factory.mktemp("chromium")) as page:
+        yield page

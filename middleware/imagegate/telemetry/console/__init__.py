@@ -43,6 +43,8 @@ _WATCHED_FOR: Final = 15.0
 _SOON: Final = 0.4
 """Seconds: an exchange that ends sooner, as every explanation does, is not shown as running."""
 _OPERATIONS: Final = ("generations", "edits", "variations")
+_SCRIPTS: Final = ("shared", "rewrite", "references", "mask", "code", "playground", "models", "exchanges", "start")
+"""In the order in which they follow each other in the page."""
 _PICTURE = re.compile(rf"{PATH}/pictures/([0-9]{{1,12}})/([0-9]{{1,4}})")
 
 Figures = Callable[[str | None], Awaitable[object]]
@@ -234,7 +236,14 @@ async def refuse_console(scope: Scope, receive: Receive, send: Send) -> None:
 
 @cache
 def _template() -> str:
-    return resources.files("imagegate.telemetry.console").joinpath("page.html").read_text("utf-8")
+    """Return the page with its style and script in it."""
+    folder = resources.files("imagegate.telemetry.console")
+    style = folder.joinpath("page.css").read_text("utf-8")
+    script = "\n".join(folder.joinpath("scripts", f"{name}.js").read_text("utf-8") for name in _SCRIPTS)
+    text = folder.joinpath("page.html").read_text("utf-8")
+    return text.replace("<style></style>", f"<style>\n{style}</style>").replace(
+        "<script></script>", f"<script>\n{script}</script>"
+    )
 
 
 @cache
