@@ -432,34 +432,47 @@ def test_store_without_a_secret(provider_port: tuple[Provider, int], provider: P
         assert post(url, "b64_json").json()["data"] == [{"b64_json": ENCODED}]
 
 
-@pytest.mark.parametrize(
-    ("number", "status", "code"),
-    [
-        (errno.ENOSPC, 507, "storage_full"),
-        (errno.EDQUOT, 507, "storage_full"),
-        (errno.EIO, 502, "storage_failed"),
-        (errno.EACCES, 502, "storage_failed"),
-    ],
-)
-def test_store_that_is_full(
-    provider_port: tuple[Provider, int],
-    provider: Provider,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    number: int,
-    status: int,
-    code: str,
-) -> None:
-    """A full disk is a 507, any other failure a 502, without a path; base64 that is wanted still goes through."""
+def fails_to_write(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Have the disk take half of whatever is written, and then fail."""
 
     def write_half(descriptor: int, pieces: Sequence[memoryview]) -> int:
         os.write(descriptor, pieces[0][: len(pieces[0]) // 2])
         raise OSError(number, "No room", "/srv/secret-path/images")
 
     monkeypatch.setattr(os, "writev", write_half)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_store_that_fails(
+    provider_port: tuple[Provider, int],
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    number: int,
+) -> None:
+    """It is a 502 without a path; base64 that is wanted still goes through."""
+    fails_to_write(monkeypatch, number)
     with gateway(provider_port[1], f'store = "file://{tmp_path}"') as (url, _):
-        assert "secret-path" not in refuses_to_store(url, provider, status, code).text
+        assert "secret-path" not in refuses_to_store(url, provider, 502, "storage_failed").text
         assert provider.posts == 1
+        assert [file.name for file in tmp_path.iterdir()] == [".link-secret"]
+        assert post(url, "b64_json").json()["data"] == [{"b64_json": ENCODED}]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_store_that_is_full(
+    provider_port: tuple[Provider, int],
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    number: int,
+) -> None:
+    """What is paid for stays in memory and can be loaded; base64 still goes through (tests/wire/test_room.py has more)."""
+    fails_to_write(monkeypatch, number)
+    provider.reply = {"created": 1, "data": [{"b64_json": ENCODED}]}
+    with gateway(provider_port[1], f'store = "file://{tmp_path}"') as (url, _):
+        (image,) = post(url, "url").json()["data"]
+        assert httpx.get(image["url"]).content == PNG
         assert [file.name for file in tmp_path.iterdir()] == [".link-secret"]
         assert post(url, "b64_json").json()["data"] == [{"b64_json": ENCODED}]
 
