@@ -467,7 +467,7 @@ def test_store_that_is_full(
     tmp_path: Path,
     number: int,
 ) -> None:
-    """What is paid for stays in memory and can be loaded; base64 still goes through (tests/wire/test_room.py has more)."""
+    """What is paid for stays in memory and can be loaded; base64 still goes through."""
     fails_to_write(monkeypatch, number)
     provider.reply = {"created": 1, "data": [{"b64_json": ENCODED}]}
     with gateway(provider_port[1], f'store = "file://{tmp_path}"') as (url, _):
