@@ -80,7 +80,12 @@ def test_shared_and_killed(both: Both, redis: Redis) -> None:
         assert (over["status"], over["error"]["code"]) == ("failed", "task_interrupted")
         assert over["error"]["imagegate"]["outcome"] == "uncertain"
         both.origin.link_gate.set()
-        assert ended(other, unsent)["status"] == ended(other, with_files)["status"] == "completed"
+        taken = ended(other, unsent)
+        assert taken["status"] == ended(other, with_files)["status"] == "completed"
+        # Links begin with the address that the request came to; any process with the store answers them.
+        link = taken["data"][0]["url"]
+        assert link.startswith(str(maker.base_url))
+        assert other.get(link.removeprefix(str(maker.base_url).rstrip("/"))).content == PNG
         assert (both.origin.made("not sent"), both.origin.made("files"), both.origin.made("hold sent")) == (1, 1, 1)
         assert next(post for post in both.origin.posts if post["prompt"] == "files")["files"] == 2
         until(lambda: receiver.events, what="the webhook of the failed task")
