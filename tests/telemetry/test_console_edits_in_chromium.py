@@ -162,7 +162,9 @@ def test_edit(playground: Playground, tmp_path: Path) -> None:
     look(page, "mask")
     page.one("#mask-use").click()
     wait_until(lambda: "mask.png" in page.one("#reference-list").text)
-    wait_until(lambda: "a.png" in page.one("#preview").text, what=lambda: page.one("#preview").text)
+    wait_until(lambda: page.one("#preview").text.count("mask.png") == 2, what=lambda: page.one("#preview").text)
+    assert page.one("#preview").text.count("a.png (") == 2  # asked and sent
+    assert not any(row.text.startswith("mask") for row in page.all("#preview tr.changed"))
     assert page.one("#preview .where code").text.endswith("/v1/images/edits")
     sent: list[Part] = playground.send()
     wait_until(lambda: page.all("#list [aria-expanded=true]"))

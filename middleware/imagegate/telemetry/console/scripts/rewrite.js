@@ -3,7 +3,8 @@
 // Several images of a form are parts `image[]`, and one is `image`: for people both are the same member.
 function members(body) {
   const found = {};
-  for (const [name, value] of Array.isArray(body) ? body.map((part) => [part.name, part.filename === undefined ? part.value : fileText(part)]) : Object.entries(body || {})) {
+  const valueOf = (part) => part.filename === undefined ? part.value : fileText({ name: part.filename, size: part.size });
+  for (const [name, value] of Array.isArray(body) ? body.map((part) => [part.name, valueOf(part)]) : Object.entries(body || {})) {
     const plain = name.replace(/\[\]$/, "");
     found[plain] = plain in found ? [found[plain], value].flat() : value;
   }
