@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from tests.matrix.accounts import ACCOUNTS
-from tests.matrix.asked import REQUESTS
+from tests.matrix.asked import PLAIN, PLAIN_EDIT, PLAIN_MASK, REQUESTS, plain_request
 from tests.matrix.disclosure import undisclosed, unlike_header
-from tests.matrix.explained import Cell, Matrix, explain_all, plain
+from tests.matrix.explained import Cell, Matrix, explain, explain_all, plain
 from tests.matrix.page import page
 
-from imagegate.registry import installed
+from imagegate.registry import installed, load_adapter
+from imagegate.testing.outbound import contracts_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "providers" / "matrix.md"
 
@@ -51,6 +52,30 @@ def test_nothing_changes_in_silence(matrix: Matrix, name: str) -> None:
     """Everything that is asked for goes out or is disclosed, and so is everything that goes out unasked."""
     cells = [cell for cell in matrix.values() if cell.adapter == name and not cell.is_refused]
     found = [f"{cell.asked.title}: {each}" for cell in cells for each in undisclosed(cell, plain(matrix, cell))]
+    assert found == []
+
+
+BRIEFLY = ("1920x1080", "16:9", "jpeg, `output_compression` 80", "`n` 4, `seed` 42", "`quality` hd, `style` vivid")
+
+
+def test_no_model_changes_anything_in_silence(tmp_path: Path) -> None:
+    """Those that the page leaves out neither."""
+    requests = [PLAIN, *(asked for asked in REQUESTS if asked.title in BRIEFLY), PLAIN_EDIT, PLAIN_MASK]
+    wanted = [
+        (name, model.replace("*", "x"), asked)
+        for name in ACCOUNTS
+        for model, contract in contracts_of(load_adapter(name)).items()
+        if not contract.retired
+        for asked in requests
+    ]
+    cells = {(each.adapter, each.model, each.asked.title): each for each in asyncio.run(explain(tmp_path, wanted))}
+    assert {cell.status for cell in cells.values()} == {200, 400}
+    found = [
+        f"{cell.adapter}/{cell.model}, {cell.asked.title}: {each}"
+        for cell in cells.values()
+        if not cell.is_refused
+        for each in undisclosed(cell, cells[cell.adapter, cell.model, plain_request(cell.asked).title])
+    ]
     assert found == []
 
 

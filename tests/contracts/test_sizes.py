@@ -834,3 +834,16 @@ def test_a_list_may_have_ratios_beside_it():
     assert own.fit(Wanted(ratio=Ratio(3, 2))).fields == {"size": "3:2"}
     with pytest.raises(ValueError, match="does not belong there"):
         ListRule(values=("1024x1024",), ratios=("auto",))
+
+
+@pytest.mark.parametrize(
+    ("asked", "fitted"),
+    [("16:9", "1824x1024"), ("3:4", "1024x1376"), ("1600x200", "2048x1024"), ("400x300", "1376x1024")],
+)
+def test_a_short_edge_that_is_too_short_keeps_the_ratio(asked, fitted):
+    """The nearest in ratio comes first: a larger size of it, as far as there is one."""
+    rule = FlexibleRule(multiple=32, min_edge=1024, max_edge=2048)
+    shape = parse_size(asked)
+    pixels = shape if isinstance(shape, Pixels) else None
+    wanted = Wanted(ratio=Ratio(*shape), pixels=pixels)
+    assert rule.fit(wanted).fields == {"size": fitted}

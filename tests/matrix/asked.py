@@ -89,3 +89,10 @@ GROUPS: Final[Mapping[str, Sequence[Asked]]] = {
     ),
 }
 REQUESTS: Final[Sequence[Asked]] = tuple(asked for group in GROUPS.values() for asked in group)
+
+
+def plain_request(asked: Asked) -> Asked:
+    """Return the request of the same kind that asks for nothing else."""
+    if asked.operation == "generations":
+        return PLAIN
+    return PLAIN_MASK if asked.has_mask else PLAIN_EDIT

@@ -6,16 +6,17 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
-from tests.matrix.accounts import ACCOUNTS
 from tests.matrix.asked import LINK, PROMPT, File
 from tests.matrix.explained import Cell
 
-from imagegate.contract import load_contracts
+from imagegate.contract import Contract
 from imagegate.contracts.changes import Change, header_value
 from imagegate.contracts.contract import find_contract
 from imagegate.registry import load_adapter
+from imagegate.testing.outbound import contracts_of
 
 _PIXELS: Final = re.compile(r"([0-9]+)x([0-9]+)")
 _UUID: Final = re.compile(r"[0-9a-f-]{36}")
@@ -47,11 +48,11 @@ def undisclosed(cell: Cell, plain: Cell) -> list[str]:
     Args:
         plain: the same with nothing asked for: what stands there is how this provider is asked for anything.
     """
-    changed = {each["field"].partition(".")[0] for each in cell.changes}
+    changed = _changed(cell)
     leaves = _sent(cell)
     texts = {leaf.text for leaf in leaves}
     allowed = {*_disclosed(cell)}
-    found = [] if PROMPT in texts else ["the prompt does not go out"]
+    found = [] if PROMPT in texts or "prompt" in changed else ["the prompt does not go out"]
     for name, value in cell.asked.fields.items():
         if name in changed or name == "images":
             continue
@@ -78,9 +79,19 @@ def always_sent(plain: Cell) -> list[str]:
     return sorted({f"{leaf.path}: {leaf.text}" for leaf in _sent(plain) if not _is_explained(leaf, plain, own)})
 
 
+def _changed(cell: Cell) -> set[str]:
+    """Return the members whose value is not the client's; one that has another name only must have its value there."""
+    changed = {each["field"].partition(".")[0] for each in cell.changes}
+    renamed = {each["field"]: each["to"] for each in cell.changes if each["kind"] == "renamed"}
+    return changed - {name for name, own in renamed.items() if name not in ("image", "images") and own not in changed}
+
+
 def _disclosed(cell: Cell) -> Iterator[str]:
     """Yield what every request asks for, and the values that the changes disclose, in every spelling."""
-    yield from (PROMPT, ACCOUNTS[cell.adapter].of(cell.asked.operation), LINK)
+    yield from (PROMPT, cell.model, LINK)
+    own = _contract(cell)
+    if own is not None and own.body is not None:  # how a size is spelled there
+        yield from map(_text, own.body.with_size.values())
     for change in cell.changes:
         if change.get("to") is None:
             continue
@@ -110,11 +121,19 @@ def _is_of_request(leaf: _Leaf, cell: Cell) -> bool:
 
 def _is_only_value(cell: Cell, name: str, value: Any) -> bool:
     """Return whether a model has nothing else, so that the value need not go out to be kept to."""
-    contracts = load_contracts(load_adapter(cell.adapter).contracts())
-    contract = find_contract(contracts, ACCOUNTS[cell.adapter].of(cell.asked.operation))
-    own = contract.of(cell.asked.operation) if contract else None
+    own = _contract(cell)
     parameter = own.parameters.get(name) if own else None
     return parameter is not None and parameter.values == (value,)
+
+
+def _contract(cell: Cell) -> Contract | None:
+    contract = find_contract(_contracts(cell.adapter), cell.model)
+    return contract.of(cell.asked.operation) if contract else None
+
+
+@cache
+def _contracts(adapter: str) -> Mapping[str, Contract]:
+    return contracts_of(load_adapter(adapter))
 
 
 def _lost_references(cell: Cell, leaves: Sequence[_Leaf], changed: set[str]) -> Iterator[str]:

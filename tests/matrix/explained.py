@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import httpx
 from tests.matrix.accounts import ACCOUNTS, config_of_all
-from tests.matrix.asked import PLAIN, PLAIN_EDIT, PLAIN_MASK, PROMPT, REQUESTS, Asked
+from tests.matrix.asked import PROMPT, REQUESTS, Asked, plain_request
 
 from imagegate import ImageGateway
 
@@ -19,6 +19,7 @@ class Cell(NamedTuple):
     """A request to an adapter, and what the gateway says about it."""
 
     adapter: str
+    model: str
     asked: Asked
     status: int
     header: str
@@ -44,26 +45,30 @@ Matrix = Mapping[tuple[str, str], Cell]
 
 
 async def explain_all(folder: Path) -> Matrix:
-    """Return every cell; `folder` is for the files of the configuration."""
+    """Return every cell of the page; `folder` is for the files of the configuration."""
+    wanted = [(name, models.of(asked.operation), asked) for name, models in ACCOUNTS.items() for asked in REQUESTS]
+    return {(cell.adapter, cell.asked.title): cell for cell in await explain(folder, wanted)}
+
+
+async def explain(folder: Path, wanted: Iterable[tuple[str, str, Asked]]) -> list[Cell]:
+    """Return a cell for each adapter, model of it, and request."""
     gateway = ImageGateway(config=config_of_all(folder), hooks=())
     client = httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://gateway.test/v1/images/")
     async with gateway, client:
-        cells = [await _explain(client, name, asked) for name in ACCOUNTS for asked in REQUESTS]
-    return {(cell.adapter, cell.asked.title): cell for cell in cells}
+        return [await _explain(client, *each) for each in wanted]
 
 
 def plain(matrix: Matrix, cell: Cell) -> Cell:
     """Return the cell of the same adapter whose request asks for nothing beside what every such request has."""
-    own = PLAIN if cell.asked.operation == "generations" else PLAIN_MASK if cell.asked.has_mask else PLAIN_EDIT
-    return matrix[cell.adapter, own.title]
+    return matrix[cell.adapter, plain_request(cell.asked).title]
 
 
-async def _explain(client: httpx.AsyncClient, adapter: str, asked: Asked) -> Cell:
-    model = f"{adapter}/{ACCOUNTS[adapter].of(asked.operation)}"
-    fields = {"model": model, "prompt": PROMPT, **asked.fields}
+async def _explain(client: httpx.AsyncClient, adapter: str, model: str, asked: Asked) -> Cell:
+    fields = {"model": f"{adapter}/{model}", "prompt": PROMPT, **asked.fields}
     if asked.files:
         files = [(file.part, (file.name, file.content, "image/png")) for file in asked.files]
         answer = await client.post(asked.operation, data=fields, files=files, headers=_EXPLAIN)
     else:
         answer = await client.post(asked.operation, json=fields, headers=_EXPLAIN)
-    return Cell(adapter, asked, answer.status_code, answer.headers.get("imagegate-changes", ""), answer.json())
+    header = answer.headers.get("imagegate-changes", "")
+    return Cell(adapter, model, asked, answer.status_code, header, answer.json())

@@ -211,7 +211,10 @@ class FlexibleRule(
                 float(min(wanted.pixels)),
             )  # no rounding through the roots
         scale = min(1.0, self.max_edge / long)
-        long, short = min(long * scale, self.max_edge), max(short * scale, self.min_edge)
+        long, short = long * scale, short * scale
+        if short < self.min_edge:  # a larger size of the same ratio, as far as there is one
+            long, short = long * self.min_edge / short, float(self.min_edge)
+        long = min(long, self.max_edge, max(self.max_pixels / short, short))
         for margin in range(8):
             legal = [
                 size
