@@ -145,7 +145,7 @@ def test_links(kind: str, provider: FakeUpstream, tmp_path: Path) -> None:
 
 
 def test_the_console_keeps_no_keys(provider: FakeUpstream) -> None:
-    options = {"access": {"keys": ["key-one", "key-two"]}, "console": {"exchanges": 1}}
+    options: dict[str, Any] = {"access": {"keys": ["key-one", "key-two"]}, "console": {"exchanges": 1}}
     with serving(ImageGateway(config=config(provider, **options), alone=True)) as port:
         one, two = ({"Authorization": f"Bearer {key}"} for key in ("key-one", "key-two"))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
