@@ -17,7 +17,7 @@ from imagegate.adapter import (
     native_body,
 )
 from imagegate.errors import ModerationBlocked, UpstreamError
-from imagegate.replies import failure, provider_error, read_document, read_object, refusal
+from imagegate.replies import address_beside, failure, provider_error, read_document, read_object, refusal
 
 _STATUS = "/status"
 _EARLY = "Request is still in progress"
@@ -42,8 +42,10 @@ class Fal(Adapter):
     def decode_task(self, task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
         """Read a status, or the result behind it: what a model did not take or could not do comes with the result."""
         document = read_object(reply.body) or {}
-        result = document.get("response_url")
-        if document.get("status") == "COMPLETED" and not document.get("error") and isinstance(result, str):
+        if document.get("status") == "COMPLETED" and not document.get("error"):
+            result = document.get("response_url")
+            if not isinstance(result, str) or not result:
+                result = address_beside(task.poll_url or self.poll(task).path, "", instead_of=_STATUS)
             return PendingTask(id=task.id, poll_url=result, is_over=True)
         if task.is_over and reply.status == 400 and document.get("detail") == _EARLY:
             return task
@@ -59,8 +61,8 @@ class Fal(Adapter):
 
     def cancel(self, task: PendingTask) -> UpstreamRequest:
         """Return the request that takes a task out of the queue; one that is being made goes on."""
-        link = (task.poll_url or self.poll(task).path).removesuffix(_STATUS)
-        return UpstreamRequest(method="PUT", path="/", url=f"{link}/cancel")
+        link = task.poll_url or self.poll(task).path
+        return UpstreamRequest(method="PUT", path="/", url=address_beside(link, "/cancel", instead_of=_STATUS))
 
 
 def _ended(status: int, document: Mapping[str, Any]) -> UpstreamError:

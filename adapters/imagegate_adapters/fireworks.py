@@ -13,6 +13,7 @@ from imagegate.adapter import (
     UpstreamReply,
     UpstreamRequest,
     native_body,
+    wire_path,
 )
 from imagegate.replies import read_object, read_reply
 
@@ -30,7 +31,7 @@ class Fireworks(Adapter):
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         """The contract's ``path`` has the model's name in it. What it is to be encoded as is a header, or a member."""
-        path = f"/inference/v1/{request.wire['path']}".format(model=f"{_MODELS}/{quote(request.model, safe='')}")
+        path = f"/inference/v1/{wire_path(request)}".format(model=f"{_MODELS}/{quote(request.model, safe='')}")
         if self.expects_task(request):
             task_path = f"{path}{_RESULT}"
             return UpstreamRequest(method="POST", path=path, document=native_body(request), task_path=task_path)

@@ -16,6 +16,7 @@ from imagegate.adapter import (
     UpstreamReply,
     UpstreamRequest,
     native_form,
+    wire_path,
 )
 from imagegate.replies import read_reply
 
@@ -28,7 +29,7 @@ class Ideogram(Adapter):
     authentication = Authentication(header="api-key", scheme="")
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        path = request.wire["path" if request.mask is None else "mask_path"]
+        path = wire_path(request, "path" if request.mask is None else "mask_path")
         return UpstreamRequest(method="POST", path=path, parts=native_form(request))
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:

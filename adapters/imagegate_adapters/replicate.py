@@ -15,6 +15,7 @@ from imagegate.adapter import (
     native_body,
 )
 from imagegate.errors import ConfigError
+from imagegate.replies import address_beside
 
 _LONGEST_WAIT = 60
 """Seconds that Replicate keeps a reply back."""
@@ -62,7 +63,7 @@ class Replicate(Adapter):
     def cancel(self, task: PendingTask) -> UpstreamRequest:
         """Return the request that ends a prediction, whether it waits or runs."""
         link = task.poll_url or self.poll(task).path
-        return UpstreamRequest(method="POST", path="/", url=f"{link}/cancel")
+        return UpstreamRequest(method="POST", path="/", url=address_beside(link, "/cancel"))
 
 
 _: type[Adapter] = Replicate

@@ -12,6 +12,7 @@ from imagegate.adapter import (
     UpstreamReply,
     UpstreamRequest,
     native_form,
+    wire_path,
 )
 from imagegate.errors import UpstreamError
 from imagegate.replies import read_object, read_reply
@@ -30,7 +31,7 @@ class Stability(Adapter):
     models_path = "/v1/user/balance"
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        path = f"/v2beta/stable-image/{request.wire['path']}"
+        path = f"/v2beta/stable-image/{wire_path(request)}"
         return UpstreamRequest(method="POST", path=path, parts=native_form(request))
 
     def expects_task(self, request: ImageRequest) -> bool:

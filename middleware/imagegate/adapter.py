@@ -34,10 +34,10 @@ from imagegate.protocol.messages import (
     Reference,
     ReplyImage,
 )
-from imagegate.protocol.native_body import model_path, native_body, native_form
+from imagegate.protocol.native_body import model_path, native_body, native_form, wire_path
 from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS
 from imagegate.protocol.prices import ModelPrice, PriceDocument, read_prices
-from imagegate.protocol.replies import UpstreamReply, read_reply, read_upload
+from imagegate.protocol.replies import UpstreamReply, read_progress, read_reply, read_upload
 from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.protocol.request_encoding import (
     FilePart,
@@ -90,6 +90,7 @@ __all__ = [
     "pixels",
     "read_prices",
     "read_upload",
+    "wire_path",
 ]
 
 
@@ -228,8 +229,8 @@ class Adapter:
         return UpstreamRequest(method="GET", path=self.task_path.format(id=quote(task.id, safe="")))
 
     def decode_task(self, task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        """Read the reply to `poll`, by default like any other. Raises as `decode`."""
-        return self.decode(reply, now=now)
+        """Read the reply to `poll`, by default like any other, which need not name the task. Raises as `decode`."""
+        return read_progress(task, reply) or self.decode(reply, now=now)
 
     def cancel(self, task: PendingTask) -> UpstreamRequest | None:
         """Return the request that gives a task up; None: the provider has none.

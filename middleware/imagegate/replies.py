@@ -10,12 +10,13 @@ from imagegate.protocol.replies import (
     read_reply,
     read_upload,
 )
-from imagegate.protocol.reply_tasks import PendingTask
+from imagegate.protocol.reply_tasks import PendingTask, address_beside
 
 __all__ = [
     "PendingTask",
     "ProviderError",
     "UpstreamReply",
+    "address_beside",
     "failure",
     "provider_error",
     "read_document",

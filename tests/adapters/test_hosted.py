@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from tests.adapters.test_goldens import BEARER, JSON, MASK, ONE, TWO, b64, heade
 from imagegate.adapter import ImageRequest, Link, PendingTask
 from imagegate.errors import ConfigError, RequestError, UpstreamUncertain
 from imagegate.http import HTTPClient
-from imagegate.registry import load_adapter
+from imagegate.registry import installed, load_adapter
 from imagegate.testing import AdapterContract, Fixture, outbound, png
 from imagegate.upstream.account import Account
 
@@ -361,6 +362,40 @@ def test_fals_tasks():
             account.own_url(link)
 
 
+SIGNED = "https://eu.example/r/t{}?sig=a%2Fb"
+
+
+@pytest.mark.parametrize(("adapter", "asked_at"), [("fal", "/status"), ("replicate", "")])
+def test_cancellations_keep_what_an_address_was_signed_with(adapter: str, asked_at: str) -> None:
+    """The query of the task's own address stays, behind the path."""
+    cancel = load_adapter(adapter).cancel(PendingTask(id="t", poll_url=SIGNED.format(asked_at)))
+    assert cancel is not None
+    assert cancel.url == SIGNED.format("/cancel")
+
+
+def test_fals_result_is_beside_its_status() -> None:
+    """Where the status does not say where the result is."""
+    task = PendingTask(id="t", poll_url=SIGNED.format("/status"))
+    over = Fixture(name="", outcome="task", document={"status": "COMPLETED"})
+    found = load_adapter("fal").decode_task(task, over.reply, now=1)
+    assert found == PendingTask(id="t", poll_url=SIGNED.format(""), is_over=True)
+
+
+@pytest.mark.parametrize("adapter", sorted(installed()))
+def test_models_without_a_contract(adapter: str) -> None:
+    """A model that only a path of its own could reach is refused by name; all others are the provider's to judge."""
+    with suppress(RequestError):
+        assert outbound(load_adapter(adapter), "no-such-model", prompt="A hat").url
+
+
+@pytest.mark.parametrize("adapter", ["stability", "ideogram", "fireworks"])
+def test_models_without_a_path(adapter: str) -> None:
+    """They are refused by name."""
+    with pytest.raises(RequestError, match="no-such-model") as caught:
+        outbound(load_adapter(adapter), "no-such-model", prompt="A hat")
+    assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
+
+
 STATUS, OVER = (
     PendingTask(id="t", poll_url="/a/b/requests/t/status"),
     PendingTask(id="t", poll_url="/a/b/requests/t", is_over=True),
@@ -380,6 +415,10 @@ class TestFal(AdapterContract):
         Fixture(name="submitted, without a state", outcome="task", document=FAL_LINKS),
         *(
             Fixture(name=state, outcome="task", status=202, document={"status": state, **FAL_LINKS}, task=STATUS)
+            for state in ("IN_QUEUE", "IN_PROGRESS", "WARMING_UP")
+        ),
+        *(
+            Fixture(name=f"{state} and no id", outcome="task", status=202, document={"status": state}, task=STATUS)
             for state in ("IN_QUEUE", "IN_PROGRESS", "WARMING_UP")
         ),
         Fixture(name="complete", outcome="task", document={"status": "COMPLETED", **FAL_LINKS}, task=STATUS),

@@ -95,6 +95,18 @@ def _put(document: dict[str, Any], path: str, value: Any) -> None:
     document[name] = value
 
 
+def wire_path(request: ImageRequest, name: str = "path") -> str:
+    """Return the path that the model's contract names under ``wire``.
+
+    Raises:
+        RequestError: the model has no contract, at a provider where every model has a path of its own.
+    """
+    path = request.wire.get(name)
+    if not isinstance(path, str):
+        raise RequestError(f"The provider has no model '{request.model[:128]}'.", param="model", code="model_not_found")
+    return path
+
+
 def model_path(model: str) -> str:
     """Return a model's name as a path, such as ``owner/name``.
 

@@ -52,6 +52,8 @@ _GEMINI_BLOCKS: Final = frozenset(
 )
 _PICTURE_MEMBERS: Final = frozenset(("created", *TEXTS, *EITHER))
 """Where pictures were found; in a reply of ours they are in ``data`` alone."""
+_LONGEST_STATUS: Final = 65_536
+"""Bytes of a reply that may be a state without an id; pictures are longer, and are not read twice."""
 _HEAD: Final = 4096
 """Bytes of a body by which an image is recognized."""
 _OPENAI_FIELDS: Final = frozenset(("usage", "size", "quality", "background", "output_format"))
@@ -194,6 +196,23 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
         else {name: value for name, value in document.items() if value is not None and not _held_pictures(name, value)}
     )
     return ImageReply(images=tuple(images), created=_created(document, now), fields=fields)
+
+
+def read_progress(task: PendingTask, reply: UpstreamReply) -> PendingTask | None:
+    """Return the task where a reply to a question about it says that it goes on, without its id.
+
+    fal's status, for one, has a state and no more. None: the reply is to be read like any other.
+    """
+    small = reply.status < 400 and len(reply.body) <= _LONGEST_STATUS
+    document = read_object(reply.body) if small else None
+    described = task_node(document) if document is not None else None
+    if document is None or described is None or described.bucket != "pending" or described.task() is not None:
+        return None
+    if not described.is_known_to_wait and (
+        _blocked_word(document) or provider_error(document) or any(image for _, image in pictures_in(document))
+    ):
+        return None
+    return msgspec.structs.replace(task, progress=described.progress)
 
 
 def _still_waits(described: TaskNode, document: Mapping[str, Any]) -> bool:

@@ -67,10 +67,17 @@ class TaskNode(msgspec.Struct, frozen=True, kw_only=True):
         """Return the task; None: it has no id."""
         members = members_of(self.node)
         id_ = _first(members, _IDS)
+        if id_ is None:
+            return None
         link = _first(members, _LINKS)
         if link is None and isinstance(urls := members.get("urls"), Mapping):  # Replicate
             link = _first(members_of(urls), ("get",))
-        return None if id_ is None else PendingTask(id=id_, poll_url=link, progress=_percent(members.get("progress")))
+        return PendingTask(id=id_, poll_url=link, progress=self.progress)
+
+    @property
+    def progress(self) -> float | None:
+        """Percent."""
+        return _percent(members_of(self.node).get("progress"))
 
 
 def task_node(document: Mapping[str, Any]) -> TaskNode:
@@ -94,6 +101,12 @@ def _nodes(document: Mapping[str, Any]) -> Iterator[TaskNode]:
             node = node[0]
         if isinstance(node, Mapping):
             yield TaskNode(node=node, word=_first(members_of(node), _STATES))
+
+
+def address_beside(link: str, end: str, *, instead_of: str = "") -> str:
+    """Return the address of a task with another end of its path; the query, which may be signed, stays."""
+    head, mark, query = link.partition("?")
+    return f"{head.removesuffix(instead_of)}{end}{mark}{query}"
 
 
 def task_in_location(headers: Mapping[str, str]) -> PendingTask | None:
