@@ -1,0 +1,1 @@
+"""Hosted providers written a second time from their published contracts alone, without the adapters in view."""

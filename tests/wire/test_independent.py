@@ -1,0 +1,150 @@
+"""Hosted providers as written a second time, from their contracts alone: nothing is refused, misread or silent."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from tests.simulators.independent import sync, tasks
+from tests.simulators.independent.frame import KEY, Provider, form_of
+from tests.wire.edit_support import picture
+from tests.wire.self_hosted_support import Setting, setting
+
+PROVIDERS: Mapping[str, tuple[Callable[[], Provider], str]] = {
+    "xai": (sync.xai, ""),
+    "openrouter": (sync.openrouter, "/api/v1"),
+    "seedream": (sync.seedream, "/api/v3"),
+    "dashscope": (sync.dashscope, "/api/v1"),
+    "stability": (sync.stability, ""),
+    "ideogram": (sync.ideogram, ""),
+    "recraft": (sync.recraft, ""),
+    "bfl": (tasks.bfl, ""),
+    "fal": (tasks.fal, ""),
+    "replicate": (tasks.replicate, ""),
+}
+MODELS = [
+    ("xai", "grok-imagine-image-2.0"),
+    ("openrouter", "google/gemini-3-pro-image"),
+    ("seedream", "doubao-seedream-5-0-lite"),
+    ("seedream", "doubao-seedream-4-0"),
+    ("dashscope", "qwen-image-2.0"),
+    ("dashscope", "wan2.7-image-pro"),
+    ("stability", "sd3.5-large"),
+    ("ideogram", "ideogram-v3"),
+    ("recraft", "recraftv4_1"),
+    ("bfl", "flux-2-pro"),
+    ("bfl", "flux-3-image"),
+    ("fal", "fal-ai/flux-2"),
+    ("fal", "fal-ai/nano-banana-pro"),
+    ("replicate", "black-forest-labs/flux-2-pro"),
+    ("replicate", "black-forest-labs/flux-dev"),
+]
+ASKED: list[dict[str, Any]] = [
+    {"size": "1920x1080", "quality": "high", "seed": 7},
+    {"size": "21:9", "n": 2, "response_format": "b64_json", "moderation": "low"},
+    {"size": "2K", "output_format": "webp", "user": "u-1"},
+    {"size": "3840x2160", "output_format": "jpeg", "output_compression": 70, "response_format": "url"},
+    {"size": "512x512", "stream": True},
+]
+NAMED = ("quality", "seed", "moderation", "user", "output_compression", "input_fidelity")
+"""What a provider was sent under its own name, or what was disclosed."""
+
+
+class Place(NamedTuple):
+    """A provider and the gateway in front of it."""
+
+    own: Provider
+    setting: Setting
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Place]]:
+    """Starts each provider once."""
+    with ExitStack() as stack:
+        known: dict[str, Place] = {}
+
+        def start(adapter: str) -> Place:
+            if adapter not in known:
+                create, path = PROVIDERS[adapter]
+                own, folder = create(), tmp_path_factory.mktemp(adapter)
+                more = f'api_key = "{KEY}"'
+                known[adapter] = Place(
+                    own, stack.enter_context(setting(folder, own.app(), adapter, more=more, path=path))
+                )
+            known[adapter].own.refused.clear()
+            known[adapter].own.calls.clear()
+            return known[adapter]
+
+        yield start
+
+
+def made(reply: httpx.Response, form: str | None) -> list[bytes]:
+    """The pictures of a reply or a stream, in the form that was asked for."""
+    if reply.headers["content-type"].startswith("text/event-stream"):
+        frames = [json.loads(line[5:]) for line in reply.text.splitlines() if line.startswith("data: {")]
+        items = [frame for frame in frames if frame["type"].endswith(".completed")]
+    else:
+        items = reply.json()["data"]
+    assert form is None or all(item.get(form) for item in items)
+    return [
+        base64.b64decode(item["b64_json"]) if item.get("b64_json") else httpx.get(item["url"]).content for item in items
+    ]
+
+
+def check(place: Place, reply: httpx.Response, asked: Mapping[str, Any]) -> None:
+    """Hold what was sent and what came back against what was asked for."""
+    assert reply.status_code == 200, reply.text
+    assert place.own.refused == []
+    changes = reply.headers.get("imagegate-changes", "")
+    found = made(reply, asked.get("response_format"))
+    assert len(found) == len(set(found)) == asked.get("n", 1)
+    form = asked.get("output_format")
+    assert form is None or {form_of(content) for content in found} == {form} or "output_format" in changes
+    for name in NAMED:
+        assert name not in asked or name in changes or name in json.dumps(place.own.calls[-1].body), name
+
+
+@pytest.mark.parametrize(("adapter", "model"), MODELS)
+def test_generations(place: Callable[[str], Place], adapter: str, model: str) -> None:
+    """Sizes in pixels, as ratio and as tier; several; forms; streams."""
+    for asked in ASKED:
+        found = place(adapter)
+        body = {"model": f"own/{model}", "prompt": "a cat", **asked}
+        check(found, found.setting.raw.post("/images/generations", json=body), asked)
+
+
+@pytest.mark.parametrize(("adapter", "model"), MODELS)
+def test_edits(place: Callable[[str], Place], adapter: str, model: str) -> None:
+    """A file without a type, and a data URL whose type is in capitals and wrong."""
+    found, content = place(adapter), picture(2, 512, "RGB", "JPEG")
+    asked: dict[str, Any] = {"model": f"own/{model}", "prompt": "a hat"}
+    files = [("image", ("blob", content, "application/octet-stream"))]
+    check(found, found.setting.raw.post("/images/edits", data=asked, files=files), {})
+    found, link = place(adapter), f"data:image/PNG;base64,{base64.b64encode(content).decode()}"
+    asked |= {"images": [{"image_url": link}], "input_fidelity": "high"}
+    check(found, found.setting.raw.post("/images/edits", json=asked), asked)
+
+
+@pytest.mark.parametrize("adapter", [name for name in PROVIDERS if name != "recraft"])
+def test_withheld(place: Callable[[str], Place], adapter: str) -> None:
+    """Each provider's own way not to make a picture is an error of the request, and is asked for once."""
+    model = next(model for name, model in MODELS if name == adapter)
+    found = place(adapter)
+    reply = found.setting.raw.post("/images/generations", json={"model": f"own/{model}", "prompt": "withheld"})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["code"] in ("moderation_blocked", "content_policy_violation")
+    assert (len(found.own.calls), found.own.refused) == (1, [])
+
+
+@pytest.mark.parametrize("adapter", ["stability", "ideogram"])
+def test_unknown_models(place: Callable[[str], Place], adapter: str) -> None:
+    """Where each model has a path of its own, another is refused by name, and nothing is sent."""
+    found = place(adapter)
+    reply = found.setting.raw.post("/images/generations", json={"model": "own/new-9", "prompt": "a cat"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "model_not_found")
+    assert found.own.calls == []
