@@ -169,6 +169,18 @@ def test_the_providers_own_words_reach_the_client(name, message):
         ({"detail": "text"}, ProviderError(message="text")),
         ({"title": "T", "detail": "text", "status": 422}, ProviderError(message="text", code="T", status=422)),
         (
+            {"title": "Input validation failed", "detail": "- input: bad\n", "status": 422},
+            ProviderError(message="- input: bad", status=422),
+        ),
+        (
+            {"title": "The seed is too large.", "detail": "Bad request", "status": 400},
+            ProviderError(message="The seed is too large.", status=400),
+        ),
+        (
+            {"detail": [{"loc": ["body"], "msg": "It broke.", "type": "internal_server_error"}]},
+            ProviderError(message="It broke.", code="internal_server_error"),
+        ),
+        (
             {"detail": [{"loc": ["body", "a", 0], "msg": "bad", "type": "v"}, {"loc": ["body", "b"], "msg": "worse"}]},
             ProviderError(message="bad; worse", param="0", code="v"),
         ),

@@ -37,6 +37,8 @@ _STATES: Final = re.compile(
 )
 _NUMBERS_OF_HTTP: Final = frozenset({"status", "statuscode"})
 """Members whose number is the reply's status rather than a reason."""
+_PLACES: Final = (["body"], ["query"], ["path"], ["header"], ["cookie"])
+"""Each a ``loc`` of FastAPI that names no field."""
 _FLAGS: Final = frozenset({"error", "errors", "err", "fault", "failreason", "detail"})
 """Members that say by being there that something is wrong."""
 _NODES: Final = frozenset({"output", "data", "result", "baseresp", "response", "responsemetadata"})
@@ -201,14 +203,19 @@ def _of_list(items: list[Any], limit: _Limit, depth: int) -> Iterator[_Node]:
 
 
 def _param_of(item: Any) -> str | None:
-    """Return the last part of FastAPI's ``loc``."""
+    """Return the last part of FastAPI's ``loc``; None: it leads to no field, only to where fields are."""
     location = item.get("loc") if isinstance(item, Mapping) else None
-    return str(location[-1]) if isinstance(location, list) and location else None
+    if not isinstance(location, list) or not location or location in _PLACES:
+        return None
+    return str(location[-1])
 
 
 def _of_object(node: Mapping[str, Any], limit: _Limit, depth: int) -> Iterator[_Node]:
     members = {_plain(name): value for name, value in reversed(list(node.items())[:_MOST_NODES])}
-    texts = [_of_text(members[name], limit, depth) for name in _SENTENCES if isinstance(members.get(name), str)]
+    sentences = [name for name in _SENTENCES if isinstance(members.get(name), str)]
+    if "title" in sentences and "detail" in sentences and not _is_hollow(members["detail"]):
+        sentences.remove("title")  # RFC 9457: of the kind of problem, where `detail` is of this one
+    texts = [_of_text(members[name], limit, depth) for name in sentences]
     inner = [node for found in texts for node in found]
     own = [node for node in inner if node == _Node(node.sentence)]
     for name in [name for name in members if name in _INSIDE]:
@@ -226,6 +233,10 @@ def _of_object(node: Mapping[str, Any], limit: _Limit, depth: int) -> Iterator[_
         _status_of(members),
     )
     yield from inner
+
+
+def _is_hollow(sentence: str) -> bool:
+    return not sentence.strip() or _HOLLOW.fullmatch(sentence.strip()) is not None
 
 
 def _by_field(members: Mapping[str, Any]) -> Iterator[_Node]:

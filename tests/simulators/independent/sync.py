@@ -213,7 +213,8 @@ def seedream() -> Provider:
         count = 1
         if sequence == "auto":
             count = body.get("sequential_image_generation_options", {}).get("max_images", 15)
-            need(1 <= count <= 15 and count + len(given) <= 15, "references and outputs are at most 15", 400)
+            need(1 <= count <= 15, "max_images", 400)
+            count = min(count, 15 - len(given))
         need(not body.get("stream") or kind != "5-0-pro", "no streaming on 5.0-pro", 400)
         made = [own.picture(size, body.get("output_format", "jpeg")) for _ in range(count)]
         found = items(own, call, body.get("response_format", "url"), made)
