@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import warnings
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -37,7 +39,7 @@ def test_what_is_wanted(fields: dict[str, Any], size: Any, formats: bool, expect
 
 
 @given(
-    st.sampled_from(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "YCbCr"]),
+    st.sampled_from(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"]),
     st.sampled_from(["PNG", "JPEG", "WEBP"]),
     st.sampled_from([PNG, JPEG, WEBP, None]),
     st.booleans(),
@@ -62,3 +64,28 @@ def test_every_mode_in_every_format(mode: str, form: str, kind: Any, crop: bool,
 def test_what_is_no_image_is_left_alone(content: bytes) -> None:
     with pytest.raises(NotConverted):
         converted(b"\x89PNG\r\n\x1a\n" + content, Wanted(size=Pixels(8, 8)))
+
+
+def _with_exif(exif: bytes) -> bytes:
+    source = io.BytesIO()
+    Image.new("RGB", (24, 16)).save(source, "WEBP", exif=exif)
+    return source.getvalue()
+
+
+@given(st.binary(max_size=60))
+@example(b"")  # a directory that ends before it begins
+@example(b"\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x01\x1a\0\x02\0\0\0\x04abcd\0\0\0\0")  # a text for a number
+def test_damaged_metadata_leave_an_image_as_it_is(directory: bytes) -> None:
+    """It is paid for, so whatever Pillow raises, it is delivered."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of such metadata
+        for exif in (b"MM\0*\0\0\0\x08" + directory, b"II*\0" + directory):
+            with suppress(NotConverted):
+                assert converted(_with_exif(exif), Wanted(size=Pixels(8, 8)))
+
+
+def test_colours_of_16_bits_are_not_made_white() -> None:
+    source = io.BytesIO()
+    Image.new("I;16", (24, 16), 30_000).save(source, "PNG")
+    with pytest.raises(NotConverted):
+        converted(source.getvalue(), Wanted(size=Pixels(8, 8)))

@@ -24,7 +24,7 @@ _DEFAULT_QUALITY: Final = 95
 
 
 class NotConverted(Exception):
-    """The image stays as it is: it cannot be read, or moves."""
+    """The image stays as it is: it cannot be read, moves, or has more colours than would be kept."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,13 +81,15 @@ def converted(content: bytes, wanted: Wanted) -> bytes:
     """Return an image as `wanted`, with its colour profile and without other metadata. Takes long: run it in a thread.
 
     Raises:
-        NotConverted: it cannot be read, is larger than `MOST_PIXELS`, or has several frames.
+        NotConverted: it cannot be read, is larger than `MOST_PIXELS`, or has several frames or over 8 bits a channel.
     """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(BytesIO(content), formats=tuple(_NAMES.values())) as image:
             if getattr(image, "n_frames", 1) > 1 or image.width * image.height > MOST_PIXELS:
+                raise NotConverted
+            if image.mode.startswith(("I", "F")):  # more bits than Pillow's conversion keeps: it would become white
                 raise NotConverted
             kind = wanted.kind or next(kind for kind, name in _NAMES.items() if name == image.format)
             profile = image.info.get("icc_profile")
@@ -100,7 +102,9 @@ def converted(content: bytes, wanted: Wanted) -> bytes:
             output = BytesIO()
             options = {} if kind is PNG else {"quality": wanted.quality}
             made.save(output, _NAMES[kind], icc_profile=profile, **options)
-    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
+    except NotConverted:
+        raise
+    except Exception as error:  # of damaged metadata too, for which Pillow raises whatever comes
         raise NotConverted from error
     return output.getvalue()
 
