@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,6 +106,69 @@ def test_no_step_is_taken_twice(opened: Callable[[], Ledger]) -> None:
     run(opened, work)
 
 
+def test_a_task_that_is_begun_again_is_reserved_for_again(opened: Callable[[], Ledger]) -> None:
+    """A process that ends before it has sent a task releases its money; the next one that does the task spends it."""
+
+    async def work(ledger: Ledger) -> None:
+        await ledger.reserve(reservation("task", 0.75), ACCOUNTS)
+        await ledger.end("task", Outcome(0, 0))
+        again = await ledger.reserve(reservation("task", 0.75), ACCOUNTS)
+        assert again.state == "reserved"
+        assert (await balance(ledger)).reserved == nanos(0.75)
+        with pytest.raises(InsufficientQuota):
+            await ledger.reserve(reservation("other", 0.5), ACCOUNTS)
+        ended = await ledger.end("task", Outcome(nanos(0.7), 0), images=2)
+        assert ended is not None
+        assert (ended.state, ended.settled) == ("settled", nanos(0.7))
+        found = await balance(ledger)
+        assert (found.reserved, found.settled, found.requests, found.images) == (0, nanos(0.7), 1, 2)
+
+    run(opened, work)
+
+
+def test_a_released_task_is_held_to_the_budget_of_now(opened: Callable[[], Ledger]) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.reserve(reservation("task", 0.75), ACCOUNTS)
+        await ledger.end("task", Outcome(0, 0))
+        await ledger.reserve(reservation("other", 0.5), ACCOUNTS)
+        with pytest.raises(InsufficientQuota):
+            await ledger.reserve(reservation("task", 0.75), ACCOUNTS)
+
+    run(opened, work)
+
+
+def test_a_faulty_value_is_the_fault_of_its_own_request_only(address: str) -> None:
+    """Requests share transactions, and must not be refused for one another."""
+
+    async def work(ledger: Ledger) -> None:
+        broken: Any = msgspec.structs.replace(reservation("broken"), model="m\ud800")
+        unusual = msgspec.structs.replace(reservation("unusual"), model="upstream/\0")
+        long = Account("key:" + "x" * 512, Limits(spend_per_day=1.0))
+        made = await asyncio.gather(
+            ledger.reserve(reservation("before"), ACCOUNTS),
+            ledger.reserve(broken, ACCOUNTS),
+            ledger.reserve(unusual, ACCOUNTS),
+            ledger.reserve(reservation("after"), ACCOUNTS),
+            ledger.reserve(msgspec.structs.replace(reservation("long"), accounts=(long.id,)), (long,)),
+            return_exceptions=True,
+        )
+        assert [isinstance(each, Reservation) for each in made] == [True, False, True, True, True]
+        assert isinstance(made[1], LedgerUnavailable)
+        assert (await balance(ledger)).reserved == nanos(0.75)
+
+    run(lambda: SQLLedger(address), work)
+
+
+def test_days_that_have_passed_are_forgotten_without_budgets_too() -> None:
+    async def work(ledger: Ledger) -> None:
+        for day in range(3):
+            await ledger.note(NAMES, NOW + day * 86400, 1, 1)
+        assert (await balance(ledger)).requests == 0
+        assert (await balance(ledger, period=day_of(NOW + 2 * 86400))).requests == 1
+
+    run(MemoryLedger, work)
+
+
 def test_the_providers_word_settles_what_was_held(opened: Callable[[], Ledger]) -> None:
     async def work(ledger: Ledger) -> None:
         await ledger.reserve(reservation("a"), ACCOUNTS)
@@ -149,7 +213,7 @@ def test_balances_are_the_sum_of_the_reservations(steps: list[tuple[str, int, in
                 before = await balance(ledger)
                 try:
                     made = await ledger.reserve(reservation(name, first / 1e9), ACCOUNTS)
-                    if name not in known:
+                    if name not in known or known[name].state == "released":
                         assert before.bound + made.amount <= nanos(1.0)
                 except InsufficientQuota:
                     continue

@@ -6,6 +6,7 @@ A reservation is made before anything is sent, and ends in one of three ways::
              --> settled    the provider answered: by its usage, or by the price
              --> held       it may have charged: the connection broke, the process died
     held     --> settled | released   by an operator, or when the provider's own word arrives
+    released --> reserved   the same task is begun again, by another process
 
 Every step names the reservation, and a step that has been taken is not taken twice.
 """
@@ -193,6 +194,8 @@ class Ledger(Protocol):
 
     async def reserve(self, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
         """Make a reservation, at once with the check of all budgets; one with the same id is taken up again.
+
+        One that was released is made anew: its money was free for others meanwhile.
 
         Raises:
             InsufficientQuota: it does not fit.

@@ -82,12 +82,14 @@ class MemoryLedger:
         self._day = ""
 
     async def reserve(self, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
-        if known := self._open.get(reservation.id) or self._ended.get(reservation.id):
+        known = self._open.get(reservation.id) or self._ended.get(reservation.id)
+        if known is not None and known.state != "released":
             return known
         check(accounts, self._balances, reservation)
         self._forget_old(reservation.day)
+        self._ended.pop(reservation.id, None)
         self._open[reservation.id] = reservation
-        self._add(reservation, step_between(None, reservation, requests=1))
+        self._add(reservation, step_between(None, reservation, requests=0 if known else 1))
         return reservation
 
     async def end(self, reservation_id: str, outcome: Outcome, *, images: int = 0) -> Reservation | None:
@@ -115,6 +117,7 @@ class MemoryLedger:
         done = Reservation(
             id="", accounts=tuple(accounts), amount=0, images=images, created=created, state="settled", settled=settled
         )
+        self._forget_old(done.day)
         self._add(done, step_between(None, done, requests=1, images=images))
 
     def _add(self, reservation: Reservation, step: Balance) -> None:
@@ -127,7 +130,7 @@ class MemoryLedger:
 
     def _forget_old(self, day: str) -> None:
         """Forget days and months that have passed, but for what is open in them."""
-        if day == self._day:
+        if day <= self._day:
             return
         self._day = day
         kept = {period for reservation in self._open.values() for period in reservation.periods} | {day, day[:7]}

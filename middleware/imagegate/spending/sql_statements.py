@@ -26,12 +26,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from imagegate.errors import ConfigError, ImagegateError
+from imagegate.logger import get_logger
 from imagegate.spending.accounts import Account
 from imagegate.spending.costs import Outcome
-from imagegate.spending.ledger import Balance, Balances, Reservation, check, step_between
+from imagegate.spending.ledger import Balance, Balances, LedgerUnavailable, Reservation, check, step_between
 
 _TABLES: Final = MetaData()
 _RESERVATIONS: Final = Table(
@@ -52,7 +53,7 @@ _RESERVATIONS: Final = Table(
 _BALANCES: Final = Table(
     "imagegate_balances",
     _TABLES,
-    Column("account", String(200), primary_key=True),
+    Column("account", Text, primary_key=True),
     Column("period", String(10), primary_key=True),
     Column("settled", BigInteger, nullable=False),
     Column("reserved", BigInteger, nullable=False),
@@ -76,6 +77,8 @@ locks on single rows some would wait for each other for ever."""
 _BUSY: Final = 15
 """Seconds to wait for another process that writes to the same SQLite file."""
 _MOST_HELD: Final = 10_000
+_FAULTY_VALUES: Final = (DataError, IntegrityError, ValueError, OverflowError)
+"""What a driver raises for a value that a column cannot have; the database itself is well."""
 _FIELDS: Final = ("settled", "reserved", "held", "requests", "images")
 
 
@@ -108,14 +111,21 @@ class Statements:
         known = set(self._known)
         try:
             return self._try(works)
-        except SQLAlchemyError:
+        except (SQLAlchemyError, *_FAULTY_VALUES):
             self._known = known  # rows that were rolled back
             if len(works) == 1:
                 raise
             return [self._alone(work) for work in works]
 
     def _alone(self, work: Callable[[Statements, Connection], Any]) -> Any:
-        return self._try([work])[0]
+        """Do one piece of work, whose faulty values are not the fault of the others."""
+        known = set(self._known)
+        try:
+            return self._try([work])[0]
+        except _FAULTY_VALUES as error:
+            self._known = known
+            get_logger().error("the ledger does not take a value", error=type(error).__name__)
+            return LedgerUnavailable()
 
     def _try(self, works: Sequence[Callable[[Statements, Connection], Any]]) -> list[Any]:
         with self._engine.connect() as db, db.begin():
@@ -143,17 +153,22 @@ class Statements:
         try:
             check(accounts, balances, reservation)
         except ImagegateError:
-            if known := self._find(db, reservation.id):
+            if (known := self._find(db, reservation.id)) and known.state != "released":
                 return known
             raise
         row = msgspec.structs.asdict(reservation) | {"accounts": _encode(reservation.accounts)}
+        row["model"] = reservation.model.replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL has none in texts
         inserted = self._insert(_RESERVATIONS).values(row).on_conflict_do_nothing().returning(_RESERVATIONS.c.id)
         if db.execute(inserted).first() is None:
             known = self._find(db, reservation.id)
             if known is None:
                 raise AssertionError("a row that is in the way is there")
+            where = _RESERVATIONS.c.id == known.id
+            if known.state == "released":  # nothing of it counts any more
+                db.execute(_RESERVATIONS.update().where(where).values(row))
+                self._move(db, None, reservation)
+                return reservation
             if known.state == "reserved":
-                where = _RESERVATIONS.c.id == known.id
                 db.execute(_RESERVATIONS.update().where(where).values(holder=self._holder))
             return known
         self._move(db, None, reservation, requests=1)
