@@ -12,7 +12,7 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from imagegate import ImagegateError, Principal
+from imagegate import ImagegateError, Limits, Principal
 from imagegate.access.authenticator import Authenticator
 from imagegate.access.host import AccessUnavailable, HostPrincipals
 from imagegate.errors import AuthenticationError
@@ -167,3 +167,26 @@ def test_no_principal_of_the_host_passes_for_a_key(name: str) -> None:
     access = Authenticator({"ops": "sk-ops"}, host=host(lambda scope: Principal(id=name)))
     with pytest.raises(AccessUnavailable):
         asyncio.run(access.find(SCOPE))
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), asyncio.CancelledError()])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_what_is_no_exception_is_a_failure_too(error: BaseException, is_async: bool) -> None:
+    """It ends one request with an answer, and neither the server nor the connection."""
+
+    def plain(scope: Scope) -> Principal:
+        raise error
+
+    async def coroutine(scope: Scope) -> Principal:
+        raise error
+
+    with pytest.raises(AccessUnavailable):
+        asyncio.run(host(coroutine if is_async else plain).find(SCOPE))
+
+
+@pytest.mark.parametrize("name", ["x" * 513, "a\0b", "a\nb", "\ud800"])
+def test_ids_that_no_database_takes(name: str) -> None:
+    with pytest.raises(ValueError, match="control characters"):
+        Principal(id=name)
+    with pytest.raises(ValueError, match="the name of a group"):
+        Principal(id="ada", groups={name: Limits()})

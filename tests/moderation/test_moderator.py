@@ -25,7 +25,7 @@ class Hooks:
         self.answer = answer
 
     async def before(self, *_: Any) -> Any:
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BaseException):
             raise self.answer
         if self.answer == "wait":
             await asyncio.sleep(60)
@@ -54,6 +54,7 @@ def test_verdicts_on_images(answer: Any) -> None:
 
 
 BROKEN = [True, False, "no", Withhold("x"), Replace(" "), Replace("x" * 101), Replace(3), ValueError("A cat"), "wait"]
+BROKEN += [SystemExit("A cat"), GeneratorExit(), asyncio.CancelledError()]
 
 
 @pytest.mark.parametrize("answer", BROKEN)

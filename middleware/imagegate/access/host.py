@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from imagegate.access.principal import Principal
+from imagegate.asgi.background import is_cancelled
 from imagegate.asgi.permits import Permits
 from imagegate.errors import ImagegateError, Overloaded
 from imagegate.logger import get_logger
@@ -70,7 +71,11 @@ class HostPrincipals:
             if 400 <= error.status_code < 500:
                 raise _as_error(error) from None
             raise _failed(error) from None
-        except Exception as error:
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            raise _failed(error) from None  # the function's own
+        except (Exception, SystemExit, GeneratorExit) as error:  # which must not end the server
             raise _failed(error) from None
         if found is None or isinstance(found, Principal):
             return found
@@ -111,7 +116,7 @@ class HostPrincipals:
             self._threads = None
 
 
-def _failed(error: Exception) -> AccessUnavailable:
+def _failed(error: BaseException) -> AccessUnavailable:
     """Log where a function failed, without the text of its error, which may quote a credential."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""

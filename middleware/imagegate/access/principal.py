@@ -10,6 +10,8 @@ from typing import Final
 import msgspec
 
 _KEY: Final = re.compile(r"[!-~]+")
+_LONGEST_ID: Final = 512
+"""Characters of what stands in keys of databases."""
 _LABELS: Final = 16
 _LONGEST_LABEL: Final = 64
 _LONGEST_VALUE: Final = 256
@@ -46,12 +48,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever a request is from: a user of the host application, or the holder of a key.
 
     Raises:
-        ValueError: `id` is empty, one text stands in place of several, or a key has characters that no header field may
-            have.
+        ValueError: `id` is empty, it or the name of a group has control characters or more than 512 characters, one
+            text stands in place of several, or a key has characters that no header field may have.
     """
 
     id: str
-    """Unique and lasting. Tasks, idempotency keys, stored images, limits and spending belong to it."""
+    """Unique and lasting; at most 512 characters. Tasks, idempotency keys, stored images, limits and spending belong to
+    it."""
     name: str = ""
     """For people, in logs, metrics and the console; default: `id`."""
     limits: Limits = NO_LIMITS
@@ -74,6 +77,12 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.id:
             raise ValueError("the id of a principal must not be empty")
+        for kind, name in (
+            ("the id of a principal", self.id),
+            *(("the name of a group", name) for name in self.groups),
+        ):
+            if len(name) > _LONGEST_ID or not name.isprintable():
+                raise ValueError(f"{kind} must have at most {_LONGEST_ID} characters, and no control characters")
         if not self.name:
             msgspec.structs.force_setattr(self, "name", self.id)
         for name in ("models", "sizes", "operations"):

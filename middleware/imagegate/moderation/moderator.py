@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from imagegate.access.principal import Principal
+from imagegate.asgi.background import is_cancelled
 from imagegate.errors import ConfigError, ImagegateError, ModerationUnavailable
 from imagegate.logger import get_logger
 from imagegate.moderation.subjects import ModeratedImages, ModerationRequest
@@ -84,11 +85,12 @@ class Moderator:
                 return await found if inspect.isawaitable(found) else found
         except ImagegateError:
             raise
-        except Exception as error:
-            # Its text is not logged: it may quote the prompt.
-            frames = traceback.extract_tb(error.__traceback__)
-            where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-            get_logger().error("a moderation hook failed", hook=name, error=type(error).__name__, where=where)
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            _log(name, error)  # the hook's own
+        except (Exception, SystemExit, GeneratorExit) as error:  # which must not end the server
+            _log(name, error)
         self._refuse_unless_open()
         return None
 
@@ -103,3 +105,10 @@ class Moderator:
 
     def _is_prompt(self, text: object) -> bool:
         return isinstance(text, str) and bool(text.strip()) and len(text) <= self._max_prompt
+
+
+def _log(hook: str, error: BaseException) -> None:
+    """Log where a hook failed, without the text of its error, which may quote the prompt."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    get_logger().error("a moderation hook failed", hook=hook, error=type(error).__name__, where=where)
