@@ -300,9 +300,9 @@ def test_narrow(playground: Playground, tmp_path: Path) -> None:
 def test_its_place_is_kept(playground: Playground, *, focused: bool) -> None:
     """What is read stays where it is, opened and focused, while new exchanges arrive above."""
     page = playground.page
-    for _ in range(14):
-        playground.post(ALICE, "openai/gpt-image-1.5")
-    wait_until(lambda: len(page.all("#list [data-request]")) >= 14)
+    for number in range(14):
+        playground.post(ALICE, "openai/gpt-image-1.5", f"Reader {focused} {number}")
+    wait_until(lambda: f"Reader {focused} 13" in page.one("#list").text)
     head = page.all("#list .head[aria-expanded]")[11]
     request_id = page.all("#list [data-request]")[11].get_attribute("data-request")
     if focused:
@@ -314,8 +314,8 @@ def test_its_place_is_kept(playground: Playground, *, focused: bool) -> None:
 
     before = top()
     for number in range(3):
-        playground.post(BOB, "openai/gpt-image-1.5", f"Newcomer {number}")
-    wait_until(lambda: any("Newcomer 2" in item.text for item in page.all("#list .prompt1")))
+        playground.post(BOB, "openai/gpt-image-1.5", f"Newcomer {focused} {number}")
+    wait_until(lambda: f"Newcomer {focused} 2" in page.one("#list").text)
     assert abs(top() - before) <= 1
     assert page.one(f"[data-request='{request_id}'] .head").get_attribute("aria-expanded") == str(focused).lower()
     assert (page.driver.switch_to.active_element == head) is focused
