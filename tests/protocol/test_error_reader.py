@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imagegate.errors import UpstreamError
@@ -181,6 +181,7 @@ JSON = st.recursive(
 )
 
 
+@example(["\r"], 500)
 @given(JSON, st.sampled_from([200, 400, 429, 500, 504]))
 def test_any_document(document: Any, status: int) -> None:
     """Nothing raises, and what is found says something."""

@@ -158,7 +158,7 @@ def digest(document: Any) -> str:
             level[:0] = [(str(key), value) for key, value in list(node.items())[:20]]
         elif isinstance(node, list):
             level[:0] = [(name, item) for item in node[:20]]
-        elif node not in (None, "") and len(str(node)) <= _ENOUGH:
+        elif node is not None and str(node).strip() and len(str(node)) <= _ENOUGH:
             texts.append(f"{name}: {node}" if name else str(node))
     return "; ".join(texts)[:_ENOUGH]
 
