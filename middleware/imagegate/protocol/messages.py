@@ -69,13 +69,19 @@ class LinkedFile(FileRef):
 
     declared_type = ""
     size = 0
-    facts = None
-    media_type = "image/*"
 
     def __init__(self, link: Link) -> None:
         self.part = link.member
         self.url = link.url
         self.filename = link.url.partition("?")[0].rpartition("/")[2]
+
+    @property
+    def facts(self) -> None:
+        return None
+
+    @property
+    def media_type(self) -> str:
+        return "image/*"
 
     def chunks(self) -> AsyncIterator[bytes]:
         raise AssertionError("what is explained is not sent")
