@@ -49,6 +49,7 @@ ORDER: Final = (
     "layers",
     "openapi",
     "wiring",
+    "reloading",
     "gateway",
     "terminal",
     "standalone",

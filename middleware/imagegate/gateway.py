@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,9 @@ from imagegate.asgi.azure_paths import AZURE, openai_scope
 from imagegate.asgi.helpers import before_shutdown, report_failure, route_path, running_loop
 from imagegate.asgi.not_found import NotFound, Readiness
 from imagegate.asgi.pace import Pace
+from imagegate.asgi.permits import Permits
 from imagegate.config.loader import read_config
+from imagegate.config.reloading import check_reload
 from imagegate.config.schema import Config
 from imagegate.errors import ConfigError
 from imagegate.ingest.form_reader import FormLimits
@@ -39,13 +42,14 @@ from imagegate.layers import (
     Usage,
 )
 from imagegate.layers.admit import OwnerOf
-from imagegate.layers.base import endpoint_of
+from imagegate.layers.base import Endpoint, endpoint_of
 from imagegate.layers.models import Models
 from imagegate.logger import get_logger
+from imagegate.reloading import Retired, Running
 from imagegate.routing.retry import RetryPolicy
 from imagegate.telemetry.console import is_console_path
 from imagegate.telemetry.hooks import Hook
-from imagegate.wiring import LoopServices, build, loop_services
+from imagegate.wiring import LoopServices, build, loop_services, picture_loader
 
 if TYPE_CHECKING:
     from imagegate.http import Transport
@@ -100,19 +104,23 @@ class ImageGateway:
         self._is_started = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: ConfigError | None = None
+        self._running = Running()
+        self._retired: list[Retired] = []
+        self._build = partial(
+            build,
+            hooks=hooks,
+            transport=transport,
+            access=access,
+            moderation=moderation,
+            alone=alone,
+            mounted=app is not None,
+        )
         try:
             self.config = read_config(config)
             if access is not None and owner is not None:
                 raise ConfigError("access= says who a request is from, so owner= must be left out")
-            self.services = build(
-                self.config,
-                hooks=hooks,
-                transport=transport,
-                access=access,
-                moderation=moderation,
-                alone=alone,
-                mounted=app is not None,
-            )
+            self.services = self._build(self.config)
+            self._permits = Permits(self.config.limits.in_flight)
             self._set_stack(loop_services(self.services))
         except ConfigError as error:
             if app is None:
@@ -207,6 +215,7 @@ class ImageGateway:
             owner=self._owner,
             is_draining=lambda: self._drained_from is not None,
             pace=Pace(limits.client_pace, limits.client_stall),
+            permits=self._permits,
         )
         self._stack = Observe(layer, prefix=prefix, hooks=services.hooks, capture=services.capture)
 
@@ -224,11 +233,13 @@ class ImageGateway:
         if scope["type"] == "http":
             if AZURE in scope["path"] and (azure := openai_scope(scope, self.config.prefix)) is not None:
                 scope = azure
-            if endpoint := endpoint_of(scope, self.config.prefix):
-                await self._stack.observe(endpoint, scope, receive, send)
-                return
-            if self._is_usage(scope):
-                await self._stack.observe("usage", scope, receive, send)
+            if endpoint := endpoint_of(scope, self.config.prefix) or self._usage(scope):
+                running = self._running
+                running.count += 1
+                try:
+                    await self._stack.observe(endpoint, scope, receive, send)
+                finally:
+                    running.leave()
                 return
             if self.services.images.serves(scope):
                 await self.services.images.serve(scope, receive, send)
@@ -240,9 +251,35 @@ class ImageGateway:
             send = before_shutdown(send, self.aclose)
         await self.app(scope, receive, send)
 
-    def _is_usage(self, scope: Scope) -> bool:
+    def _usage(self, scope: Scope) -> Endpoint | None:
         is_ours = self.loop_services.spending is not None and scope["method"] == "GET"
-        return is_ours and route_path(scope) == f"{self.config.prefix}/usage"
+        return "usage" if is_ours and route_path(scope) == f"{self.config.prefix}/usage" else None
+
+    def reload(self, config: Config | Mapping[str, Any] | str | PathLike[str] | None) -> None:
+        """Answer new requests by another configuration; what runs goes on as it began. Call it in the event loop.
+
+        Upstreams, routes, models, policies, keys and limits can change. Tasks, idempotency keys, stored images and
+        budgets, and the breakers and limits of upstreams that are as before go on.
+
+        Raises:
+            ConfigError: the configuration cannot be used, or differs in what only a restart can change; nothing has
+                changed then.
+        """
+        if self._failure is not None:
+            raise ConfigError(str(self._failure))
+        self._enter_loop()
+        found = read_config(config)
+        check_reload(self.config, found)
+        services = self._build(found, replaced=self.services)
+        own = loop_services(services, replaced=self.loop_services)
+        if services.console is not None:
+            services.console.reconfigure(load=picture_loader(found, services.images), access=services.access)
+        self._retired.append(Retired(self.services, self.loop_services, self._running, self._retired.remove))
+        self.config, self.services, self._running = found, services, Running()
+        own.calls.background = own.background
+        self._set_stack(own)
+        self._is_started = False
+        self._start()
 
     def _enter_loop(self) -> None:
         """Bind locks, tasks and connections to the running event loop.
@@ -261,6 +298,8 @@ class ImageGateway:
                     "This ImageGateway is in use in another event loop, which still runs. Make one for each loop."
                 )
             self._is_started = False
+            self._retired.clear()
+            self._permits = Permits(self.config.limits.in_flight)
             self._set_stack(self.services.enter_loop(self.loop_services))
         self._loop = loop
 
@@ -311,6 +350,10 @@ class ImageGateway:
     def is_draining(self) -> bool:
         return self._drained_from is not None
 
+    @property
+    def _grace_left(self) -> float:
+        return self._grace - (time.monotonic() - (self._drained_from or 0.0))
+
     async def aclose(self) -> None:
         """Wait for background work, then close the connections to providers.
 
@@ -319,8 +362,12 @@ class ImageGateway:
         self.drain()
         if self._failure is None:
             self._enter_loop()
-            spent = time.monotonic() - (self._drained_from or 0.0)
-            if cancelled := await self.loop_services.background.finish(self._grace - spent):
+            cancelled = 0
+            for retired in tuple(self._retired):
+                cancelled += await retired.finish(self._grace_left)
+            self._retired.clear()
+            cancelled += await self.loop_services.background.finish(self._grace_left)
+            if cancelled:
                 get_logger().warning("shutdown: cancelled background tasks after the grace period", count=cancelled)
             await self.loop_services.aclose()
             await self.services.aclose()

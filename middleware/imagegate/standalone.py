@@ -60,6 +60,7 @@ class Standalone:
     It drains as soon as the server gets a signal to end.
 
     Args:
+        find: reads the configuration once more at SIGHUP; None: the signal is ignored.
         more_hooks: beside those for the log and the metrics.
         grace: seconds that running exchanges have then.
         log: takes a line of JSON for each exchange; None: structlog does.
@@ -69,10 +70,14 @@ class Standalone:
         self,
         config: Config,
         *,
+        find: Callable[[], Config] | None = None,
         more_hooks: Collection[Hook] = (),
         grace: float = DEFAULT_GRACE,
         log: BinaryIO | None = None,
     ) -> None:
+        self._find = find
+        self._reloading = asyncio.Lock()
+        self._reload: asyncio.Task[None] | None = None
         _client.disable_created_metrics()  # the creation time of each series would double the page
         registry = prometheus_client.CollectorRegistry()
         self._metrics = PrometheusHook(registry=registry)
@@ -95,10 +100,28 @@ class Standalone:
         except RuntimeError as error:
             await report_failure(str(error), scope, receive, send)
             raise
-        with _on_signals(self.gateway.drain), _ignoring_hangups():
+        with _on_signals(self.gateway.drain), _on_hangup(self._begin_reload):
             await self._app(scope, receive, send)
         self._log.write()
         self._metrics.count()  # for the processes that go on
+
+    def _begin_reload(self) -> None:
+        self._reload = asyncio.get_running_loop().create_task(self.reload())
+
+    async def reload(self) -> None:
+        """Apply the configuration as it is now; one that cannot be used is logged, and the one before goes on."""
+        if self._find is None:
+            get_logger().warning("SIGHUP is ignored; restart the gateway to apply another configuration")
+            return
+        async with self._reloading:
+            if self.gateway.is_draining:
+                return
+            try:
+                self.gateway.reload(await asyncio.to_thread(self._find))
+            except ConfigError as error:
+                get_logger().error("the configuration is refused, and the one before goes on", reason=str(error))
+            else:
+                get_logger().info("the configuration was applied")
 
 
 def _with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
@@ -135,22 +158,18 @@ def _on_signals(call: Callable[[], None]) -> Generator[None]:
 
 
 @contextmanager
-def _ignoring_hangups() -> Generator[None]:
-    """Write a line where SIGHUP would end the process, and with it requests that are paid for."""
+def _on_hangup(call: Callable[[], None]) -> Generator[None]:
+    """Call `call` where SIGHUP would end the process, and with it requests that are paid for."""
     is_ours = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP")
     if not is_ours or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
         yield
         return
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, _log_hangup)
+    loop.add_signal_handler(signal.SIGHUP, call)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
-
-
-def _log_hangup() -> None:
-    get_logger().warning("SIGHUP is ignored; restart the gateway to apply another configuration")
 
 
 def log_style() -> str:
@@ -163,7 +182,7 @@ def create_app() -> Standalone:
     style = log_style()
     configure_logs(style)
     log = None if style == "console" else sys.stderr.buffer
-    return Standalone(find_config(), more_hooks=_tracing(), grace=grace(), log=log)
+    return Standalone(find_config(), find=find_config, more_hooks=_tracing(), grace=grace(), log=log)
 
 
 def _tracing() -> Collection[Hook]:

@@ -45,7 +45,6 @@ from imagegate.spool.memory import Memory, Share
 from imagegate.stores.blobs import Blobs
 from imagegate.stores.redis_client import RedisClient
 from imagegate.stores.sweeping import Sweeper
-from imagegate.tasks.base import TaskStore
 from imagegate.tasks.creation import TaskCreation
 from imagegate.tasks.factory import open_task_store, task_secret
 from imagegate.tasks.ids import TaskIds
@@ -58,7 +57,7 @@ from imagegate.tasks.take_over import TakeOver
 from imagegate.tasks.webhook_queue import WebhookQueue
 from imagegate.tasks.webhooks import Webhooks
 from imagegate.telemetry.capture import Capture
-from imagegate.telemetry.console import IN_FLIGHT, Console, refuse_console
+from imagegate.telemetry.console import IN_FLIGHT, Console, LoadPicture, refuse_console
 from imagegate.telemetry.cost import cost_of
 from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
@@ -168,6 +167,7 @@ def build(
     moderation: object | None = None,
     alone: bool = False,
     mounted: bool = False,
+    replaced: Services | None = None,
 ) -> Services:
     """Return the services of a gateway; nothing is connected to yet.
 
@@ -178,6 +178,7 @@ def build(
         moderation: has hooks; None: those that the configuration names, if any.
         alone: no application is served but the gateway, so that with keys the console is on by default.
         mounted: an application stands behind the gateway.
+        replaced: of the configuration before, whose stores, room and counts go on.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -187,17 +188,23 @@ def build(
         get_logger().warning("upstream sent a reply before the request: connections are not reused", upstream=upstream)
         all_hooks.surplus_received(upstream)
 
-    clients = Clients(config, transport=transport, on_surplus=note_surplus)
+    clients = Clients(
+        config, transport=transport, on_surplus=note_surplus, before=replaced.clients if replaced else None
+    )
     contracts = contracts_of(config)
     catalog = Catalog(contracts, config.routes)
     prices = price_table(config)
-    memory = Memory(config.limits.memory)
-    budget = Budget(
-        total=config.limits.spool,
-        memory=config.limits.spool_memory,
-        kept=_KEPT_FILES,
-        uploads=UPLOADS_SHARE,
-        shared=memory,
+    memory = replaced.memory if replaced else Memory(config.limits.memory)
+    budget = (
+        replaced.budget
+        if replaced
+        else Budget(
+            total=config.limits.spool,
+            memory=config.limits.spool_memory,
+            kept=_KEPT_FILES,
+            uploads=UPLOADS_SHARE,
+            shared=memory,
+        )
     )
     images = PictureService(
         config.delivery,
@@ -205,6 +212,7 @@ def build(
         budget=budget,
         max_image=config.limits.image,
         origins={base_url_of(upstream): clients.plain(upstream.name) for upstream in config.upstreams},
+        store=replaced.images.store if replaced else None,
     )
     authenticator = _authenticator(config, access)
     moderator = _moderator(config, moderation)
@@ -213,7 +221,10 @@ def build(
     guard = browser_guard(config, mounted=mounted, has_source=has_source)
     has_console = alone if config.console.enabled is None else config.console.enabled
     is_open = authenticator is not None if config.console.enabled is None else config.console.enabled
-    console = _console(config, images, guard, memory, authenticator) if has_console and is_open else None
+    console = None
+    if has_console and is_open:
+        console = replaced.console if replaced is not None else None
+        console = console or _console(config, images, guard, memory, authenticator)
     capture: Callable[[], Capture] | None = console.capture if console else None
     if capture is None and (config.log.prompts or config.log.links):
         capture = partial(Capture, room=Share(memory, IN_FLIGHT))
@@ -225,8 +236,13 @@ def build(
         currency=config.prices.currency,
     )
     all_hooks.configured(Names.of(config))
-    images.store.health.listen(all_hooks.store_changed)
-    all_hooks.memory_watched(lambda: memory.held)
+    if replaced is None:
+        images.store.health.listen(all_hooks.store_changed)
+        all_hooks.memory_watched(lambda: memory.held)
+    limiters = {upstream.name: _limiter(config, upstream, all_hooks, replaced) for upstream in config.upstreams}
+    for name, limiter in limiters.items():
+        if limiter.state != "closed":
+            all_hooks.breaker_changed(name, limiter.state)
     services = Services(
         config=config,
         clients=clients,
@@ -243,9 +259,9 @@ def build(
         console_app=console or (refuse_console if has_console else None),
         hooks=all_hooks,
         capture=capture,
-        limiters={upstream.name: _limiter(config, upstream, all_hooks) for upstream in config.upstreams},
-        blobs=open_blobs(config),
-        ids=TaskIds(task_secret(config), ttl=config.tasks.ttl),
+        limiters=limiters,
+        blobs=replaced.blobs if replaced else open_blobs(config),
+        ids=replaced.ids if replaced else TaskIds(task_secret(config), ttl=config.tasks.ttl),
         prices=prices,
     )
     for warning in warnings_of(config, contracts, has_access=authenticator is not None):
@@ -253,11 +269,14 @@ def build(
     return services
 
 
-def loop_services(services: Services, before: LoopServices | None = None) -> LoopServices:
+def loop_services(
+    services: Services, before: LoopServices | None = None, replaced: LoopServices | None = None
+) -> LoopServices:
     """Return the services for one event loop.
 
     Args:
         before: those of the same gateway in an event loop that has ended; what they hold in memory is kept.
+        replaced: those of the configuration before in this event loop, whose stores, tasks and calls go on.
 
     Raises:
         ConfigError: a store needs a package that is not installed.
@@ -266,7 +285,8 @@ def loop_services(services: Services, before: LoopServices | None = None) -> Loo
     background = Background()
     accounts = {account.name: account for account in accounts_of(config, services.clients)}
     spending: Spending | None = None
-    if is_needed(config, has_source=services.has_source):
+    counted = replaced.spending if replaced is not None else None
+    if counted is not None or is_needed(config, has_source=services.has_source):
         spending = open_spending(
             config,
             catalog=services.catalog,
@@ -274,11 +294,14 @@ def loop_services(services: Services, before: LoopServices | None = None) -> Loo
             pays=lambda upstream: accounts[upstream].has_key,
             hooks=hooks,
             before=before.spending if before is not None else None,
+            replaced=counted,
         )
         if services.console is not None:
             services.console.figures = partial(spending.month, config.prices.currency)
-    if before is not None and isinstance(before.replays, MemoryReplays):
-        replays: ReplayStore = before.replays
+    if replaced is not None:
+        replays: ReplayStore = replaced.replays
+    elif before is not None and isinstance(before.replays, MemoryReplays):
+        replays = before.replays
     else:
         replays = open_replay_store(config, services.blobs, partial(hooks.record_unreadable, "reply"))
     return LoopServices(
@@ -291,12 +314,12 @@ def loop_services(services: Services, before: LoopServices | None = None) -> Loo
             budget=services.budget,
             public_url=images.public_url,
         ),
-        tasks=_tasks(services, accounts, background, spending, before.tasks.store if before is not None else None),
+        tasks=_tasks(services, accounts, background, spending, before, replaced),
         replays=replays,
-        calls=KeyedCalls(replays, services.blobs, background, lease=config.tasks.lease),
-        sweeper=Sweeper((images.store.sweep, services.blobs.sweep)),
+        calls=replaced.calls if replaced else KeyedCalls(replays, services.blobs, background, lease=config.tasks.lease),
+        sweeper=replaced.sweeper if replaced else Sweeper((images.store.sweep, services.blobs.sweep)),
         spending=spending,
-        shared_limits=_share_limits(services),
+        shared_limits=_share_limits(services, replaced.shared_limits if replaced else None),
     )
 
 
@@ -305,17 +328,20 @@ def _tasks(
     accounts: Mapping[str, Account],
     background: Background,
     spending: Spending | None,
-    before: TaskStore | None,
+    before: LoopServices | None,
+    replaced: LoopServices | None,
 ) -> TaskManager:
     config, hooks, images, ids = services.config, services.hooks, services.images, services.ids
     tasks = config.tasks
-    if before is not None and not before.is_shared:
-        store = before
+    if replaced is not None:
+        store = replaced.tasks.store
+    elif before is not None and not before.tasks.store.is_shared:
+        store = before.tasks.store
     else:
         store = open_task_store(config, partial(hooks.record_unreadable, "task"))
     providers = ProviderTasks(accounts, images.delivery, ids, services.memory, inspector=services.inspector)
     webhooks = Webhooks(images.client_fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts)
-    queue = WebhookQueue(store, webhooks, hooks)
+    queue = WebhookQueue(store, webhooks, hooks) if replaced is None else replaced.tasks.webhooks
     runner = TaskRunner(
         store=store,
         providers=providers,
@@ -323,6 +349,7 @@ def _tasks(
         background=background,
         hooks=hooks,
         on_followed=None if spending is None else partial(settle_task, spending),
+        runs=None if replaced is None else replaced.tasks.runner.runs,
     )
     creation = TaskCreation(
         runner,
@@ -428,16 +455,21 @@ def browser_guard(config: Config, *, mounted: bool, has_source: bool = False) ->
     )
 
 
-def _console(
-    config: Config, images: PictureService, guard: BrowserGuard, memory: Memory, access: Authenticator | None
-) -> Console:
+def picture_loader(config: Config, images: PictureService) -> LoadPicture:
+    """Return what reads the links of answers for the console."""
     origins = {upstream.name: (read_base_url(base_url_of(upstream)).origin,) for upstream in config.upstreams}
 
     async def load(link: str, upstream: str, scope: Scope) -> bytes | None:
         return await images.read(link, scope, trusted_origins=origins.get(upstream, ()))
 
+    return load
+
+
+def _console(
+    config: Config, images: PictureService, guard: BrowserGuard, memory: Memory, access: Authenticator | None
+) -> Console:
     return Console(
-        load=load,
+        load=picture_loader(config, images),
         access=access,
         operators=config.console.operators,
         exchanges=config.console.exchanges,
@@ -447,25 +479,42 @@ def _console(
     )
 
 
-def _share_limits(services: Services) -> SharedLimits | None:
-    """Let the upstreams' limits and breakers be those of all processes, where tasks have a Redis."""
+def _share_limits(services: Services, limits: SharedLimits | None = None) -> SharedLimits | None:
+    """Let the upstreams' limits and breakers be those of all processes, where tasks have a Redis.
+
+    Args:
+        limits: that are shared already.
+    """
     config, hooks = services.config, services.hooks
     if config.tasks.store == "memory://":
         return None
-    limits = SharedLimits(RedisClient(config.tasks.store), lease=config.tasks.lease, changed=hooks.breaker_changed)
+    if limits is None:
+        limits = SharedLimits(RedisClient(config.tasks.store), lease=config.tasks.lease, changed=hooks.breaker_changed)
     for name, limiter in services.limiters.items():
-        limiter.share(limits, name)
+        if not limiter.is_shared:
+            limiter.share(limits, name)
     return limits
 
 
-def _limiter(config: Config, upstream: UpstreamConfig, hooks: Hooks) -> UpstreamLimiter:
+def _limiter(config: Config, upstream: UpstreamConfig, hooks: Hooks, replaced: Services | None) -> UpstreamLimiter:
+    """Return the limiter of an upstream: the one that counts already, where nothing about it has changed."""
     policy = config.policy
+    if replaced is not None and upstream.name in replaced.limiters:
+        old = next(each for each in replaced.config.upstreams if each.name == upstream.name)
+        if _limits_of(old, replaced.config) == _limits_of(upstream, config):
+            return replaced.limiters[upstream.name]
     return UpstreamLimiter(
         Breaker(failures=policy.breaker_failures, pause=policy.breaker_pause),
         max_in_flight=upstream.max_in_flight,
         requests_per_minute=upstream.requests_per_minute,
         changed=partial(hooks.breaker_changed, upstream.name),
     )
+
+
+def _limits_of(upstream: UpstreamConfig, config: Config) -> tuple[object, ...]:
+    policy = config.policy
+    limits = upstream.max_in_flight, upstream.requests_per_minute
+    return base_url_of(upstream), *limits, policy.breaker_failures, policy.breaker_pause
 
 
 def _needs_client_key(catalog: Catalog, accounts: Mapping[str, Account], model: str) -> bool:

@@ -96,6 +96,9 @@ def test_the_unit_is_what_systemd_wants(tmp_path: Path) -> None:
     assert program == "/opt/imagegate/bin/imagegate"
     assert _parser().parse_args(words).grace == 60
     file = tmp_path / "imagegate.service"
+    check, hang_up = re.findall(r"^ExecReload=(.*)$", unit, re.MULTILINE)
+    assert _parser().parse_args(shlex.split(check)[1:]).file
+    assert hang_up == "/bin/kill -HUP $MAINPID"
     file.write_text(unit.replace(program, str(BIN / "imagegate")))
     assert run("systemd-analyze", "verify", file) == ""
     report = run("systemd-analyze", "security", "--offline=true", "--threshold=20", file)

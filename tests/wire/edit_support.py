@@ -263,7 +263,7 @@ def gateway_process(config: Path, *, arguments: Sequence[str] = (), **environmen
 
 def _answers(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code in (200, 401)
     except httpx.TransportError:
         return False
 

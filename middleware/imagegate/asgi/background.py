@@ -28,6 +28,11 @@ class Background:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def join(self) -> None:
+        """Wait for all tasks, and for those that they start."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def finish(self, grace: float) -> int:
         """Wait up to `grace` seconds for all tasks, then cancel the rest and wait for them.
 

@@ -91,6 +91,7 @@ class Clients:
     Args:
         transport: takes the requests to all upstreams, and never those for foreign links; not closed here.
         on_surplus: is called with the name of an upstream that sent data beyond a reply.
+        before: those of the configuration that this one replaces; the client for foreign links is theirs.
 
     Raises:
         ConfigError: a trust store or a certificate cannot be loaded.
@@ -102,12 +103,15 @@ class Clients:
         *,
         transport: Transport | None = None,
         on_surplus: Callable[[str], None] | None = None,
+        before: Clients | None = None,
     ) -> None:
         self._on_surplus = on_surplus
         self._names: dict[str, list[str]] = {}
         """Host and port -> the upstreams there."""
         fetch_proxy = config.delivery.fetch_proxy
-        self.foreign = HTTPClient.of(AiohttpTransport(proxy=ProxyRule(url=fetch_proxy)))
+        self.foreign: HTTPClient = (
+            HTTPClient.of(AiohttpTransport(proxy=ProxyRule(url=fetch_proxy))) if before is None else before.foreign
+        )
         """For links that clients and providers name, behind the guard."""
         own = AiohttpTransport(on_surplus=self._note_surplus)
         self._shared = HTTPClient.of(own) if transport is None else HTTPClient(transport=transport)
@@ -144,5 +148,10 @@ class Clients:
 
     async def aclose(self) -> None:
         """Close every connection that is not a transport of the application's."""
-        for client in {id(each): each for each in (self.foreign, self._shared, *self._plain.values())}.values():
+        await self.foreign.aclose()
+        await self.close_upstreams()
+
+    async def close_upstreams(self) -> None:
+        """Close the connections to upstreams only: another configuration has clients of its own for them."""
+        for client in {id(each): each for each in (self._shared, *self._plain.values())}.values():
             await client.aclose()

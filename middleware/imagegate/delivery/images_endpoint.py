@@ -17,6 +17,7 @@ from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.spool.budget import Budget
 from imagegate.stores import ServedStore
+from imagegate.stores.base import Store
 from imagegate.stores.serving import IMAGES_PATH, ServeImages, is_signed_link
 
 
@@ -28,6 +29,7 @@ class PictureService:
         budget: room for pictures on their way; None: as much as a layer that stands alone may have.
         max_image: bytes of one picture that is read from a link.
         origins: what sends requests to the origins of upstreams, where it is not `client`.
+        store: keeps the images; None: the one that the configuration names.
 
     Raises:
         ConfigError: there is no such store.
@@ -41,9 +43,10 @@ class PictureService:
         budget: Budget | None = None,
         max_image: int = 64 * 1024**2,
         origins: Mapping[str, HTTPClient] | None = None,
+        store: Store | None = None,
     ) -> None:
         self._public_url = delivery.public_url
-        self.store = open_store(delivery)
+        self.store = store or open_store(delivery)
         self._endpoint = ServeImages(self.store) if isinstance(self.store, ServedStore) else None
         fetcher = partial(
             Fetcher,

@@ -71,7 +71,8 @@ class KeyedCalls:
     def __init__(self, store: ReplayStore, blobs: Blobs, background: Background, *, lease: float) -> None:
         self._store = store
         self._blobs = blobs
-        self._background = background
+        self.background = background
+        """Runs calls that begin from now on."""
         self._leases = Leases(store, lease=lease)
         self._memory = recording_memory(_MEMORY)
         self._calls: dict[str, Call] = {}
@@ -111,7 +112,7 @@ class KeyedCalls:
             call = self._calls[slot] = Call(Claim(slot, fingerprint, ttl), progress, Recording(self._memory))
             self._leases.start()
             on_begin()
-            self._background.start(self._lead(call, work)).add_done_callback(partial(_ended, on_end, call))
+            self.background.start(self._lead(call, work)).add_done_callback(partial(_ended, on_end, call))
         else:
             progress.idempotent = "replayed" if is_replay else "joined"
         with call.recording.read():

@@ -49,6 +49,7 @@ class Admit(Layer):
         owner: returns the host application's name for the user of a request; None: it has none.
         is_draining: returns whether the gateway is shutting down and accepts no new requests.
         pace: at which a client has to send and to read while its request is counted.
+        permits: of concurrent requests, where they are shared with another stack; None: `in_flight` of its own.
     """
 
     def __init__(
@@ -65,12 +66,13 @@ class Admit(Layer):
         owner: OwnerOf | None = None,
         is_draining: Callable[[], bool] = lambda: False,
         pace: Pace = DEFAULT_PACE,
+        permits: Permits | None = None,
     ) -> None:
         super().__init__(app, prefix=prefix)
         self._access = access or (Authenticator(named(keys)) if keys else None)
         self._json_limit = json_limit
         self._form_limit = form_limit
-        self._permits = Permits(in_flight)
+        self._permits = permits or Permits(in_flight)
         self._clients = PacedClients(pace.stall)
         self._guard = guard
         self._owner = owner

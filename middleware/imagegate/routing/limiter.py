@@ -55,9 +55,19 @@ class UpstreamLimiter:
         self._requests_per_minute = requests_per_minute
         self._shared: SharedUpstream | None = None
 
+    @property
+    def state(self) -> BreakerState:
+        """State of the breaker."""
+        return self._breaker.state
+
     def enter_loop(self) -> None:
         """Begin to serve another event loop: requests of the last one, which has ended, hold no permits any more."""
         self._permits = None if self._max_in_flight is None else asyncio.Semaphore(self._max_in_flight)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes count too."""
+        return self._shared is not None
 
     def share(self, limits: SharedLimits | None, name: str) -> None:
         """Share limits and breaker with other processes from now on; None: with none."""

@@ -52,25 +52,33 @@ def open_spending(
     pays: Callable[[str], bool],
     hooks: Hooks,
     before: Spending | None = None,
+    replaced: Spending | None = None,
 ) -> Spending:
     """Return the limits and budgets of a configuration.
 
     Args:
         before: of an event loop that has ended; what it counted in memory is kept.
+        replaced: of the configuration before, in this event loop, whose ledger and counts go on.
 
     Raises:
         ConfigError: a package is not installed.
     """
     spending = config.spending
     rates: Rates
-    if (address := spending.rates or config.tasks.store) == MEMORY:
+    if replaced is not None:
+        rates = replaced.rates
+    elif (address := spending.rates or config.tasks.store) == MEMORY:
         known = before.rates if before is not None else None
         rates = known if isinstance(known, MemoryRates) else MemoryRates()
     else:
         rates = RedisRates(RedisClient(address), lease=spending.lease)
+    if replaced is not None:
+        ledger = replaced.ledger
+    else:
+        ledger = before.ledger if before is not None and not before.ledger.is_shared else open_ledger(config)
     return Spending(
         rates=rates,
-        ledger=before.ledger if before is not None and not before.ledger.is_shared else open_ledger(config),
+        ledger=ledger,
         catalog=catalog,
         price_of=prices.find,
         pays=pays,

@@ -231,10 +231,14 @@ class Spending:
         for reservation in await self.ledger.look_after():
             get_logger().warning("money is held: the process that reserved it has died", reservation=reservation.id)
 
-    async def aclose(self) -> None:
-        """Let go of everything, after the last request has ended."""
+    async def stop(self) -> None:
+        """Stop looking after the ledger, which another service has taken over."""
         await stop(*self._loops)
         self._loops = ()
+
+    async def aclose(self) -> None:
+        """Let go of everything, after the last request has ended."""
+        await self.stop()
         await self.rates.aclose()
         await self.ledger.aclose()
 

@@ -29,10 +29,11 @@ class Sweeper:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin; call on an event loop."""
-        self._tasks = [
-            asyncio.create_task(repeat(sweep, pause=self._pause, on_error=_log_error)) for sweep in self._sweeps
-        ]
+        """Begin, unless it has begun; call on an event loop."""
+        if all(task.done() for task in self._tasks):
+            self._tasks = [
+                asyncio.create_task(repeat(sweep, pause=self._pause, on_error=_log_error)) for sweep in self._sweeps
+            ]
 
     async def aclose(self) -> None:
         tasks, self._tasks = self._tasks, []

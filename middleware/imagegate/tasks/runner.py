@@ -49,6 +49,7 @@ class TaskRunner:
         background: runs the tasks.
         hooks: hear of their ends.
         on_followed: settles what a task has cost that another process had sent; None: nothing is settled.
+        runs: tasks at work, shared with a runner of the configuration before; None: none are.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class TaskRunner:
         background: Background,
         hooks: Hooks,
         on_followed: Callable[[TaskRecord], Awaitable[None]] | None = None,
+        runs: dict[str, Run] | None = None,
     ) -> None:
         self._store = store
         self._providers = providers
@@ -67,7 +69,7 @@ class TaskRunner:
         self._background = background
         self._hooks = hooks
         self._on_followed = on_followed
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, Run] = {} if runs is None else runs
         """Tasks at work here, by number."""
         self.forward: Forward = _nothing_below
         """The stack below; set by the layer that makes tasks."""

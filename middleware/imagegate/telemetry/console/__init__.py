@@ -101,6 +101,10 @@ class Console:
         self._instance = os.urandom(8).hex()
         self.enter_loop()
 
+    def reconfigure(self, *, load: LoadPicture, access: Authenticator | None) -> None:
+        """Go on under another configuration."""
+        self._load, self._access = load, access
+
     def enter_loop(self) -> None:
         """Begin to serve another event loop, of which the lock then is."""
         self._one_at_a_time = asyncio.Lock()
