@@ -260,4 +260,4 @@ def test_importing_reads_no_configuration() -> None:
     code = "import imagegate.standalone as s; print(callable(vars(s)['app'])); s.app"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env={"PATH": ""})
     assert (run.stdout, run.returncode) == ("True\n", 1)
-    assert "No configuration file" in run.stderr
+    assert "no configuration file" in run.stderr

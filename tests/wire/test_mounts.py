@@ -328,11 +328,13 @@ def test_alone(alone: str) -> None:
         ("OPTIONS", f"{GENERATIONS}/", 405, "method_not_allowed"),
         ("POST", "/v1/chat/completions", 404, "unknown_url"),
         ("POST", f"{GENERATIONS}//", 404, "unknown_url"),
-        ("POST", "/healthz", 404, "unknown_url"),
+        ("POST", "/healthz", 405, "method_not_allowed"),
+        ("POST", "/health", 404, "unknown_url"),
     ):
         reply = httpx.request(method, alone + path)
         assert (method, path, status, code) == (method, path, reply.status_code, reply.json()["error"]["code"])
-        assert ("POST" if status == 405 else None) == reply.headers.get("allow")
+        allowed = "GET, HEAD" if path == "/healthz" else "POST"
+        assert (allowed if status == 405 else None) == reply.headers.get("allow")
     assert httpx.head(alone + GENERATIONS).status_code == 405
 
 
