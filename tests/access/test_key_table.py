@@ -13,9 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from imagegate import ConfigError, Limits
-from imagegate.access.database import VERSIONS, Database, metadata
+from imagegate.access.database import VERSIONS, Database, keys, metadata
 from imagegate.access.key_table import KeyTable
 from imagegate.access.stored_key import KeySettings, hash_of, is_key, new_id, new_key
 
@@ -42,6 +43,17 @@ def found(table: KeyTable, *keys: str, now: float | None = None) -> list[str]:
     hashes = [hash_of(key.encode()) for key in keys]
     valid = table.look_up(hashes, time.time() if now is None else now)
     return [valid[hash_].name if hash_ in valid else "" for hash_ in hashes]
+
+
+def test_settings_that_cannot_be_read_are_the_fault_of_their_own_key_only(table: KeyTable, url: str) -> None:
+    """Keys are looked up together."""
+    (_, key), (other, unreadable) = table.create("alice", SETTINGS), table.create("bob", SETTINGS)
+    database = Database(url)
+    with database.writing() as connection:
+        newer = '{"a_setting_of_tomorrow": true}'
+        connection.execute(update(keys).where(keys.c.id == other.id).values(settings=newer))
+    database.close()
+    assert found(table, key, unreadable) == ["alice", ""]
 
 
 def test_a_key_is_found_by_itself_only(table: KeyTable) -> None:

@@ -115,7 +115,12 @@ class KeyTable:
         )
         with self._database.reading() as connection:
             rows = connection.execute(query).mappings().all()
-        found = {row["hash"]: _key(row, row["secret_expires"]) for row in rows}
+        found: dict[str, StoredKey] = {}
+        for row in rows:
+            try:
+                found[row["hash"]] = _key(row, row["secret_expires"])
+            except msgspec.MsgspecError:  # of a newer version, perhaps: it is no fault of the keys that wait with it
+                get_logger().error("the settings of a key cannot be read, so it is not accepted", key=row["id"])
         stale = {key.id for key in found.values() if (key.last_used or 0) < now - _USE_NOTED}
         if stale:
             self._note_use(stale, int(now))
