@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from imagegate import ConfigError, ImagegateError
-from imagegate.errors import ModerationUnavailable
+from imagegate.errors import ContentWithheld, ModerationUnavailable, Overloaded, RequestError
+from imagegate.http.guarded_fetch import Fetcher
 from imagegate.moderation import ModeratedImage, ModeratedImages, ModerationRequest, Refuse, Replace, Withhold
+from imagegate.moderation.inspector import Inspector
 from imagegate.moderation.moderator import Moderator
+from imagegate.protocol.messages import ReplyImage
+from imagegate.telemetry.progress import Progress
 
 REQUEST = ModerationRequest(operation="generations", model="m", prompt="A cat", fields={"prompt": "A cat"})
 IMAGES = ModeratedImages([], principal=None, model="m", prompt="A cat")
@@ -113,3 +117,20 @@ def test_images_are_read_as_far_as_wanted() -> None:
     with pytest.raises(ValueError, match="more than 15 bytes"):
         asyncio.run(image.read(15))
     assert opened == [0, 1, 2, 3, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Overloaded("busy", headers=[(b"retry-after", b"1")]), RequestError("no", code="mine"), ImagegateError("x")],
+)
+def test_an_error_of_the_hook_withholds_images_that_are_paid_for(error: ImagegateError) -> None:
+    """Whatever it says: not that nothing was sent, for which a client, or its SDK, would ask and pay again."""
+    code = error.code or "content_policy_violation"
+    inspector = Inspector(Moderator(Hooks(error)), cast("Fetcher", None))
+    progress = Progress("generations")
+    with pytest.raises(ContentWithheld) as raised:
+        asyncio.run(inspector.check([ReplyImage(b64_json="eA==")], progress))
+    assert (raised.value.message, raised.value.status, raised.value.code) == (error.message, error.status, code)
+    assert raised.value.headers == [(b"x-should-retry", b"false")]
+    assert not raised.value.nothing_sent
+    assert progress.images_withheld == 1

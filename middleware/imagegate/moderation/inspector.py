@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from imagegate.errors import ContentWithheld, ModerationUnavailable
+from imagegate.errors import ContentWithheld, ImagegateError, ModerationUnavailable
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.moderation.moderator import Moderator
 from imagegate.moderation.subjects import ModeratedImages, image_of_reply
@@ -57,6 +57,8 @@ class Inspector:
                 type="server_error",
                 code="moderation_unavailable",
             )
+        except ImagegateError as own:  # of the hook's, that may say nothing was sent: the images are paid for
+            error = ContentWithheld(own.message, status=own.status, type=own.type, code=own.code)
         else:
             if withheld is None:
                 return
