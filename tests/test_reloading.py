@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -50,7 +50,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Running]:
+async def running() -> AsyncGenerator[Running]:
     made = Running()
     async with made.client:
         yield made
@@ -65,12 +65,12 @@ def test_what_is_replaced_is_closed_after_its_last_exchange() -> None:
             await made.asked.wait()
             made.gateway.reload(config("birds"))
             await asyncio.sleep(0.01)
-            assert len(made.gateway._retired) == 1
+            assert len(made.gateway.retired) == 1
             assert (await made.post()).status_code == 404
             made.may_end.set()
             assert (await call).status_code == 200
             async with asyncio.timeout(5):
-                while made.gateway._retired:
+                while made.gateway.retired:
                     await asyncio.sleep(0.01)
             assert (await made.post(model="birds")).status_code == 200
 
@@ -89,7 +89,7 @@ def test_the_end_waits_for_tasks_of_every_configuration() -> None:
                 made.gateway.reload(config("fish"))
                 asyncio.get_running_loop().call_later(0.05, made.may_end.set)
             assert made.answered == 1
-            assert made.gateway._retired == []
+            assert made.gateway.retired == []
 
     asyncio.run(run())
 
@@ -107,7 +107,7 @@ def test_a_refused_configuration_changes_nothing() -> None:
             ):
                 with pytest.raises(ConfigError):
                     made.gateway.reload(bad)
-            assert made.gateway._retired == []
+            assert made.gateway.retired == []
             assert (await made.post()).status_code == 200
 
     asyncio.run(run())

@@ -105,7 +105,8 @@ class ImageGateway:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: ConfigError | None = None
         self._running = Running()
-        self._retired: list[Retired] = []
+        self.retired: list[Retired] = []
+        """Configurations that others have replaced, and under which something still runs."""
         self._build = partial(
             build,
             hooks=hooks,
@@ -274,7 +275,7 @@ class ImageGateway:
         own = loop_services(services, replaced=self.loop_services)
         if services.console is not None:
             services.console.reconfigure(load=picture_loader(found, services.images), access=services.access)
-        self._retired.append(Retired(self.services, self.loop_services, self._running, self._retired.remove))
+        self.retired.append(Retired(self.services, self.loop_services, self._running, self.retired.remove))
         self.config, self.services, self._running = found, services, Running()
         own.calls.background = own.background
         self._set_stack(own)
@@ -298,7 +299,7 @@ class ImageGateway:
                     "This ImageGateway is in use in another event loop, which still runs. Make one for each loop."
                 )
             self._is_started = False
-            self._retired.clear()
+            self.retired.clear()
             self._permits = Permits(self.config.limits.in_flight)
             self._set_stack(self.services.enter_loop(self.loop_services))
         self._loop = loop
@@ -363,9 +364,9 @@ class ImageGateway:
         if self._failure is None:
             self._enter_loop()
             cancelled = 0
-            for retired in tuple(self._retired):
+            for retired in tuple(self.retired):
                 cancelled += await retired.finish(self._grace_left)
-            self._retired.clear()
+            self.retired.clear()
             cancelled += await self.loop_services.background.finish(self._grace_left)
             if cancelled:
                 get_logger().warning("shutdown: cancelled background tasks after the grace period", count=cancelled)

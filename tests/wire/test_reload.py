@@ -28,6 +28,7 @@ REFUSED = "the configuration is refused"
 KEY = "key-of-alice"
 GENERATIONS = "/v1/images/generations"
 LIMITS = "[access.limits]\nrequests_per_day = 1000\n"
+TASK: dict[str, Any] = {"async": True}
 PICTURE = base64.b64encode(SMALL).decode()
 
 
@@ -119,9 +120,9 @@ def get(process: Process, path: str) -> httpx.Response:
 def test_routes_and_keys_take_effect_and_what_was_made_stays(configured: Configured, started: Process) -> None:
     """A task, a reply under a key, a link and the figures of a request are there afterwards."""
     link = post(started, response_format="url").json()["data"][0]["url"]
-    task = post(started, **{"async": True}).json()
+    task = post(started, **TASK).json()
     until(lambda: get(started, task["poll_url"]).json()["status"] == "completed")
-    named = {"headers": {"idempotency-key": "once"}}
+    named: dict[str, Any] = {"headers": {"idempotency-key": "once"}}
     first = post(started, **named)
     configured.write(model="birds", keys=f'["{KEY}", "key-of-bob"]')
     hang_up(started)
@@ -140,13 +141,11 @@ def test_what_is_under_way_ends_as_it_began(
 ) -> None:
     """A request at the provider, a stream and a task are answered, though their route is gone, and keep their keys."""
     held = provider[0]
-    keyed = {"headers": {"idempotency-key": "k"}}
+    keyed: dict[str, Any] = {"headers": {"idempotency-key": "k"}}
     with ThreadPoolExecutor(4) as pool:
-        calls = [
-            pool.submit(post, started, prompt=f"held {name}", **more)
-            for name, more in (("plain", {}), ("stream", {"stream": True}), ("keyed", keyed))
-        ]
-        task = post(started, prompt="held task", **{"async": True}).json()
+        bodies: dict[str, dict[str, Any]] = {"plain": {}, "stream": {"stream": True}, "keyed": keyed}
+        calls = [pool.submit(post, started, prompt=f"held {name}", **more) for name, more in bodies.items()]
+        task = post(started, prompt="held task", **TASK).json()
         until(lambda: held.held == 4)
         configured.write(model="birds")
         hang_up(started)
