@@ -301,7 +301,8 @@ class ImageGateway:
             self._is_started = False
             self.retired.clear()
             self._permits = Permits(self.config.limits.in_flight)
-            self._set_stack(self.services.enter_loop(self.loop_services))
+            self.services.enter_loop()
+            self._set_stack(loop_services(self.services, self.loop_services))
         self._loop = loop
 
     def _start(self) -> None:
