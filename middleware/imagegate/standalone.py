@@ -159,9 +159,9 @@ def _on_signals(call: Callable[[], None]) -> Generator[None]:
 
 @contextmanager
 def _on_hangup(call: Callable[[], None]) -> Generator[None]:
-    """Call `call` where SIGHUP would end the process, and with it requests that are paid for."""
+    """Call `call` at SIGHUP, unless the host has a handler of its own; also where `nohup` has it ignored."""
     is_ours = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP")
-    if not is_ours or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+    if not is_ours or signal.getsignal(signal.SIGHUP) not in (signal.SIG_DFL, signal.SIG_IGN):
         yield
         return
     loop = asyncio.get_running_loop()

@@ -168,7 +168,7 @@ def test_metrics_may_need_a_key() -> None:
         assert answered.text.endswith("# EOF\n")
         assert "imagegate_build_info" in answered.text and "process_cpu_seconds_total" in answered.text
         assert "_created" not in answered.text
-        assert httpx.post(url).status_code == 404
+        assert httpx.post(url).status_code == 405
 
 
 @pytest.mark.parametrize(
