@@ -23,6 +23,7 @@ from urllib.parse import quote
 import msgspec
 
 from imagegate.contracts.contract import ContractDocument, Operation, read_document
+from imagegate.errors import UpstreamError
 from imagegate.protocol.authentication import BEARER, Authentication
 from imagegate.protocol.messages import (
     FileID,
@@ -229,8 +230,17 @@ class Adapter:
         return UpstreamRequest(method="GET", path=self.task_path.format(id=quote(task.id, safe="")))
 
     def decode_task(self, task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        """Read the reply to `poll`, by default like any other, which need not name the task. Raises as `decode`."""
-        return read_progress(task, reply) or self.decode(reply, now=now)
+        """Read the reply to `poll`, by default like any other, which need not name the task. Raises as `decode`.
+
+        Where `decode` makes nothing of it, a reply that says that the task goes on is one, though it has no id.
+        """
+        try:
+            return self.decode(reply, now=now)
+        except UpstreamError as error:
+            going_on = None if error.ends_task or error.outcome != "uncertain" else read_progress(task, reply)
+            if going_on is None:
+                raise
+            return going_on
 
     def cancel(self, task: PendingTask) -> UpstreamRequest | None:
         """Return the request that gives a task up; None: the provider has none.
