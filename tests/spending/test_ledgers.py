@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 from imagegate.access.principal import Limits
 from imagegate.errors import ConfigError
+from imagegate.spending import sql_statements
 from imagegate.spending.accounts import Account
 from imagegate.spending.costs import Outcome
 from imagegate.spending.ledger import (
@@ -341,3 +345,19 @@ def test_ten_processes_on_one_budget(address: str) -> None:
 def test_what_is_no_address(wrong: str) -> None:
     with pytest.raises(ConfigError, match="sqlite:///FILE or postgresql://"):
         SQLLedger(wrong)
+
+
+def test_processes_that_begin_at_the_same_moment(tmp_path: Path) -> None:
+    """Each switches a file that is not there yet to a write-ahead log; none fails because another one does."""
+    barrier = threading.Barrier(4, timeout=10)
+
+    def begin(number: int) -> None:
+        engine = sql_statements._engine(f"sqlite:///{tmp_path}/{number}.db")
+        barrier.wait()
+        with contextlib.closing(engine.raw_connection()):
+            barrier.wait()
+        engine.dispose()
+
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(40):
+            list(threads.map(begin, [number] * 4))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -76,6 +78,8 @@ _TAKE_TURN: Final = text(f"SELECT pg_advisory_xact_lock({0x696D6761})")
 locks on single rows some would wait for each other for ever."""
 _BUSY: Final = 15
 """Seconds to wait for another process that writes to the same SQLite file."""
+_PAUSE: Final = 0.01
+"""Seconds before it is tried again where SQLite itself does not wait."""
 _MOST_HELD: Final = 10_000
 _FAULTY_VALUES: Final = (DataError, IntegrityError, ValueError, OverflowError)
 """What a driver raises for a value that a column cannot have; the database itself is well."""
@@ -310,9 +314,22 @@ def _tune(engine: Engine) -> None:
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun here, not by the driver
         connection.execute(f"PRAGMA busy_timeout = {_BUSY * 1000}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
     def begun(db: Connection) -> None:
         db.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _use_write_ahead_log(connection: Any) -> None:
+    """Switch the file over, once: SQLite does not wait for other processes here, whatever the busy timeout is."""
+    deadline = time.monotonic() + _BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE)
