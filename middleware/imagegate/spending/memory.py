@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from imagegate.spending.accounts import Account
 from imagegate.spending.costs import Outcome
 from imagegate.spending.ledger import Balance, Balances, Reservation, check, day_of, step_between
@@ -145,7 +147,7 @@ class MemoryLedger:
 
     async def balances(self, periods: Sequence[str], accounts: Sequence[str] = ()) -> Balances:
         return {
-            key: balance
+            key: msgspec.structs.replace(balance)  # as it is now, whatever is reserved later
             for key, balance in self._balances.items()
             if key[1] in periods and (not accounts or key[0] in accounts)
         }
