@@ -14,8 +14,8 @@ from starlette.routing import Route
 from tests.wire.faults import Upstream, says
 
 from imagegate.cli import main
-from imagegate.cli.init import configuration, key_variable
-from imagegate.config.loader import parse_config
+from imagegate.cli.init import configuration
+from imagegate.config.loader import key_variable, parse_config
 from imagegate.config.model_contracts import contracts_of, warnings_of
 from imagegate.demo.servers import serving
 from imagegate.errors import ConfigError

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from imagegate.config.loader import key_variable
 from imagegate.contracts.contract import load_contracts
 from imagegate.errors import ConfigError
 from imagegate.registry import has_address, installed, load_adapter
@@ -51,11 +52,6 @@ def configuration(environment: Mapping[str, str]) -> str:
         access = "\n".join(f"# {line}" for line in access.splitlines())
     rest = _REST.replace("{tasks}", "${REDIS_URL}" if environment.get("REDIS_URL") else "memory://")
     return _HEAD + (upstreams or _NO_KEY) + _routes(found) + rest.replace("{access}", access)
-
-
-def key_variable(name: str) -> str:
-    """Return the environment variable of a provider's key."""
-    return f"{name.upper().replace('-', '_')}_API_KEY"
 
 
 def _routes(upstreams: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from imagegate.errors import ConfigError, StorageError
 from imagegate.layers.base import ExchangeLayer, Work, send_reply
 from imagegate.logger import get_logger
 from imagegate.protocol.inline_images import decode_base64
-from imagegate.protocol.messages import REPLY, Exchange, Picture, ReplyImage
+from imagegate.protocol.messages import REPLY, Exchange, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.spool.upload import Upload
 from imagegate.streaming.image_sinks import PictureSink, SpoolReceiver
@@ -91,11 +91,10 @@ class Convert(ExchangeLayer):
                 images = [await _as_text(image) for image in images]
             await send_reply(scope, send, msgspec.structs.replace(reply, images=tuple(images)))
         finally:
-            rest = _Rest(sink, room)
             if above is None:
-                await rest.abort()
+                await _discard(sink, room)
             else:  # which delivers them, also those that were made before an error
-                above.adopt(rest)
+                above.on_close(partial(_discard, sink, room))
 
     async def _exact(self, image: ReplyImage, wanted: Wanted, sink: PictureSink, disclosed: list[Change]) -> ReplyImage:
         """Return an image as it was asked for, where that can be."""
@@ -121,24 +120,10 @@ class Convert(ExchangeLayer):
         return ReplyImage(picture=picture, fields=image.fields, facts=picture.facts)
 
 
-class _Rest:
-    """What a conversion holds until its images have been delivered, as one more image of the sink above."""
-
-    size = 0
-
-    def __init__(self, sink: PictureSink, room: ResultRoom) -> None:
-        self._sink = sink
-        self._room = room
-
-    async def write(self, data: bytes) -> None:
-        raise AssertionError("it is whole")
-
-    async def finish(self) -> Picture:
-        raise AssertionError("it is whole")
-
-    async def abort(self) -> None:
-        await self._sink.close()
-        self._room.release()
+async def _discard(sink: PictureSink, room: ResultRoom) -> None:
+    """Give back what a conversion holds until its images have been delivered."""
+    await sink.close()
+    room.release()
 
 
 def _below(scope: Scope, sink: PictureSink, room: ResultRoom) -> Scope:

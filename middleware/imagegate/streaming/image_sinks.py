@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -57,6 +57,7 @@ class PictureSink:
     def __init__(self, new: Callable[[], Receiver]) -> None:
         self._new = new
         self._receivers: list[Receiver] = []
+        self._discards: list[Callable[[], Awaitable[None]]] = []
         self._largest = 0
         self.links_read = 0
         """Links that pictures were fetched from."""
@@ -69,9 +70,9 @@ class PictureSink:
         self._receivers.append(receiver)
         return receiver
 
-    def adopt(self, receiver: Receiver) -> None:
-        """Discard another's image, too, when the sink is closed."""
-        self._receivers.append(receiver)
+    def on_close(self, discard: Callable[[], Awaitable[None]]) -> None:
+        """Call `discard`, too, when the sink is closed."""
+        self._discards.append(discard)
 
     @property
     def largest(self) -> int:
@@ -85,7 +86,7 @@ class PictureSink:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to discard."""
-        return not self._receivers
+        return not (self._receivers or self._discards)
 
     async def release(self, pictures: Collection[Picture]) -> None:
         """Give back the room of pictures that have been sent."""
@@ -98,8 +99,9 @@ class PictureSink:
     async def close(self, kept: Collection[Picture] = ()) -> None:
         """Discard all images but those in `kept`."""
         left = [one for one in self._receivers if not (isinstance(one, StoreReceiver) and one.stored in kept)]
-        if left:  # also where a client disconnect cancels this
-            await asyncio.shield(asyncio.gather(*(receiver.abort() for receiver in left)))
+        discards = [*(receiver.abort for receiver in left), *self._discards]
+        if discards:  # also where a client disconnect cancels this
+            await asyncio.shield(asyncio.gather(*(discard() for discard in discards)))
 
 
 class StoreReceiver:
