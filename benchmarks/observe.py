@@ -18,12 +18,11 @@ import argparse
 import asyncio
 import os
 import statistics
-import sys
 import tempfile
 import time
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -41,11 +40,10 @@ def main() -> int:
     parser.add_argument("--workers", action="store_true")
     parser.add_argument("--traces", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "wb") as output:
         if options.workers:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # read when the client is imported
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - where log lines go, as long as the process lives
-        without, with_it = asyncio.run(measure(options.requests, options.rounds, traces=options.traces))
+        without, with_it = asyncio.run(measure(options.requests, options.rounds, output, traces=options.traces))
     cost, ratio = min(with_it) - min(without), min(with_it) / min(without)
     what, goal = ("spans", TRACES_GOAL) if options.traces else ("Observe", GOAL)
     for name, rounds in ((f"without {what}", without), (f"with {what}", with_it)):
@@ -71,8 +69,10 @@ def tracing_hook() -> Any:
     return OTelHook(tracer_provider=provider)
 
 
-async def measure(requests: int, rounds: int, *, traces: bool = False) -> tuple[list[float], list[float]]:
-    """CPU microseconds per request of each round, without and with."""
+async def measure(
+    requests: int, rounds: int, output: BinaryIO, *, traces: bool = False
+) -> tuple[list[float], list[float]]:
+    """CPU microseconds per request of each round, without and with; log lines go to `output`."""
     from prometheus_client import CollectorRegistry
 
     from imagegate.config.price_table import PriceTable
@@ -125,7 +125,7 @@ async def measure(requests: int, rounds: int, *, traces: bool = False) -> tuple[
         name="tokenlab", origin="https://api.example.com", adapter=SimpleNamespace(name="tokenlab")
     )
     prices = PriceTable(PricesConfig(models={"gpt-image-2": ModelPrice(image=0.04)}), {})
-    each: list[Hook] = [LogHook(output=sys.stderr.buffer), PrometheusHook(registry=CollectorRegistry())]
+    each: list[Hook] = [LogHook(output=output), PrometheusHook(registry=CollectorRegistry())]
     hooks = Hooks(each, routes={"gpt-image-2"}, cost=partial(cost_of, prices=prices), currency="USD")
     observed = Observe(Handler(nobody), hooks=hooks)
     if traces:
