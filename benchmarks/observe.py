@@ -3,7 +3,7 @@
 An exchange with all facts of a generation (one POST, two changes, usage, one picture as a link) goes through a layer
 that does nothing else, with and without Observe above it. Short rounds alternate, and the least of them is shown: what
 other programs of the machine add by emptying caches is no cost of ours; the median, shown beside it, has it. Log lines
-are written as a gateway that stands alone writes them, to ``/dev/null``.
+are written as a standalone gateway writes them, to ``/dev/null``.
 
     python benchmarks/observe.py [--requests N] [--rounds N] [--workers] [--traces]
 

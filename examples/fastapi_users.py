@@ -1,7 +1,7 @@
 """A FastAPI service whose own authentication says who may ask for images, and for which.
 
 The dependency that guards the service's routes is called for the gateway's requests too. Each user's tasks, idempotency
-keys and images are their own; those of a plan that does not allow a model are told that there is no such model.
+keys and images are their own; those of a plan that does not allow a model get an error that there is no such model.
 
 Run:  TOKENLAB_API_KEY=... uvicorn fastapi_users:app
 Then: any OpenAI SDK with base_url="http://127.0.0.1:8000/v1" and a user's token as api_key.

@@ -1,6 +1,6 @@
-"""One layer in front of somebody's own handler: any size a client asks for becomes one that gpt-image-1.5 makes.
+"""One layer in front of your own handler: any size a client asks for becomes one that gpt-image-1.5 makes.
 
-The handler sees a request that is legal for the model; the client sees in Imagegate-Changes what became of its own.
+The handler sees a request that is legal for the model; the client sees in Imagegate-Changes how its own was changed.
 
 Run:  uvicorn fit_alone:app
 """

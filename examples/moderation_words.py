@@ -15,7 +15,7 @@ NUMBER = re.compile(r"\+?\d[\d ()-]{6,}\d")
 
 
 class WordList:
-    """Refuses what the list names, and replaces numbers; the client is told of both."""
+    """Refuses what the list names, and replaces numbers; both are disclosed to the client."""
 
     async def before(self, request: ModerationRequest, principal: Principal | None) -> Refuse | Replace | None:
         if found := WORDS.search(request.prompt):

@@ -55,7 +55,7 @@ class A1111(Adapter):
         info = _info(document)
         first = info.get("index_of_first_image")
         if isinstance(first, int) and 0 < first < len(encoded):
-            encoded = encoded[first:]  # what stands before them is a grid of all
+            encoded = encoded[first:]  # the ones before them are grids of all
         if not encoded:
             raise uncertain("The provider's reply contains no image.")
         _check_checkpoint(document, info)

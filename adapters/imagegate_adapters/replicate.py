@@ -27,7 +27,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     wait: int = 5
     """Seconds that Replicate may wait for the picture before it answers with the prediction (``Prefer: wait``).
 
-    0: none. While it waits, nobody knows the prediction's id, so that a lost reply leaves open what was made.
+    0: none. While it waits, the prediction's id is not known, so that a lost reply leaves the outcome unknown.
     """
 
 

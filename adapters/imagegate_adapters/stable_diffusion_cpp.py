@@ -71,7 +71,7 @@ class StableDiffusionCpp(LocalServer):
 
 
 def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What only the server's own schema has: beside OpenAI's members it stands at the end of the prompt."""
+    """What only the server's own schema has: beside OpenAI's members it is appended to the prompt."""
     found = {name: fields[name] for name in ("seed", "negative_prompt", "strength", "clip_skip") if name in fields}
     sample: dict[str, Any] = {}
     if "steps" in fields:

@@ -100,7 +100,7 @@ def _parts(hint: Any) -> Iterator[Any]:
 
 
 def _docstrings(struct: type) -> dict[str, str]:
-    """What stands below each member of a class."""
+    """The docstring below each member of a class."""
     (body,) = (node.body for node in ast.parse(inspect.getsource(struct)).body if isinstance(node, ast.ClassDef))
     return {
         ast.unparse(before.target): inspect.cleandoc(str(after.value.value))
@@ -302,7 +302,7 @@ def metrics() -> str:
 
 
 def commands() -> str:
-    """The page of commands: the table that stands there, and below it what each command says of itself."""
+    """The page of commands: the existing table, and below it what each command says of itself."""
     head = (REFERENCE / "cli.md").read_text("utf-8").partition("\n## Options\n")[0].rstrip("\n")
     parts = [head, "\n## Options\n", MADE]
     parts += [f"### imagegate {' '.join(words)}\n\n```text\n{_help(words)}```\n" for words in _commands(())]

@@ -173,7 +173,7 @@ class Adapter:
     """Whether ``DELETE`` to a task's address gives it up."""
 
     picture_members: Collection[str] = OPENAI_MEMBERS
-    """Where base64 stands in a reply: ends of paths such as ``b64_json``, ``data[].b64_json``, ``inlineData.data``.
+    """Where base64 is in a reply: ends of paths such as ``b64_json``, ``data[].b64_json``, ``inlineData.data``.
 
     In large replies `decode` finds a token there, and hands it on as `ReplyImage.b64_json`.
     """

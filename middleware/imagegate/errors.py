@@ -130,7 +130,7 @@ class ImagegateError(Exception):
 
 
 class RequestError(ImagegateError):
-    """The request cannot be honoured as it stands; nothing was sent."""
+    """The request cannot be honoured; nothing was sent."""
 
     status = 400
     type = "invalid_request_error"

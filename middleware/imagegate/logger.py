@@ -1,7 +1,7 @@
 """The logger ``imagegate``: structlog's where the process has configured it, else the standard library's.
 
 A host application has set up one of the two its own way, and lines go there. Nothing here configures either; a gateway
-that stands alone does so in `imagegate.standalone`.
+that runs standalone does so in `imagegate.standalone`.
 """
 
 from __future__ import annotations

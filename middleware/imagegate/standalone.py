@@ -48,7 +48,7 @@ DEFAULT_FILE = Path("imagegate.toml")
 
 
 def find_config() -> Config:
-    """The configuration of a gateway that stands alone. Raises `ConfigError`."""
+    """The configuration of a standalone gateway. Raises `ConfigError`."""
     if path := os.environ.get(CONFIG_VARIABLE):
         return load_config(path)
     return load_config(DEFAULT_FILE) if DEFAULT_FILE.exists() else default_config()

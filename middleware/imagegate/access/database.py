@@ -115,7 +115,7 @@ class Database:
             return
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))  # its names are nobody else's business
+            os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))  # it holds names of keys
         with self._engine.connect().execution_options(**{_IMMEDIATE: True}) as connection, connection.begin():
             if self._file is None:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

@@ -16,7 +16,7 @@ _SIZES: Final = (*SIZE_FIELDS, "image_size", "width", "height")
 
 
 def matches(text: str, patterns: Sequence[str]) -> bool:
-    """Return whether one of the patterns fits; ``*`` stands for any characters, and nothing else for others."""
+    """Return whether one of the patterns fits; ``*`` matches any characters, and nothing else for others."""
     return any(fnmatchcase(text, pattern.replace("[", "[[]").replace("?", "[?]")) for pattern in patterns)
 
 
@@ -36,7 +36,7 @@ def check_operation(principal: Principal, operation: str) -> None:
 
 
 def check_sizes(principal: Principal, fields: Mapping[str, Any]) -> None:
-    """Raise `NotPermitted` for a size that a principal may not ask for, in whatever member it stands.
+    """Raise `NotPermitted` for a size that a principal may not ask for, whichever member carries it.
 
     A request without one leaves it to the model, as ``auto`` does, and is permitted where that is.
     """

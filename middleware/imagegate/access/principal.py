@@ -11,7 +11,7 @@ import msgspec
 
 _KEY: Final = re.compile(r"[!-~]+")
 _LONGEST_ID: Final = 512
-"""Characters of what stands in keys of databases."""
+"""Characters of identifiers that are stored as database keys."""
 _LABELS: Final = 16
 _LONGEST_LABEL: Final = 64
 _LONGEST_VALUE: Final = 256
@@ -49,7 +49,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         ValueError: `id` is empty, it or the name of a group has control characters or more than 512 characters, one
-            text stands in place of several, or a key has characters that no header field may have.
+            text was given in place of several, or a key has characters that no header field may have.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = ""
     """Whose store prefix its images have; default: one of its own."""
     models: tuple[str, ...] = ()
-    """Public model names that may be asked for; ``*`` stands for any characters. Empty: all."""
+    """Public model names that may be asked for; ``*`` matches any characters. Empty: all."""
     sizes: tuple[str, ...] = ()
     """Values of ``size``, likewise."""
     operations: tuple[str, ...] = ()

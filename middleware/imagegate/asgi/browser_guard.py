@@ -3,7 +3,7 @@
 A browser sends forms and bodies without a media type to any address, also on loopback, without asking there first; what
 it says of itself in ``Origin`` and ``Sec-Fetch-Site`` (Fetch standard, Fetch Metadata) cannot be written by a page. A
 page whose host name is made to resolve to loopback is of the same origin as what it finds there; the name that it was
-loaded from stands in ``Host``.
+loaded from is in ``Host``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class BrowserGuard:
 
     Args:
         keyed: whether clients need a key, which no page of another origin has; then only `hosts` are checked.
-        mounted: whether an application stands behind the gateway; within Starlette's ``Mount`` the scope shows it.
+        mounted: whether an application is mounted behind the gateway; within Starlette's ``Mount`` the scope shows it.
         origins: whose pages may use the gateway, such as ``https://app.example.com``; ``*``: all.
         hosts: names in ``Host`` that are the gateway's beside those of loopback, such as ``*.example.com``; empty: any,
             but on loopback none.
@@ -158,7 +158,7 @@ def is_loopback_name(name: str) -> bool:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether an IP address is of loopback, also as an IPv6 address that stands for one of IPv4."""
+    """Return whether an IP address is of loopback, also as an IPv4-mapped IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -23,7 +23,7 @@ _ENDPOINTS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(
         (r"/images/[^/]+|/(healthz|readyz|metrics|docs|openapi\.json)", "GET, HEAD"),
     )
 )
-"""Paths and the methods that are answered there, where it is for the layers or for what stands in front of them."""
+"""Paths and the methods that are answered there, where it is for the layers or for what is in front of them."""
 
 Readiness = Mapping[str, str]
 """What ``/readyz`` answers: ``status``, which is ``ready`` or says why it is not, and what is known of the parts."""

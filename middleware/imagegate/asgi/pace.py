@@ -35,7 +35,7 @@ class _TooSlow(Exception):
 
 
 async def _within(seconds: float, operation: Awaitable[_T], loop: asyncio.AbstractEventLoop) -> _T:
-    """Await an operation for so long: what `asyncio.timeout` does, at a fifth of its cost, which every request bears.
+    """Await an operation for so long: what `asyncio.timeout` does, at a fifth of its cost, which every request pays.
 
     Raises:
         _TooSlow: the time is over.
@@ -159,7 +159,7 @@ class PacedClients:
     """The clients of all requests at work.
 
     A server's buffers hide whether a client reads slowly or not at all, so a stalled one is waited for as long as its
-    buffers may take to empty; but only while that keeps nobody else out.
+    buffers may take to empty; but only while no other request waits.
 
     Args:
         stall: seconds without a sign of reading, after which a client gives way to others.

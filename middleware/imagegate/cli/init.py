@@ -55,7 +55,7 @@ def configuration(environment: Mapping[str, str]) -> str:
 
 
 def _routes(upstreams: Sequence[str]) -> str:
-    """Return routes for the models that several providers have: each stands in for the others."""
+    """Return routes for the models that several providers have: each is a fallback for the others."""
     having: dict[str, list[str]] = {}
     for name in upstreams:
         for model, contract in load_contracts(load_adapter(name).contracts()).items():

@@ -107,7 +107,7 @@ def _converted(document: Any) -> Config:
 
 
 def _plain(value: Any) -> Any:
-    """Return Python objects as the values that a file could have; what is none of them stays, and is refused later."""
+    """Return Python objects as the values that a file could have; other objects are kept, and refused later."""
     if isinstance(value, msgspec.Struct):
         return {name: _plain(item) for name, item in msgspec.structs.asdict(value).items()}
     if isinstance(value, Mapping):

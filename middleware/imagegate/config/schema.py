@@ -92,7 +92,7 @@ class CloudConfig(_Section, frozen=True, kw_only=True):
     secret_access_key: str = ""
     """Of ``az://``: the account's key."""
     path_style: bool = True
-    """Whether the bucket stands in the path; false: in the host name."""
+    """Whether the bucket is in the path; false: in the host name."""
     key_prefix: str = ""
     """Of every name, after the prefix in the store's address; ``{tenant}`` becomes a hash of the client's key."""
     private_prefix: str = ""
@@ -210,7 +210,7 @@ class PrincipalConfig(_Section, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     """Of ``[access.groups]``, whose limits their members share."""
     models: tuple[str, ...] = ()
-    """Public names; ``*`` stands for any characters."""
+    """Public names; ``*`` matches any characters."""
     sizes: tuple[str, ...] = ()
     """Such as ``1024x1024``, ``16:9``, ``2K`` and ``auto``, in whatever member they come."""
     operations: tuple[Literal["generations", "edits", "variations"], ...] = ()
@@ -281,7 +281,7 @@ class LogConfig(_Section, frozen=True, kw_only=True):
 
 
 class MetricsConfig(_Section, frozen=True, kw_only=True):
-    """``/metrics`` of a gateway that stands alone (``[metrics]``)."""
+    """``/metrics`` of a standalone gateway (``[metrics]``)."""
 
     key: str = ""
     """Required in ``Authorization: Bearer`` of a scraper; default: the page is public."""
@@ -291,7 +291,7 @@ class ConsoleConfig(_Section, frozen=True, kw_only=True):
     """The page at ``/console`` (``[console]``)."""
 
     enabled: bool | None = None
-    """Default: only where the gateway stands alone and has keys."""
+    """Default: only where the gateway runs standalone and has keys."""
     exchanges: int = 50
     """How many of the last ones are kept, in memory."""
     operators: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ def open_store(delivery: DeliveryConfig) -> Store:
             overflow=DEFAULT_OVERFLOW,
         )
     raise ConfigError(
-        f"delivery.store: {delivery.store!r} is none of file://directory, memory://, s3://bucket/prefix, "
+        f"delivery.store: {delivery.store!r} is not one of file://directory, memory://, s3://bucket/prefix, "
         "gs://bucket/prefix, az://container/prefix"
     )
 

@@ -1,4 +1,4 @@
-"""On which line of a TOML file a key stands, so that an error can point at it."""
+"""Find the line of a TOML file on which a key is, so that an error can point at it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class BodyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     required: tuple[Literal["image", "mask"], ...] = ()
     """What a request must have."""
     files: Literal["data_url", "base64"] = "data_url"
-    """What stands in the body for a file."""
+    """What represents a file in the body."""
 
     def __post_init__(self) -> None:
         if len(self.edges) not in (0, 2):

@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 class Change(msgspec.Struct, frozen=True, omit_defaults=True, rename={"from_": "from"}):
     """One field that reaches the provider otherwise than the client wrote it, or that it did not keep to (``made``).
 
-    What was ``replaced`` is not told in its place: prompts do not stand in logs.
+    A ``replaced`` value is not recorded here: prompts are not logged.
     """
 
     field: str

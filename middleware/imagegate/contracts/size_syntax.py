@@ -76,7 +76,7 @@ def parse_size(text: str) -> Size:
     """Reads ``1024x1024`` (``X``, ``*``, ``×``, spaces), ``16:9``, ``19.5:9``, ``2K``, ``512`` or ``auto``.
 
     Raises:
-        SizeSyntaxError: the text is none of these, or longer than `MAX_SIZE_LENGTH`.
+        SizeSyntaxError: the text is in no such form, or longer than `MAX_SIZE_LENGTH`.
     """
     if len(text) > MAX_SIZE_LENGTH:
         raise SizeSyntaxError(f"A size has at most {MAX_SIZE_LENGTH} characters.")

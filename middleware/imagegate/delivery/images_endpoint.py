@@ -26,7 +26,7 @@ class PictureService:
 
     Args:
         client: reads foreign links; not closed here.
-        budget: room for pictures on their way; None: as much as a layer that stands alone may have.
+        budget: room for pictures on their way; None: as much as a layer used by itself may have.
         max_image: bytes of one picture that is read from a link.
         origins: what sends requests to the origins of upstreams, where it is not `client`.
         store: keeps the images; None: the one that the configuration names.

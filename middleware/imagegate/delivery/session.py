@@ -36,7 +36,7 @@ class DeliverySession:
     Args:
         form: in which the client wants pictures.
         public_url: gives that of the store.
-        inspector: sees the images first, which then go into the spool before they go anywhere else; None: nobody does.
+        inspector: sees the images first, which are spooled until it has decided; None: images are not inspected.
     """
 
     def __init__(

@@ -269,7 +269,7 @@ def _stay(address: str) -> None:
         f"  curl {address}/v1/images/generations -H 'Content-Type: application/json' \\\n"
         f'    -d \'{{"model": "nano-banana-pro", "prompt": "A red bicycle", "size": "1792x1024"}}\'\n\n'
         f"Add -H 'Imagegate-Explain: ?1' to see what would be sent. Models: {address}/v1/models\n\n"
-        f"  Console  {address}/console   what became of each request, and a playground\n"
+        f"  Console  {address}/console   the outcome of each request, and a playground\n"
         f"  Metrics  {address}/metrics\n\n"
         f"Ctrl-C ends it.",
         flush=True,

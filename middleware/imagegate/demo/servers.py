@@ -54,7 +54,7 @@ def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
 
 @contextlib.contextmanager
 def gateway(config: Path, *, port: int) -> Generator[int]:
-    """The gateway with a configuration file, as it stands alone: its port."""
+    """The gateway with a configuration file, standalone: its port."""
     loaded = load_config(config)
     with serving(Standalone(loaded), port=port, http=Guard(loaded.limits)) as bound:
         yield bound

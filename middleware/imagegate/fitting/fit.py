@@ -1,6 +1,6 @@
 """Fit: a request rewritten into one that a contract accepts, and what had to change. Pure.
 
-Nothing that is legal as it stands is touched. What has a twin is translated, what the model does not have is
+Nothing that is legal as sent is touched. What has a twin is translated, what the model does not have is
 dropped, what would change the meaning is refused with an error that names the field.
 """
 

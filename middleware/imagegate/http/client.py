@@ -52,7 +52,7 @@ def use_instead_of_network(transport: Transport | None) -> Callable[[], None]:
 
 
 def is_offline() -> bool:
-    """Return whether something stands in for the network, so that host names are not to be looked up."""
+    """Return whether a transport replaces the network, so that host names must not be resolved."""
     return _instead_of_network is not None
 
 

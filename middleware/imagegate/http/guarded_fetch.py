@@ -92,7 +92,7 @@ class Fetcher:
 
     `allow` names what is permitted although not public: host names, addresses, either with `:port`, and
     networks (`10.0.0.0/8`). `max_bytes` bounds the decoded body; `timeout`, in seconds, everything from the
-    first lookup to the last byte. Raises ValueError for an entry of `allow` that is none of these.
+    first lookup to the last byte. Raises ValueError for any other entry of `allow`.
     `resolve` replaces bounded lookups in threads of this fetcher's own (`imagegate.http.lookups`).
     `origins` says what sends requests to trusted origins, where it is not `client`. `proxy_guards`: `client` goes
     through a proxy that looks host names up, and keeps private networks out of reach.

@@ -41,7 +41,7 @@ class ProxyRule(msgspec.Struct, frozen=True, kw_only=True):
         """Return the HTTP proxy of a request to `target`; None: there is none.
 
         Raises:
-            NotSent: the environment names a proxy that is none of HTTP.
+            NotSent: the environment names a proxy that is not an HTTP proxy.
         """
         if self.url:
             return None if self.is_socks else _url(self.url)
@@ -67,5 +67,5 @@ def _of_environment(scheme: str, host: str, port: int | None) -> URL | None:
         return None
     proxy = URL(found if "://" in found else f"http://{found}")
     if proxy.scheme not in ("http", "https"):
-        raise NotSent("the environment's proxy is none of HTTP; name it in the upstream's configuration")
+        raise NotSent("the environment's proxy is not an HTTP proxy; name it in the upstream's configuration")
     return proxy

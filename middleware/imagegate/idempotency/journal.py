@@ -1,6 +1,6 @@
 """Marks on disk of what was sent under a key, for a process that remembers the rest: they outlive it, killed or not.
 
-A mark is a file that is named by its slot and stands on the disk before the POST goes out. As long as its call runs,
+A mark is a file that is named by its slot and is on the disk before the POST is sent. As long as its call runs,
 its process holds a lock on it, which the kernel takes back when the process ends, however it does. So a mark without a
 lock and without an answer is one of a process that ended in between, and the outcome of its request is unknown.
 Processes that share the directory see each other's marks.

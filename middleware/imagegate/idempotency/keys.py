@@ -44,7 +44,7 @@ def key_of(scope: Scope) -> str | None:
 def client_of(scope: Scope, authorization: str | None) -> str:
     """Return what a client is known by: its ``Authorization``, else the address that it connects from.
 
-    Neither can begin like the other: a line break stands in no header field.
+    Neither can begin like the other: no header field contains a line break.
     """
     client: Any = scope.get("client")
     return authorization or (f"\n{client[0]}" if client else "")
@@ -127,7 +127,7 @@ RECORD_VERSION: Final = 1
 
 
 class KeptReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An answer that is replayed; its body stands here or, where it is large or carries base64, among the blobs."""
+    """An answer that is replayed; its body is held here or, where it is large or carries base64, among the blobs."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()

@@ -118,7 +118,7 @@ class MemoryReplays:
                 self._unused.append(reply.blob)
 
     def _expire(self) -> None:
-        """Those at the old end; one that stands behind others is looked at when it is asked for."""
+        """Those at the old end; one behind others is examined when it is asked for."""
         now = time.monotonic()
         while self._kept:
             slot = next(iter(self._kept))

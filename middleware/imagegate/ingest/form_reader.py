@@ -36,7 +36,7 @@ _MAX_TEXT: Final = 1024 * 1024
 _STEP: Final = 256 * 1024
 """Bytes of a form that are read before others have a turn."""
 _LEAST_STEP: Final = 8 * 1024
-"""The same where a form is all heads, or its boundary stands everywhere."""
+"""The same where a form is all heads, or its boundary is repeated throughout."""
 _SLOW: Final = 0.01
 """Seconds."""
 _HELD: Final = 2 * 1024 * 1024

@@ -46,7 +46,7 @@ class Deliver(ExchangeLayer):
         heartbeat: interval in seconds of white space before the JSON; None: none. The status is 200 from the first one
             on, even if an error follows.
         stream_heartbeat: interval in seconds of comments in streams, where errors are events.
-        inspector: sees images before they are delivered; None: nobody does.
+        inspector: sees images before they are delivered; None: images are not inspected.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ class ModeratedImages(Sequence[ModeratedImage]):
 
     Args:
         images: in their order.
-        principal: who asked for them; None: nobody that the gateway knows.
+        principal: who asked for them; None: not known to the gateway.
         model: as the client named it.
         prompt: as it was sent; empty: not known any more, as with a task of the provider's.
     """

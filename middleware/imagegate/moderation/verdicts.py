@@ -15,7 +15,7 @@ class Refuse(msgspec.Struct, frozen=True):
 
 
 class Replace(msgspec.Struct, frozen=True):
-    """The request is sent with another prompt, which the client is told."""
+    """The request is sent with another prompt, which is disclosed to the client."""
 
     prompt: str
 

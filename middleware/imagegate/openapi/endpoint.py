@@ -1,4 +1,4 @@
-"""``/openapi.json`` and ``/docs`` of a gateway that stands alone."""
+"""``/openapi.json`` and ``/docs`` of a standalone gateway."""
 
 from __future__ import annotations
 

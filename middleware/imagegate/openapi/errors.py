@@ -27,7 +27,7 @@ Kind = type[errors.ImagegateError]
 ACCESS: Final[tuple[Kind, ...]] = (errors.AuthenticationError, errors.NotPermitted, AccessDenied, AccessUnavailable)
 """Of every endpoint that asks who a request is from."""
 FAILURE: Final[tuple[Kind, ...]] = (errors.ImagegateError,)
-"""The gateway's own, of which no details are told."""
+"""The gateway's own, whose details are not disclosed."""
 IMAGES: Final[tuple[Kind, ...]] = (
     *ACCESS,
     *FAILURE,

@@ -34,7 +34,7 @@ RESPONSE_HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Idempotency-Replayed": ("`true`: the answer is that of an earlier request with this key.", {"enum": ["true"]}),
     "Imagegate-Changes": ("What reached the provider otherwise than it was asked for: an RFC 9651 list.", _TEXT),
     "Imagegate-Contract": ("`none`: nothing is known of what the model accepts.", {"enum": ["none"]}),
-    "Imagegate-Provenance": ("Marks of provenance in the images, such as `c2pa`, and what became of them.", _TEXT),
+    "Imagegate-Provenance": ("Marks of provenance in the images, such as `c2pa`, and whether they were kept.", _TEXT),
     "Imagegate-Upstream": ("The upstream that answered, or was asked last.", _TEXT),
     "Location": ("Path of the task.", _TEXT),
     "Retry-After": ("Seconds.", _COUNT),

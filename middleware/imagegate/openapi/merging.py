@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 _NAMED: Final = "Imagegate"
-"""Stands before the names of components, which may be the host's too."""
+"""Prefix of component names, which the host may use too."""
 
 
 class HasDocument(Protocol):
@@ -38,7 +38,7 @@ def merge(app: HasDocument, gateway: Gateway, *, mount: str = "") -> None:
 
 
 def combined(host: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the host's document with our paths and components. A gateway that stands in front answers first."""
+    """Return the host's document with our paths and components. A gateway in front of the host answers first."""
     renamed = _renamed(ours)
     paths = dict(host.get("paths", {}))
     for path, item in renamed["paths"].items():

@@ -33,7 +33,7 @@ class BaseURL(NamedTuple):
     """Without a slash at its end; empty: none."""
     query: str
     is_complete: bool
-    """Whether it stands for the ``/v1`` of a path."""
+    """Whether it takes the place of the ``/v1`` of a path."""
 
     def url(self, path: str) -> str:
         """Return the URL of an API's path."""

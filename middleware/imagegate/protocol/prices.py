@@ -89,7 +89,7 @@ class ShippedPrice(ModelPrice, frozen=True, kw_only=True, forbid_unknown_fields=
     date: str = ""
     """When it was looked up, where that is not when the others were."""
     source: str = ""
-    """Where it stands, where that is not the file's."""
+    """The source, where it is not the file's."""
 
 
 class PriceDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -171,7 +171,7 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
     word, bucket, task = described.word, described.bucket, described.task()
     if bucket in ("failed", "cancelled", "moderated", "lost"):
         error = _ended(bucket, document, str(word), request_id)
-        error.ends_task = bucket != "lost"  # what became of it nobody says
+        error.ends_task = bucket != "lost"  # its outcome is unknown
         raise error
     if described.is_known_to_wait and task is not None:
         return task  # whatever links it carries are not the picture yet

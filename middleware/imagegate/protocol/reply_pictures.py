@@ -159,7 +159,7 @@ def _of_text(text: str, fields: Mapping[str, Any], *, is_base64: bool) -> ReplyI
 def _of_data_url(url: str) -> str | None:
     head, comma, body = url.partition(",")
     if comma and head.endswith(";base64") and "%" not in body:
-        return plain_base64(body)  # or a token that stands for it
+        return plain_base64(body)  # or a token that identifies it
     try:
         data = read_data_url(url).data
     except DataURLError:

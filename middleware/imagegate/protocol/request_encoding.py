@@ -48,14 +48,14 @@ class InlineFile:
 
 
 def inline(reference: Reference, *, is_data_url: bool = False) -> InlineFile:
-    """Return what stands in a JSON document for a reference of a contract whose form is ``inline``."""
+    """Return the JSON value for a reference of a contract whose form is ``inline``."""
     if isinstance(reference, FileRef):
         return InlineFile(reference, is_data_url=is_data_url)
     raise TypeError("a link or a file id has no content")
 
 
 def linked(reference: Reference) -> InlineFile | str:
-    """Return what stands in a JSON document where a provider takes a link or a data URL.
+    """Return the JSON value where a provider takes a link or a data URL.
 
     Links arrive where the contract has the form ``objects`` beside ``inline``.
     """

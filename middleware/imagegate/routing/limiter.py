@@ -23,7 +23,7 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 _SOON: Final = 1.0
 """Seconds: `Retry-After` where the time of the next free permit is unknown."""
 _FREE: Final = nullcontext(None)
-"""Stands in for a limit that is not configured."""
+"""Replaces a limit that is not configured."""
 
 
 class UpstreamLimiter:

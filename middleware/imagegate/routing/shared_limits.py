@@ -1,7 +1,7 @@
 """Limits and breakers of upstreams that processes and machines share, in Redis.
 
 A permit is a lease, so that those of a process that was killed end by themselves. A request takes permit and rate-limit
-slot in one round trip. Breakers are told of each other within a second. Where Redis cannot be reached, each process
+slot in one round trip. Breakers share their state within a second. Where Redis cannot be reached, each process
 goes on with its own share: the limit divided by the processes that were there last.
 """
 

@@ -57,8 +57,11 @@ class TaskStore(Protocol):
         ...
 
     async def renew(self, records: Sequence[TaskRecord]) -> Sequence[str]:
-        """Says that this process lives and holds these tasks, with all that it knows of them; returns the numbers of
-        those that are another process's. One that was sent from here, and whose end nobody else can learn, is not."""
+        """Renew the leases of these tasks with all that this process knows of them.
+
+        Return the numbers of those that belong to another process. A task that was sent from here, and whose outcome no
+        other process can learn, does not.
+        """
         ...
 
     async def has_forgotten(self) -> bool:

@@ -109,7 +109,7 @@ class TaskIds:
         return text if _ID.fullmatch(text) else None
 
     def read(self, text: str, owner: bytes, *, now: float) -> Ticket | None:
-        """What an id names; None where it is none of ours, of another client, or too old."""
+        """What an id names; None for an unknown id, another client's, or one that has expired."""
         if not _ID.fullmatch(text):
             return None
         try:

@@ -55,7 +55,7 @@ def task_document(response: CapturedResponse) -> Mapping[str, Any]:
     """Return the document of a response that a task can keep: links or an error.
 
     Raises:
-        UpstreamUncertain: it is none of them.
+        UpstreamUncertain: any other reply.
     """
     document = response.document()
     if document is None:

@@ -41,7 +41,7 @@ class ProviderTasks:
         delivery: puts pictures into the store.
         ids: names tasks.
         memory: what replies may hold.
-        inspector: sees pictures before they are stored; None: nobody does.
+        inspector: sees pictures before they are stored; None: images are not inspected.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class ProviderTasks:
 
 
 def may_be_asked_again(error: UpstreamError) -> bool:
-    """Whether a failed question leaves open what became of the task."""
+    """Whether a failed poll leaves the task's outcome unknown."""
     return error.outcome != "rejected" or error.status in _MAY_PASS or error.status >= 500
 
 

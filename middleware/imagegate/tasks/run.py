@@ -93,7 +93,7 @@ class Run:
         provider = ProviderTask(upstream=upstream, id=task.id, poll_url=task.poll_url)
         self.is_public = True
         self.be_answerable()
-        if images == self.record.images and upstream not in self.own_keys:  # of several, none stands for the whole
+        if images == self.record.images and upstream not in self.own_keys:  # one of several is not the task
             self.record = msgspec.structs.replace(self.record, provider=provider)
             with suppress(StoreUnavailable):  # then no process can take it over
                 await self._store.note(self.record)

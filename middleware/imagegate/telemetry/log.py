@@ -67,7 +67,7 @@ ExchangeLine: Final[Any] = msgspec.defstruct(
     omit_defaults=True,
     module=__name__,
 )
-"""What a line says of an exchange, as the record does; what there is none of is left out."""
+"""What a line says of an exchange, as the record does; absent values are left out."""
 
 _facts: Final[Any] = attrgetter(*_AS_IT_IS)
 _durations: Final[Any] = attrgetter(*_ROUNDED)

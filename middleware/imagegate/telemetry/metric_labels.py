@@ -16,7 +16,7 @@ from imagegate.contracts.sizes import tier_of_area
 from imagegate.protocol.requests import PARAMETERS
 
 OTHER: Final = "other"
-"""Stands for every name that the configuration does not have."""
+"""Label value for every name that is not configured."""
 FIELDS: Final = frozenset(PARAMETERS) | {"image", "images", "mask", "markup", "model", "operation", "prompt"}
 """Members that the Images API has, whatever the configuration."""
 _PATTERNS_KEPT: Final = 1024

@@ -1,4 +1,4 @@
-"""``/metrics`` of a gateway that stands alone, for one process or for several that share files.
+"""``/metrics`` of a standalone gateway, for one process or for several that share files.
 
 With several processes, prometheus-client keeps values in files of the folder that ``PROMETHEUS_MULTIPROC_DIR`` names;
 ``imagegate serve --workers N`` makes one and removes it.

@@ -42,7 +42,7 @@ def tokens(usage: Any) -> dict[str, int]:
 
 
 def record_attributes(record: ExchangeRecord, operation: str, provider: str) -> dict[str, AttributeValue]:
-    """Return what the span of an exchange says at its end; what there is none of is left out.
+    """Return what the span of an exchange says at its end; absent values are left out.
 
     Args:
         operation: as in `OPERATIONS`; empty: it is about no image.

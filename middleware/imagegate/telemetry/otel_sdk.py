@@ -81,7 +81,7 @@ def _metric_reader() -> Any:
 def _exporter(signal: str) -> str:
     name = os.environ.get(f"OTEL_{signal}_EXPORTER") or "otlp"
     if name not in _EXPORTERS:
-        raise ConfigError(f"OTEL_{signal}_EXPORTER: {name!r} is none of {', '.join(_EXPORTERS)}")
+        raise ConfigError(f"OTEL_{signal}_EXPORTER: {name!r} is not supported; allowed: {', '.join(_EXPORTERS)}")
     return name
 
 

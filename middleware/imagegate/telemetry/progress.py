@@ -31,7 +31,7 @@ class Progress(ExchangeFacts):
     sent_fields: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
     """Members of the request that was sent upstream last, as they fit its model: what its price may depend on."""
     limit_headers: Sequence[tuple[bytes, bytes]] = ()
-    """What the client is told about its limits."""
+    """Rate-limit headers for the client."""
     upstream_task_id: str = ""
     """Of the provider's task that was waited for last."""
     link_base: str = ""

@@ -114,7 +114,7 @@ _USUAL: Final[Mapping[str, tuple[str, str]]] = {
 
 
 class _CountFirst(Collector):
-    """Has no metrics. It stands before them in the registry, and is asked before them."""
+    """Collect nothing itself; registered first, so that it is called before the other metrics are collected."""
 
     def __init__(self, hook: PrometheusHook) -> None:
         self._hook = hook

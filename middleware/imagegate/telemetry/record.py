@@ -66,7 +66,7 @@ _OUTCOMES_BY_CALL: Final[Mapping[str, OutcomeClass]] = {
 
 
 def classify(progress: Progress, status: int) -> OutcomeClass:
-    """Decide what became of an exchange: the only place that does."""
+    """Decide the outcome of an exchange; no other place does."""
     if status == 499:
         return "client_left"
     if status < 400 and not progress.error_code:  # a stream may fail after its head

@@ -238,7 +238,7 @@ def _retry_after(reply: UpstreamReply) -> float:
 
 
 def _lost(error: UpstreamError) -> UpstreamError:
-    """The provider took the request, and perhaps the money, and cannot say what became of it."""
+    """The provider accepted the request, may have charged for it, and cannot report its outcome."""
     lost = uncertain(f"The provider lost the task: {error.message}")
     lost.code = "task_lost"
     lost.details, lost.made = error.details, error.made

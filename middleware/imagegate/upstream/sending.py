@@ -197,7 +197,7 @@ def decode(upstream: Account, reply: UpstreamReply, task: PendingTask | None = N
 
 
 def with_full_links(reply: ImageReply, upstream: Account) -> ImageReply:
-    """The same reply with full links; a link that is none of http is no picture."""
+    """The same reply with full links; a link with another scheme than http or https is not an image."""
     if not any(image.url for image in reply.images):
         return reply
     images: list[ReplyImage] = []

@@ -50,7 +50,7 @@ def browser_guard(config: Config, *, mounted: bool, has_source: bool = False) ->
     """Return the guard against requests from web pages of other origins, as configured.
 
     Args:
-        mounted: an application stands behind the gateway.
+        mounted: an application is mounted behind the gateway.
         has_source: a function says who requests are from, perhaps by cookies, which browsers add.
     """
     return BrowserGuard(

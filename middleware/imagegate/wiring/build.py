@@ -62,7 +62,7 @@ def build(
         access: returns who a request is from; None: the function that the configuration names, if any.
         moderation: has hooks; None: those that the configuration names, if any.
         alone: no application is served but the gateway, so that with keys the console is on by default.
-        mounted: an application stands behind the gateway.
+        mounted: an application is mounted behind the gateway.
         replaced: of the configuration before, whose stores, room and counts go on.
 
     Raises:

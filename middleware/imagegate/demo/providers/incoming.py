@@ -116,7 +116,7 @@ def incoming_of(request: Request) -> Incoming:
 class Recorder:
     """ASGI middleware that reads every request to its end, notes it in `state.received`, and passes it on.
 
-    It stands outermost, so that requests for unknown paths and with wrong keys are noted too.
+    It is outermost, so that requests for unknown paths and with wrong keys are noted too.
     The oldest requests are forgotten beyond `kept_requests`, and where their JSON has more than `kept_bytes`.
     """
 

@@ -110,7 +110,7 @@ class AiohttpTransport:
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError, RuntimeError) as exc:
             attempt.drop()
             if upload is not None and (own := upload.take_error()) is not None:
-                raise own  # noqa: B904 - aiohttp's error is what became of it
+                raise own  # noqa: B904 - aiohttp's error is only its consequence
             raise attempt.failure(exc) from exc
         except BaseException:
             attempt.drop()

@@ -13,7 +13,7 @@ _MOST_INTERIM: Final = 256
 
 
 class HeadMeter(asyncio.Protocol):
-    """Stands before the protocol of a connection, and drops the connection where too much comes before a head.
+    """Wraps the protocol of a connection, and closes the connection when too much arrives before a response head.
 
     aiohttp reads and forgets interim replies for as long as they come.
     """

@@ -37,7 +37,7 @@ def mended_head(head: bytes) -> bytes:
 
 
 class ReplyHead(asyncio.Protocol):
-    """Stands before a connection's protocol until the head of one reply has come in."""
+    """Wraps a connection's protocol until the head of one reply has been received."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport

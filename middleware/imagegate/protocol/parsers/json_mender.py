@@ -1,7 +1,7 @@
 """JSON that is passed on while it arrives, without what RFC 8259 forbids. No I/O.
 
 Lone surrogates and bytes that are no UTF-8 become U+FFFD, control characters become blanks, base64 gets the padding
-that it lacks and loses its line breaks; what stands between the texts is mended by `json_structure`. Sound documents
+that it lacks and loses its line breaks; what is between the strings is mended by `json_structure`. Sound documents
 come out as they went in; long texts, which are pictures, cost a search for their end.
 """
 

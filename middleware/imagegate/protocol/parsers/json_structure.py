@@ -1,4 +1,4 @@
-"""What stands between the texts of a JSON document, mended while it arrives. No I/O.
+"""Mend what is between the strings of a JSON document while it arrives. No I/O.
 
 Providers print documents with the means of their languages: ``None``, ``undefined`` and ``NaN``, a comma behind the
 last item, comments, keys without quotes, numbers that JSON writes otherwise. What is meant is written as RFC 8259 has

@@ -55,7 +55,7 @@ class PartBegin(NamedTuple):
     charset: str = ""
     """As declared."""
     quoted_name: str = ""
-    """The file name as it stands between its quotes, where `FormEncoder` would write it otherwise."""
+    """The file name as it is spelled between its quotes, where `FormEncoder` would write it otherwise."""
     offset: int = 0
     """Bytes of the body before the content of the part; 0: not known."""
 
@@ -174,7 +174,7 @@ class MultipartReader:
 
 
 class _Preamble:
-    """What stands before the first boundary is ignored (RFC 2046 section 5.1.1); a boundary begins a line."""
+    """The preamble before the first boundary is ignored (RFC 2046 section 5.1.1); a boundary begins a line."""
 
     def __init__(self, boundary: bytes) -> None:
         self._opening = b"--" + boundary
