@@ -58,17 +58,18 @@ class ExchangeTrace(Protocol):
         ...
 
 
-_CURRENT: Final[ContextVar[Tracer | None]] = ContextVar("imagegate.tracer", default=None)
+TRACER: Final[ContextVar[Tracer | None]] = ContextVar("imagegate.tracer", default=None)
+"""Records what begins in this context; None: nothing does."""
 
 
 def use(tracer: Tracer) -> Token[Tracer | None]:
     """Have `tracer` record what begins in this context."""
-    return _CURRENT.set(tracer)
+    return TRACER.set(tracer)
 
 
 def restore(token: Token[Tracer | None]) -> None:
     """Undo `use`, in the same context."""
-    _CURRENT.reset(token)
+    TRACER.reset(token)
 
 
 class operation:  # noqa: N801 - used like a function, in a `with` statement
@@ -91,7 +92,7 @@ class operation:  # noqa: N801 - used like a function, in a `with` statement
 
     def begin(self) -> Self:
         """Begin it, once; for operations that are no block."""
-        if (tracer := _CURRENT.get()) is not None:
+        if (tracer := TRACER.get()) is not None:
             self._running = tracer.operation(self._name, self._facts, nests=self._nests)
             self._facts = {}
         return self

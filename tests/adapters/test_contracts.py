@@ -1037,7 +1037,7 @@ def test_members_of_their_own_stay_with_the_providers_that_have_them(address, fi
 @given(sizes=SIZES)
 def test_edits_keep_the_rules_of_their_own_contract(contract, sizes):
     """An edit that starts from a link has a legal size afterwards, or an error that names it."""
-    own = contract.of("edits")
+    own = contract.by_operation["edits"]
     asked = ImageRequest(operation="edits", fields={"model": "m", "prompt": "p", **sizes}, images=(Link(LINK),))
     fitted, changes, error = outcome(asked, contract)
     if error is not None:

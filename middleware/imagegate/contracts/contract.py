@@ -273,11 +273,14 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         parameter = self.parameters.get("stream")
         return parameter is not None and (not parameter.values or True in parameter.values)
 
-    def of(self, operation: Operation) -> Contract | None:
-        """The contract for an operation; variations, where there are none, are edits with a prompt of our own."""
-        if operation == "generations":
-            return None if self.edits_only else self
-        return self.variations or self.edits if operation == "variations" else self.edits
+    @cached_property
+    def by_operation(self) -> Mapping[Operation, Contract | None]:
+        """The contract for each operation; None: the model has none. Variations may be edits with a prompt of ours."""
+        return {
+            "generations": None if self.edits_only else self,
+            "edits": self.edits,
+            "variations": self.variations or self.edits,
+        }
 
 
 class ProviderFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -126,7 +126,7 @@ class ReferenceConversion:
     def _checked(self, request: ImageRequest, fetched: ImageRequest, rule: ReferenceRule) -> ImageRequest:
         """Validate fetched files like uploaded ones, and return the request."""
         target = self._exchange.target
-        contract = target.contract.of(self._exchange.operation) if target and target.contract else None
+        contract = target.contract.by_operation[self._exchange.operation] if target and target.contract else None
         if contract is None or fetched.references == request.references or self._exchange.explain:
             return fetched
         progress: Progress = self._scope[PROGRESS_KEY]

@@ -48,7 +48,7 @@ def fit(
     Raises:
         RequestError: naming the field and what is allowed.
     """
-    own = contract.of(request.operation)
+    own = contract.by_operation[request.operation]
     if own is not None and (own.wire or own.body is not None):
         request = msgspec.structs.replace(request, wire=own.wire, body_rule=own.body)
     if policy == "pass":

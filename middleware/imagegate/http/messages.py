@@ -87,17 +87,14 @@ class Body(Protocol):
         ...
 
 
-class Response:
+class Response(msgspec.Struct, eq=False):
     """A streamed reply: status and headers are there, the body is read by the holder, who closes it."""
 
-    __slots__ = ("body", "headers", "is_closed", "status_code")
-
-    def __init__(self, status_code: int, headers: Mapping[str, str], body: Body) -> None:
-        self.status_code = status_code
-        self.headers = headers
-        """Names in lower case; values of the same name are joined by a comma."""
-        self.body = body
-        self.is_closed = False
+    status_code: int
+    headers: Mapping[str, str]
+    """Names in lower case; values of the same name are joined by a comma."""
+    body: Body
+    is_closed: bool = False
 
     async def aclose(self) -> None:
         if not self.is_closed:

@@ -55,7 +55,7 @@ class Fit(ExchangeLayer):
             request, progress.fit_changes = fit(
                 exchange.request, contract, policy=self._policy, tolerance=self._tolerance
             )
-            own = contract.of(exchange.request.operation)
+            own = contract.by_operation[exchange.request.operation]
             rule = own.references if own else None
             if rule is not None and self._policy == "pass":
                 rule = _as_written(rule, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import partial
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ from imagegate.layers.base import ExchangeLayer, send_reply
 from imagegate.protocol.messages import REPLY, Exchange
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
-from imagegate.tracing import operation
+from imagegate.tracing import TRACER, operation
 from imagegate.upstream.account import Account
 from imagegate.upstream.conversation import converse
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
@@ -71,7 +72,10 @@ class Upstream(ExchangeLayer):
         if progress.capture:
             progress.capture.send(account.name, request)
         model = exchange.request.model
-        with operation("attempt", endpoint=progress.endpoint, account=account, model=model) as traced:
+        traced = None
+        if TRACER.get() is not None:
+            traced = operation("attempt", endpoint=progress.endpoint, account=account, model=model)
+        with traced or nullcontext():
             asking = converse(
                 account,
                 request,
@@ -80,17 +84,19 @@ class Upstream(ExchangeLayer):
                 consumer=consumer,
                 held=exchange.request.held,
                 on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
-                traceparent=traced.traceparent,
+                traceparent=traced.traceparent if traced else "",
             )
             reply = await progress.call(account.name, model, asking, images=images)
-            traced.note(task_id=progress.upstream_task_id)
+            if traced is not None:
+                traced.note(task_id=progress.upstream_task_id)
             if reply is not None:
-                progress.replied(
-                    len(reply.images), reply.fields.get("usage")
-                )  # paid for, whether it can be read or not
-                traced.note(images=len(reply.images), usage=reply.fields.get("usage"))
-                sink = consumer.sink if consumer else None
-                reply = await load_results(account, reply, authorization=exchange.authorization, sink=sink)
+                images, usage = len(reply.images), reply.fields.get("usage")
+                progress.replied(images, usage)  # paid for, whether it can be read or not
+                if traced is not None:
+                    traced.note(images=images, usage=usage)
+                if account.adapter.keyed_results:
+                    sink = consumer.sink if consumer else None
+                    reply = await load_results(account, reply, authorization=exchange.authorization, sink=sink)
         if reply is not None:
             await send_reply(scope, send, reply, origin=account.origin)
 

@@ -13,6 +13,11 @@ _WITHIN: Final = str.maketrans("", "", "\t\r\n")
 _KEPT: Final = "%/:?#[]@!$&'()*+,;=~"
 _SHOWN: Final = 200
 _WEB: Final = re.compile(r"\s*https?://", re.IGNORECASE)
+is_plain_link: Final = re.compile(
+    r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[1-9][0-9]{0,4})?"
+    r"(?:/[A-Za-z0-9_.~%:@!$&'()*+,=/-]*)?(?:\?[A-Za-z0-9_.~%:@!$&'()*+,=/?-]+)?"
+).fullmatch
+"""Matches links that `absolute_link` returns as they are, which nearly all are, at a twentieth of its cost."""
 
 
 def is_full(text: str) -> bool:

@@ -221,7 +221,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     def most_images(self, request: ImageRequest) -> int:
         """Return how many pictures a request may have here: ``n``, or those of a group."""
-        own = self.contract.of(request.operation) if self.contract else None
+        own = self.contract.by_operation[request.operation] if self.contract else None
         return request.n if own is None or own.group is None else request.n * own.group.size(request.fields)
 
 

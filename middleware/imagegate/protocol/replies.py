@@ -86,8 +86,8 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
         UpstreamError: the reply is an error, carries no picture, or cannot be read.
     """
     request_id = reply.headers.get("x-request-id")
-    if reply.status < 300 and (picture := read_picture(reply, now=now)):
-        return picture
+    if reply.status < 300 and is_picture(reply):
+        return _picture(reply, now)
     if 300 <= reply.status < 400:
         raise _redirected(reply.status, request_id)
     if reply.status >= 400:
@@ -95,15 +95,15 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
         _add_retry_after(error, seconds_asked(reply.headers, now=now))
         raise error
     document = _document(reply.body)
-    task = task_in_location(reply.headers)
     if document is None:
-        if task is not None and not reply.body.strip():
+        if not reply.body.strip() and (task := task_in_location(reply.headers)) is not None:
             return task
         raise uncertain(f"The provider answered {reply.status} with a body that is not JSON.", request_id=request_id)
     try:
         return read_document(document, now=now, request_id=request_id)
     except UpstreamError as error:
-        if task is None or error.code != NO_IMAGE:
+        task = task_in_location(reply.headers) if error.code == NO_IMAGE else None
+        if task is None:
             raise
         return task
 
@@ -149,8 +149,10 @@ def may_be_read(reply: UpstreamReply) -> bool:
 
 def read_picture(reply: UpstreamReply, *, now: int) -> ImageReply | None:
     """Return the picture where it is the whole body of the reply; None: it is not. Raises `ModerationBlocked`."""
-    if not is_picture(reply):
-        return None
+    return _picture(reply, now) if is_picture(reply) else None
+
+
+def _picture(reply: UpstreamReply, now: int) -> ImageReply:
     if reply.headers.get("finish-reason", "").upper() == FILTERED:  # Stability, Fireworks: a picture that is blurred
         raise ModerationBlocked(f"The provider blocked the request: {FILTERED}")
     encoded = WHOLE_BODY if WHOLE_BODY in reply.pictures else b64encode(reply.body).decode()

@@ -104,7 +104,7 @@ class Catalog:
         except ModelNotFound:
             return False
         contract = candidates[0].contract
-        own = contract.of(request.operation) if contract else None
+        own = contract.by_operation[request.operation] if contract else None
         rule = own.references if own else None
         if len(candidates) > 1 or contract is None or own is None or rule is None:
             return False

@@ -33,7 +33,7 @@ def image_shares(exchange: Exchange, max_images: int) -> tuple[int, ...]:
         RequestError: `n` is above the maximum.
     """
     n, whole = exchange.request.n, exchange.target.contract if exchange.target else None
-    contract = whole.of(exchange.request.operation) if whole else None
+    contract = whole.by_operation[exchange.request.operation] if whole else None
     most = max(max_images, contract.max_images) if contract else max_images
     if n > most:
         raise RequestError(
@@ -61,7 +61,9 @@ def part_of(exchange: Exchange, sizes: Sequence[int], place: int) -> Exchange:
 def seeds_of(exchange: Exchange, sizes: Sequence[int]) -> tuple[int, ...]:
     """Return the seed of each part; nothing where the client sent none, or the model takes none."""
     operation = exchange.request.operation
-    contract = exchange.target.contract.of(operation) if exchange.target and exchange.target.contract else None
+    contract = (
+        exchange.target.contract.by_operation[operation] if exchange.target and exchange.target.contract else None
+    )
     parameter = contract.parameters.get("seed") if contract else None
     seed = exchange.request.fields.get("seed")
     if isinstance(seed, str) and exchange.request.from_form and _INTEGER.fullmatch(seed):

@@ -147,7 +147,7 @@ async def take(
         counted = 0
         return _reply(response, b"".join(kept))
     finally:
-        if held is not None:
+        if held is not None and counted:
             held.give_back(counted)
 
 
@@ -205,7 +205,7 @@ def _bounded(response: Response, limit: int) -> Body:
     length = length_of_reply(response.headers)
     if length is not None and length > limit:
         raise BodyTooLarge(limit)
-    body = iter_body(response)
+    body = iter_body(response) if "content-encoding" in response.headers else response.body
     is_bound = length is not None and body is response.body  # what is compressed is longer than it says
     return body if is_bound else _Bounded(body, limit)
 

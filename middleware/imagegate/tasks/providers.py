@@ -119,7 +119,8 @@ class ProviderTasks:
             if isinstance(answer, PendingTask):
                 return answer
             check_count(images, answer)
-            answer = await load_results(account, answer, authorization=authorization, sink=sink)
+            if account.adapter.keyed_results:
+                answer = await load_results(account, answer, authorization=authorization, sink=sink)
             if self._inspector is not None:
                 await self._inspector.check(answer.images, progress, origin=account.origin)
             reply = await self._delivery.for_client(identity).deliver(

@@ -240,7 +240,7 @@ def _legal_requests(adapter: Adapter, *, briefly: bool = False) -> Iterator[Imag
     for model, contract in contracts_of(adapter).items():
         name = model.replace("*", "any") if "*" in model else model
         for operation in _OPERATIONS:
-            own = contract.of(operation)
+            own = contract.by_operation[operation]
             if own is None or (operation == "variations" and contract.variations is None):
                 continue
             members: list[dict[str, Any]] = [{}, *({"size": size} for size in SIZES)]

@@ -48,7 +48,7 @@ def outbound(
     )
     if contract is not None:
         request, _ = fit(request, contract, random=lambda low, _: low)
-        own = contract.of(operation)
+        own = contract.by_operation[operation]
         request = with_references(request, own.references if own else None)
     return rendered(adapter, adapter.encode(request), base_url=base_url, api_key=api_key)
 

@@ -41,7 +41,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     reply_limit: int = 512 * 1024**2
     """Bytes of a reply."""
 
-    @property
+    @cached_property
     def has_key(self) -> bool:
         """Whether the upstream has a key of its own, here or in a header of the configuration, or needs none."""
         authentication = self.adapter.authentication
@@ -119,19 +119,32 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         token = self.credential.secret if self.credential else ""
         return (self.api_key or "", token, *self.client.secrets, *self.base.secrets)
 
-    async def headers(self, authorization: str | None) -> list[tuple[str, str]]:
+    async def headers(self, authorization: str | None, traceparent: str = "") -> list[tuple[str, str]]:
         """Return what a provider needs: of the client's nothing goes upstream but its key, where there is no other.
+
+        Args:
+            authorization: the client's.
+            traceparent: W3C Trace Context of the request; empty: it has none.
 
         Raises:
             UpstreamUnreachable: there is no valid token.
         """
-        key = self.api_key if self.credential is None else await self.credential.token()
-        authentication = self._authentication
-        if key:
-            return [*_HEADERS, authentication.field(key)]
-        if authorization and authentication.required:
-            return [*_HEADERS, authentication.field_of_client(authorization)]
-        return list(_HEADERS)
+        key = self._key_field
+        if self.credential is not None and (token := await self.credential.token()):
+            key = self._authentication.field(token)
+        if key is None and authorization and self._authentication.required:
+            key = self._authentication.field_of_client(authorization)
+        fields = list(_HEADERS)
+        if key is not None:
+            fields.append(key)
+        if traceparent:
+            fields.append(("traceparent", traceparent))
+        return fields
+
+    @cached_property
+    def _key_field(self) -> tuple[str, str] | None:
+        """The field with the configured key, which is the same in each request; None: there is none."""
+        return self._authentication.field(self.api_key) if self.api_key and self.credential is None else None
 
     def shown_headers(self, authorization: str | None) -> list[tuple[str, str]]:
         """Return the same without the key."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import quote
 
 import msgspec
@@ -48,17 +49,11 @@ async def converse(
         UpstreamError: classified by what may have been made, its text free of keys and hosts.
         StorageError: `consumer` did not take a picture.
     """
-
-    parent = traceparent or progress.traceparent
-
-    async def headers() -> list[tuple[str, str]]:
-        fields = await upstream.headers(authorization)
-        return [*fields, ("traceparent", parent)] if parent else fields
-
+    headers = partial(upstream.headers, authorization, traceparent or progress.traceparent)
     started = time.perf_counter()
     reply: UpstreamReply | None = None
     try:
-        if is_for_questions(upstream, request.path):
+        if upstream.adapter.question_suffix and is_for_questions(upstream, request.path):
             raise UpstreamUnreachable("The adapter would pay at an address for questions, which may be asked again.")
         progress.attempts += 1
         try:
@@ -104,9 +99,7 @@ async def upload_file(upstream: Account, upload: Upload, *, authorization: str |
     request = upstream.adapter.encode_upload(upload)
     try:
         with operation("upload", account=upstream) as traced:
-            headers = await upstream.headers(authorization)
-            if traced.traceparent:
-                headers = [*headers, ("traceparent", traced.traceparent)]
+            headers = await upstream.headers(authorization, traced.traceparent)
             reply = await whole_reply(upstream, request, headers)
             return upstream.adapter.decode_upload(reply)
     except UpstreamError as error:

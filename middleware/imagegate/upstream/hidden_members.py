@@ -14,8 +14,6 @@ from imagegate.protocol.parsers.lenient_json import read_object
 
 def without_hidden(reply: ImageReply, names: Collection[str]) -> ImageReply:
     """Return a reply without members of these names, its own and those of its images."""
-    if not names:
-        return reply
     images = tuple(msgspec.structs.replace(image, fields=_shown(image.fields, names)) for image in reply.images)
     return msgspec.structs.replace(reply, images=images, fields=_shown(reply.fields, names))
 

@@ -26,7 +26,7 @@ _PAUSE: Final = 1.0
 async def load_results(
     upstream: Account, reply: ImageReply, *, authorization: str | None, sink: PictureSink | None
 ) -> ImageReply:
-    """Return the reply with the pictures that need the key; links to other origins stay links, and get no key.
+    """Return a reply of an adapter with `keyed_results` with its pictures; links to other origins get no key, and stay.
 
     Args:
         sink: takes the pictures; None: they come as base64.
@@ -36,8 +36,6 @@ async def load_results(
         StorageError: the sink did not take it.
         UpstreamUnreachable: there is no valid token.
     """
-    if not upstream.adapter.keyed_results:
-        return reply
     consumer = None if sink is None else ReplyConsumer(send=discard, sink=sink, is_picture=True)
     headers = await upstream.headers(authorization)
     images: list[ReplyImage] = []

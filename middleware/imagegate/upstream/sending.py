@@ -15,7 +15,7 @@ from imagegate.adapter import UpstreamRequest
 from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnreachable
 from imagegate.http import BodyTooLarge, Interrupted, NotSent, Response
 from imagegate.logger import get_logger
-from imagegate.protocol.links import absolute_link, clean_link, is_full
+from imagegate.protocol.links import absolute_link, clean_link, is_full, is_plain_link
 from imagegate.protocol.messages import HeldMemory, ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import UpstreamReply, is_ambiguous
@@ -193,12 +193,15 @@ def decode(upstream: Account, reply: UpstreamReply, task: PendingTask | None = N
         return result
     if not result.images:
         raise uncertain("The provider's reply contains no image.")
-    return with_pictures(without_hidden(result, adapter.hidden_members), reply.pictures)
+    if adapter.hidden_members:
+        result = without_hidden(result, adapter.hidden_members)
+    return with_pictures(result, reply.pictures) if reply.pictures else result
 
 
 def with_full_links(reply: ImageReply, upstream: Account) -> ImageReply:
     """The same reply with full links; a link with another scheme than http or https is not an image."""
-    if not any(image.url for image in reply.images):
+    links = [image.url for image in reply.images if image.url is not None]
+    if not any(links) or all(map(is_plain_link, links)):
         return reply
     images: list[ReplyImage] = []
     for image in reply.images:

@@ -64,6 +64,7 @@ class AiohttpTransport:
         self._reuse_connections = reuse_connections
         self._tls = tls
         self._proxy = proxy
+        self._proxy_of = proxy.url_for if proxy != NO_PROXY else None
         self._on_surplus = on_surplus
         self._sessions: dict[tuple[asyncio.AbstractEventLoop, bool], aiohttp.ClientSession] = {}
         self._attempts: WeakSet[Attempt] = WeakSet()
@@ -98,7 +99,7 @@ class AiohttpTransport:
                     timeout=_client_timeout(request.timeouts.connect),
                     ssl=tls,
                     server_hostname=request.sni_hostname,
-                    proxy=self._proxy.url_for(url),
+                    proxy=self._proxy_of(url) if self._proxy_of is not None else None,
                 )
                 attempt.answered()
         except asyncio.CancelledError:

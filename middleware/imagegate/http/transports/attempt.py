@@ -11,7 +11,6 @@ import aiohttp
 
 from imagegate.http.messages import Interrupted, NotSent, Request
 from imagegate.http.transports.failures import as_interrupted, as_not_sent
-from imagegate.http.transports.head_meter import HeadMeter
 from imagegate.http.transports.reply_head import ReplyHead
 from imagegate.http.transports.request_body import RequestBody
 
@@ -39,7 +38,7 @@ class Attempt:
         self.upload = upload
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._meter: HeadMeter | None = None
+        self._head: ReplyHead | None = None
         self._turn: asyncio.Handle | None = None
         self.has_connected = False
         """Whether bytes may have gone out."""
@@ -54,9 +53,9 @@ class Attempt:
         self.is_reused = is_reused
         self.has_waited = False
         self._transport = connection.transport
-        if self._transport is not None and (meter := HeadMeter.of(self._transport)) is not None:
-            self._meter = meter
-            meter.begin()
+        if self._transport is not None and (head := ReplyHead.of(self._transport)) is not None:
+            self._head = head
+            head.expect()
         self._turn = self._loop.call_soon(self._note_turn)
         if self.upload is None:
             self._deadline.reschedule(self._loop.time() + self.timeouts.read)
@@ -68,8 +67,8 @@ class Attempt:
         """The head of the reply is there."""
         if self._turn is not None:
             self._turn.cancel()
-        if self._meter is not None:
-            self._meter.end()
+        if self._head is not None:
+            self._head.taken()
         if self.upload is not None:
             self.upload.answered()
 
@@ -124,8 +123,6 @@ class WatchedConnector(aiohttp.BaseConnector):
             self._transports_used.add(transport)
         if (attempt := CURRENT.get()) is not None:
             attempt.connected(connection, is_reused=is_reused)
-        if transport is not None:
-            ReplyHead.expect(transport)  # in front of the meter, to which it leaves the rest of the reply
         return connection
 
 

@@ -1,4 +1,4 @@
-"""Heads of replies that say their length twice, on their way to aiohttp's parser, which refuses them.
+"""Heads of replies on their way to aiohttp's parser: bounded, and with one framing where they say their length twice.
 
 RFC 9110 section 8.6 lets a recipient take several equal lengths for one, and in RFC 9112 section 6.3 chunks override a
 length; curl and httpx read both. Different lengths stay: the end of such a reply is unknown.
@@ -10,6 +10,10 @@ import asyncio
 import re
 from typing import Final
 
+_MOST: Final = 1024 * 1024
+"""Bytes until the head has been read. The beginning of the body may be among them: aiohttp gets both at once."""
+_MOST_INTERIM: Final = 256
+"""Interim replies (1xx) to one request; a server that is at work sends one every few seconds."""
 _END: Final = b"\r\n\r\n"
 _LONGEST: Final = 256 * 1024
 """Bytes of a head; a longer one is left to the parser."""
@@ -37,60 +41,89 @@ def mended_head(head: bytes) -> bytes:
 
 
 class ReplyHead(asyncio.Protocol):
-    """Wraps a connection's protocol until the head of one reply has been received."""
+    """Wraps the protocol of a connection: mends response heads, and closes the connection when none ever ends.
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    aiohttp reads and forgets interim replies for as long as they come.
+    """
+
+    def __init__(self, inner: asyncio.Protocol, transport: asyncio.Transport) -> None:
+        self._inner = inner
         self._transport = transport
-        protocol = transport.get_protocol()
-        if not isinstance(protocol, asyncio.Protocol):
-            raise TypeError("the connection's protocol does not take bytes")
-        self._protocol = protocol
+        self._is_expected = False
         self._held = b""
+        self._left: int | None = None
+        self._interim = 0
 
     @classmethod
-    def expect(cls, transport: asyncio.Transport) -> None:
-        """Read the next head on a connection."""
-        if isinstance(transport.get_protocol(), asyncio.Protocol) and not isinstance(transport.get_protocol(), cls):
-            transport.set_protocol(cls(transport))
+    def of(cls, transport: asyncio.Transport) -> ReplyHead | None:
+        """Return that of a connection, which it keeps; None: it cannot have one."""
+        protocol = transport.get_protocol()
+        if isinstance(protocol, cls):
+            return protocol
+        if not isinstance(protocol, asyncio.Protocol):
+            return None
+        head = cls(protocol, transport)
+        transport.set_protocol(head)
+        return head
+
+    def expect(self) -> None:
+        """A request is about to be sent."""
+        self._is_expected = True
+        self._held = b""
+        self._left = _MOST
+        self._interim = 0
+
+    def taken(self) -> None:
+        """The head of the reply has been read."""
+        self._left = None
 
     def data_received(self, data: bytes) -> None:
-        data = self._held + data
-        end = data.find(_END)
-        while end >= 0:
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                self._transport.abort()
+                return
+        if self._is_expected:
+            data = self._heads(self._held + data)
+        if data:
+            self._inner.data_received(data)
+
+    def _heads(self, data: bytes) -> bytes:
+        """Return complete heads, mended, with what follows the last one; hold back the beginning of one."""
+        complete: list[bytes] = []
+        while (end := data.find(_END)) >= 0:
             end += len(_END)
             head, data = mended_head(data[:end]), data[end:]
+            complete.append(head)
             if not _INTERIM.match(head):
-                self._held = b""
-                self._step_back()
-                self._protocol.data_received(head + data)
-                return
-            self._protocol.data_received(head)
-            end = data.find(_END)
-        self._held = data
-        if len(data) > _LONGEST:
-            self._hand_over()
-
-    def _step_back(self) -> None:
-        if self._transport.get_protocol() is self:
-            self._transport.set_protocol(self._protocol)
+                self._is_expected = False
+                break
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                self._transport.abort()
+                return b""
+        if self._is_expected and len(data) <= _LONGEST:
+            data, self._held = b"", data
+        else:
+            self._is_expected, self._held = False, b""
+        return b"".join([*complete, data])
 
     def _hand_over(self) -> None:
         """Give up what was held back."""
-        held, self._held = self._held, b""
-        self._step_back()
+        held, self._held, self._is_expected = self._held, b"", False
         if held:
-            self._protocol.data_received(held)
+            self._inner.data_received(held)
 
     def eof_received(self) -> bool | None:
         self._hand_over()
-        return self._protocol.eof_received()
+        return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._hand_over()
-        self._protocol.connection_lost(exc)
+        self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        self._protocol.pause_writing()
+        self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._protocol.resume_writing()
+        self._inner.resume_writing()

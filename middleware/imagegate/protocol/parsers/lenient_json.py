@@ -34,7 +34,8 @@ def read_value(body: bytes) -> dict[str, Any] | list[Any] | None:
     """Return a JSON object or array; None: it is something else, or has more members than any reply needs, or is nested
     too deeply for functions that call themselves: from Python 3.12 on the decoder goes deeper than those may.
     """
-    if body.count(b"{") + body.count(b"[") > _MOST_CONTAINERS or body.count(b",") > _MOST_MEMBERS:
+    containers = body.count(b"{") + body.count(b"[")
+    if containers > _MOST_CONTAINERS or body.count(b",") > _MOST_MEMBERS:
         return None
     try:
         document = msgspec.json.decode(body)
@@ -42,7 +43,7 @@ def read_value(body: bytes) -> dict[str, Any] | list[Any] | None:
         return None
     except (msgspec.DecodeError, ValueError):
         document = _forgiving(body)
-    if not isinstance(document, (dict, list)) or (_may_be_deep(body) and _is_deep(document)):
+    if not isinstance(document, (dict, list)) or (containers > DEEPEST and _is_deep(document)):
         return None
     return document
 
@@ -138,11 +139,6 @@ def _null(_: str) -> None:
 
 
 _DECODER: Final = json.JSONDecoder(strict=False, parse_constant=_null, parse_int=_integer, parse_float=_number)
-
-
-def _may_be_deep(body: bytes) -> bool:
-    """Return whether the nesting may be out of bounds; a scan of the bytes decides nearly every reply."""
-    return body.count(b"{") + body.count(b"[") > DEEPEST
 
 
 def _is_deep(document: Any) -> bool:
