@@ -141,6 +141,65 @@ def test_a_released_task_is_held_to_the_budget_of_now(opened: Callable[[], Ledge
     run(opened, work)
 
 
+@pytest.mark.parametrize("is_full", [False, True])
+@pytest.mark.parametrize("state", ["reserved", "held", "released", "settled"])
+def test_a_process_that_gave_a_task_up_releases_nothing(address: str, state: str, is_full: bool) -> None:
+    """It was suspended, another process took the task up, and it says late that it has sent nothing."""
+
+    async def work(suspended: Ledger) -> None:
+        other = SQLLedger(address)
+        await suspended.reserve(reservation("task", 0.5), ACCOUNTS)
+        if state == "held":  # for want of a sign of life
+            await other.end("task", Outcome(0, nanos(0.5)), is_holder=False)
+        elif state == "released":
+            await other.end("task", Outcome(0, 0), is_holder=False)
+        if is_full and state != "released":  # the budget has no room for it a second time
+            await other.reserve(reservation("rest", 0.5), ACCOUNTS)
+        await other.reserve(reservation("task", 0.5), ACCOUNTS)
+        if state == "settled":
+            await other.end("task", Outcome(nanos(0.3), 0))
+        before = await balance(other)
+        await suspended.end("task", Outcome(0, 0))
+        assert await balance(other) == before
+        assert before.bound == nanos(0.3 if state == "settled" else 0.5) + nanos(0.5) * (
+            is_full and state != "released"
+        )
+        if state != "settled":
+            await other.end("task", Outcome(nanos(0.3), 0))
+            assert (await balance(other)).settled == nanos(0.3)
+        await other.aclose()
+
+    run(lambda: SQLLedger(address), work)
+
+
+def test_what_was_spent_counts_though_it_was_released(opened: Callable[[], Ledger]) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger.reserve(reservation("a"), ACCOUNTS)
+        await ledger.end("a", Outcome(0, 0))
+        for _ in range(2):
+            await ledger.end("a", Outcome(nanos(0.2), 0), images=1)
+        found = await balance(ledger)
+        assert (found.settled, found.reserved, found.images) == (nanos(0.2), 0, 1)
+
+    run(opened, work)
+
+
+def test_an_old_release_is_not_said_again_of_a_task_that_has_begun_again(tmp_path: Path) -> None:
+    """The database was away when a process gave a task up; by now the same process does it once more."""
+
+    async def work(ledger: SQLLedger) -> None:
+        await ledger.reserve(reservation("task"), ACCOUNTS)
+        works = vars(ledger)["_statements"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(works, "run", lambda _: (_ for _ in ()).throw(OSError))
+            await ledger.end("task", Outcome(0, 0))
+        await ledger.reserve(reservation("task"), ACCOUNTS)
+        await ledger.look_after()
+        assert (await balance(ledger)).reserved == nanos(0.25)
+
+    run(lambda: SQLLedger(f"sqlite:///{tmp_path}/ledger.db"), work)
+
+
 def test_a_faulty_value_is_the_fault_of_its_own_request_only(address: str) -> None:
     """Requests share transactions, and must not be refused for one another."""
 
@@ -332,7 +391,10 @@ def test_ten_processes_on_one_budget(address: str) -> None:
         outcomes = [Outcome(nanos(0.01), 0), Outcome(0, 0), Outcome(0, nanos(0.01))]
         ended = [each.id for each in made if isinstance(each, Reservation)]
         await asyncio.gather(
-            *(ledgers[(place + 3) % 10].end(name, outcomes[place % 3], images=1) for place, name in enumerate(ended))
+            *(
+                ledgers[(place + 3) % 10].end(name, outcomes[place % 3], images=1, is_holder=False)
+                for place, name in enumerate(ended)
+            )
         )
         found = await balance(ledgers[0])
         assert (found.reserved, found.settled, found.held) == (0, nanos(0.34), nanos(0.33))

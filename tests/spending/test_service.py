@@ -20,6 +20,7 @@ from imagegate.spending.ledger import LedgerUnavailable, Reservation
 from imagegate.spending.memory import MemoryLedger
 from imagegate.spending.money import nanos
 from imagegate.spending.service import Spending
+from imagegate.tasks.outcomes import interrupted, not_begun
 from imagegate.tasks.records import ProviderTask, TaskRecord
 from imagegate.tasks.settlement import settle_task
 from imagegate.telemetry.hooks import Hooks
@@ -50,7 +51,12 @@ def opened(**spending: Any) -> Spending:
     )
 
 
-def record(model: str, upstream: str = "p", **facts: Any) -> TaskRecord:
+def record(
+    model: str, upstream: str = "p", *, quality: str = "low", is_own_key: bool = False, **facts: Any
+) -> TaskRecord:
+    provider = ProviderTask(
+        upstream=upstream, id="theirs", model=model, fields={"quality": quality}, is_own_key=is_own_key
+    )
     base: dict[str, Any] = {
         "number": "t",
         "owner": "",
@@ -60,34 +66,46 @@ def record(model: str, upstream: str = "p", **facts: Any) -> TaskRecord:
         "task_id": "task",
         "poll_url": "/",
         "state": "completed",
-        "provider": ProviderTask(upstream=upstream, id="theirs", poll_url=""),
+        "provider": provider,
         "data": ({"url": "a"}, {"url": "b"}),
     }
     return TaskRecord(**{**base, **facts})
 
 
+MADE = (2, None)
+REFUSED = {"imagegate": {"outcome": "rejected"}}
+UNCERTAIN = {"imagegate": {"outcome": "uncertain"}}
+
+
+@pytest.mark.parametrize("had_died", [True, False])
 @pytest.mark.parametrize(
-    ("task", "settled", "held"),
+    ("task", "made", "settled", "held"),
     [
-        (record("flat"), 0.08, 0),
-        (record("varied"), 0.2, 0),  # which price applied, the other process knew
-        (record("token", facts={"usage": {"output_tokens": 3000}}), 0.03, 0),
-        (record("token"), 0.4, 0),
-        (record("unpriced"), 0.6, 0),
-        (record("flat", upstream="gone"), 0.6, 0),
-        (record("flat", state="failed", data=(), error={"imagegate": {"outcome": "rejected"}}), 0, 0),
-        (record("flat", state="failed", data=(), error={"imagegate": {"outcome": "uncertain"}}), 0, 0.6),
-        (record("flat", state="failed", data=(), error={"message": "?"}), 0, 0.6),
-        (record("flat", provider=None), 0, 0.6),
+        (record("flat"), MADE, 0.08, 0),
+        (record("varied"), MADE, 0.08, 0),
+        (record("varied", quality="high"), MADE, 0.2, 0),
+        (record("token"), (2, {"output_tokens": 3000}), 0.03, 0),
+        (record("token"), MADE, 0.6, 0),
+        (record("unpriced"), MADE, 0.6, 0),
+        (record("flat", upstream="gone"), MADE, 0.08, 0),
+        (record("flat", is_own_key=True), MADE, 0, 0),
+        (record("flat", state="failed", error={"code": "content_policy_violation"}), MADE, 0.08, 0),  # withheld
+        (record("flat", state="failed", error=REFUSED), None, 0, 0),
+        (record("flat", state="failed", error=UNCERTAIN), None, 0, 0.6),
+        (record("flat", state="failed", error={"message": "?"}), None, 0, 0.6),
+        (record("flat", state="failed").failed(not_begun()), None, 0, 0),
+        (record("flat", state="failed").failed(interrupted()), None, 0, 0.6),
     ],
 )
-def test_a_task_that_was_taken_over(task: TaskRecord, settled: float, held: float) -> None:
+def test_a_task_that_was_taken_over(task: TaskRecord, made: Any, settled: float, held: float, had_died: bool) -> None:
     async def scenario() -> None:
         spending = opened(reserve=0.3)
         reserved = Reservation(id="t", accounts=("gateway",), amount=nanos(0.6), images=2, created=time.time())
         await spending.ledger.reserve(reserved, spending.accounts_of(None))
-        await spending.ledger.end("t", Outcome(0, nanos(0.6)))  # its process died
-        await settle_task(spending, task)
+        if had_died:
+            await spending.ledger.end("t", Outcome(0, nanos(0.6)))
+        for _ in range(2):  # it is said again where the process that said it ended before the task did
+            await settle_task(spending, task, Progress("tasks", task_made=made))
         found = (await spending.ledger.balances([reserved.day]))["gateway", reserved.day]
         assert (found.settled, found.held) == (nanos(settled), nanos(held))
 

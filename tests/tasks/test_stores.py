@@ -27,7 +27,7 @@ from imagegate.tasks import redis as tasks_in_redis
 from imagegate.tasks.base import TaskStore, TaskUnreadable
 from imagegate.tasks.memory import MemoryTaskStore
 from imagegate.tasks.outcomes import cancelled, internal, interrupted
-from imagegate.tasks.records import ProviderTask, TaskRecord, document, may_become, public_state
+from imagegate.tasks.records import RECORD_VERSION, ProviderTask, TaskRecord, document, may_become, public_state
 from imagegate.tasks.redis import RedisTaskStore
 
 needs_redis = pytest.mark.redis
@@ -338,7 +338,7 @@ def test_records_that_cannot_be_read(redis: Redis, monkeypatch: pytest.MonkeyPat
         with redis.client() as client:
             client.hset("{imagegate}:task:damaged", "record", "{")
             client.hset("{imagegate}:task:odd state", "state", "paused")
-            client.hset("{imagegate}:task:newer", "version", 2)
+            client.hset("{imagegate}:task:newer", "version", RECORD_VERSION + 1)
             client.hdel(
                 "{imagegate}:task:older", "version", "from", "added", "noted"
             )  # as it was before there were any
@@ -354,7 +354,7 @@ def test_records_that_cannot_be_read(redis: Redis, monkeypatch: pytest.MonkeyPat
             assert await reader.abandoned() == []
             await asyncio.sleep(0.02)
         assert len(told) == 3
-        monkeypatch.setattr(tasks_in_redis, "RECORD_VERSION", 2)
+        monkeypatch.setattr(tasks_in_redis, "RECORD_VERSION", RECORD_VERSION + 1)
         with redis.client() as client:
             client.hset("{imagegate}:task:damaged", "record", b'{"number": "damaged", "created": 1}')
         again = await taken_by(reader, 2, *taken.values())

@@ -35,9 +35,9 @@ class Both:
         folder = self.folder / str(self._count)
         return write_config(folder, self.port, store=self.folder / "images", tasks=tasks, more=more)
 
-    def gateway(self, lease: str = "1s") -> tuple[Process, httpx.Client]:
+    def gateway(self, lease: str = "1s", more: str = "") -> tuple[Process, httpx.Client]:
         """One more gateway, a process of its own."""
-        process = self._stack.enter_context(gateway_process(self.config(lease), IMAGEGATE_GRACE="1"))
+        process = self._stack.enter_context(gateway_process(self.config(lease, more), IMAGEGATE_GRACE="1"))
         return process, self._stack.enter_context(httpx.Client(base_url=process.url, timeout=30))
 
     def here(self, lease: str = "1s", more: str = "") -> tuple[ImageGateway, httpx.Client]:

@@ -17,7 +17,7 @@ _LONGEST_LABEL: Final = 64
 _LONGEST_VALUE: Final = 256
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How much a principal, a group of them or the whole gateway may use; None: any amount."""
 
     requests_per_minute: int | None = None
@@ -44,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 NO_LIMITS = Limits()
 
 
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
+class Principal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whoever a request is from: a user of the host application, or the holder of a key.
 
     Raises:

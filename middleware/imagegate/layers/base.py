@@ -17,8 +17,9 @@ from imagegate.ingest.request_reader import read_exchange
 from imagegate.layers.error_boundary import Answer, answer_errors
 from imagegate.layers.wrapped_app import forward_bytes
 from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange, ImageReply
+from imagegate.spending.ledger import RESERVATION
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
-from imagegate.upstream.dispatch_hooks import RESERVATION, SENDING, TASK
+from imagegate.upstream.dispatch_hooks import SENDING, TASK
 
 Work = Coroutine[Any, Any, None]
 """A coroutine that handles one request; must be awaited."""

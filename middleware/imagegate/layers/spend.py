@@ -7,10 +7,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.asgi.background import Background
 from imagegate.layers.base import ExchangeLayer
 from imagegate.protocol.messages import Exchange
+from imagegate.spending.ledger import RESERVATION
 from imagegate.spending.rates import rate_headers
 from imagegate.spending.service import Spending
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
-from imagegate.upstream.dispatch_hooks import RESERVATION
 
 
 class Spend(ExchangeLayer):
@@ -33,7 +33,7 @@ class Spend(ExchangeLayer):
             await self.forward(scope, exchange, receive, send)
             return
         progress: Progress = scope[PROGRESS_KEY]
-        spent = await self._spending.admit(exchange, progress, reservation_id=scope.get(RESERVATION, ""))
+        spent = await self._spending.admit(exchange, progress, task=scope.get(RESERVATION))
         progress.limit_headers = rate_headers(spent.admission.uses)
         try:
             await self.forward(scope, exchange, receive, send)

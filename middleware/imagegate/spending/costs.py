@@ -30,6 +30,10 @@ class Outcome(NamedTuple):
     """What it may have charged: it stays reserved until an operator, or the provider, says."""
 
 
+NOTHING: Final = Outcome(0, 0)
+"""Of what was not sent, or was refused."""
+
+
 def most_cost(request: ImageRequest, targets: Sequence[Target], price_of: PriceOf, pays: Pays, fallback: float) -> int:
     """Return the most that a request can cost at any of its candidates, in nanos.
 

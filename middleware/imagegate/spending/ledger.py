@@ -7,13 +7,16 @@ A reservation is made before anything is sent, and ends in one of three ways::
              --> held       it may have charged: the connection broke, the process died
     held     --> settled | released   by an operator, or when the provider's own word arrives
     released --> reserved   the same task is begun again, by another process
+             --> settled | held       it turns out that something was sent after all
 
-Every step names the reservation, and a step that has been taken is not taken twice.
+Every step names the reservation, and a step that has been taken is not taken twice. That nothing was spent is for the
+process to say whose reservation it is: one that was suspended while another took its task up says so of a request that
+is the other's by now.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, Literal, Protocol
@@ -26,7 +29,19 @@ from imagegate.spending.costs import Outcome
 from imagegate.spending.money import amount, nanos
 
 State = Literal["reserved", "held", "settled", "released"]
-FINAL: Final = frozenset({"settled", "released"})
+
+
+RESERVATION: Final = "imagegate.reservation"
+"""Scope key of a `TaskReservation`."""
+
+
+class TaskReservation(msgspec.Struct, frozen=True):
+    """Under what money is reserved for work that may outlive its process."""
+
+    id: str
+    """The task's number."""
+    is_again: bool = False
+    """Whether another process has admitted it before, so that its requests and images are counted already."""
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +74,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
 
     def ended(self, outcome: Outcome) -> Reservation:
         """Return it with its outcome; itself where it has ended for good."""
-        if self.state in FINAL:
+        if self.state == "settled" or (self.state == "released" and not any(outcome)):
             return self
         state: State = "held" if outcome.held else "settled" if outcome.settled else "released"
         return msgspec.structs.replace(self, state=state, settled=outcome.settled, held=outcome.held)
@@ -70,6 +85,10 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
             return self
         total = self.settled + settled
         return msgspec.structs.replace(self, state="settled" if total else "released", settled=total, held=0)
+
+
+Settlement = Outcome | Callable[[Reservation], Outcome]
+"""What becomes of a reservation, or how that follows from it."""
 
 
 class Balance(msgspec.Struct, kw_only=True):
@@ -202,8 +221,15 @@ class Ledger(Protocol):
         """
         ...
 
-    async def end(self, reservation_id: str, outcome: Outcome, *, images: int = 0) -> Reservation | None:
-        """Settle, release or hold a reservation, with the images that were made; None: there is none."""
+    async def end(
+        self, reservation_id: str, outcome: Settlement, *, images: int = 0, is_holder: bool = True
+    ) -> Reservation | None:
+        """Settle, release or hold a reservation, with the images that were made; None: there is none.
+
+        Args:
+            is_holder: it is said by the process that has reserved it; that nothing was spent then counts only as long
+                as no other process has taken the reservation up. False: by who knows the end, whoever reserved it.
+        """
         ...
 
     async def decide(self, reservation_id: str, settled: int) -> Reservation | None:

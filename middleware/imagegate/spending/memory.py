@@ -9,8 +9,7 @@ from typing import Final
 import msgspec
 
 from imagegate.spending.accounts import Account
-from imagegate.spending.costs import Outcome
-from imagegate.spending.ledger import Balance, Balances, Reservation, check, day_of, step_between
+from imagegate.spending.ledger import Balance, Balances, Reservation, Settlement, check, day_of, step_between
 from imagegate.spending.rates import Admission, RateLimited
 from imagegate.spending.windows import DAY, Counts
 
@@ -94,19 +93,24 @@ class MemoryLedger:
         self._add(reservation, step_between(None, reservation, requests=0 if known else 1))
         return reservation
 
-    async def end(self, reservation_id: str, outcome: Outcome, *, images: int = 0) -> Reservation | None:
-        before = self._open.get(reservation_id)
+    async def end(
+        self, reservation_id: str, outcome: Settlement, *, images: int = 0, is_holder: bool = True
+    ) -> Reservation | None:
+        before = self._open.get(reservation_id) or self._ended.get(reservation_id)
         if before is None:
-            return self._ended.get(reservation_id)
-        return self._move(before, before.ended(outcome), images)
+            return None
+        return self._move(before, before.ended(outcome(before) if callable(outcome) else outcome), images)
 
     async def decide(self, reservation_id: str, settled: int) -> Reservation | None:
         before = self._open.get(reservation_id)
         return self._ended.get(reservation_id) if before is None else self._move(before, before.decided(settled), 0)
 
     def _move(self, before: Reservation, after: Reservation, images: int) -> Reservation:
+        if after is before:
+            return before
         self._add(after, step_between(before, after, images=images))
-        del self._open[before.id]
+        self._open.pop(before.id, None)
+        self._ended.pop(before.id, None)
         if after.state in ("reserved", "held"):
             self._open[after.id] = after
         else:

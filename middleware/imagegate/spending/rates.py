@@ -57,6 +57,10 @@ class Admission(NamedTuple):
     """How far the limits are used up now."""
 
 
+NOT_COUNTED: Final = Admission("", (), ())
+"""Of a request that has no limits, or was counted before."""
+
+
 class Rates(Protocol):
     """Counts requests and images of accounts."""
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 from imagegate.logger import get_logger
 from imagegate.spending.accounts import Account
 from imagegate.spending.memory import MemoryRates
-from imagegate.spending.rates import Admission, RateLimited
+from imagegate.spending.rates import NOT_COUNTED, Admission, RateLimited
 from imagegate.spending.windows import ORDER, Use, reset_of
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
 
@@ -93,7 +93,7 @@ class RedisRates:
         """Count a request against all accounts, or against none. Raises `RateLimited`."""
         limited = [account for account in accounts if any(getattr(account.limits, name) is not None for name in ORDER)]
         if not limited:
-            return Admission("", (), ())
+            return NOT_COUNTED
         if time.monotonic() < self._away_until:
             return self._own.count(limited, images)
         id_ = uuid4().hex

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -16,10 +16,9 @@ from imagegate.logger import get_logger
 from imagegate.protocol.messages import Exchange
 from imagegate.routing.catalog import Catalog
 from imagegate.spending.accounts import Account, accounts_of, key_account
-from imagegate.spending.costs import Outcome, Pays, PriceOf, charge, most_cost, outcome_of
-from imagegate.spending.ledger import InsufficientQuota, Ledger, LedgerUnavailable, Reservation, day_of
-from imagegate.spending.money import nanos
-from imagegate.spending.rates import Admission, RateLimited, Rates
+from imagegate.spending.costs import NOTHING, Outcome, Pays, PriceOf, charge, most_cost, outcome_of
+from imagegate.spending.ledger import InsufficientQuota, Ledger, LedgerUnavailable, Reservation, TaskReservation, day_of
+from imagegate.spending.rates import NOT_COUNTED, Admission, RateLimited, Rates
 from imagegate.spending.report import all_figures
 from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import Progress
@@ -91,11 +90,11 @@ class Spending:
         """Return whether money is limited for a principal."""
         return any(account.has_budget for account in self.accounts_of(principal))
 
-    async def admit(self, exchange: Exchange, progress: Progress, *, reservation_id: str = "") -> Spent:
+    async def admit(self, exchange: Exchange, progress: Progress, *, task: TaskReservation | None = None) -> Spent:
         """Count a request, and reserve the most that it can cost.
 
         Args:
-            reservation_id: the same for a task that is done again; default: a new one.
+            task: whose request it is; one that is done again is counted and reserved for once.
 
         Raises:
             RateLimited: a limit of requests or images is reached.
@@ -108,20 +107,16 @@ class Spending:
         accounts = self.accounts_of(principal)
         names = tuple(account.id for account in accounts)
         images = max([request.n, *(target.most_images(request) for target in targets)])
-        try:
-            admission = await self.rates.admit(accounts, images)
-        except RateLimited as error:
-            self._hooks.limit_reached(error.use.account, error.use.limit)
-            raise
-        for use in admission.uses:
-            if use.is_near:
-                self._hooks.limit_near(use.account, use.limit)
+        admission = NOT_COUNTED if task is not None and task.is_again else await self._count(accounts, images)
         reservation: Reservation | None = None
         try:
-            if any(account.has_budget for account in accounts):
-                most = most_cost(request, targets, self._price_of, self._payer_for(principal), self._fallback)
+            has_budget = any(account.has_budget for account in accounts)
+            if has_budget or task is not None:
+                most = 0
+                if has_budget:
+                    most = most_cost(request, targets, self._price_of, self._payer_for(principal), self._fallback)
                 reservation = Reservation(
-                    id=reservation_id or uuid4().hex,
+                    id=task.id if task is not None else uuid4().hex,
                     accounts=names,
                     amount=most,
                     images=images,
@@ -129,7 +124,12 @@ class Spending:
                     model=request.model,
                     request_id=progress.request_id,
                 )
-                reservation = await self.ledger.reserve(reservation, accounts)
+                try:
+                    reservation = await self.ledger.reserve(reservation, accounts)
+                except LedgerUnavailable:
+                    if has_budget:
+                        raise
+                    reservation = None
         except BaseException as error:
             if isinstance(error, InsufficientQuota):
                 self._hooks.limit_reached(error.account.id, f"spend_per_{error.period}")
@@ -145,6 +145,17 @@ class Spending:
             calls=len(progress.calls),
             made=progress.images_made,
         )
+
+    async def _count(self, accounts: Sequence[Account], images: int) -> Admission:
+        try:
+            admission = await self.rates.admit(accounts, images)
+        except RateLimited as error:
+            self._hooks.limit_reached(error.use.account, error.use.limit)
+            raise
+        for use in admission.uses:
+            if use.is_near:
+                self._hooks.limit_near(use.account, use.limit)
+        return admission
 
     async def end(self, spent: Spent, progress: Progress) -> None:
         """Settle, release or hold what was reserved, by how the request has ended."""
@@ -172,7 +183,7 @@ class Spending:
         finally:
             await self.rates.leave(spent.admission)
 
-    async def end_task(
+    async def settle_task(
         self,
         reservation_id: str,
         upstream: str,
@@ -180,25 +191,32 @@ class Spending:
         *,
         images: int,
         usage: Mapping[str, Any] | None,
-        outcome: str,
+        fields: Mapping[str, Any],
+        is_free: bool = False,
     ) -> None:
-        """Settle what another process had reserved for a task, by the provider's own word.
+        """Settle what was reserved for a task, perhaps by another process, by the provider's own word.
 
         Args:
-            model: as clients call it.
+            model: as the provider calls it.
             images: that were made.
             usage: of the provider's reply.
-            outcome: empty where the task was completed; else as of an `UpstreamError`.
+            fields: of the request that was sent.
+            is_free: the client pays.
         """
-        if outcome in ("not_sent", "rejected"):
-            await self.ledger.end(reservation_id, Outcome(0, 0))
-        elif not outcome:
-            models = [target.model for target in self._catalog.resolve(model) if target.upstream == upstream]
-            price = self._price_of(upstream, models[0]) if models else None
-            most = nanos(images * ((price.most_per_image if price else None) or self._fallback))
-            # Which of several prices applies, the other process knew.
-            settled = most if price is None or price.variants else charge(most, images, usage, price)
-            await self.ledger.end(reservation_id, Outcome(settled, 0), images=images)
+        price = self._price_of(upstream, model)
+
+        def settlement(reservation: Reservation) -> Outcome:
+            return NOTHING if is_free else Outcome(charge(reservation.amount, images, usage, price, fields), 0)
+
+        await self.ledger.end(reservation_id, settlement, images=images, is_holder=False)
+
+    async def release_task(self, reservation_id: str) -> None:
+        """Release what was reserved for a task, perhaps by another process, of which nothing was charged."""
+        await self.ledger.end(reservation_id, NOTHING, is_holder=False)
+
+    async def hold_task(self, reservation_id: str) -> None:
+        """Hold what was reserved for a task, perhaps by another process, whose end is not known."""
+        await self.ledger.end(reservation_id, _held, is_holder=False)
 
     def _payer_for(self, principal: Principal | None) -> Pays:
         own = principal.upstream_keys if principal is not None else {}
@@ -241,6 +259,12 @@ class Spending:
         await self.stop()
         await self.rates.aclose()
         await self.ledger.aclose()
+
+
+def _held(reservation: Reservation) -> Outcome:
+    if reservation.state == "reserved":
+        return Outcome(0, reservation.amount)
+    return Outcome(reservation.settled, reservation.held)
 
 
 def _log(error: Exception) -> None:

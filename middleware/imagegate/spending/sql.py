@@ -16,8 +16,8 @@ from uuid import uuid4
 from imagegate.errors import ConfigError
 from imagegate.logger import get_logger
 from imagegate.spending.accounts import Account
-from imagegate.spending.costs import Outcome
-from imagegate.spending.ledger import Balances, LedgerUnavailable, Reservation
+from imagegate.spending.costs import NOTHING
+from imagegate.spending.ledger import Balances, LedgerUnavailable, Reservation, Settlement
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -56,26 +56,32 @@ class SQLLedger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="imagegate-ledger")
         self._waiting: list[tuple[Work, asyncio.Future[Any]]] = []
         self._worker: asyncio.Task[None] | None = None
-        self._owed: dict[str, tuple[Outcome, int]] = {}
+        self._owed: dict[str, tuple[Settlement, int, bool]] = {}
         """Ends that the database could not be told yet."""
 
     async def reserve(self, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
         try:
             made: Reservation = await self._do(lambda statements, db: statements.reserve(db, reservation, accounts))
         except (LedgerUnavailable, asyncio.CancelledError):
-            self._owed[reservation.id] = Outcome(0, 0), 0  # it may have been made all the same; nothing was sent
+            # It may have been made all the same; nothing was sent.
+            self._owed[reservation.id] = NOTHING, 0, True
             raise
+        if self._owed.get(reservation.id, (None,))[0] == NOTHING:
+            del self._owed[reservation.id]  # of an earlier try of the same task
         return made
 
-    async def end(self, reservation_id: str, outcome: Outcome, *, images: int = 0) -> Reservation | None:
-        self._owed[reservation_id] = outcome, images
+    async def end(
+        self, reservation_id: str, outcome: Settlement, *, images: int = 0, is_holder: bool = True
+    ) -> Reservation | None:
+        owed = self._owed[reservation_id] = outcome, images, is_holder
         try:
             ended: Reservation | None = await self._do(
-                lambda statements, db: statements.end(db, reservation_id, outcome, images)
+                lambda statements, db: statements.end(db, reservation_id, outcome, images, is_holder)
             )
         except LedgerUnavailable:
             return None  # `look_after` tries again
-        self._owed.pop(reservation_id, None)
+        if self._owed.get(reservation_id) is owed:
+            del self._owed[reservation_id]
         return ended
 
     async def decide(self, reservation_id: str, settled: int) -> Reservation | None:
@@ -88,8 +94,8 @@ class SQLLedger:
         await self._do(lambda statements, db: statements.note(db, accounts, created, settled, images))
 
     async def look_after(self) -> Sequence[Reservation]:
-        for id_, (outcome, images) in list(self._owed.items()):
-            await self.end(id_, outcome, images=images)
+        for id_, (outcome, images, is_holder) in list(self._owed.items()):
+            await self.end(id_, outcome, images=images, is_holder=is_holder)
         held: Sequence[Reservation] = await self._do(lambda statements, db: statements.look_after(db))
         return held
 
@@ -103,8 +109,8 @@ class SQLLedger:
 
     async def aclose(self) -> None:
         with suppress(LedgerUnavailable):
-            for id_, (outcome, images) in list(self._owed.items()):
-                await self.end(id_, outcome, images=images)
+            for id_, (outcome, images, is_holder) in list(self._owed.items()):
+                await self.end(id_, outcome, images=images, is_holder=is_holder)
             await self._do(lambda statements, db: statements.leave(db))
         if self._worker is not None:
             await self._worker

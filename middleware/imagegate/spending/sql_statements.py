@@ -33,8 +33,16 @@ from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModul
 from imagegate.errors import ConfigError, ImagegateError
 from imagegate.logger import get_logger
 from imagegate.spending.accounts import Account
-from imagegate.spending.costs import Outcome
-from imagegate.spending.ledger import Balance, Balances, LedgerUnavailable, Reservation, check, step_between
+from imagegate.spending.costs import NOTHING, Outcome
+from imagegate.spending.ledger import (
+    Balance,
+    Balances,
+    LedgerUnavailable,
+    Reservation,
+    Settlement,
+    check,
+    step_between,
+)
 
 _TABLES: Final = MetaData()
 _RESERVATIONS: Final = Table(
@@ -158,7 +166,7 @@ class Statements:
             check(accounts, balances, reservation)
         except ImagegateError:
             if (known := self._find(db, reservation.id)) and known.state != "released":
-                return known
+                return self._take_up(db, known)
             raise
         row = msgspec.structs.asdict(reservation) | {"accounts": _encode(reservation.accounts)}
         row["model"] = reservation.model.replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL has none in texts
@@ -167,21 +175,31 @@ class Statements:
             known = self._find(db, reservation.id)
             if known is None:
                 raise AssertionError("a row that is in the way is there")
-            where = _RESERVATIONS.c.id == known.id
-            if known.state == "released":  # nothing of it counts any more
-                db.execute(_RESERVATIONS.update().where(where).values(row))
-                self._move(db, None, reservation)
-                return reservation
-            if known.state == "reserved":
-                db.execute(_RESERVATIONS.update().where(where).values(holder=self._holder))
-            return known
+            if known.state != "released":
+                return self._take_up(db, known)
+            # Nothing of it counts any more.
+            db.execute(_RESERVATIONS.update().where(_RESERVATIONS.c.id == known.id).values(row))
+            self._move(db, None, reservation)
+            return reservation
         self._move(db, None, reservation, requests=1)
         return reservation
 
-    def end(self, db: Connection, reservation_id: str, outcome: Outcome, images: int) -> Reservation | None:
+    def _take_up(self, db: Connection, known: Reservation) -> Reservation:
+        """Make a reservation this process's, whoever made it."""
+        db.execute(_RESERVATIONS.update().where(_RESERVATIONS.c.id == known.id).values(holder=self._holder))
+        return msgspec.structs.replace(known, holder=self._holder)
+
+    def end(
+        self, db: Connection, reservation_id: str, outcome: Settlement, images: int, is_holder: bool
+    ) -> Reservation | None:
         """Settle, release or hold a reservation."""
         before = self._find(db, reservation_id)
-        return before and self._step(db, before, before.ended(outcome), images)
+        if before is None:
+            return None
+        found = outcome(before) if callable(outcome) else outcome
+        if is_holder and found == NOTHING and before.holder != self._holder:
+            return before
+        return self._step(db, before, before.ended(found), images)
 
     def decide(self, db: Connection, reservation_id: str, settled: int) -> Reservation | None:
         """Settle or release what is held."""

@@ -47,7 +47,8 @@ class TaskCreation:
         needs_client_key: returns whether every candidate for a model needs the client's own key, which is never kept:
             no other process can then take over a task that was not sent.
         has_budget: returns whether money is limited for a principal. Its tasks stay the gateway's own, which settles
-            them, and no other process does what was not sent.
+            them.
+        knows_keys: returns whether every process knows a principal's own keys for upstreams, which are never kept.
         public_url: returns the URL of the image store, from the scope of a request.
         prefix: path of the API.
     """
@@ -66,6 +67,7 @@ class TaskCreation:
         retry_after: float,
         needs_client_key: Callable[[str], bool],
         has_budget: Callable[[Principal | None], bool],
+        knows_keys: Callable[[Principal | None], bool],
         public_url: Callable[[Scope], str],
         prefix: str,
     ) -> None:
@@ -80,6 +82,7 @@ class TaskCreation:
         self._retry_after = retry_after
         self._needs_client_key = needs_client_key
         self._has_budget = has_budget
+        self._knows_keys = knows_keys
         self._public_url = public_url
         self._prefix = prefix
 
@@ -132,9 +135,9 @@ class TaskCreation:
             traceparent=scope[PROGRESS_KEY].traceparent,
         )
         outer: Progress = scope[PROGRESS_KEY]
-        has_budget = self._has_budget(outer.principal)
-        needs_client = bool(exchange.upstream_keys) or self._needs_client_key(exchange.public_model)
-        if self._store.is_shared and not has_budget and not needs_client:
+        unknown_keys = frozenset() if self._knows_keys(outer.principal) else frozenset(exchange.upstream_keys)
+        needs_client = bool(unknown_keys) or self._needs_client_key(exchange.public_model)
+        if self._store.is_shared and not needs_client:
             try:
                 kept = await keep_request(scope, exchange, self._blobs)
             except OSError as error:
@@ -145,8 +148,8 @@ class TaskCreation:
         await self._store.add(record)
         run = Run(record, self._store, _progress_like(outer))
         run.is_public = False
-        run.own_keys = frozenset(exchange.upstream_keys)
-        if not callback_url and not has_budget:
+        run.unknown_keys = unknown_keys
+        if not callback_url and not self._has_budget(outer.principal):
             run.hand_over = lambda upstream, task: self._providers.id_of(upstream, task, record, owner)
         retain(exchange.request)
         self._runner.start(run, Work(without_body(scope), exchange))

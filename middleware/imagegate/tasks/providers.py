@@ -118,6 +118,8 @@ class ProviderTasks:
             answer = await ask_task(account, _pending(task), authorization=authorization, sink=sink, held=held)
             if isinstance(answer, PendingTask):
                 return answer
+            usage = answer.fields.get("usage")
+            progress.task_made = len(answer.images), usage if isinstance(usage, Mapping) else None
             check_count(images, answer)
             if account.adapter.keyed_results:
                 answer = await load_results(account, answer, authorization=authorization, sink=sink)
@@ -159,7 +161,7 @@ class ProviderTasks:
             return None
         raise uncertain("The provider did not say whether it gave the task up.")
 
-    async def wait(self, record: TaskRecord, progress: Progress) -> ImageReply:
+    async def wait(self, record: TaskRecord, progress: Progress, own_keys: Mapping[str, str] = NO_KEYS) -> ImageReply:
         """Asks until the task of a process that is dead has ended. Raises as `ask`."""
         if record.provider is None:
             raise AssertionError("only tasks that a provider has accepted are waited for")
@@ -169,7 +171,12 @@ class ProviderTasks:
         while time.monotonic() < deadline:
             try:
                 answer = await self.ask(
-                    record.provider, record.images, public_url=record.public_url, authorization=None, progress=progress
+                    record.provider,
+                    record.images,
+                    public_url=record.public_url,
+                    authorization=None,
+                    own_keys=own_keys,
+                    progress=progress,
                 )
                 if isinstance(answer, ImageReply):
                     return answer

@@ -198,7 +198,7 @@ class TaskQueries:
         if isinstance(found.ticket, OwnTicket):
             ended = record.failed(cancelled())
             if await self._store.cancel(ended):
-                self._runner.cancelled_by_client(ended)
+                await self._runner.cancelled_by_client(ended)
                 return ended
             record = await self._own(found)
         return await self._cancel_at_provider(found, record)

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from imagegate.access.principal import Principal
 from imagegate.contracts.contract import Operation
 from imagegate.errors import ImagegateError, UpstreamError
 from imagegate.protocol.messages import ReplyImage
@@ -16,8 +17,9 @@ State = Literal["queued", "sent", "completed", "failed"]
 """``queued``: nothing was sent, so another process may run it. ``sent``: the POST may be out, so none may."""
 PublicState = Literal["pending", "processing", "completed", "failed"]
 
-RECORD_VERSION: Final = 1
-"""Version of the stored `TaskRecord`; raised where an older gateway could not read it."""
+RECORD_VERSION: Final = 2
+"""Version of the stored `TaskRecord`; raised where an older gateway could not read it, or would do it wrong: version 1
+had no principals, so that a task that was taken over had no limits."""
 INTERRUPTED: Final = "task_interrupted"
 """Code of a task whose process was silent after the request had been sent."""
 FINAL: Final = frozenset({"completed", "failed"})
@@ -54,8 +56,12 @@ class KeptReference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class KeptClient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Whose a stored request is, by the names of `ExchangeFacts`; without limits and keys."""
+    """Whose a stored request is, by the names of `Progress`, without any key."""
 
+    principal: Principal | None = None
+    """With the limits that it had; without its own keys for upstreams."""
+    own_keys: tuple[str, ...] = ()
+    """Upstreams for which it has keys of its own: only a process that knows them may do the task."""
     key_name: str = ""
     user: str = ""
     owner: str = ""
@@ -65,12 +71,21 @@ class KeptClient(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def of(cls, progress: Progress) -> KeptClient:
-        return cls(**{name: getattr(progress, name) for name in cls.__struct_fields__})
+        principal, own_keys = progress.principal, tuple[str, ...]()
+        if principal is not None and principal.upstream_keys:
+            own_keys = tuple(principal.upstream_keys)
+            principal = msgspec.structs.replace(principal, upstream_keys={})
+        facts = {name: getattr(progress, name) for name in _FACTS}
+        return cls(principal=principal, own_keys=own_keys, **facts)
 
     def tell(self, progress: Progress) -> None:
         """Write it down for the exchange that does the task."""
-        for name in self.__struct_fields__:
+        progress.principal = self.principal
+        for name in _FACTS:
             setattr(progress, name, getattr(self, name))
+
+
+_FACTS: Final = tuple(name for name in KeptClient.__struct_fields__ if name not in ("principal", "own_keys"))
 
 
 class KeptRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,6 +112,12 @@ class ProviderTask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     upstream: str
     id: str
     poll_url: str | None = None
+    model: str = ""
+    """As the provider calls it."""
+    is_own_key: bool = False
+    """Whether the client pays, with a key of its own."""
+    fields: Mapping[str, Any] = {}
+    """Members of the request that its price may depend on."""
 
 
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

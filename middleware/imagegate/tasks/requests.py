@@ -80,7 +80,12 @@ async def exchange_of(kept: KeptRequest, model: str, blobs: Blobs, budget: Budge
         raise
     client = kept.client
     return Exchange(
-        request=request, public_model=model, operation=kept.operation, owner=client.owner, tenant=client.tenant
+        request=request,
+        public_model=model,
+        operation=kept.operation,
+        owner=client.owner,
+        tenant=client.tenant,
+        copies_links=True,
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.types import Scope
@@ -19,6 +19,9 @@ from imagegate.tasks.base import TaskStore
 from imagegate.tasks.records import ProviderTask, TaskRecord
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.dispatch_hooks import Sending
+
+_SHORT: Final = 64
+_PRIVATE: Final = ("prompt", "negative_prompt", "user", "safety_identifier")
 
 
 class Run:
@@ -38,8 +41,8 @@ class Run:
         """The id under which the client will ask for the provider's task itself."""
         self.hand_over: Callable[[str, PendingTask], str | None] | None = None
         """Makes the id of a provider's task; None: the task stays the gateway's own."""
-        self.own_keys: frozenset[str] = frozenset()
-        """Upstreams that are asked with a key of the client's own, so that no other process can ask for its task."""
+        self.unknown_keys: frozenset[str] = frozenset()
+        """Upstreams that are asked with a key that no other process knows, so that none can ask for its task."""
         self._store = store
         self._answerable = asyncio.Event()
 
@@ -90,14 +93,33 @@ class Run:
             if self.provider_id is not None:
                 self.be_answerable()
                 return True
-        provider = ProviderTask(upstream=upstream, id=task.id, poll_url=task.poll_url)
+        provider = ProviderTask(
+            upstream=upstream,
+            id=task.id,
+            poll_url=task.poll_url,
+            model=self.progress.upstream_model,
+            is_own_key=self.progress.principal is not None and upstream in self.progress.principal.upstream_keys,
+            fields=price_fields(self.progress.sent_fields),
+        )
         self.is_public = True
         self.be_answerable()
-        if images == self.record.images and upstream not in self.own_keys:  # one of several is not the task
+        if images == self.record.images and upstream not in self.unknown_keys:  # one of several is not the task
             self.record = msgspec.structs.replace(self.record, provider=provider)
             with suppress(StoreUnavailable):  # then no process can take it over
                 await self._store.note(self.record)
         return False
+
+
+def price_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a request that a price may depend on: short ones, such as ``quality``; never the prompt."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            if inner := price_fields(value):
+                found[name] = inner
+        elif isinstance(value, int) or (isinstance(value, str) and len(value) <= _SHORT and name not in _PRIVATE):
+            found[name] = value
+    return found
 
 
 class TaskTaken(ImagegateError):

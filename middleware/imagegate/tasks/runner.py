@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
@@ -21,6 +21,7 @@ from imagegate.ingest.request_reader import release
 from imagegate.logger import get_logger
 from imagegate.protocol.messages import Exchange
 from imagegate.protocol.provider_errors import uncertain
+from imagegate.spending.ledger import RESERVATION, TaskReservation
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.outcomes import internal, interrupted, not_begun, task_document
@@ -29,8 +30,8 @@ from imagegate.tasks.records import TaskRecord, public_state
 from imagegate.tasks.run import Run, TaskTaken, Work
 from imagegate.tasks.webhook_queue import WebhookQueue
 from imagegate.telemetry.hooks import Hooks
-from imagegate.telemetry.progress import PROGRESS_KEY
-from imagegate.upstream.dispatch_hooks import RESERVATION, SENDING, TASK
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress
+from imagegate.upstream.dispatch_hooks import SENDING, TASK
 
 Forward = Callable[[Scope, Exchange, Receive, Send], Awaitable[None]]
 
@@ -48,7 +49,8 @@ class TaskRunner:
         webhooks: delivers their webhooks.
         background: runs the tasks.
         hooks: hear of their ends.
-        on_followed: settles what a task has cost that another process had sent; None: nothing is settled.
+        settle: settles what a task has cost whose end this process knows, and another one may have begun; None: nothing
+            is settled.
         runs: tasks at work, shared with a runner of the configuration before; None: none are.
     """
 
@@ -60,7 +62,7 @@ class TaskRunner:
         webhooks: WebhookQueue,
         background: Background,
         hooks: Hooks,
-        on_followed: Callable[[TaskRecord], Awaitable[None]] | None = None,
+        settle: Callable[[TaskRecord, Progress], Awaitable[None]] | None = None,
         runs: dict[str, Run] | None = None,
     ) -> None:
         self._store = store
@@ -68,7 +70,7 @@ class TaskRunner:
         self._webhooks = webhooks
         self._background = background
         self._hooks = hooks
-        self._on_followed = on_followed
+        self._settle = settle
         self.runs: dict[str, Run] = {} if runs is None else runs
         """Tasks at work here, by number."""
         self.forward: Forward = _nothing_below
@@ -78,9 +80,13 @@ class TaskRunner:
         """Begin to do a task."""
         self._start(run, self._do(run, work))
 
-    def start_to_follow(self, run: Run) -> None:
-        """Begin to wait for a task that another process had sent and the provider had accepted."""
-        self._start(run, self._follow(run))
+    def start_to_follow(self, run: Run, own_keys: Mapping[str, str]) -> None:
+        """Begin to wait for a task that another process had sent and the provider had accepted.
+
+        Args:
+            own_keys: of the client, by upstream.
+        """
+        self._start(run, self._follow(run, own_keys))
 
     def _start(self, run: Run, work: Any) -> None:
         self.runs[run.record.number] = run
@@ -98,21 +104,28 @@ class TaskRunner:
         finally:
             self._hooks.work_left(run.progress)
 
-    async def _follow(self, run: Run) -> None:
+    async def _follow(self, run: Run, own_keys: Mapping[str, str]) -> None:
         """The rest of the life of a task that another process had sent."""
         self._hooks.work_started(run.progress)
         try:
-            ended = await self._outcome(run, self._followed(run))
-            if ended is not None and self._on_followed is not None:
-                await self._on_followed(ended)
-            await self.end(run, ended)
+            ended = await self._outcome(run, self._followed(run, own_keys))
+            if ended is None:
+                await self.end(run, None)
+            else:
+                await self.end_other(run, ended)
         finally:
             self._hooks.work_left(run.progress)
+
+    async def end_other(self, run: Run, ended: TaskRecord) -> None:
+        """Store, report and settle the result of a task that another process had begun."""
+        if self._settle is not None:
+            await self._settle(ended, run.progress)
+        await self.end(run, ended)
 
     async def _made(self, run: Run, work: Work) -> TaskRecord | None:
         captured = CapturedResponse(limit=_LONGEST_RESPONSE)
         scope = {**work.scope, PROGRESS_KEY: run.progress, SENDING: (run.sending,), TASK: run.accepted}
-        scope[RESERVATION] = run.record.number
+        scope[RESERVATION] = TaskReservation(run.record.number, is_again=run.record.takes > 0)
         await self.forward(scope, work.exchange, receive_nothing, captured)
         if run.provider_id is not None:
             return None
@@ -125,8 +138,8 @@ class TaskRunner:
             run.record, state="completed", data=tuple(answer["data"]), facts=facts, request=None, progress=None
         )
 
-    async def _followed(self, run: Run) -> TaskRecord:
-        reply = await self._providers.wait(run.record, run.progress)
+    async def _followed(self, run: Run, own_keys: Mapping[str, str]) -> TaskRecord:
+        reply = await self._providers.wait(run.record, run.progress, own_keys)
         return run.record.completed(reply.images, reply.fields)
 
     async def _outcome(self, run: Run, work: Awaitable[TaskRecord | None]) -> TaskRecord | None:
@@ -197,10 +210,12 @@ class TaskRunner:
         run = self.runs.get(number)
         return run.record if run is not None and run.record.is_over else None
 
-    def cancelled_by_client(self, record: TaskRecord) -> None:
+    async def cancelled_by_client(self, record: TaskRecord) -> None:
         """The store has ended a task; what this process does for it stops."""
         if run := self.runs.get(record.number):
             run.end("cancelled")
+        elif self._settle is not None:  # it may be dead, and the task with it
+            await self._settle(record, Progress("tasks"))
         self._hooks.task_changed("failed", time.time() - record.created)
         if not self._store.is_shared:
             self._webhooks.add(record)

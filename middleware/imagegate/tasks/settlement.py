@@ -1,24 +1,32 @@
-"""What a task has cost that this process took over: the provider's own word on a reservation of another one."""
+"""What a task has cost that this process has ended, and another one had begun."""
 
 from __future__ import annotations
 
 from imagegate.spending.service import Spending
 from imagegate.tasks.records import TaskRecord
+from imagegate.telemetry.progress import Progress
 
 
-async def settle_task(spending: Spending, record: TaskRecord) -> None:
-    """Settle or release what was reserved for a task that has ended; what stays uncertain stays held."""
-    if record.provider is None:
-        return
-    outcome = ""
-    if record.state == "failed":
-        outcome = (record.error or {}).get("imagegate", {}).get("outcome", "uncertain")
-    usage = record.facts.get("usage")
-    await spending.end_task(
-        record.number,
-        record.provider.upstream,
-        record.model,
-        images=len(record.data),
-        usage=usage if isinstance(usage, dict) else None,
-        outcome=outcome,
-    )
+async def settle_task(spending: Spending, record: TaskRecord, progress: Progress) -> None:
+    """Settle, release or hold what was reserved for a task that has ended.
+
+    Args:
+        progress: of the end: whether the provider has said that it made the images, which may have been withheld or
+            lost since.
+    """
+    provider = record.provider
+    if progress.task_made is not None and provider is not None:
+        images, usage = progress.task_made
+        await spending.settle_task(
+            record.number,
+            provider.upstream,
+            provider.model,
+            images=images,
+            usage=usage,
+            fields=provider.fields,
+            is_free=provider.is_own_key,
+        )
+    elif (record.error or {}).get("imagegate", {}).get("outcome", "uncertain") in ("not_sent", "rejected"):
+        await spending.release_task(record.number)
+    else:
+        await spending.hold_task(record.number)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
+import msgspec
+
+from imagegate.access.principal import Principal
 from imagegate.asgi.background import repeat, stop
 from imagegate.errors import Overloaded
 from imagegate.logger import get_logger
@@ -15,7 +19,7 @@ from imagegate.stores.blobs import Blobs
 from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.base import TaskStore
 from imagegate.tasks.outcomes import files_gone, interrupted, not_begun
-from imagegate.tasks.providers import ProviderTasks
+from imagegate.tasks.providers import NO_KEYS, ProviderTasks
 from imagegate.tasks.records import TaskRecord
 from imagegate.tasks.requests import exchange_of, scope_of
 from imagegate.tasks.run import Run, Work
@@ -40,6 +44,7 @@ class TakeOver:
         blobs: keep the requests.
         budget: room for the files of requests that are taken over.
         lease: seconds, within which leases are renewed three times.
+        known: returns the principal of that id as this process's configuration has it; None: it has none.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class TakeOver:
         blobs: Blobs,
         budget: Budget,
         lease: float,
+        known: Callable[[str], Principal | None],
     ) -> None:
         self._runner = runner
         self._store = store
@@ -60,6 +66,7 @@ class TakeOver:
         self._blobs = blobs
         self._budget = budget
         self._lease = lease
+        self._known = known
         self._due = 0.0
         """When the leases are to be renewed again, by the monotonic clock."""
         self._loops: tuple[asyncio.Task[None], ...] = ()
@@ -108,25 +115,49 @@ class TakeOver:
         if record.is_over:
             self._webhooks.add(record)
             return
-        run = Run(record, self._store, _progress_of(record))
+        own_keys = self._own_keys_of(record)
+        run = Run(record, self._store, self._progress_of(record, own_keys or NO_KEYS))
         if record.state == "sent":
-            if record.provider is not None and self._providers.can_ask(record.provider):
-                self._runner.start_to_follow(run)
+            if (
+                record.provider is not None
+                and own_keys is not None
+                and self._providers.can_ask(record.provider, own_keys=own_keys)
+            ):
+                self._runner.start_to_follow(run, own_keys)
             else:
-                await self._runner.end(run, record.failed(interrupted()))
-        elif record.request is None or record.takes > _MAX_TAKES:
-            await self._runner.end(run, record.failed(not_begun()))
+                await self._runner.end_other(run, record.failed(interrupted()))
+        elif record.request is None or own_keys is None or record.takes > _MAX_TAKES:
+            await self._runner.end_other(run, record.failed(not_begun()))
         else:
             kept = record.request
             try:
                 exchange = await exchange_of(kept, record.model, self._blobs, self._budget)
             except OSError:
-                await self._runner.end(run, record.failed(files_gone()))
+                await self._runner.end_other(run, record.failed(files_gone()))
                 return
             except Overloaded:
                 await self._store.release(record)
                 return
-            self._runner.start(run, Work(scope_of(kept), exchange.replace(copies_links=True)))
+            self._runner.start(run, Work(scope_of(kept), exchange.replace(upstream_keys=own_keys)))
+
+    def _progress_of(self, record: TaskRecord, own_keys: Mapping[str, str]) -> Progress:
+        endpoint = record.request.operation if record.request is not None else "generations"
+        progress = Progress(endpoint, model=record.model, traceparent=record.traceparent, in_background=True)
+        if record.request is not None:
+            record.request.client.tell(progress)
+        if progress.principal is not None:  # what it may do now, where that is known
+            principal = self._known(progress.principal.id) or progress.principal
+            progress.principal = msgspec.structs.replace(principal, upstream_keys=own_keys)
+        return progress
+
+    def _own_keys_of(self, record: TaskRecord) -> Mapping[str, str] | None:
+        """Return the principal's own keys for upstreams; None: it had some that this process does not know."""
+        client = record.request.client if record.request is not None else None
+        if client is None or client.principal is None or not client.own_keys:
+            return NO_KEYS
+        known = self._known(client.principal.id)
+        keys = {} if known is None else known.upstream_keys
+        return {name: keys[name] for name in client.own_keys} if keys.keys() >= set(client.own_keys) else None
 
     async def aclose(self) -> None:
         """Stop looking after tasks."""
@@ -136,11 +167,3 @@ class TakeOver:
 
 def _log(error: Exception) -> None:
     get_logger().error("tasks could not be looked after", exc_info=error)
-
-
-def _progress_of(record: TaskRecord) -> Progress:
-    endpoint = record.request.operation if record.request is not None else "generations"
-    progress = Progress(endpoint, model=record.model, traceparent=record.traceparent, in_background=True)
-    if record.request is not None:
-        record.request.client.tell(progress)
-    return progress

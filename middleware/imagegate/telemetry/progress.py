@@ -32,6 +32,9 @@ class Progress(ExchangeFacts):
     """Members of the request that was sent upstream last, as they fit its model: what its price may depend on."""
     limit_headers: Sequence[tuple[bytes, bytes]] = ()
     """Rate-limit headers for the client."""
+    task_made: tuple[int, Mapping[str, Any] | None] | None = None
+    """Images and usage of a provider's task that another process had sent; None: it is not done, as far as is known.
+    """
     upstream_task_id: str = ""
     """Of the provider's task that was waited for last."""
     link_base: str = ""

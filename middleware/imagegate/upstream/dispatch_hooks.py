@@ -14,9 +14,6 @@ SENDING: Final = "imagegate.sending"
 TASK: Final = "imagegate.task"
 """Scope key of a `TaskListener`."""
 
-RESERVATION: Final = "imagegate.reservation"
-"""Scope key of the id under which money is reserved, where the work may outlive the process: a task's number."""
-
 
 class Sending(msgspec.Struct, frozen=True):
     """A POST that is about to go out."""

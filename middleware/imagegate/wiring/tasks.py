@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from imagegate.asgi.background import Background
+from imagegate.config.principals import principals_of
 from imagegate.spending.service import Spending
 from imagegate.tasks.creation import TaskCreation
 from imagegate.tasks.factory import open_task_store
@@ -31,6 +32,7 @@ def tasks_of(
     replaced: LoopServices | None,
 ) -> TaskManager:
     config, hooks, images, ids = services.config, services.hooks, services.images, services.ids
+    principals = principals_of(config.access)
     tasks = config.tasks
     if replaced is not None:
         store = replaced.tasks.store
@@ -47,7 +49,7 @@ def tasks_of(
         webhooks=queue,
         background=background,
         hooks=hooks,
-        on_followed=None if spending is None else partial(settle_task, spending),
+        settle=None if spending is None else partial(settle_task, spending),
         runs=None if replaced is None else replaced.tasks.runner.runs,
     )
     creation = TaskCreation(
@@ -61,6 +63,7 @@ def tasks_of(
         in_flight=tasks.in_flight,
         retry_after=tasks.poll_interval,
         has_budget=(lambda _: False) if spending is None else spending.has_budget,
+        knows_keys=lambda principal: principal is not None and principals.get(principal.id) is not None,
         needs_client_key=partial(needs_client_key, services.catalog, accounts),
         public_url=images.public_url,
         prefix=config.prefix,
@@ -82,6 +85,7 @@ def tasks_of(
         blobs=services.blobs,
         budget=services.budget,
         lease=tasks.lease,
+        known=principals.get,
     )
     return TaskManager(
         store=store, runner=runner, creation=creation, queries=queries, take_over=take_over, webhooks=queue
