@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import certifi
 import hypothesis
 import pytest
 import structlog
@@ -41,6 +44,21 @@ PROGRAMS = (
 )
 """Markers of tests that need a program."""
 TESTS = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Trusts one authority only: reading all of them takes every new HTTP client of a test 30 ms, and there are many.
+
+    Programs that tests start, and the processes of xdist, inherit it; pip alone asks the world.
+    """
+    if "SSL_CERT_FILE" in os.environ:
+        return
+    end = "-----END CERTIFICATE-----\n"
+    folder = Path(tempfile.mkdtemp(prefix="imagegate-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    (folder / "authority.pem").write_text(Path(certifi.where()).read_text("utf-8").partition(end)[0] + end, "utf-8")
+    os.environ["SSL_CERT_FILE"] = str(folder / "authority.pem")
+    os.environ.setdefault("PIP_CERT", certifi.where())
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
