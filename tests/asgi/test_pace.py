@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from starlette.types import Message
+from tests.virtual_time import run
 
 from imagegate.asgi.helpers import ClientDisconnected
 from imagegate.asgi.pace import Pace, PacedClient
@@ -55,7 +56,7 @@ def test_who_sends_nothing_is_given_up() -> None:
         await slow.receive()
 
     with pytest.raises(RequestTimeout, match="1,000 bytes a second") as caught:
-        asyncio.run(work())
+        run(work())
     assert (caught.value.status, dict(caught.value.headers)) == (408, {b"connection": b"close"})
 
 
@@ -68,7 +69,7 @@ def test_who_trickles_is_given_up() -> None:
             await slow.receive()
 
     with pytest.raises(RequestTimeout):
-        asyncio.run(work())
+        run(work())
 
 
 def test_who_keeps_pace_is_waited_for() -> None:
@@ -79,7 +80,7 @@ def test_who_keeps_pace_is_waited_for() -> None:
         for _ in range(20):
             await steady.receive()
 
-    asyncio.run(work())
+    run(work())
 
 
 def test_what_arrived_early_is_no_credit() -> None:
@@ -91,7 +92,7 @@ def test_what_arrived_early_is_no_credit() -> None:
         await slow.receive()
 
     with pytest.raises(RequestTimeout):
-        asyncio.run(work())
+        run(work())
 
 
 def test_only_waiting_for_the_client_counts() -> None:
@@ -104,7 +105,7 @@ def test_only_waiting_for_the_client_counts() -> None:
             await asyncio.sleep(0.05)
             await patient.send(body(1))
 
-    asyncio.run(work())
+    run(work())
 
 
 @pytest.mark.parametrize("last", [request(0, more=False), {"type": "http.disconnect"}])
@@ -116,7 +117,7 @@ def test_after_the_body_there_is_no_hurry(last: Message) -> None:
         await done.receive()
         return await done.receive()
 
-    assert asyncio.run(work())["type"] == "http.disconnect"
+    assert run(work())["type"] == "http.disconnect"
 
 
 def test_who_does_not_read_is_given_up_for_good() -> None:
@@ -132,7 +133,7 @@ def test_who_does_not_read_is_given_up_for_good() -> None:
                 failed += 1
         return failed
 
-    assert asyncio.run(work()) == 3
+    assert run(work()) == 3
 
 
 def test_who_reads_at_the_pace_is_waited_for() -> None:
@@ -143,7 +144,7 @@ def test_who_reads_at_the_pace_is_waited_for() -> None:
         for _ in range(10):
             await steady.send(body(FAST // 5))
 
-    asyncio.run(work())
+    run(work())
 
 
 def test_a_server_that_has_buffers_is_waited_for() -> None:
@@ -152,7 +153,7 @@ def test_a_server_that_has_buffers_is_waited_for() -> None:
     async def work() -> None:
         await client(send=0.3, pace=Pace(1_000_000, 0.01)).send(body(1))
 
-    asyncio.run(work())
+    run(work())
 
 
 def test_another_cancellation_is_passed_on() -> None:
@@ -166,7 +167,7 @@ def test_another_cancellation_is_passed_on() -> None:
         await asyncio.gather(task, return_exceptions=True)
         return task.cancelled()
 
-    assert asyncio.run(work())
+    assert run(work())
 
 
 def test_a_timeout_around_it_is_the_callers() -> None:
@@ -177,4 +178,4 @@ def test_a_timeout_around_it_is_the_callers() -> None:
             await client(send=60.0, pace=Pace(FAST, 5.0)).send(body(1))
 
     with pytest.raises(TimeoutError):
-        asyncio.run(work())
+        run(work())

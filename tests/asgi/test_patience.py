@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from starlette.types import Message
+from tests.virtual_time import run
 
 from imagegate.asgi.helpers import receive_with_timeout
 from imagegate.errors import RequestTimeout
@@ -25,7 +26,7 @@ def test_a_slow_client_is_waited_for_and_a_silent_one_is_not() -> None:
 
     pauses = [0.4] * 6 + [60.0]
     with pytest.raises(RequestTimeout) as caught:
-        asyncio.run(work())
+        run(work())
     assert caught.value.status == 408
     assert pauses == []
 
@@ -42,4 +43,4 @@ def test_what_takes_long_beside_receiving_is_not_the_clients_fault() -> None:
             await asyncio.sleep(60)
 
     with pytest.raises(TimeoutError):
-        asyncio.run(work())
+        run(work())

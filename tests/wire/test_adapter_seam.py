@@ -33,7 +33,7 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def gateway(
-    folder: Path, url: str, adapter: str, more: str = 'api_key = "sk-own"', rest: str = ""
+    folder: Path, url: str, adapter: str, more: str = 'api_key = "sk-own"', rest: str = "", deadline: str = "30s"
 ) -> Generator[httpx.Client]:
     source = f"""
         [[upstreams]]
@@ -45,7 +45,7 @@ def gateway(
         store = "file://{folder / "images"}"
         [tasks]
         poll_interval = "20ms"
-        deadline = "5s"
+        deadline = "{deadline}"
         [policy]
         retries = 0
         {rest}
@@ -447,9 +447,10 @@ def test_a_lost_submit_that_never_arrived_is_uncertain(tmp_path):
     page = Answer(status=502, body=b"<html>Bad gateway</html>")
     with (
         FakeUpstream(handler=Jobs(submit=lambda _: page)) as provider,
-        gateway(tmp_path, provider.url, "queue") as client,
+        gateway(tmp_path, provider.url, "queue", deadline="600ms") as client,
     ):
         response = paint(client)
+    assert len([seen for seen in provider.seen if seen.method == "GET"]) >= 1
     assert (response.status_code, error_of(response)["code"]) == (502, "upstream_uncertain")
     assert response.headers["x-should-retry"] == "false"
     assert len(provider.posts) == 1
@@ -460,7 +461,7 @@ def test_an_unknown_state_is_waited_for_and_a_broken_job_is_refused(tmp_path):
     for state, code in (("dreaming", "upstream_timeout"), ("broken", "generation_failed")):
         with (
             FakeUpstream(handler=Jobs(state=state)) as provider,
-            gateway(tmp_path, provider.url, "queue", 'api_key = "sk-own"') as client,
+            gateway(tmp_path, provider.url, "queue", deadline="500ms") as client,
         ):
             response = paint(client)
         assert error_of(response)["code"] == code

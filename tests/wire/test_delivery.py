@@ -392,13 +392,17 @@ def test_public_url(provider_port: tuple[Provider, int], provider: Provider) -> 
 # Stores that fail
 
 
-def refuses_to_store(url: str, provider: Provider, status: int, code: str) -> httpx.Response:
-    """Asks by the SDK, which tries again: one error, no order that is paid twice, and no base64 in the answer."""
+def refuses_to_store(url: str, provider: Provider, status: int, code: str, *, retries: int = 1) -> httpx.Response:
+    """Asks by the SDK, which tries again: one error, no order that is paid twice, and no base64 in the answer.
+
+    Args:
+        retries: 0 where the gateway asks for a pause before the next, which the SDK would make.
+    """
     provider.reply = {"created": 1, "data": [{"b64_json": ENCODED}]}
     before = provider.posts
     base = url.removesuffix("/images/generations")
     with (
-        openai.OpenAI(base_url=base, api_key="any", max_retries=1) as client,
+        openai.OpenAI(base_url=base, api_key="any", max_retries=retries) as client,
         pytest.raises(openai.APIStatusError) as caught,
     ):
         client.images.generate(model="dall-e-2", prompt="A kite", response_format="url")
@@ -418,7 +422,7 @@ def test_store_that_cannot_be_made(
     """A store whose parent is a file fails the request, shows nothing of the path, and gives nobody base64."""
     (tmp_path / "file").write_text("no directory")
     with gateway(provider_port[1], f'store = "file://{tmp_path}/file/images"\n{secret}') as (url, _):
-        reply = refuses_to_store(url, provider, 503, "store_unavailable")
+        reply = refuses_to_store(url, provider, 503, "store_unavailable", retries=0)
         assert str(tmp_path) not in reply.text
         assert (provider.posts, int(reply.headers["retry-after"]) > 0) == (0, True)
 
@@ -427,7 +431,7 @@ def test_store_without_a_secret(provider_port: tuple[Provider, int], provider: P
     """A secret that cannot be read fails the request before anything is paid for; base64 is not concerned."""
     (tmp_path / "images" / ".link-secret").mkdir(parents=True)
     with gateway(provider_port[1], f'store = "file://{tmp_path}/images"') as (url, _):
-        refuses_to_store(url, provider, 503, "store_unavailable")
+        refuses_to_store(url, provider, 503, "store_unavailable", retries=0)
         assert provider.posts == 0
         assert post(url, "b64_json").json()["data"] == [{"b64_json": ENCODED}]
 

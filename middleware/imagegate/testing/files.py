@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from collections.abc import AsyncIterator
@@ -34,6 +35,7 @@ class MemoryFile(FileRef):
             yield self.content[place : place + 65536]
 
 
+@functools.lru_cache(1000)
 def png(width: int = 8, height: int = 8, *, shade: int = 0, alpha: bool = True) -> bytes:
     """Return a picture of one colour; with `alpha`, its upper half is transparent, as in a mask.
 

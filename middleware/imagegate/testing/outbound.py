@@ -55,6 +55,11 @@ def outbound(
 
 def rendered(adapter: Adapter, request: UpstreamRequest, *, base_url: str = "", api_key: str | None = KEY) -> Seen:
     """Return an adapter's request as its provider gets it."""
+    return asyncio.run(render(adapter, request, base_url=base_url, api_key=api_key))
+
+
+async def render(adapter: Adapter, request: UpstreamRequest, *, base_url: str = "", api_key: str | None = KEY) -> Seen:
+    """Do what `rendered` does, on the event loop that runs: for many requests, one of their own takes longest."""
     account = Account(
         name=adapter.name,
         adapter=adapter,
@@ -63,12 +68,9 @@ def rendered(adapter: Adapter, request: UpstreamRequest, *, base_url: str = "", 
         api_key=api_key,
     )
 
-    async def collect() -> tuple[list[tuple[str, str]], bytes]:
-        content, more = content_of(request)
-        body = b"".join([chunk async for chunk in content]) if isinstance(content, AsyncIterable) else content or b""
-        return fields_of(request, await account.headers(None), more), body
-
-    headers, body = asyncio.run(collect())
+    content, more = content_of(request)
+    body = b"".join([chunk async for chunk in content]) if isinstance(content, AsyncIterable) else content or b""
+    headers = fields_of(request, await account.headers(None), more)
     url = account.url(request.path)
     parts = urlsplit(url)
     return Seen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -141,23 +142,26 @@ async def find_job(
 ) -> ImageReply | PendingTask:
     """Look up a task by the id that its request gave it, because the reply to the request was lost.
 
-    The request may still be on its way, so that a provider that does not know the task yet is asked again.
+    The request may still be on its way, so that a provider that does not know the task yet is asked again, within the
+    time that a task may take.
 
     Raises:
         UpstreamError: `lost`, or the provider's word that the task has ended without a picture.
     """
     task = PendingTask(id=job_id)
-    for pause in _LOOK_UPS:
-        await asyncio.sleep(pause)
-        reply = await _ask(upstream, task, headers, _without_relay(consumer), held)
-        if reply is None:
-            continue
-        try:
-            return decode(upstream, reply, task)
-        except UpstreamError as error:
-            forget(reply, held)
-            if error.ends_task:
-                raise
+    with suppress(TimeoutError):
+        async with asyncio.timeout(upstream.deadline):
+            for pause in _LOOK_UPS:
+                await asyncio.sleep(pause)
+                reply = await _ask(upstream, task, headers, _without_relay(consumer), held)
+                if reply is None:
+                    continue
+                try:
+                    return decode(upstream, reply, task)
+                except UpstreamError as error:
+                    forget(reply, held)
+                    if error.ends_task:
+                        raise
     raise lost
 
 

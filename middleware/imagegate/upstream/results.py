@@ -20,7 +20,7 @@ from imagegate.upstream.sending import discard, send_request
 
 _ATTEMPTS: Final = 3
 _PAUSE: Final = 1.0
-"""Seconds between two attempts. The picture is paid for, and loading it costs nothing."""
+"""Most seconds between two attempts. The picture is paid for, and loading it costs nothing."""
 
 
 async def load_results(
@@ -62,7 +62,7 @@ async def _load_own(
     request = UpstreamRequest(method="GET", path="", headers=(("accept", "image/*"),))
     for attempt in range(_ATTEMPTS):
         if attempt:
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(min(_PAUSE, upstream.poll_interval))
         try:
             reply = await send_request(upstream, request, headers, url=image.url or "", consumer=consumer)
         except UpstreamError:
