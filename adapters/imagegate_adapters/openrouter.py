@@ -19,11 +19,10 @@ from imagegate.adapter import (
 )
 from imagegate.contract import ContractDocument
 from imagegate.errors import ModerationBlocked
-from imagegate.replies import provider_error, read_object, refusal
+from imagegate.replies import openai_usage, provider_error, read_object, refusal
 
 _ELSEWHERE: Final = frozenset(["model", "prompt", "n", "aspect_ratio", "resolution"])
 """Members that a chat completion has in other places, or not at all."""
-_COUNTS: Final = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +112,5 @@ def _without_words(reply: ImageReply, document: Mapping[str, Any]) -> ImageReply
     usage = document.get("usage")
     fields = {} if "choices" in document else {name: value for name, value in reply.fields.items() if name != "usage"}
     if isinstance(usage, Mapping):
-        renamed = dict(_COUNTS)
-        fields["usage"] = {renamed.get(name, name): value for name, value in usage.items()}
+        fields["usage"] = openai_usage(usage)
     return msgspec.structs.replace(reply, fields=fields)

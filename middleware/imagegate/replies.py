@@ -11,6 +11,7 @@ from imagegate.protocol.replies import (
     read_upload,
 )
 from imagegate.protocol.reply_tasks import PendingTask, address_beside
+from imagegate.protocol.usage import openai_usage
 
 __all__ = [
     "PendingTask",
@@ -18,6 +19,7 @@ __all__ = [
     "UpstreamReply",
     "address_beside",
     "failure",
+    "openai_usage",
     "provider_error",
     "read_document",
     "read_object",

@@ -51,6 +51,7 @@ ASKED: list[dict[str, Any]] = [
     {"size": "3840x2160", "output_format": "jpeg", "output_compression": 70, "response_format": "url"},
     {"size": "512x512", "stream": True},
 ]
+OPENAI_EVENTS = ("image_generation.partial_image", "image_generation.completed")
 NAMED = ("quality", "seed", "moderation", "user", "output_compression", "input_fidelity")
 """What a provider was sent under its own name, or what was disclosed."""
 
@@ -87,6 +88,8 @@ def made(reply: httpx.Response, form: str | None) -> list[bytes]:
     """The pictures of a reply or a stream, in the form that was asked for."""
     if reply.headers["content-type"].startswith("text/event-stream"):
         frames = [json.loads(line[5:]) for line in reply.text.splitlines() if line.startswith("data: {")]
+        assert all(frame["type"] in OPENAI_EVENTS and frame["created_at"] for frame in frames)
+        assert "prompt_tokens" not in reply.text
         items = [frame for frame in frames if frame["type"].endswith(".completed")]
     else:
         items = reply.json()["data"]

@@ -23,7 +23,15 @@ from imagegate.protocol.messages import Exchange, ImageReply, Picture, ReplyImag
 from imagegate.protocol.provider_errors import some_failed
 from imagegate.protocol.reply_encoding import as_partial, completed_events, event_parts, reply_parts
 from imagegate.protocol.reply_pictures import images_with_pictures
-from imagegate.protocol.reply_streams import fields_of, finished_images, image_failure, is_own, pictures_of, usage_of
+from imagegate.protocol.reply_streams import (
+    created_at,
+    fields_of,
+    finished_images,
+    image_failure,
+    is_own,
+    pictures_of,
+    usage_of,
+)
 from imagegate.streaming.image_sinks import PictureSink
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
@@ -300,12 +308,16 @@ class DeliverySession:
 
 def _translated(event: StreamEvent, operation: Operation) -> Iterator[StreamEvent]:
     """Yield an event of another dialect as OpenAI's; what is about the connection, and nothing else, is left out."""
-    if partial := as_partial(event, operation):
+    now = int(time.time())
+    if partial := as_partial(event, operation, now=now):
         yield partial
         return
-    images = images_with_pictures(pictures_of(event), event.pictures)
+    images = [
+        image if image.picture is None else msgspec.structs.replace(image, facts=image.picture.facts)
+        for image in images_with_pictures(pictures_of(event), event.pictures)
+    ]
     if images:
-        reply = ImageReply(images=images, created=int(time.time()), fields=fields_of(event))
+        reply = ImageReply(images=tuple(images), created=created_at(event, now=now), fields=fields_of(event))
         yield from completed_events(reply, operation)
 
 

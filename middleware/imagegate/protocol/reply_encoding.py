@@ -13,7 +13,7 @@ from imagegate.contracts.contract import Operation
 from imagegate.protocol.messages import FileRef, ImageReply, Picture, ReplyImage, StreamEvent
 from imagegate.protocol.parsers.lenient_json import read_object
 from imagegate.protocol.parsers.sse import EVENT_END, event_data, event_head
-from imagegate.protocol.reply_streams import is_partial
+from imagegate.protocol.reply_streams import created_at, is_partial
 
 Part = bytes | FileRef
 """Bytes as they are, or a picture to be sent as base64."""
@@ -61,13 +61,14 @@ def completed_events(reply: ImageReply, operation: Operation) -> Iterator[Stream
         yield StreamEvent(name=kind, data=msgspec.json.encode(document), pictures=tokens.pictures)
 
 
-def as_partial(event: StreamEvent, operation: Operation) -> StreamEvent | None:
+def as_partial(event: StreamEvent, operation: Operation, *, now: int) -> StreamEvent | None:
     """Return a preview in another dialect as OpenAI's; None: it is none."""
     document = read_object(event.data)
     if document is None or not is_partial(event, document):
         return None
     kind = f"{_KINDS[operation]}.partial_image"
-    return msgspec.structs.replace(event, name=kind, data=msgspec.json.encode({**document, "type": kind}))
+    document |= {"type": kind, "created_at": created_at(event, now=now)}
+    return msgspec.structs.replace(event, name=kind, data=msgspec.json.encode(document))
 
 
 def length_of(parts: Sequence[Part]) -> int:

@@ -15,13 +15,17 @@ from imagegate.protocol.parsers.lenient_json import read_object
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, SSEError
 from imagegate.protocol.provider_errors import refusal, uncertain
 from imagegate.protocol.reply_pictures import TEXTS, pictures_in
+from imagegate.protocol.usage import openai_usage
 
 _BEGINNING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:(?:event|data|id|retry):|:)")
 _OWN_KINDS: Final = ("image_generation.", "image_edit.")
 """What the names of events begin with that OpenAI's clients know."""
 _ONE_FAILED: Final = "partial_failed"
-_OF_A_GROUP: Final = ("partial_succeeded", _ONE_FAILED)
-"""What Seedream's events end with, whose names begin as OpenAI's: one image of several is there, or will not be."""
+_OF_OTHERS: Final = ("partial_succeeded", _ONE_FAILED, "text_chunk")
+"""What events end with whose names begin as OpenAI's: of a group, one image is there, or will not be (Seedream); words
+between the images (OpenRouter)."""
+_WITH_TIMES: Final = (".partial_image", ".completed")
+"""What events end with of which OpenAI's all have ``created_at``; OpenRouter's have ``created``."""
 _OF_THE_EVENT: Final = frozenset(("type", "createdat", "created", "sequencenumber", "partialimageindex", "index"))
 
 
@@ -76,7 +80,9 @@ def is_own(event: StreamEvent) -> bool:
     if document is None:
         return bool(event.pictures)
     kind = _kind(event, document)
-    if not kind.startswith(_OWN_KINDS) or "data" in document or kind.endswith(_OF_A_GROUP):
+    if not kind.startswith(_OWN_KINDS) or "data" in document or kind.endswith(_OF_OTHERS):
+        return False
+    if "created_at" not in document and kind.endswith(_WITH_TIMES):
         return False
     return not kind.endswith(".completed") or _finished_own(event) > 0
 
@@ -87,18 +93,31 @@ def pictures_of(event: StreamEvent) -> list[ReplyImage]:
     if document is None or is_partial(event, document):
         return []
     images = [image for _, image in pictures_in(document) if image is not None]
-    is_reply = isinstance(document.get("data"), list)
-    return images if is_reply or any(not image.written for image in images) else []
+    kind = _kind(event, document)
+    may_be_relative = isinstance(document.get("data"), list) or (
+        kind.startswith(_OWN_KINDS) and kind.endswith(".completed")
+    )
+    return images if may_be_relative or any(not image.written for image in images) else []
 
 
 def fields_of(event: StreamEvent) -> dict[str, Any]:
     """Return what an event says beside its pictures and of itself."""
     document = read_object(event.data) or {}
-    return {
+    fields = {
         name: value
         for name, value in document.items()
         if value is not None and plain(name) not in _OF_THE_EVENT and plain(name) not in (*TEXTS, *LISTS)
     }
+    if isinstance(usage := fields.get("usage"), Mapping):
+        fields["usage"] = openai_usage(usage)
+    return fields
+
+
+def created_at(event: StreamEvent, *, now: int) -> int:
+    """Return when an event says that it was made; `now` where it does not say."""
+    document = read_object(event.data) or {}
+    said = next((value for name in ("created_at", "created") if type(value := document.get(name)) is int), now)
+    return said if 0 <= said < 2**53 else now
 
 
 def usage_of(event: StreamEvent) -> Mapping[str, Any] | None:

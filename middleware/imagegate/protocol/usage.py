@@ -18,6 +18,13 @@ TOKEN_KINDS: Final[tuple[TokenKind, ...]] = (
     "output",
 )
 _MOST: Final = 10**12
+_OPENAI_COUNTS: Final[Mapping[str, str]] = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
+
+
+def openai_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return counts under the names of the Images API, where a provider has those of chat completions."""
+    names = {} if usage.keys() & _OPENAI_COUNTS.values() else _OPENAI_COUNTS
+    return {names.get(name, name): value for name, value in usage.items()}
 
 
 def sum_usage(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

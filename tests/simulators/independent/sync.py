@@ -152,11 +152,13 @@ def openrouter() -> Provider:
         if body["prompt"] == "withheld":
             return JSONResponse({"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["x"]}}}, 403)
         if body.get("stream"):
-            frames: list[dict[str, Any]] = [{"type": "image_generation.text_chunk", "text": "a"}]
-            frames += [
-                {"type": "image_generation.completed", "b64_json": each, "created": 1, "media_type": f"image/{form}"}
-                for each in made
+            frames: list[dict[str, Any]] = [
+                {"type": "image_generation.text_chunk", "text": "a"},
+                {"type": "image_generation.partial_image", "b64_json": made[0], "partial_image_index": 0},
             ]
+            usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "cost": 0.04}
+            about = {"created": 1, "media_type": f"image/{form}", "usage": usage}
+            frames += [{"type": "image_generation.completed", "b64_json": each, **about} for each in made]
             return events(frames)
         data = [{"b64_json": each, "media_type": f"image/{form}"} for each in made]
         return JSONResponse({"created": 1, "data": data, "usage": {"cost": 0.04}})
