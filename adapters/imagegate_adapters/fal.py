@@ -55,7 +55,7 @@ class Fal(Adapter):
             try:
                 return read_document(_without_withheld(document), now=now)
             except UpstreamError as error:
-                error.ends_task = error.outcome == "rejected"
+                error.ends_task = error.outcome == "rejected" or bool(error.made)
                 raise
         return super().decode_task(task, reply, now=now)
 

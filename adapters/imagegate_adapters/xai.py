@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from imagegate.adapter import (
@@ -16,7 +15,7 @@ from imagegate.adapter import (
     linked,
 )
 from imagegate.errors import ModerationBlocked
-from imagegate.replies import read_object
+from imagegate.replies import provider_error, read_object
 
 
 class XAI(OpenAIAdapter):
@@ -35,9 +34,9 @@ class XAI(OpenAIAdapter):
         return UpstreamRequest(method="POST", path=path, document={**request.fields, **references})
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        """A list without pictures, in a reply that says what it cost, is one whose pictures were withheld."""
+        """A list without pictures is one whose pictures were withheld."""
         document = (read_object(reply.body) if reply.status == 200 else None) or {}
-        if document.get("data") == [] and isinstance(document.get("usage"), Mapping):
+        if document.get("data") == [] and not provider_error(document):
             raise ModerationBlocked("The provider withheld the image for its content.")
         return super().decode(reply, now=now)
 

@@ -551,3 +551,40 @@ def test_any_error_body_becomes_an_upstream_error(status, body):
 def test_a_type_that_is_openais_code(error: dict[str, str], code: str) -> None:
     """TokenLab has no code for a model that it does not know; clients look for one."""
     assert raised_by(404, {"error": {"message": "No.", **error}}).code == code
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, {"code": "Client specified an invalid argument", "error": "Bad key."}, (400, None, "invalid_request")),
+        (401, "request unauthorized", (401, "authentication_error", "invalid_api_key")),
+        (403, "no", (403, "permission_error", "permission_denied")),
+        (415, {"error": "Send JSON."}, (415, "invalid_request_error", "unsupported_media_type")),
+        (
+            422,
+            {"title": "Input failed", "detail": "- input.width: too large", "status": 422},
+            (422, None, "invalid_request"),
+        ),
+        (400, {"code": "prompt_safety_check_failed", "message": "No."}, (400, None, "moderation_blocked")),
+    ],
+)
+def test_codes_are_words(status: int, body: Any, expected: tuple[int, str | None, str]) -> None:
+    """A sentence is no code; without one, status says what it is, also of a body that is text alone."""
+    document, text = (None, body) if isinstance(body, str) else (body, "")
+    error = failure(status, document, text=text)
+    assert (error.status, error.code) == (expected[0], expected[2])
+    assert expected[1] in (None, error.type)
+
+
+def test_a_string_as_json_is_read_as_its_text() -> None:
+    """SiliconFlow's keys are refused so; the quotes are JSON's."""
+    with pytest.raises(UpstreamRefused, match=r"^Invalid \"token\"$"):
+        read_reply(UpstreamReply(status=401, headers={}, body=rb'"Invalid \"token\""'), now=1)
+
+
+@pytest.mark.parametrize("flag", ["respect_moderation", "is_image_safe"])
+def test_what_is_marked_as_withheld_is_no_picture(flag: str) -> None:
+    """Also where a picture stands in its place."""
+    body = json.dumps({"data": [{flag: False, "url": "https://a.example/blurred.png"}]}).encode()
+    with pytest.raises(ModerationBlocked):
+        read_reply(UpstreamReply(status=200, headers={}, body=body), now=1)

@@ -140,6 +140,8 @@ def provider_error(document: Mapping[str, Any]) -> ProviderError | None:
 def read_text(text: str) -> ProviderError | None:
     """Return what a body says that is no JSON; None: it is empty, or a page for people."""
     text = text[:_MOST_TEXT].lstrip("\ufeff").strip()
+    if text[:1] == '"' == text[-1:]:  # a string as JSON
+        text = text[1:-1].replace('\\"', '"').strip()
     if not text or _PAGE.match(text):
         return None
     if text.startswith("<"):

@@ -12,7 +12,7 @@ from imagegate.protocol.error_reader import ProviderError, digest, read_error, r
 _MAX_MESSAGE: Final = 1000
 _MODERATION_WORD = re.compile(
     r"content_?policy|content_?moderat|content_?filter|moderation|sensitive_?content|data_?inspection|prohibited"
-    r"|risk_?detection"
+    r"|risk_?detection|safety_?check"
     r"|image_safety|^safety$|blocklist|recitation|\bspii\b|nsfw",
     re.IGNORECASE,
 )
@@ -80,7 +80,7 @@ def failure(
         return UpstreamRefused(
             shorten(text) or f"The provider answered {status} without a reason.",
             status=status,
-            type="invalid_request_error",
+            type=_TYPE_OF_STATUS.get(status, "invalid_request_error"),
             code=_CODE_OF_STATUS.get(status, "upstream_refused"),
             request_id=request_id,
         )
@@ -116,10 +116,15 @@ def refusal(found: ProviderError, *, status: int | None = None, request_id: str 
         status=status,
         type=found.type or _TYPE_OF_STATUS.get(status, "upstream_error"),
         param=found.param,
-        code=found.code or _CODE_OF_TYPE.get(found.type or "") or _CODE_OF_STATUS.get(status, "upstream_error"),
+        code=_own_code(found) or _CODE_OF_TYPE.get(found.type or "") or _CODE_OF_STATUS.get(status, "upstream_error"),
         retry_after=found.retry_after,
         request_id=request_id,
     )
+
+
+def _own_code(found: ProviderError) -> str | None:
+    """Return the provider's code; None: it has none, or a sentence in its place, as xAI may."""
+    return None if found.code is None or " " in found.code.strip() else found.code
 
 
 def uncertain(message: str, *, timed_out: bool = False, request_id: str | None = None) -> UpstreamUncertain:
@@ -159,6 +164,8 @@ _CODE_OF_STATUS: Final[Mapping[int, str]] = {
     403: "permission_denied",
     404: "not_found",
     413: "payload_too_large",
+    415: "unsupported_media_type",
+    422: "invalid_request",
     429: "rate_limit_exceeded",
 }
 # TokenLab says in `type` what OpenAI says in `code`, by which clients distinguish these from a wrong address.

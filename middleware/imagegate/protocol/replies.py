@@ -29,7 +29,7 @@ from imagegate.protocol.provider_errors import (
     some_failed,
     uncertain,
 )
-from imagegate.protocol.reply_pictures import TEXTS, has_pictures, openai_images, pictures_in
+from imagegate.protocol.reply_pictures import TEXTS, has_pictures, is_withheld, openai_images, pictures_in
 from imagegate.protocol.reply_streams import documents_of, is_stream, reply_of_stream
 from imagegate.protocol.reply_tasks import Bucket, PendingTask, TaskNode, task_in_location, task_node
 
@@ -292,9 +292,7 @@ def _ended(bucket: Bucket, document: Mapping[str, Any], word: str, request_id: s
 
 
 def _failed(item: Any) -> bool:
-    return isinstance(item, dict) and (
-        _has_reason(item) or item.get("is_image_safe") is False or item.get("respect_moderation") is False
-    )
+    return isinstance(item, dict) and (_has_reason(item) or is_withheld(item))
 
 
 def _has_reason(item: dict[str, Any]) -> bool:

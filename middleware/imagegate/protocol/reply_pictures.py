@@ -65,7 +65,7 @@ def picture_in(item: Any) -> ReplyImage | None:
     """Return the picture of one item; None: it has none, or the provider withheld it."""
     if isinstance(item, str):
         return _of_text(item, {}, is_base64=False)
-    if not isinstance(item, Mapping) or item.get("respect_moderation") is False or item.get("error"):
+    if not isinstance(item, Mapping) or is_withheld(item) or item.get("error"):
         return None
     members = members_of(item)
     fields = {
@@ -83,6 +83,11 @@ def picture_in(item: Any) -> ReplyImage | None:
                 return image
             weak = weak or (image if name in LINK_MEMBERS or value.startswith("/") else None)
     return weak
+
+
+def is_withheld(item: Mapping[str, Any]) -> bool:
+    """Return whether an item says that its picture was withheld for its content: by xAI's member, or Ideogram's."""
+    return item.get("respect_moderation") is False or item.get("is_image_safe") is False
 
 
 def _search(node: Any, depth: int) -> tuple[list[tuple[Any, ReplyImage | None]], int]:
