@@ -9,14 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import update
 
 from imagegate import ConfigError, Limits
-from imagegate.access.database import VERSIONS, Database, keys, metadata
+from imagegate.access.database import Database, keys
 from imagegate.access.key_table import KeyTable
 from imagegate.access.stored_key import KeySettings, hash_of, is_key, new_id, new_key
 
@@ -122,16 +120,6 @@ def test_what_a_key_may_ask_for_can_be_changed(table: KeyTable) -> None:
     )
     assert table.get(made.id) == changed
     assert table.look_up([hash_of(key.encode())], time.time())[hash_of(key.encode())].settings == changed.settings
-
-
-def test_the_schema_is_the_one_of_the_code(url: str) -> None:
-    """Migrations lead to what the code declares, and a second run changes nothing."""
-    for _ in range(2):
-        database = Database(url)
-        with database.writing() as connection:
-            ours = MigrationContext.configure(connection, opts={"version_table": VERSIONS})
-            assert compare_metadata(ours, metadata) == []
-        database.close()
 
 
 def test_several_processes_begin_at_once(url: str) -> None:

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -27,14 +25,10 @@ from sqlalchemy import (
 
 from imagegate.access.stored_key import POSTGRES, SQLITE
 from imagegate.errors import ConfigError
+from imagegate.stores.schema import upgrade
 
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
-VERSIONS: Final = "imagegate_keys_version"
-"""Table of the schema's version; other tools may keep theirs in the same database."""
 _TIMEOUT: Final = 5
 """Seconds for a connection, for a statement, and for a lock."""
-_LOCK: Final = 0x696D6765
-"""Of PostgreSQL: one process changes the schema at a time."""
 _IMMEDIATE: Final = "imagegate_immediate"
 
 metadata: Final = MetaData()
@@ -117,23 +111,12 @@ class Database:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))  # it holds names of keys
         with self._engine.connect().execution_options(**{_IMMEDIATE: True}) as connection, connection.begin():
-            if self._file is None:
-                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             upgrade(connection)
         self._is_ready = True
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
-
-
-def upgrade(connection: Connection) -> None:
-    """Bring the schema up to date, within the connection's transaction."""
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
 
 
 def _leave_transactions_to_us(connection: Any, _: Any) -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Final, Literal, NamedTuple
+from uuid import uuid4
 
 from imagegate.config.network import Clients
 from imagegate.config.schema import Config
 from imagegate.config.store_factory import open_store
-from imagegate.errors import UpstreamError
+from imagegate.errors import ConfigError, UpstreamError
 from imagegate.http import Interrupted, NotSent, Response
-from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
+from imagegate.spending.factory import MEMORY
+from imagegate.spending.money import amount
+from imagegate.stores.redis_client import RedisClient, RedisFailed, Script, is_redis_url
 from imagegate.upstream.account import Account
 from imagegate.wiring import accounts_of
 
 _REFUSED: Final = (401, 403)
 _ALIVE: Final = Script("return 1")
+_DATABASE: Final = (
+    "See that the database can be reached and written to; its tables are made by whoever needs them first."
+)
 _SKEW: Final = 30.0
 """Seconds that clocks may differ by: signed links, webhooks and requests to buckets are good for minutes."""
 
@@ -35,7 +41,7 @@ class Finding(NamedTuple):
 
 
 async def check_live(config: Config) -> bool:
-    """Ask each upstream, the store and Redis, print what each says, and return whether all can be used."""
+    """Ask upstreams, stores, databases and Redis, print what each says, and return whether all can be used."""
     found = [finding async for finding in findings(config)]
     for finding in found:
         print(f"{finding.name}: {finding.text}.")
@@ -43,7 +49,7 @@ async def check_live(config: Config) -> bool:
 
 
 async def findings(config: Config) -> AsyncIterator[Finding]:
-    """Yield what upstreams, the store and Redis say. Nothing is paid for: upstreams are asked for their models."""
+    """Yield what upstreams, stores, databases and Redis say. Nothing is paid for: upstreams list their models."""
     clients = Clients(config)
     try:
         for account in accounts_of(config, clients):
@@ -54,10 +60,18 @@ async def findings(config: Config) -> AsyncIterator[Finding]:
     yield await _of_store(config)
     if config.access.store:
         yield await asyncio.to_thread(_of_keys, config.access.store)
-    addresses = dict.fromkeys((config.tasks.store, config.idempotency.store or config.tasks.store))
-    for address in addresses:
-        if address != "memory://":
-            yield await _of_redis(address)
+    if config.spending.ledger != MEMORY:
+        yield await asyncio.to_thread(_of_ledger, config.spending.ledger)
+    addresses: dict[str, list[str]] = {}
+    for name, address in (
+        ("tasks.store", config.tasks.store),
+        ("idempotency.store", config.idempotency.store),
+        ("spending.rates", config.spending.rates),
+    ):
+        if is_redis_url(address):
+            addresses.setdefault(address, []).append(name)
+    for address, names in addresses.items():
+        yield await _of_redis(address, names)
 
 
 async def _of_upstream(account: Account) -> AsyncIterator[Finding]:
@@ -102,13 +116,36 @@ def _of_keys(store: str) -> Finding:
     table = KeyTable.at(store)
     try:
         count = len(table.list())
-    except (SQLAlchemyError, OSError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip()
-        advice = "`imagegate keys create` makes the tables; see that the database can be reached and written to."
-        return Finding("access.store", "bad", f"cannot be used: {reason}", advice)
+    except (SQLAlchemyError, OSError, ConfigError) as error:
+        return Finding("access.store", "bad", f"cannot be used: {_reason(error)}", _DATABASE)
     finally:
         table.close()
     return Finding("access.store", "good", f"has {count} keys")
+
+
+def _of_ledger(address: str) -> Finding:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from imagegate.spending.sql_statements import Statements  # needs an extra
+
+    statements = Statements(address, holder=uuid4().hex, lease=30.0)
+    try:
+        held, _ = statements.run([lambda each, db: each.list_held(db, ""), lambda each, db: each.leave(db)])
+    except (SQLAlchemyError, OSError, ConfigError) as error:
+        return Finding("spending.ledger", "bad", f"cannot be used: {_reason(error)}", _DATABASE)
+    finally:
+        statements.close()
+    if not held:
+        return Finding("spending.ledger", "good", "can be written to; nothing is held")
+    total = amount(sum(each.held for each in held))
+    advice = "`imagegate spend held` lists it; `spend settle` and `spend release` decide, once the bill is known."
+    return Finding(
+        "spending.ledger", "warning", f"holds {total:.6g} for {len(held)} requests whose end is open", advice
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 def _skew(response: Response, asked: float) -> float:
@@ -131,12 +168,12 @@ async def _of_store(config: Config) -> Finding:
     return Finding("delivery.store", "good", "takes images")
 
 
-async def _of_redis(address: str) -> Finding:
+async def _of_redis(address: str, names: Sequence[str]) -> Finding:
     client = RedisClient(address)
     try:
         await client.run(_ALIVE, ())
     except RedisFailed as error:
-        advice = "See that it runs, and that tasks.store has its address, database and password."
+        advice = f"See that it runs, and that {' and '.join(names)} has its address, database and password."
         return Finding("Redis", "bad", f"cannot be used: {error}", advice)
     finally:
         await client.aclose()

@@ -132,7 +132,8 @@ class SQLLedger:
             try:
                 results = await loop.run_in_executor(self._thread, self._statements.run, [work for work, _ in now])
             except Exception as error:
-                get_logger().error("the ledger cannot be reached", error=type(error).__name__)
+                reason = str(error) if isinstance(error, ConfigError) else type(error).__name__
+                get_logger().error("the ledger cannot be reached", error=reason)
                 results = [LedgerUnavailable() for _ in now]
             for (_, done), result in zip(now, results, strict=True):
                 if done.done():

@@ -9,17 +9,10 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import (
-    BigInteger,
-    Column,
     Connection,
     Engine,
-    Float,
-    Integer,
-    MetaData,
     Row,
-    String,
     Table,
-    Text,
     create_engine,
     event,
     literal_column,
@@ -32,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModul
 
 from imagegate.errors import ConfigError, ImagegateError
 from imagegate.logger import get_logger
+from imagegate.spending import tables
 from imagegate.spending.accounts import Account
 from imagegate.spending.costs import NOTHING, Outcome
 from imagegate.spending.ledger import (
@@ -43,40 +37,8 @@ from imagegate.spending.ledger import (
     check,
     step_between,
 )
+from imagegate.stores.schema import upgrade
 
-_TABLES: Final = MetaData()
-_RESERVATIONS: Final = Table(
-    "imagegate_reservations",
-    _TABLES,
-    Column("id", String(64), primary_key=True),
-    Column("accounts", Text, nullable=False),
-    Column("amount", BigInteger, nullable=False),
-    Column("images", Integer, nullable=False),
-    Column("created", Float, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("request_id", Text, nullable=False),
-    Column("holder", String(32), nullable=False),
-    Column("state", String(8), nullable=False, index=True),
-    Column("settled", BigInteger, nullable=False),
-    Column("held", BigInteger, nullable=False),
-)
-_BALANCES: Final = Table(
-    "imagegate_balances",
-    _TABLES,
-    Column("account", Text, primary_key=True),
-    Column("period", String(10), primary_key=True),
-    Column("settled", BigInteger, nullable=False),
-    Column("reserved", BigInteger, nullable=False),
-    Column("held", BigInteger, nullable=False),
-    Column("requests", BigInteger, nullable=False),
-    Column("images", BigInteger, nullable=False),
-)
-_HOLDERS: Final = Table(
-    "imagegate_holders",
-    _TABLES,
-    Column("id", String(32), primary_key=True),
-    Column("seen", Float, nullable=False),
-)
 _NOW: Final = {
     "postgresql": "extract(epoch from clock_timestamp())",
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
@@ -89,6 +51,9 @@ _BUSY: Final = 15
 _PAUSE: Final = 0.01
 """Seconds before it is tried again where SQLite itself does not wait."""
 _MOST_HELD: Final = 10_000
+_KEPT: Final = 40 * 86400
+"""Seconds for which a reservation is kept that has ended, longer than anything can still refer to it."""
+_AT_A_TIME: Final = 1000
 _FAULTY_VALUES: Final = (DataError, IntegrityError, ValueError, OverflowError)
 """What a driver raises for a value that a column cannot have; the database itself is well."""
 _FIELDS: Final = ("settled", "reserved", "held", "requests", "images")
@@ -118,11 +83,14 @@ class Statements:
         """Do several pieces of work in one transaction, and return their results and refusals.
 
         Raises:
+            ConfigError: the database is of a newer version.
             SQLAlchemyError: nothing of it was done, or the connection broke while it was committed.
         """
         known = set(self._known)
         try:
             return self._try(works)
+        except ConfigError:
+            raise
         except (SQLAlchemyError, *_FAULTY_VALUES):
             self._known = known  # rows that were rolled back
             if len(works) == 1:
@@ -155,7 +123,7 @@ class Statements:
         return results
 
     def _prepare(self, db: Connection) -> None:
-        _TABLES.create_all(db)
+        upgrade(db)
         self._tell(db)
 
     def reserve(self, db: Connection, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
@@ -170,7 +138,8 @@ class Statements:
             raise
         row = msgspec.structs.asdict(reservation) | {"accounts": _encode(reservation.accounts)}
         row["model"] = reservation.model.replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL has none in texts
-        inserted = self._insert(_RESERVATIONS).values(row).on_conflict_do_nothing().returning(_RESERVATIONS.c.id)
+        table = tables.reservations
+        inserted = self._insert(table).values(row).on_conflict_do_nothing().returning(table.c.id)
         if db.execute(inserted).first() is None:
             known = self._find(db, reservation.id)
             if known is None:
@@ -178,7 +147,7 @@ class Statements:
             if known.state != "released":
                 return self._take_up(db, known)
             # Nothing of it counts any more.
-            db.execute(_RESERVATIONS.update().where(_RESERVATIONS.c.id == known.id).values(row))
+            db.execute(table.update().where(table.c.id == known.id).values(row))
             self._move(db, None, reservation)
             return reservation
         self._move(db, None, reservation, requests=1)
@@ -186,7 +155,7 @@ class Statements:
 
     def _take_up(self, db: Connection, known: Reservation) -> Reservation:
         """Make a reservation this process's, whoever made it."""
-        db.execute(_RESERVATIONS.update().where(_RESERVATIONS.c.id == known.id).values(holder=self._holder))
+        db.execute(tables.reservations.update().where(tables.reservations.c.id == known.id).values(holder=self._holder))
         return msgspec.structs.replace(known, holder=self._holder)
 
     def end(
@@ -210,7 +179,7 @@ class Statements:
         if after is before:
             return before
         values = {"state": after.state, "settled": after.settled, "held": after.held}
-        db.execute(_RESERVATIONS.update().where(_RESERVATIONS.c.id == after.id).values(values))
+        db.execute(tables.reservations.update().where(tables.reservations.c.id == after.id).values(values))
         self._move(db, before, after, images=images)
         return after
 
@@ -226,55 +195,68 @@ class Statements:
         self, db: Connection, before: Reservation | None, after: Reservation, *, requests: int = 0, images: int = 0
     ) -> None:
         step = step_between(before, after, requests=requests, images=images)
-        values = {name: _BALANCES.c[name] + getattr(step, name) for name in _FIELDS if getattr(step, name)}
+        values = {name: tables.balances.c[name] + getattr(step, name) for name in _FIELDS if getattr(step, name)}
         if values:
-            db.execute(_BALANCES.update().where(*_rows(after)).values(values))
+            db.execute(tables.balances.update().where(*_rows(after)).values(values))
 
     def _read(self, db: Connection, reservation: Reservation) -> Balances:
         """Return the balances that a reservation is part of; they have rows from then on."""
         keys = sorted((account, period) for account in reservation.accounts for period in reservation.periods)
         if missing := [key for key in keys if key not in self._known]:
             rows = [{"account": key[0], "period": key[1], **dict.fromkeys(_FIELDS, 0)} for key in missing]
-            db.execute(self._insert(_BALANCES).values(rows).on_conflict_do_nothing())
+            db.execute(self._insert(tables.balances).values(rows).on_conflict_do_nothing())
             self._known.update(missing)
             if len(self._known) > _MOST_HELD:
                 self._known.clear()
-        asked = select(_BALANCES).where(*_rows(reservation))
+        asked = select(tables.balances).where(*_rows(reservation))
         return {(row.account, row.period): _balance(row) for row in db.execute(asked)}
 
     def _find(self, db: Connection, reservation_id: str) -> Reservation | None:
-        row = db.execute(select(_RESERVATIONS).where(_RESERVATIONS.c.id == reservation_id)).first()
+        row = db.execute(select(tables.reservations).where(tables.reservations.c.id == reservation_id)).first()
         return None if row is None else _reservation(row)
 
     def look_after(self, db: Connection) -> list[Reservation]:
         """Tell that this process lives, and hold what dead ones had reserved."""
         self._tell(db)
-        living = select(_HOLDERS.c.id).where(_HOLDERS.c.seen > self._now - self._lease)
-        asked = select(_RESERVATIONS).where(_RESERVATIONS.c.state == "reserved", _RESERVATIONS.c.holder.not_in(living))
-        rows = db.execute(asked.limit(1000)).all()
+        living = select(tables.holders.c.id).where(tables.holders.c.seen > self._now - self._lease)
+        asked = select(tables.reservations).where(
+            tables.reservations.c.state == "reserved", tables.reservations.c.holder.not_in(living)
+        )
+        rows = db.execute(asked.limit(_AT_A_TIME)).all()
         found = [_reservation(row) for row in rows]
-        db.execute(_HOLDERS.delete().where(_HOLDERS.c.seen < self._now - 100 * self._lease))
+        self._forget(db)
+        db.execute(tables.holders.delete().where(tables.holders.c.seen < self._now - 100 * self._lease))
         return [self._step(db, each, each.ended(Outcome(0, each.amount)), 0) for each in found]
 
+    def _forget(self, db: Connection) -> None:
+        """Remove reservations that have ended long ago; balances stay."""
+        table = tables.reservations
+        old = select(table.c.id).where(table.c.created < self._now - _KEPT, table.c.state.in_(("settled", "released")))
+        db.execute(table.delete().where(table.c.id.in_(old.limit(_AT_A_TIME))))
+
     def _tell(self, db: Connection) -> None:
-        told = self._insert(_HOLDERS).values(id=self._holder, seen=self._now)
+        told = self._insert(tables.holders).values(id=self._holder, seen=self._now)
         db.execute(told.on_conflict_do_update(index_elements=["id"], set_={"seen": self._now}))
 
     def leave(self, db: Connection) -> None:
         """Tell that this process has ended: what it still has reserved is held at once."""
-        db.execute(_HOLDERS.delete().where(_HOLDERS.c.id == self._holder))
+        db.execute(tables.holders.delete().where(tables.holders.c.id == self._holder))
 
     def list_held(self, db: Connection, account: str) -> list[Reservation]:
         """Return what is held, the oldest first."""
-        asked = select(_RESERVATIONS).where(_RESERVATIONS.c.state == "held").order_by(_RESERVATIONS.c.created)
+        asked = (
+            select(tables.reservations)
+            .where(tables.reservations.c.state == "held")
+            .order_by(tables.reservations.c.created)
+        )
         held = [_reservation(row) for row in db.execute(asked.limit(_MOST_HELD))]
         return [each for each in held if not account or account in each.accounts]
 
     def balances(self, db: Connection, periods: Sequence[str], accounts: Sequence[str]) -> Balances:
         """Return the balances of periods."""
-        asked = select(_BALANCES).where(_BALANCES.c.period.in_(periods))
+        asked = select(tables.balances).where(tables.balances.c.period.in_(periods))
         if accounts:
-            asked = asked.where(_BALANCES.c.account.in_(accounts))
+            asked = asked.where(tables.balances.c.account.in_(accounts))
         return {(row.account, row.period): _balance(row) for row in db.execute(asked)}
 
     def close(self) -> None:
@@ -283,7 +265,7 @@ class Statements:
 
 
 def _rows(reservation: Reservation) -> tuple[Any, Any]:
-    return _BALANCES.c.account.in_(reservation.accounts), _BALANCES.c.period.in_(reservation.periods)
+    return tables.balances.c.account.in_(reservation.accounts), tables.balances.c.period.in_(reservation.periods)
 
 
 def _balance(row: Row[Any]) -> Balance:
