@@ -166,6 +166,7 @@ def _on_hangup(call: Callable[[], None]) -> Generator[None]:
         return
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, call)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # a worker inherits it blocked
     try:
         yield
     finally:

@@ -214,16 +214,79 @@ def test_no_request_is_lost(configured: Configured, started: Process) -> None:
     until(lambda: started.log.count(APPLIED) > applied)
 
 
-def test_the_signal_reaches_every_worker(provider: tuple[Provider, int], tmp_path: Path) -> None:
-    """uvicorn replaces one worker after the other, and no request is lost meanwhile."""
-    configured = Configured(tmp_path, provider[1])
-    configured.write(model='birds" = ["painter/any"]\n"kites')
+@pytest.fixture(scope="module")
+def workers(provider: tuple[Provider, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    configured = Configured(tmp_path_factory.mktemp("workers"), provider[1])
     with gateway_process(configured.path, arguments=("--workers", "2", "--grace", "10")) as process:
-        assert lost(process, configured, signals=1, of=60) == []
-        statuses: list[int] = []
+        until(lambda: process.log.count("Application startup complete") == 2, what="both workers")
+        yield Workers(configured, process)
 
-        def are_all_new() -> bool:
-            statuses.append(post(process, model="kites-30").status_code)
-            return statuses[-6:] == [200] * 6
 
-        until(are_all_new)
+class Workers:
+    """A gateway of two processes."""
+
+    def __init__(self, configured: Configured, process: Process) -> None:
+        self.configured = configured
+        self.process = process
+
+    def hang_up(self, outcome: str = APPLIED) -> None:
+        """Send the signal to the parent, and wait for both."""
+        seen = self.process.log.count(outcome)
+        self.process.process.send_signal(signal.SIGHUP)
+        until(lambda: self.process.log.count(outcome) == seen + 2, what=f"{outcome}, twice")
+
+    def statuses(self, model: str) -> set[int]:
+        """Of enough requests, each on a connection of its own, that both have some."""
+        return {post(self.process, model=model).status_code for _ in range(12)}
+
+    def pids(self) -> list[str]:
+        return Path(f"/proc/{self.process.process.pid}/task/{self.process.process.pid}/children").read_text().split()
+
+
+def test_the_signal_reaches_every_worker(workers: Workers) -> None:
+    """Each applies the file in place, and no request is lost meanwhile."""
+    workers.configured.write(model='birds" = ["painter/any"]\n"kites')
+    workers.hang_up()
+    before = workers.pids()
+    assert lost(workers.process, workers.configured, signals=1, of=60) == []
+    until(lambda: workers.statuses("kites-30") == {200})
+    assert workers.pids() == before
+
+
+def test_a_bad_file_is_refused_by_every_worker(workers: Workers) -> None:
+    """Each says where and why, goes on as before, and applies the file once it is mended."""
+    workers.configured.write(model="cats")
+    workers.hang_up()
+    before = workers.pids()
+    for more, reason in (
+        ("[policy]\nretries = -1\n", "imagegate.toml:13: policy.retries: must be from 0 to 100"),
+        ("[tasks]\nin_flight = 7\n", "tasks: cannot change while the gateway runs"),
+    ):
+        workers.configured.write(model="dogs", more=more)
+        workers.hang_up(REFUSED)
+        lines = [line for line in workers.process.log.splitlines() if REFUSED in line][-2:]
+        assert all(reason in line for line in lines), lines
+        assert (workers.statuses("cats"), workers.statuses("dogs")) == ({200}, {404})
+    workers.configured.write(model="dogs")
+    workers.hang_up()
+    assert (workers.statuses("cats"), workers.statuses("dogs")) == ({404}, {200})
+    assert workers.pids() == before
+
+
+def test_streams_go_on_in_every_worker(workers: Workers, provider: tuple[Provider, int]) -> None:
+    """Streams whose route is gone end as they began."""
+    held = provider[0]
+    held.may_end.clear()
+    workers.configured.write(model="cats")
+    workers.hang_up()
+    first = held.held
+    with ThreadPoolExecutor(6) as pool:
+        calls = [pool.submit(post, workers.process, model="cats", prompt="held", stream=True) for _ in range(6)]
+        until(lambda: held.held == first + 6)
+        workers.configured.write(model="dogs")
+        workers.hang_up()
+        assert workers.statuses("cats") == {404}
+        held.may_end.set()
+        answers = [call.result() for call in calls]
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert all("image_generation.completed" in answer.text for answer in answers)

@@ -116,10 +116,10 @@ class Admit(Layer):
             await self.down(scope, client.receive, client.send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not self._is_draining() or task is None:
+            if task is None or not (self._is_draining() or progress.attempts):
                 raise
-            task.uncancel()  # the grace period is over; respond, so that the client does not retry and pay again
-            raise _shutdown_error(scope[PROGRESS_KEY]) from None
+            task.uncancel()  # the server's patience is over; respond, so that the client does not retry and pay again
+            raise _shutdown_error(progress) from None
         finally:
             self._clients.remove(client)
             permit.release()

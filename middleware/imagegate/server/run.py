@@ -14,6 +14,7 @@ from typing import Any
 from imagegate.config.schema import LimitsConfig
 from imagegate.errors import ConfigError
 from imagegate.server.descriptors import backlog, raise_descriptor_limit
+from imagegate.server.hangup import forwarding_hangup
 from imagegate.telemetry.prometheus import FOLDER_VARIABLE
 
 
@@ -39,7 +40,7 @@ def run(*, host: str, port: int, workers: int, grace: int, limits: LimitsConfig)
     patience = limits.idle_timeout + (limits.head_timeout if limits.guard else 0)  # the guard's own comes first
     # uvicorn raises the signal that ended it once more; having drained, that is no failure.
     signal.signal(signal.SIGTERM, _exit_well)
-    with _shared_metrics(workers):
+    with _shared_metrics(workers), forwarding_hangup(workers):
         uvicorn.run(
             "imagegate.standalone:create_app",
             factory=True,
