@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -387,6 +388,112 @@ def test_answers_that_cannot_be_read(redis: Redis) -> None:
             with redis.client() as client:
                 assert client.hget("{imagegate}:key:" + slot, field) == value.encode()
         await store.aclose()
+
+    asyncio.run(run())
+
+
+def damage(redis: Redis, key: str, field: str, value: bytes) -> None:
+    """Put something into a field; no field: in place of the hash."""
+    with redis.client() as client:
+        if field:
+            client.hset(key, field, value)
+        else:
+            client.delete(key)
+            client.sadd(key, value)
+
+
+DAMAGE = (("", b"x"), ("version", b"soon"), ("version", b"\xff"), ("takes", b"many"), ("record", b"[" * 100_000))
+
+
+@needs_redis
+@pytest.mark.parametrize(("field", "value"), DAMAGE, ids=[f"{field}-{value[:4]!r}" for field, value in DAMAGE])
+def test_no_damage_to_a_task_reaches_its_neighbours(redis: Redis, field: str, value: bytes) -> None:
+    """Whatever stands in its place in Redis: they are renewed, ended and taken over, and so is its own end kept."""
+    redis.forget()
+    key = "{imagegate}:task:damaged"
+
+    async def run() -> None:
+        first, second = (RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.2) for _ in range(2))
+        await settled(first, 0.2)
+        mine = [record("good"), record("damaged"), record("other")]
+        for each in mine:
+            await first.add(each)
+        damage(redis, key, field, value)
+        assert await first.renew(mine) == []
+        with contextlib.suppress(TaskUnreadable):
+            await second.get("damaged")
+        assert await first.finish(mine[1].completed([], {}))
+        with redis.client() as client:
+            client.delete(key)
+        await first.add(mine[1])
+        damage(redis, key, field, value)
+        taken: dict[str, TaskRecord] = {}
+        async with asyncio.timeout(10):
+            while not {"good", "other"} <= taken.keys():
+                await second.renew(list(taken.values()))
+                taken |= {each.number: each for each in await second.abandoned()}
+                await asyncio.sleep(0.02)
+        assert await second.renew(list(taken.values())) == []
+        await first.aclose()
+        await second.aclose()
+
+    asyncio.run(run())
+
+
+@needs_redis
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_no_damage_to_a_slot_reaches_its_neighbours(redis: Redis, is_sent: bool) -> None:
+    """Something else stands in place of a slot: nothing is sent under its key, and others keep their leases; the
+    answer of what was sent is kept."""
+
+    async def run() -> None:
+        first, second = (RedisReplays(RedisClient(redis.url), lease=0.4) for _ in range(2))
+        claims = [Claim(f"{name} {is_sent}", "p", 60) for name in ("good", "damaged", "other")]
+        for claim in claims:
+            assert await begun(first, claim) == "mine"
+            if is_sent:
+                assert await first.mark_sent(claim)
+                claim.sent = True
+        damage(redis, "{imagegate}:key:" + claims[1].slot, "", b"x")
+        for _ in range(6):
+            await first.renew(claims)
+            await asyncio.sleep(0.1)
+        assert await second.begin(Claim(claims[0].slot, "p", 60)) == "elsewhere"
+        assert await second.begin(Claim(claims[2].slot, "p", 60)) == "elsewhere"
+        found = await second.begin(Claim(claims[1].slot, "p", 60))
+        assert isinstance(found, KeptReply)
+        assert found.status == 410
+        if not is_sent:
+            assert not await first.mark_sent(claims[1])
+        await first.release(Claim(claims[1].slot, "p", 60))
+        reply = KeptReply(status=200, body="{}", size=2)
+        await first.finish(claims[1], reply)
+        assert await second.begin(Claim(claims[1].slot, "p", 60)) == reply
+        await first.aclose()
+        await second.aclose()
+
+    asyncio.run(run())
+
+
+@needs_redis
+@pytest.mark.parametrize("field", ["", "seen", "restarted", "made"])
+def test_what_is_known_of_a_server_is_damaged(redis: Redis, field: str) -> None:
+    """Then it counts as a server that may have forgotten something, and goes on."""
+    redis.forget()
+
+    async def run() -> None:
+        tasks = RedisTaskStore(RedisClient(redis.url), ttl=60, lease=0.2)
+        answers = RedisReplays(RedisClient(redis.url), lease=0.2)
+        await settled(tasks, 0.2)
+        damage(redis, "{imagegate}:server", field, b"nan")
+        await settled(tasks, 0.2)
+        await tasks.add(record("one"))
+        assert await tasks.mark_sent(record("one"))
+        claim = Claim("server " + field, "p", 60)
+        assert await begun(answers, claim) == "mine"
+        assert await answers.mark_sent(claim)
+        await tasks.aclose()
+        await answers.aclose()
 
     asyncio.run(run())
 

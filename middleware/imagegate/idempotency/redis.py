@@ -19,7 +19,7 @@ from imagegate.idempotency.keys import RECORD_VERSION, KeptReply, KeyReused
 from imagegate.idempotency.outcomes import interrupted, no_longer_kept
 from imagegate.logger import get_logger
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
-from imagegate.stores.redis_memory import LOOK, POLICY, SERVER_KEY, TRUST, Memory, Recent
+from imagegate.stores.redis_memory import LOOK, POLICY, REPAIR, SERVER_KEY, TRUST, Memory, Recent
 
 _PREFIX: Final = "{imagegate}:key:"
 _RENEWED_AT_ONCE: Final = 500
@@ -42,8 +42,9 @@ end
 _BEGIN: Final = Script(
     _CLAIM
     + """
-local print, state, holder, until_, from =
-  unpack(redis.call('HMGET', KEYS[1], 'fingerprint', 'state', 'holder', 'until', 'from'))
+local found = redis.pcall('HMGET', KEYS[1], 'fingerprint', 'state', 'holder', 'until', 'from')
+if found.err then return {'damaged'} end
+local print, state, holder, until_, from = unpack(found)
 if state and print ~= ARGV[1] then return {'reused'} end
 if state == 'done' then return {'done', unpack(redis.call('HMGET', KEYS[1], 'reply', 'version'))} end
 local now, careful = trust(KEYS[2], ARGV[3], ARGV[4])
@@ -63,7 +64,9 @@ return {'interrupted'}
 _SENT: Final = Script(
     _CLAIM
     + """
-local state, holder, from = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder', 'from'))
+local found = redis.pcall('HMGET', KEYS[1], 'state', 'holder', 'from')
+if found.err then return -1 end
+local state, holder, from = unpack(found)
 if state and (holder ~= ARGV[2] or state == 'done') then return -1 end
 local now, careful = trust(KEYS[2], ARGV[3], ARGV[4])
 if not state then from = claim(ARGV[1], ARGV[2], careful, ARGV[3]) end
@@ -76,18 +79,22 @@ return 0
 )
 
 # KEYS slot; ARGV fingerprint, holder, answer, expiry, version. A holder of the slot alone has not sent anything.
-_FINISH: Final = Script("""
+_FINISH: Final = Script(
+    REPAIR
+    + """
+repair(KEYS[1])
 local state, holder = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder'))
 if state and holder ~= ARGV[2] and state ~= 'held' then return 0 end
 redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'state', 'done', 'holder', ARGV[2], 'reply', ARGV[3],
   'version', ARGV[5])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1
-""")
+"""
+)
 
 # KEYS slot; ARGV holder.
 _RELEASE: Final = Script("""
-local state, holder = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder'))
+local state, holder = unpack(redis.pcall('HMGET', KEYS[1], 'state', 'holder'))
 if holder == ARGV[1] and state ~= 'done' then redis.call('DEL', KEYS[1]) end
 return 1
 """)
@@ -98,7 +105,7 @@ _RENEW: Final = Script(
     + """
 local now, careful, memory = trust(KEYS[1], ARGV[1], ARGV[2])
 local lease = ARGV[1]
-for i = 2, #KEYS do
+local function renew(i)
   local print, me, mine, expiry = unpack(ARGV, i * 4 - 5, i * 4 - 2)
   local state, holder = unpack(redis.call('HMGET', KEYS[i], 'state', 'holder'))
   local is_ours = not state or holder == me or (mine == 'sent' and state == 'held')
@@ -114,13 +121,17 @@ for i = 2, #KEYS do
     end
   end
 end
+for i = 2, #KEYS do pcall(renew, i) end  -- one that is damaged keeps no other back
 return memory
 """
 )
 
 # KEYS slots; ARGV for each slot fingerprint, holder, answer, expiry, version. No answer: it was released.
-_RESTORE: Final = Script("""
+_RESTORE: Final = Script(
+    REPAIR
+    + """
 for i = 1, #KEYS do
+  repair(KEYS[i])
   local print, holder, reply, expiry, version = unpack(ARGV, i * 5 - 4, i * 5)
   local state, known = unpack(redis.call('HMGET', KEYS[i], 'state', 'holder'))
   local is_older = known == holder and state ~= 'done'
@@ -133,7 +144,8 @@ for i = 1, #KEYS do
   end
 end
 return 1
-""")
+"""
+)
 
 
 class RedisReplays:
@@ -164,6 +176,8 @@ class RedisReplays:
             raise KeyReused
         if found == b"done":
             return self._decoded(claim.slot, *reply)
+        if found == b"damaged":
+            return self._unreadable(claim.slot)
         if found == b"interrupted":
             return interrupted()
         return "mine" if found == b"mine" else "unsure" if found == b"unsure" else "elsewhere"
@@ -173,8 +187,11 @@ class RedisReplays:
         try:
             if int(version or 1) <= RECORD_VERSION:
                 return _DECODER.decode(reply)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, ValueError, RecursionError):
             pass
+        return self._unreadable(slot)
+
+    def _unreadable(self, slot: str) -> KeptReply:
         self._on_unreadable(_PREFIX + slot)
         return no_longer_kept()
 

@@ -34,10 +34,18 @@ local function trust(key, lease, known)
     return type(text) == 'string' and string.match(text, field .. ':(%w+)') or '?'
   end
   local run, evicted = info('server', 'run_id'), info('stats', 'evicted_keys')
-  local last = redis.call('HMGET', key, 'memory', 'run', 'evicted', 'seen', 'restarted', 'thinned', 'hung', 'made')
-  local memory, made = last[1], tonumber(last[8])
-  local seen, restarted, thinned, hung = tonumber(last[4]), tonumber(last[5]), tonumber(last[6]), tonumber(last[7])
-  if not memory then
+  local last = redis.pcall('HMGET', key, 'memory', 'run', 'evicted', 'seen', 'restarted', 'thinned', 'hung', 'made')
+  if last.err then  -- no hash
+    redis.pcall('DEL', key)
+    last = {}
+  end
+  local function time(text)
+    local found = tonumber(text or '')
+    return found == found and found or nil  -- 'nan' is read as a number
+  end
+  local memory, made = last[1], time(last[8])
+  local seen, restarted, thinned, hung = time(last[4]), time(last[5]), time(last[6]), time(last[7])
+  if not (memory and made and seen and restarted and thinned and hung) then
     local shorter = known == '' and math.max(0, lease - 2000) or 0
     memory, made, seen = run .. '/' .. now, now, now
     restarted, thinned, hung = now - shorter, now - shorter, now
@@ -55,6 +63,14 @@ local function trust(key, lease, known)
     'restarted', restarted, 'thinned', thinned, 'hung', hung, 'made', made)
   local careful = {restarted = restarted + lease, thinned = thinned + lease, hung = hung + lease}
   return now, careful, {memory, memory .. '/' .. thinned}
+end
+"""
+
+REPAIR: Final = """
+-- Remove what stands in place of a hash: what is to be written counts more than what nothing can read.
+local function repair(key)
+  local kind = redis.call('TYPE', key).ok
+  if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', key) end
 end
 """
 

@@ -117,7 +117,7 @@ class RedisTaskStore:
         record, state, version, is_unsure = await self._run(
             scripts.GET, [_PREFIX + number, SERVER_KEY], self._lease, self._memory.known
         )
-        if record:
+        if record is not None:
             return _decode(record, state, version)
         if (known := self._recent.get(number)) and known[1]:
             return known[0]
@@ -214,11 +214,11 @@ def _key(record: TaskRecord) -> str:
 
 def _decode(record: bytes, state: bytes, version: bytes | None = None, *, takes: int = 0) -> TaskRecord:
     """The state beside the record is the one that counts. Raises `TaskUnreadable`."""
-    if int(version or 1) > RECORD_VERSION:
-        raise TaskUnreadable
     try:
+        if int(version or 1) > RECORD_VERSION:
+            raise TaskUnreadable
         found = _DECODER.decode(record)
         known = msgspec.convert(state.decode(), State)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise TaskUnreadable from error
     return msgspec.structs.replace(found, state=known, takes=takes)

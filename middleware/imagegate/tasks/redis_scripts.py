@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from imagegate.stores.redis_client import Script
-from imagegate.stores.redis_memory import TRUST
+from imagegate.stores.redis_memory import REPAIR, TRUST
 
 UNKNOWN: Final = -1
 """What `RENEW` says of a task that Redis has forgotten,"""
@@ -55,7 +55,9 @@ return 1
 SENT: Final = Script(
     TRUST
     + """
-local state, holder, from, added = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder', 'from', 'added'))
+local found = redis.pcall('HMGET', KEYS[1], 'state', 'holder', 'from', 'added')
+if found.err then return {0, 0} end
+local state, holder, from, added = unpack(found)
 if not state then return {-1, 0} end
 if holder ~= ARGV[1] then return {0, 0} end
 if state ~= 'queued' then return {state == 'sent' and 1 or 0, 0} end
@@ -81,7 +83,9 @@ return 1
 # the request (`sender`) more than what another one has made of its silence.
 FINISH: Final = Script(
     _HOLD
+    + REPAIR
     + """
+repair(KEYS[1])
 local state, holder, sender, unknown = unpack(redis.call('HMGET', KEYS[1], 'state', 'holder', 'sender', 'unknown'))
 local is_other = state and holder ~= ARGV[2]
 local knows = is_other and sender == ARGV[2] and ARGV[8] == '0' and (state == 'sent' or unknown == '1')
@@ -125,11 +129,13 @@ return 1
 """
 )
 
-# KEYS task, server; ARGV lease, known. Record, state, version, and whether an unknown task may have been forgotten.
+# KEYS task, server; ARGV lease, known. Record, state, version, and whether an unknown task may have been forgotten; of
+# what is no hash an empty record.
 GET: Final = Script(
     TRUST
     + """
-local found = redis.call('HMGET', KEYS[1], 'record', 'state', 'version')
+local found = redis.pcall('HMGET', KEYS[1], 'record', 'state', 'version')
+if found.err then return {'', '', false, 0} end
 if found[1] then return {found[1], found[2], found[3], 0} end
 local now, careful = trust(KEYS[2], ARGV[1], ARGV[2])
 return {false, false, false, now < math.max(careful.restarted, careful.thinned) and 1 or 0}
@@ -164,7 +170,8 @@ local function renew(key, number, mine, noted)
   return noted == '1' and has_noted ~= '1' and -2 or 1
 end
 for i = 3, #KEYS do
-  found[i - 1] = renew(KEYS[i], unpack(ARGV, i * 3 - 3, i * 3 - 1))
+  local is_good, held = pcall(renew, KEYS[i], unpack(ARGV, i * 3 - 3, i * 3 - 1))
+  found[i - 1] = is_good and held or 1  -- its end is written all the same, and it keeps no other back
 end
 return found
 """
@@ -174,8 +181,10 @@ return found
 # held. No record: it was discarded.
 RESTORE: Final = Script(
     _HOLD
+    + REPAIR
     + """
 for i = 2, #KEYS do
+  repair(KEYS[i])
   local mine, record, expiry, stays = unpack(ARGV, i * 4 - 4, i * 4 - 1)
   local state, holder = unpack(redis.call('HMGET', KEYS[i], 'state', 'holder'))
   local is_older = holder == ARGV[2] and not is_over(state)
@@ -221,10 +230,11 @@ local function take(id)
   local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
   local number = entry and entry[2][2]
   local key = number and ARGV[5] .. number
-  local task = key and redis.call('HMGET', key, 'record', 'state', 'holder', 'version', 'parked') or {}
-  if not task[1] then
+  local task = key and redis.pcall('HMGET', key, 'record', 'state', 'holder', 'version', 'parked', 'takes') or {}
+  if task.err or not task[1] then
     redis.call('XACK', KEYS[1], group, id)
     redis.call('XDEL', KEYS[1], id)
+    if task.err then found[#found + 1] = {number, '', '', false, 0} end  -- no hash
     return
   end
   if (tonumber(task[5]) or 0) >= version then return end
@@ -235,8 +245,9 @@ local function take(id)
   end
   if task[3] ~= '' and now < careful.hung then return end
   redis.call('XCLAIM', KEYS[1], group, me, 0, id, 'JUSTID')
-  redis.call('HSET', key, 'holder', me, 'entry', id)
-  found[#found + 1] = {number, task[1], task[2], task[4], redis.call('HINCRBY', key, 'takes', 1)}
+  local takes = math.max(0, math.min(tonumber(task[6]) or 0, 1000)) + 1
+  redis.call('HSET', key, 'holder', me, 'entry', id, 'takes', takes)
+  found[#found + 1] = {number, task[1], task[2], task[4], takes}
 end
 for _, each in ipairs(pending) do
   take(each[1])
@@ -251,7 +262,7 @@ return found
 
 # KEYS task; ARGV holder, version. It stays in the stream without a holder.
 PARK: Final = Script("""
-if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then
+if redis.pcall('HGET', KEYS[1], 'holder') == ARGV[1] then
   redis.call('HSET', KEYS[1], 'holder', '', 'parked', ARGV[2])
   redis.call('HINCRBY', KEYS[1], 'takes', -1)
 end
