@@ -222,7 +222,7 @@ def test_out_of_memory(world: World) -> None:
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("maxmemory", "1")
         second = in_thread(lambda: world.other.post(GENERATIONS, json=asked, headers=headers))
-        time.sleep(1.6 * LEASE)
+        assert second().status_code == 503, "it does not wait for an end that cannot be told"
         new = world.other.post(GENERATIONS, json=generation("never"), headers={"idempotency-key": "new"})
         assert (new.status_code, new.json()["error"]["code"]) == (503, "idempotency_store_unavailable")
         assert world.other.post(GENERATIONS, json={**generation("never"), "async": True}).status_code == 503
@@ -230,7 +230,8 @@ def test_out_of_memory(world: World) -> None:
         assert first().status_code == 200
         time.sleep(LEASE)
         client.config_set("maxmemory", "0")
-    assert second().content == first().content
+    again = world.other.post(GENERATIONS, json=asked, headers=headers)
+    assert again.content == first().content
     assert ended(world.other, task)["status"] == "completed"
     made = [world.origin.made(prompt) for prompt in ("hold full", "hold full task", "never")]
     assert made == [1, 1, 0]
@@ -288,3 +289,36 @@ def test_a_process_that_was_stopped_while_redis_forgot(world: World) -> None:
 
 def _image(reply: httpx.Response) -> str:
     return urlsplit(reply.json()["data"][0]["url"]).path
+
+
+@pytest.mark.parametrize(("loss", "end"), [(restarted_empty, signal.SIGKILL), (evicted, signal.SIGSTOP)])
+def test_a_process_that_can_tell_redis_nothing_any_more(
+    world: World, loss: Callable[[World], Callable[[], None]], end: signal.Signals
+) -> None:
+    """It had sent its request, then it ended, or stopped, and Redis forgot it: the marks in the shared directory say
+    what neither can."""
+    name = f"hold untold {loss.__name__} {end.name}"
+    asked = generation(name)
+    first = in_thread(lambda: world.one.post(GENERATIONS, json=asked, headers={"idempotency-key": name}))
+    until(lambda: world.origin.made(name))
+    forget = loss(world)
+    world.first.process.send_signal(end)
+    try:
+        forget()
+        second = in_thread(lambda: world.other.post(GENERATIONS, json=asked, headers={"idempotency-key": name}))
+        if end is signal.SIGKILL:
+            assert (second().status_code, second().json()["error"]["code"]) == (502, "interrupted")
+        else:
+            time.sleep(1.5 * LEASE)
+    finally:
+        world.origin.gate.set()
+        if end is signal.SIGKILL:
+            world.first.process.wait()
+            world.replace_first()
+        else:
+            world.first.process.send_signal(signal.SIGCONT)
+    if end is signal.SIGSTOP:
+        assert second().json()["data"] == first().json()["data"]
+    again = world.one.post(GENERATIONS, json=asked, headers={"idempotency-key": name})
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (second().status_code, "true")
+    assert world.origin.made(name) == 1

@@ -9,6 +9,7 @@ from typing import Final
 from imagegate.config.schema import Config
 from imagegate.idempotency.base import ReplayStore
 from imagegate.idempotency.journal import Journal
+from imagegate.idempotency.journaled import JournaledReplays
 from imagegate.idempotency.memory import MemoryReplays
 from imagegate.idempotency.redis import RedisReplays
 from imagegate.stores.blobs import Blobs
@@ -18,7 +19,8 @@ _KEYS: Final = ".keys"
 
 
 def open_replay_store(config: Config, blobs: Blobs, on_unreadable: Callable[[str], None]) -> ReplayStore:
-    """Return the store of recorded replies: Redis where the configuration names one, else memory.
+    """Return the store of recorded replies: Redis where the configuration names one, else memory; each with marks on
+    disk where the image store has a directory.
 
     Args:
         blobs: keeps large replies.
@@ -28,9 +30,11 @@ def open_replay_store(config: Config, blobs: Blobs, on_unreadable: Callable[[str
         ConfigError: the store needs a package that is not installed.
     """
     tasks, idempotency = config.tasks, config.idempotency
+    journal = _journal(config)
     if (address := idempotency.store or tasks.store) != "memory://":
-        return RedisReplays(RedisClient(address), lease=tasks.lease, on_unreadable=on_unreadable)
-    return MemoryReplays(blobs, max_bytes=idempotency.max_bytes, journal=_journal(config))
+        store = RedisReplays(RedisClient(address), lease=tasks.lease, on_unreadable=on_unreadable)
+        return store if journal is None else JournaledReplays(store, journal)
+    return MemoryReplays(blobs, max_bytes=idempotency.max_bytes, journal=journal)
 
 
 def _journal(config: Config) -> Journal | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, NamedTuple
 
+from imagegate.asgi.background import in_thread
 from imagegate.idempotency.base import Claim, ReplaysUnavailable, Slot
 from imagegate.idempotency.journal import Journal
 from imagegate.idempotency.keys import KeptReply, KeyReused
@@ -16,8 +17,6 @@ from imagegate.idempotency.outcomes import interrupted, no_longer_kept
 from imagegate.logger import get_logger
 from imagegate.stores.blobs import Blobs
 
-P = ParamSpec("P")
-T = TypeVar("T")
 MAX_SLOTS: Final = 100_000
 
 
@@ -80,7 +79,7 @@ class MemoryReplays:
         if self._journal is None or claim.sent:
             return True
         try:
-            return await _in_thread(self._journal.mark, claim)
+            return await in_thread(self._journal.mark, claim)
         except OSError as error:
             get_logger().error("idempotency: what is sent cannot be marked on disk", error=type(error).__name__)
             raise ReplaysUnavailable from error
@@ -89,7 +88,7 @@ class MemoryReplays:
         self._keep(claim, reply)
         if self._journal is not None and claim.sent:
             try:
-                await _in_thread(self._journal.finish, claim, reply)
+                await in_thread(self._journal.finish, claim, reply)
             except OSError as error:  # after a restart it is uncertain
                 get_logger().warning("idempotency: a response is not on disk", error=type(error).__name__)
         unused, self._unused = self._unused, []
@@ -131,7 +130,7 @@ class MemoryReplays:
         """Remove the mark; of slots in flight only the caller knows."""
         if self._journal is not None:
             with suppress(OSError):  # then it says that something may have been sent
-                await _in_thread(self._journal.release, claim)
+                await in_thread(self._journal.release, claim)
 
     async def renew(self, claims: Collection[Claim]) -> None:
         """Do nothing: there are no leases."""
@@ -144,13 +143,3 @@ class MemoryReplays:
         self._with_body.clear()
         if self._journal is not None:
             self._journal.close()
-
-
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a function in a thread; a cancelled caller waits for its end, so that what it did can be undone."""
-    running = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait({running})
-        raise

@@ -47,7 +47,7 @@ if found.err then return {'damaged'} end
 local print, state, holder, until_, from = unpack(found)
 if state and print ~= ARGV[1] then return {'reused'} end
 if state == 'done' then return {'done', unpack(redis.call('HMGET', KEYS[1], 'reply', 'version'))} end
-local now, careful = trust(KEYS[2], ARGV[3], ARGV[4])
+local now, careful, _, is_written = trust(KEYS[2], ARGV[3], ARGV[4])
 if not state then
   state, holder, from = 'held', ARGV[2], claim(ARGV[1], ARGV[2], careful, ARGV[3])
 end
@@ -55,6 +55,8 @@ if state == 'held' then
   if holder ~= ARGV[2] then return {'elsewhere'} end
   return {now < (tonumber(from) or 0) and 'unsure' or 'mine'}
 end
+-- Nothing can be renewed, or ended, while nothing is written: after a lease it is of no use to wait for that.
+if not is_written and now > (tonumber(until_) or 0) + ARGV[3] then return {'stuck'} end
 if now < math.max(tonumber(until_) or 0, careful.restarted, careful.hung) then return {'elsewhere'} end
 return {'interrupted'}
 """
@@ -105,11 +107,12 @@ _RENEW: Final = Script(
     + """
 local now, careful, memory = trust(KEYS[1], ARGV[1], ARGV[2])
 local lease = ARGV[1]
-local function renew(i)
+for i = 2, #KEYS do
   local print, me, mine, expiry = unpack(ARGV, i * 4 - 5, i * 4 - 2)
-  local state, holder = unpack(redis.call('HMGET', KEYS[i], 'state', 'holder'))
+  local slot = redis.pcall('HMGET', KEYS[i], 'state', 'holder')
+  local state, holder = unpack(slot)
   local is_ours = not state or holder == me or (mine == 'sent' and state == 'held')
-  if is_ours and state ~= 'done' then
+  if is_ours and state ~= 'done' and not slot.err then  -- one that is no hash keeps no other back
     if state == 'sent' then mine = 'sent' end
     redis.call('HSET', KEYS[i], 'fingerprint', print, 'state', mine, 'holder', me)
     if mine == 'sent' then
@@ -121,7 +124,6 @@ local function renew(i)
     end
   end
 end
-for i = 2, #KEYS do pcall(renew, i) end  -- one that is damaged keeps no other back
 return memory
 """
 )
@@ -176,6 +178,8 @@ class RedisReplays:
             raise KeyReused
         if found == b"done":
             return self._decoded(claim.slot, *reply)
+        if found == b"stuck":
+            raise ReplaysUnavailable
         if found == b"damaged":
             return self._unreadable(claim.slot)
         if found == b"interrupted":

@@ -25,7 +25,8 @@ SERVER_KEY: Final = "{imagegate}:server"
 TRUST: Final = """
 -- The time now, and until when to be careful. `restarted`: this server may know less than its predecessor; `thinned`:
 -- it has evicted keys; `hung`: no lease could be renewed. All in milliseconds of the server's clock. `memory` is a
--- name of what it remembers, as `known` is of what the process that asks has seen; empty: it has seen none.
+-- name of what it remembers, as `known` is of what the process that asks has seen; empty: it has seen none. The last
+-- value is whether anything can be written: not where memory is full, or on a replica.
 local function trust(key, lease, known)
   local clock = redis.call('TIME')
   local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -59,10 +60,10 @@ local function trust(key, lease, known)
   end
   if now - seen > lease / 2 then hung = now end  -- with a third of a lease before it, this may be a whole one
   restarted, thinned, hung = math.min(restarted, now), math.min(thinned, now), math.min(hung, now)
-  redis.pcall('HSET', key, 'memory', memory, 'run', run, 'evicted', evicted, 'seen', now,
+  local written = redis.pcall('HSET', key, 'memory', memory, 'run', run, 'evicted', evicted, 'seen', now,
     'restarted', restarted, 'thinned', thinned, 'hung', hung, 'made', made)
   local careful = {restarted = restarted + lease, thinned = thinned + lease, hung = hung + lease}
-  return now, careful, {memory, memory .. '/' .. thinned}
+  return now, careful, {memory, memory .. '/' .. thinned}, type(written) == 'number'
 end
 """
 

@@ -151,8 +151,9 @@ RENEW: Final = Script(
 local now, careful, memory = trust(KEYS[2], ARGV[3], ARGV[4])
 local found, group, me = {memory}, ARGV[1], ARGV[2]
 local function renew(key, number, mine, noted)
-  local state, holder, entry, has_noted, sender, unknown =
-    unpack(redis.call('HMGET', key, 'state', 'holder', 'entry', 'noted', 'sender', 'unknown'))
+  local task = redis.pcall('HMGET', key, 'state', 'holder', 'entry', 'noted', 'sender', 'unknown')
+  if task.err then return 1 end  -- no hash, which is to keep no other back; its end is written all the same
+  local state, holder, entry, has_noted, sender, unknown = unpack(task)
   if not state then return -1 end
   if holder ~= me then
     -- Sent from here: only this process can know the end, whatever another one has made of its silence.
@@ -170,8 +171,7 @@ local function renew(key, number, mine, noted)
   return noted == '1' and has_noted ~= '1' and -2 or 1
 end
 for i = 3, #KEYS do
-  local is_good, held = pcall(renew, KEYS[i], unpack(ARGV, i * 3 - 3, i * 3 - 1))
-  found[i - 1] = is_good and held or 1  -- its end is written all the same, and it keeps no other back
+  found[i - 1] = renew(KEYS[i], unpack(ARGV, i * 3 - 3, i * 3 - 1))
 end
 return found
 """
