@@ -24,9 +24,9 @@ ORDER: Final = (
     # Each may import those above it in this table, and nothing else of ours.
     "errors",
     "logger",
-    "tracing",
     "contracts",
     "protocol",
+    "tracing",
     "fitting",
     "adapter",
     "registry",

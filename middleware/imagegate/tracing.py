@@ -10,6 +10,8 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
+from imagegate.protocol.trace_context import trace_headers
+
 OperationName = Literal["attempt", "part", "upload", "poll", "fetch", "store", "webhook"]
 """A POST to a provider with the wait for its task; a part of a split request; the upload of a reference; the questions
 about one task; the fetch of a foreign link; the writing of one image; a webhook."""
@@ -21,6 +23,11 @@ class Operation(Protocol):
     @property
     def traceparent(self) -> str:
         """W3C Trace Context of it, which goes upstream in its requests; empty: it has none."""
+        ...
+
+    @property
+    def tracestate(self) -> str:
+        """What goes upstream beside it; empty: nothing does."""
         ...
 
     def ended(self, error: BaseException | None, facts: dict[str, Any]) -> None:
@@ -105,9 +112,11 @@ class operation:  # noqa: N801 - used like a function, in a `with` statement
             self._facts.update(facts)
 
     @property
-    def traceparent(self) -> str:
-        """Of the operation; empty: none is recorded."""
-        return self._running.traceparent if self._running is not None else ""
+    def headers(self) -> list[tuple[str, str]]:
+        """Fields of W3C Trace Context for the requests of the operation; none where it is not recorded."""
+        if self._running is None:
+            return []
+        return trace_headers(self._running.traceparent, self._running.tracestate)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from imagegate.config.price_table import PriceTable
 from imagegate.config.schema import PricesConfig
 from imagegate.protocol.prices import ModelPrice, PriceVariant
+from imagegate.protocol.trace_context import read_traceparent, read_tracestate, span_id, trace_id
 from imagegate.protocol.usage import TOKEN_KINDS, sum_usage, tokens_by_kind
 from imagegate.telemetry.cost import cost_of
 from imagegate.telemetry.metric_labels import size_class
 from imagegate.telemetry.progress import Progress
-from imagegate.telemetry.trace_context import read_traceparent, span_id, trace_id
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -158,6 +158,30 @@ def test_no_traceparent(value: bytes | None) -> None:
 def test_any_traceparent(value: bytes) -> None:
     """Whatever comes, what goes on is printable ASCII without spaces."""
     assert all("!" <= character <= "~" for character in read_traceparent(value))
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([b"vendor=abc"], "vendor=abc"),
+        ([b"a=1 , b=2", b"", b",3c@d=x:y"], "a=1,b=2,3c@d=x:y"),
+        ([b"a=" + b"x" * 250, b"b=" + b"x" * 250, b"c=1234567"], f"a={'x' * 250},b={'x' * 250}"),
+        ([], ""),
+        ([b"a=1,a=2"], ""),
+        ([b"A=1"], ""),
+        ([b"a=1\r\nx: y"], ""),
+        ([b"a=\xe9"], ""),
+        ([b",".join(b"k%d=1" % number for number in range(33))], ""),
+    ],
+)
+def test_tracestate(values: list[bytes], found: str) -> None:
+    """All fields are one list; one that is none is dropped, and one that is too long loses members at its end."""
+    assert read_tracestate(values) == found
+
+
+@given(st.lists(st.binary(max_size=40), max_size=4))
+def test_any_tracestate(values: list[bytes]) -> None:
+    assert all(" " <= character <= "~" for character in read_tracestate(values))
 
 
 PRICES = PriceTable(

@@ -310,9 +310,11 @@ class Rig(NamedTuple):
     secrets: tuple[str, ...]
     """What no client may see."""
 
-    def post(self, model: str, *, timeout: float = PATIENCE, **members: Any) -> httpx.Response:
+    def post(
+        self, model: str, *, timeout: float = PATIENCE, headers: Mapping[str, str] | None = None, **members: Any
+    ) -> httpx.Response:
         document = {"model": model, "prompt": "A kite", "response_format": "url", **members}
-        return httpx.post(f"{self.url}/v1/images/generations", json=document, timeout=timeout)
+        return httpx.post(f"{self.url}/v1/images/generations", json=document, timeout=timeout, headers=headers)
 
     def record_of(self, reply: httpx.Response) -> ExchangeRecord:
         return self.collector.of(reply.headers["x-request-id"])

@@ -44,6 +44,7 @@ from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
 from imagegate.opentelemetry import OTelHook
 from imagegate.prometheus import PrometheusHook
+from imagegate.telemetry import otel_sdk
 
 OUTCOMES = [name for name in FAULTS if name not in ("endless", "huge", "huge-error")]
 PROMPT = "a prompt that nobody may find"
@@ -251,6 +252,19 @@ def test_no_span_or_metric_has_a_secret(traced: Traced) -> None:
     assert not any(span.events for span in spans)
 
 
+@pytest.mark.parametrize("flags", ["01", "00"])
+def test_a_clients_trace_goes_on(traced: Traced, flags: str) -> None:
+    """Its state goes upstream beside it, sampled or not; its baggage, which may say anything, stays here."""
+    trace_id = ("1" if flags == "01" else "2") * 32
+    headers = {"traceparent": f"00-{trace_id}-{'b' * 16}-{flags}", "tracestate": "vendor=abc,x=y", "baggage": "user=1"}
+    assert traced.running.post("usual.alone", headers=headers).status_code == 200
+    sent = traced.sent[-1]
+    assert (sent["traceparent"][3:35], sent["traceparent"][-2:]) == (trace_id, flags)
+    assert sent["traceparent"][36:52] != "b" * 16
+    assert sent["tracestate"] == "vendor=abc,x=y"
+    assert "baggage" not in sent
+
+
 class Host:
     """An application whose own instrumentation makes a server span for each request."""
 
@@ -447,7 +461,12 @@ def test_a_collector_that_is_no_good_holds_nothing_up(tmp_path: Path, kind: str)
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]
+    ("variable", "value"),
+    [
+        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+    ],
 )
 def test_what_serve_cannot_export_is_told(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -457,6 +476,22 @@ def test_what_serve_cannot_export_is_told(
     monkeypatch.setenv(variable, value)
     assert main(["serve", "--otel"]) == 1
     assert f"{variable}: {value!r}" in capsys.readouterr().err
+
+
+def test_a_disabled_sdk_reads_no_other_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in {"OTEL_SDK_DISABLED": "True", "OTEL_TRACES_EXPORTER": "zipkin"}.items():
+        monkeypatch.setenv(variable, value)
+    otel_sdk.check()
+    otel_sdk.set_up()
+
+
+def test_the_end_of_the_process_is_bounded() -> None:
+    """What can be exported is; one exporter that hangs keeps neither the other back nor the process."""
+    released, done = threading.Event(), threading.Event()
+    otel_sdk.at_exit([lambda: bool(released.wait()), done.set], seconds=0.2)()  # type: ignore[list-item]
+    assert done.is_set()
+    assert not released.is_set()
+    released.set()
 
 
 def test_large_images_are_written_below_the_attempt(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from imagegate.errors import ImagegateError
 from imagegate.layers.base import Endpoint, Layer, Work, endpoint_of
 from imagegate.layers.error_boundary import Answer, answer_errors
 from imagegate.logger import get_logger
+from imagegate.protocol.trace_context import read_traceparent, read_tracestate, trace_id
 from imagegate.telemetry.capture import Capture
 from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
-from imagegate.telemetry.trace_context import read_traceparent, trace_id
 
 
 class Observe(Layer):
@@ -53,10 +53,12 @@ class Observe(Layer):
 
     async def observe(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request that is known to be for `endpoint`."""
-        sent_id, traceparent = _sent_names(scope)
+        sent_id, traceparent, tracestate = _sent_names(scope)
         progress = Progress(endpoint, request_id=request_id(sent_id))
         if traceparent is not None:
             progress.traceparent = read_traceparent(traceparent)
+            if tracestate and progress.traceparent:
+                progress.tracestate = read_tracestate(tracestate)
         progress.capture = self._capture() if self._capture else None
         answer = Answer(send, progress)
         started = perf_counter()
@@ -89,15 +91,18 @@ class Observe(Layer):
         return self.down(scope, receive, send)
 
 
-def _sent_names(scope: Scope) -> tuple[bytes | None, bytes | None]:
-    """Return the first ``x-request-id`` and ``traceparent``, in one pass."""
+def _sent_names(scope: Scope) -> tuple[bytes | None, bytes | None, Sequence[bytes]]:
+    """Return the first ``x-request-id`` and ``traceparent``, and each ``tracestate``, in one pass."""
     sent_id = traceparent = None
+    tracestate: Sequence[bytes] = ()
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             sent_id = sent_id or value
         elif name == b"traceparent":
             traceparent = traceparent or value
-    return sent_id, traceparent
+        elif name == b"tracestate":
+            tracestate = [*tracestate, value]
+    return sent_id, traceparent, tracestate
 
 
 def _bind(progress: Progress) -> Mapping[str, Token[Any]]:

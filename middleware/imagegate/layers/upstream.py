@@ -84,7 +84,7 @@ class Upstream(ExchangeLayer):
                 consumer=consumer,
                 held=exchange.request.held,
                 on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
-                traceparent=traced.traceparent if traced else "",
+                trace=traced.headers if traced is not None else (),
             )
             reply = await progress.call(account.name, model, asking, images=images)
             if traced is not None:

@@ -130,7 +130,7 @@ def _images(operation: Operation, config: Config) -> dict[str, Any]:
         "operationId": f"image{operation.capitalize()}",
         "summary": _SUMMARIES[operation],
         "tags": ["Images"],
-        "parameters": parameters(("Idempotency-Key", "Imagegate-Explain", "x-request-id", "traceparent")),
+        "parameters": parameters(("Idempotency-Key", "Imagegate-Explain", "x-request-id", "traceparent", "tracestate")),
         "requestBody": {"required": True, "content": request_content(operation)},
         "responses": {
             "200": made,
@@ -161,7 +161,7 @@ def _query(
         "operationId": name,
         "summary": summary,
         "tags": ["Tasks" if schema == "Task" else "Gateway"],
-        "parameters": [*map(dict, path), *parameters(("x-request-id", "traceparent"))],
+        "parameters": [*map(dict, path), *parameters(("x-request-id", "traceparent", "tracestate"))],
         "responses": responses,
     }
 

@@ -27,6 +27,7 @@ REQUEST_HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         _TEXT,
     ),
     "traceparent": ("W3C Trace Context; a malformed one is ignored.", _TEXT),
+    "tracestate": ("Goes upstream beside `traceparent`.", _TEXT),
 }
 """Name -> meaning and schema. ``Authorization`` is a security scheme."""
 

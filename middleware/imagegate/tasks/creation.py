@@ -180,6 +180,7 @@ def _progress_like(outer: Progress) -> Progress:
         outer.endpoint,
         request_id=outer.request_id,
         traceparent=outer.traceparent,
+        tracestate=outer.tracestate,
         key_name=outer.key_name,
         user=outer.user,
         owner=outer.owner,

@@ -95,7 +95,7 @@ class TracingHook(Protocol):
     def exchange_traced(self, progress: Progress) -> ExchangeTrace:
         """Begin the trace of an exchange, or of a task's work (`in_background`), and use it in the current context.
 
-        `progress.traceparent` becomes that of the exchange's own span.
+        `progress.traceparent` and `progress.tracestate` become those of the exchange's own span.
         """
         ...
 

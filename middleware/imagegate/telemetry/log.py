@@ -14,10 +14,10 @@ import structlog
 from imagegate.config.schema import LogConfig
 from imagegate.contracts.changes import header_value
 from imagegate.logger import NAME, log_plainly
+from imagegate.protocol.trace_context import span_id, trace_id
 from imagegate.telemetry.batching import Soon, taken
 from imagegate.telemetry.exchange import ExchangeFacts
 from imagegate.telemetry.record import ExchangeRecord
-from imagegate.telemetry.trace_context import span_id, trace_id
 
 _LONGEST_NAME: Final = 128
 """Characters of what a client wrote."""

@@ -18,6 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from imagegate import tracing
 from imagegate.errors import ImagegateError, UpstreamError
+from imagegate.protocol.trace_context import trace_headers
 from imagegate.telemetry.metric_labels import Names
 from imagegate.telemetry.otel_attributes import (
     DURATION_BUCKETS,
@@ -95,7 +96,7 @@ class OTelHook:
         """
         here = contexts.get_current()
         if progress.in_background or not trace.get_current_span(here).get_span_context().is_valid:
-            here = _context_of(progress.traceparent)
+            here = _context_of(progress.traceparent, progress.tracestate)
         return ExchangeSpan(self, progress, here)
 
     def webhook_traced(self, traceparent: str) -> OperationSpan:
@@ -136,7 +137,8 @@ class ExchangeSpan:
         self.operation_name = OPERATIONS.get(progress.endpoint, "")
         self._span = hook.start(self.operation_name or f"imagegate {progress.endpoint}", parent, SpanKind.INTERNAL)
         context = trace.set_span_in_context(self._span, parent)
-        progress.traceparent = _traceparent(self._span) or progress.traceparent
+        if traceparent := _traceparent(self._span):
+            progress.traceparent, progress.tracestate = traceparent, _tracestate(self._span)
         self._attached = contexts.attach(context)
         self._used = tracing.use(self)
         self._provider = ""
@@ -204,6 +206,11 @@ class OperationSpan:
         """W3C Trace Context of the span."""
         return _traceparent(self._span)
 
+    @property
+    def tracestate(self) -> str:
+        """What goes upstream beside it."""
+        return _tracestate(self._span)
+
     def ended(self, error: BaseException | None, facts: dict[str, Any]) -> None:
         """End the span, with the class or code of an error and never its text."""
         if self._attached is not None:
@@ -227,8 +234,8 @@ def _type_of(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _context_of(traceparent: str) -> contexts.Context:
-    return _PROPAGATOR.extract({"traceparent": traceparent}, contexts.Context()) if traceparent else contexts.Context()
+def _context_of(traceparent: str, tracestate: str = "") -> contexts.Context:
+    return _PROPAGATOR.extract(dict(trace_headers(traceparent, tracestate)), contexts.Context())
 
 
 def _traceparent(span: Span) -> str:
@@ -236,3 +243,7 @@ def _traceparent(span: Span) -> str:
     if not context.is_valid:
         return ""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def _tracestate(span: Span) -> str:
+    return span.get_span_context().trace_state.to_header()

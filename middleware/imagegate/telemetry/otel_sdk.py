@@ -9,7 +9,11 @@ are exported by a thread, from a queue of bounded length.
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
+import time
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -17,10 +21,14 @@ from imagegate import __version__
 from imagegate.errors import ConfigError
 
 _EXPORTERS: Final = ("otlp", "console", "none")
+_SECONDS_TO_FLUSH: Final = 5.0
+"""For what has not been exported when the process ends; the SDK itself would wait for a silent collector for 20 s."""
 
 
 def check() -> None:
     """Raise `ConfigError` where the SDK is not installed or a variable names what there is none of."""
+    if _is_disabled():
+        return
     try:
         is_there = find_spec("opentelemetry.exporter.otlp.proto.http") is not None
     except ModuleNotFoundError:  # of a package above it
@@ -28,16 +36,14 @@ def check() -> None:
     if not is_there:
         raise ConfigError("serve --otel needs OpenTelemetry's SDK: pip install 'imagegate[otlp]'")
     for signal in ("TRACES", "METRICS"):
-        _exporter(signal)
-    protocol = _protocol()
-    if protocol != "http/protobuf":
-        raise ConfigError(f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol!r} is not supported; http/protobuf is")
+        if _exporter(signal) == "otlp":
+            _check_protocol(signal)
 
 
 def set_up() -> None:
     """Make the global providers of spans and metrics. Raises as `check`."""
     check()
-    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    if _is_disabled():
         return
     from opentelemetry import metrics, trace
     from opentelemetry.sdk.metrics import MeterProvider
@@ -50,12 +56,41 @@ def set_up() -> None:
     )
     attributes = {"service.version": __version__} | ({} if named else {"service.name": "imagegate"})
     resource = Resource.create(attributes)
+    shutdowns: list[Callable[[], None]] = []
     if (spans := _span_exporter()) is not None:
-        provider = TracerProvider(resource=resource)
-        provider.add_span_processor(BatchSpanProcessor(spans))
-        trace.set_tracer_provider(provider)
+        tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+        tracers.add_span_processor(BatchSpanProcessor(spans))
+        trace.set_tracer_provider(tracers)
+        shutdowns.append(tracers.shutdown)
     if (reader := _metric_reader()) is not None:
-        metrics.set_meter_provider(MeterProvider([reader], resource=resource))
+        meters = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+        metrics.set_meter_provider(meters)
+        shutdowns.append(meters.shutdown)
+    atexit.register(at_exit(shutdowns, seconds=_SECONDS_TO_FLUSH))
+
+
+def at_exit(shutdowns: Sequence[Callable[[], None]], *, seconds: float) -> Callable[[], None]:
+    """Return what calls all of `shutdowns` at a time, and waits for them for so long.
+
+    The threads begin now: an interpreter that is about to end starts none.
+    """
+    is_over = threading.Event()
+
+    def run(shutdown: Callable[[], None]) -> None:
+        is_over.wait()
+        shutdown()
+
+    threads = [threading.Thread(target=run, args=(shutdown,), daemon=True) for shutdown in shutdowns]
+    for thread in threads:
+        thread.start()
+
+    def end() -> None:
+        is_over.set()
+        until = time.monotonic() + seconds
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    return end
 
 
 def _span_exporter() -> Any:
@@ -85,5 +120,13 @@ def _exporter(signal: str) -> str:
     return name
 
 
-def _protocol() -> str:
-    return os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
+def _check_protocol(signal: str) -> None:
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if protocol := os.environ.get(variable):
+            if protocol != "http/protobuf":
+                raise ConfigError(f"{variable}: {protocol!r} is not supported; http/protobuf is")
+            return
+
+
+def _is_disabled() -> bool:
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"

@@ -35,6 +35,8 @@ class Progress(ExchangeFacts):
     task_made: tuple[int, Mapping[str, Any] | None] | None = None
     """Images and usage of a provider's task that another process had sent; None: it is not done, as far as is known.
     """
+    tracestate: str = ""
+    """Beside `traceparent`."""
     upstream_task_id: str = ""
     """Of the provider's task that was waited for last."""
     link_base: str = ""

@@ -16,6 +16,7 @@ from prometheus_client import Metric as PrometheusMetric
 from prometheus_client.registry import Collector
 
 from imagegate import __version__
+from imagegate.protocol.trace_context import span_id, trace_id
 from imagegate.protocol.usage import tokens_by_kind
 from imagegate.stores.health import StoreState
 from imagegate.telemetry.batching import Soon, taken
@@ -24,7 +25,6 @@ from imagegate.telemetry.metric_definitions import METRICS
 from imagegate.telemetry.metric_labels import FIELDS, OTHER, Holders, Names, size_class
 from imagegate.telemetry.progress import Progress
 from imagegate.telemetry.record import ExchangeRecord
-from imagegate.telemetry.trace_context import span_id, trace_id
 
 # Pictures take from a tenth of a second (a replay) to minutes (a task).
 BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300)

@@ -119,12 +119,12 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         token = self.credential.secret if self.credential else ""
         return (self.api_key or "", token, *self.client.secrets, *self.base.secrets)
 
-    async def headers(self, authorization: str | None, traceparent: str = "") -> list[tuple[str, str]]:
+    async def headers(self, authorization: str | None, trace: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
         """Return what a provider needs: of the client's nothing goes upstream but its key, where there is no other.
 
         Args:
             authorization: the client's.
-            traceparent: W3C Trace Context of the request; empty: it has none.
+            trace: fields of W3C Trace Context of the request.
 
         Raises:
             UpstreamUnreachable: there is no valid token.
@@ -137,8 +137,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         fields = list(_HEADERS)
         if key is not None:
             fields.append(key)
-        if traceparent:
-            fields.append(("traceparent", traceparent))
+        if trace:
+            fields.extend(trace)
         return fields
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from urllib.parse import quote
 
@@ -14,6 +14,7 @@ from imagegate.errors import UpstreamError, UpstreamUnreachable
 from imagegate.protocol.messages import HeldMemory, ImageReply
 from imagegate.protocol.replies import UpstreamReply
 from imagegate.protocol.reply_tasks import PendingTask
+from imagegate.protocol.trace_context import trace_headers
 from imagegate.spool.upload import Upload
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress
@@ -32,7 +33,7 @@ async def converse(
     consumer: ReplyConsumer | None = None,
     on_task: Callable[[PendingTask], Awaitable[bool]] | None = None,
     held: HeldMemory | None = None,
-    traceparent: str = "",
+    trace: Sequence[tuple[str, str]] = (),
 ) -> ImageReply | None:
     """Send a request once, and follow the task that it may become.
 
@@ -40,7 +41,7 @@ async def converse(
         consumer: gets what the layers above take before the reply is complete.
         on_task: is called with the task; returns whether it will be polled elsewhere.
         held: counts the reply that is returned.
-        traceparent: goes upstream; empty: that of the exchange does.
+        trace: fields of W3C Trace Context that go upstream; none: those of the exchange do.
 
     Returns:
         The reply; None where `consumer` has got all of it, or `on_task` has taken the task.
@@ -49,7 +50,8 @@ async def converse(
         UpstreamError: classified by what may have been made, its text free of keys and hosts.
         StorageError: `consumer` did not take a picture.
     """
-    headers = partial(upstream.headers, authorization, traceparent or progress.traceparent)
+    context = trace or trace_headers(progress.traceparent, progress.tracestate)
+    headers = partial(upstream.headers, authorization, context)
     started = time.perf_counter()
     reply: UpstreamReply | None = None
     try:
@@ -99,7 +101,7 @@ async def upload_file(upstream: Account, upload: Upload, *, authorization: str |
     request = upstream.adapter.encode_upload(upload)
     try:
         with operation("upload", account=upstream) as traced:
-            headers = await upstream.headers(authorization, traced.traceparent)
+            headers = await upstream.headers(authorization, traced.headers)
             reply = await whole_reply(upstream, request, headers)
             return upstream.adapter.decode_upload(reply)
     except UpstreamError as error:

@@ -293,7 +293,7 @@ async def _question(
     try:
         with operation("poll", account=upstream, task_id=task.id[:256], polls=1) as traced:
             link = request.url or task.poll_url or ""
-            headers = await upstream.headers(authorization, traced.traceparent)
+            headers = await upstream.headers(authorization, traced.headers)
             first = _address(upstream, request, link)
             reply = await _asked(upstream, request, first, link, headers, consumer, held)
             if reply is None:
