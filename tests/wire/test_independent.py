@@ -6,6 +6,8 @@ import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
+from time import sleep
 from typing import Any, NamedTuple
 
 import httpx
@@ -151,3 +153,17 @@ def test_unknown_models(place: Callable[[str], Place], adapter: str) -> None:
     reply = found.setting.raw.post("/images/generations", json={"model": "own/new-9", "prompt": "a cat"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "model_not_found")
     assert found.own.calls == []
+
+
+@pytest.mark.parametrize(("adapter", "model"), [("bfl", "flux-2-pro"), ("replicate", "black-forest-labs/flux-dev")])
+def test_addresses_of_tasks_are_kept_to_the_letter(adapter: str, model: str, tmp_path: Path) -> None:
+    """Also by an id that says all there is to know, and where `base_url` has a path that they do not have."""
+    own, more = PROVIDERS[adapter][0](), f'api_key = "{KEY}"'
+    if adapter == "replicate":
+        more += "\noptions = { wait = 0 }"
+    with setting(tmp_path, own.app(), adapter, more=more, path="/proxy") as at:
+        body = {"model": f"own/{model}", "prompt": "a cat", "async": True}
+        task = at.raw.post("/images/generations", json=body).json()
+        replies = (at.raw.get(f"/tasks/{task['task_id']}").json() for _ in range(50) if not sleep(0.02))
+        reply = next(each for each in replies if each["status"] not in ("pending", "processing"))
+        assert (reply["status"], len(reply["data"]), own.refused) == ("completed", 1, [])

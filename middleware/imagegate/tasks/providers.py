@@ -65,7 +65,10 @@ class ProviderTasks:
         path = ""
         if task.poll_url:
             try:
-                path = account.own_url(task.poll_url).removeprefix(account.origin)
+                url = account.own_url(task.poll_url)
+                path = url.removeprefix(account.origin)
+                if account.own_url(path) != url:  # outside of the path of `base_url`
+                    path = url
             except UpstreamError:
                 return None
         return self._ids.provider(
