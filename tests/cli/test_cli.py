@@ -160,6 +160,20 @@ def test_prices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert listed["gpt-image-1.5"]["most_per_image"] == 1
 
 
+def test_providers_without_prices_say_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also one that has a single contract for whatever model is asked for."""
+    file = folder / "unpriced.toml"
+    file.write_text(
+        '[[upstreams]]\nname = "openrouter"\napi_key = "k"\n[[upstreams]]\nname = "fireworks"\napi_key = "k"\n'
+    )
+    _, out, _ = run(capsys, "prices", "--config", str(file))
+    lines = dict(line.split("  ", 1) for line in out.splitlines())
+    assert "no price is known: they are those of the provider that answers" in lines["openrouter/*"]
+    assert all(
+        "no price is known: most models are charged by the step" in lines[name] for name in lines if "/*" not in name
+    )
+
+
 def test_models_as_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """``--json`` prints what ``GET /v1/models`` answers."""
     code, out, _ = run(capsys, "models", "--json", "--config", str(config))

@@ -7,25 +7,32 @@ from typing import Any
 
 import msgspec
 
-from imagegate.config.model_contracts import contracts_of
+from imagegate.config.model_contracts import adapter_of, contracts_of
 from imagegate.config.price_table import Price, price_table
 from imagegate.config.schema import Config
 
 
 def price_list(config: Config) -> list[dict[str, Any]]:
-    """Return every model of every upstream with its price; ``from`` is empty where none is known."""
+    """Return every model of every upstream with its price; ``from`` is empty where none is known, with the reason.
+
+    A pattern stands for its models where an upstream has no other.
+    """
     table = price_table(config)
-    return [
-        _entry(upstream, model, table.currency, table.look_up(upstream, model))
-        for upstream, contracts in contracts_of(config).items()
-        for model in dict.fromkeys([*(name for name in contracts if "*" not in name), *table.models(upstream)])
-    ]
+    contracts, listed = contracts_of(config), []
+    for upstream in config.upstreams:
+        provider = adapter_of(upstream).contracts().provider
+        names = dict.fromkeys([*(name for name in contracts[upstream.name] if "*" not in name)])
+        names |= dict.fromkeys(table.models(upstream.name))
+        for model in names or contracts[upstream.name]:
+            found = table.look_up(upstream.name, model)
+            listed.append(_entry(upstream.name, model, table.currency, found, provider.no_prices if provider else ""))
+    return listed
 
 
-def _entry(upstream: str, model: str, currency: str, found: Price | None) -> dict[str, Any]:
+def _entry(upstream: str, model: str, currency: str, found: Price | None, reason: str) -> dict[str, Any]:
     entry: dict[str, Any] = {"upstream": upstream, "model": model}
     if found is None:
-        return {**entry, "from": ""}
+        return {**entry, "from": "", **({"reason": reason} if reason else {})}
     members = msgspec.to_builtins(found.price)
     price = {name: value for name, value in members.items() if value and name not in ("date", "source")}
     entry |= {"currency": currency, **price, "most_per_image": found.price.most_per_image}
@@ -46,7 +53,7 @@ def price_lines(listed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _told(entry: Mapping[str, Any]) -> str:
     if not entry["from"]:
-        return "no price is known"
+        return f"no price is known: {entry['reason'].rstrip('.')}" if "reason" in entry else "no price is known"
     amounts = [f"{entry.get('image', 0):g} an image"] if "image" in entry else []
     amounts += [f"{each['image']:g} an image where {_when(each['when'])}" for each in entry.get("variants", ())]
     if tokens := entry.get("tokens"):
