@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-from urllib.parse import quote
+from typing import Final, Literal
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from imagegate.adapter import BEARER, Authentication, ImageRequest, OpenAIAdapter, UpstreamRequest
+
+_DATED: Final = "2025-04-01-preview"
+"""The version of the deployments form that has GPT image models."""
 
 
 class AzureOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,10 +37,19 @@ class Azure(OpenAIAdapter):
     def __init__(self, options: AzureOptions | None = None) -> None:
         super().__init__(options)
         self._by_path = self.options.form == "deployments"
-        self._version = self.options.api_version or ("2025-04-01-preview" if self._by_path else "preview")
+        self._version = self.options.api_version or (_DATED if self._by_path else "preview")
         if self.options.resource:
             path = "/openai" if self._by_path else "/openai/v1"
             self.base_url = f"https://{self.options.resource}.openai.azure.com{path}"
+
+    def full_base_url(self, base_url: str) -> str:
+        """A resource's endpoint, as the portal shows it, gets ``/openai``; one deployment a version of its form."""
+        parts = urlsplit(base_url)
+        if not parts.path.strip("/") and not parts.query:
+            return f"{base_url.rstrip('/')}/openai"
+        if "/deployments/" in parts.path and not parts.query:
+            return f"{base_url.rstrip('/')}?api-version={quote(self.options.api_version or _DATED)}"
+        return base_url
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         """The body keeps ``model`` in both forms, as the official SDK sends it."""

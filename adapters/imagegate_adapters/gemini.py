@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from imagegate.adapter import (
@@ -19,7 +19,11 @@ from imagegate.adapter import (
     UpstreamRequest,
     inline,
 )
+from imagegate.errors import UpstreamError
 from imagegate.replies import read_object, uncertain
+
+_LONGEST: Final = 500
+"""Characters of what the model says that clients are told."""
 
 
 class Gemini(Adapter):
@@ -52,8 +56,32 @@ class Gemini(Adapter):
         if not found:
             if any(_data(part) for part in _parts(document)):
                 raise uncertain("The provider answered with drafts, and with no image.")
-            return super().decode(reply, now=now)
+            return self._without_image(reply, document, now)
         return ImageReply(images=(ReplyImage(b64_json=found[-1]),), created=now, fields=_usage(document))
+
+    def _without_image(self, reply: UpstreamReply, document: Mapping[str, Any], now: int) -> ImageReply | PendingTask:
+        """Raise the error that the reply is, with what the model says instead of a picture."""
+        try:
+            return super().decode(reply, now=now)
+        except UpstreamError as error:
+            if reply.status < 400 and (said := _words(document)):
+                error.message = f"{error.message.rstrip('.')}. It says: {said}"
+            raise
+
+
+def _words(document: Mapping[str, Any]) -> str:
+    """Return why there is no picture: the reason as a sentence, else as a word, else what the model wrote."""
+    candidates = [one for one in _list(document.get("candidates")) if isinstance(one, Mapping)]
+    texts = [part["text"] for part in _parts(document) if isinstance(part.get("text"), str) and not part.get("thought")]
+    feedback = document.get("promptFeedback")
+    reasons = [feedback.get("blockReasonMessage")] if isinstance(feedback, Mapping) else []
+    reasons += [one.get("finishMessage") for one in candidates] + texts
+    reasons += [word for one in candidates if (word := one.get("finishReason")) != "STOP"]
+    return next((" ".join(text.split())[:_LONGEST] for text in reasons if isinstance(text, str) and text.strip()), "")
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _part(reference: Reference) -> dict[str, Any]:

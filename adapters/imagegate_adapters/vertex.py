@@ -8,6 +8,7 @@ import msgspec
 
 from imagegate.adapter import BEARER
 from imagegate.contract import ContractDocument
+from imagegate.errors import RequestError
 from imagegate_adapters.gemini import Gemini
 
 
@@ -42,6 +43,8 @@ class Vertex(Gemini):
         """Tuned models are ``endpoints/ID``."""
         kind, slash, id_ = model.partition("/")
         tuned = kind == "endpoints" and slash
+        if tuned and not self.options.project:
+            raise RequestError("Tuned models need options.project: express mode has none.", param="model")
         place = f"endpoints/{quote(id_, safe='')}" if tuned else f"publishers/google/models/{quote(model, safe='')}"
         if not self.options.project:
             return f"/v1/{place}:generateContent"

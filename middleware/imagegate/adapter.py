@@ -183,6 +183,10 @@ class Adapter:
     def __init__(self, options: Any = None) -> None:
         self.options: Any = self.options_type() if options is None else options
 
+    def full_base_url(self, base_url: str) -> str:
+        """Return an operator's ``base_url`` as requests need it: with what people leave out who know the host alone."""
+        return base_url
+
     def check(self) -> None:
         """Check the options as far as their types cannot. Raises `imagegate.errors.ConfigError`."""
 

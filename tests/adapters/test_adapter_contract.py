@@ -170,7 +170,11 @@ class TestMidjourney(AdapterContract):
     fixtures = (
         Fixture(name="submitted", outcome="task", document={"code": 1, "description": "ok", "result": "1689"}),
         Fixture(name="queued", outcome="task", document={"code": 22, "description": "queued", "result": 1689}),
-        Fixture(name="banned", outcome="refused", document={"code": 24, "description": "banned prompt", "result": ""}),
+        Fixture(name="code as text", outcome="task", document={"code": "1", "description": "ok", "result": "1689"}),
+        Fixture(name="queue full", outcome="refused", document={"code": 23, "description": "queue full", "result": ""}),
+        Fixture(
+            name="banned", outcome="moderated", document={"code": 24, "description": "banned prompt", "result": ""}
+        ),
         Fixture(name="no account", outcome="refused", document={"code": 3, "description": "no account"}),
         Fixture(name="no id", outcome="uncertain", document={"code": 1, "description": "ok", "result": ""}),
         *(
@@ -188,6 +192,9 @@ class TestMidjourney(AdapterContract):
         ),
         Fixture(name="cancelled", outcome="ended", document={"id": "1", "status": "CANCEL"}, task=TASK),
         Fixture(name="no picture", outcome="uncertain", document={"id": "1", "status": "SUCCESS"}, task=TASK),
+        Fixture(
+            name="empty link", outcome="uncertain", document={"id": "1", "status": "SUCCESS", "imageUrl": ""}, task=TASK
+        ),
     )
 
 

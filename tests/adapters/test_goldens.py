@@ -9,6 +9,8 @@ import pytest
 from tests.wire.edit_support import parts_of
 
 from imagegate.adapter import FilePart, Link, PendingTask
+from imagegate.config.model_contracts import base_url_of
+from imagegate.config.schema import UpstreamConfig
 from imagegate.errors import RequestError
 from imagegate.registry import load_adapter
 from imagegate.testing import MemoryFile, Seen, outbound, png, rendered
@@ -143,6 +145,60 @@ AZURE = "https://studio.openai.azure.com/openai"
 
 
 @pytest.mark.parametrize(
+    ("options", "base_url", "path"),
+    [
+        ({}, "", "/openai/v1/images/generations?api-version=preview"),
+        ({}, "/", "/openai/v1/images/generations?api-version=preview"),
+        ({}, "/openai", "/openai/v1/images/generations?api-version=preview"),
+        ({}, "/openai/v1/", "/openai/v1/images/generations?api-version=preview"),
+        ({}, "/openai/v1?api-version=2027-01-01", "/openai/v1/images/generations?api-version=2027-01-01"),
+        (
+            *({}, "/openai/deployments/d?api-version=2025-03-01-preview"),
+            "/openai/deployments/d/images/generations?api-version=2025-03-01-preview",
+        ),
+        (
+            *({}, "/openai/deployments/d"),
+            "/openai/deployments/d/images/generations?api-version=2025-04-01-preview",
+        ),
+        (
+            *({"form": "deployments"}, "/"),
+            "/openai/deployments/my%20own/images/generations?api-version=2025-04-01-preview",
+        ),
+    ],
+)
+def test_azure_addresses(options, base_url, path):
+    """An endpoint as the portal shows it, an API, a deployment: what the operator wrote counts."""
+    upstream = UpstreamConfig(
+        name="azure", base_url=f"https://studio.openai.azure.com{base_url}", options=options, api_key="sk-test-key"
+    )
+    seen = outbound(
+        load_adapter("azure", options), "my own", base_url=base_url_of(upstream), prompt="A hat", output_format="webp"
+    )
+    assert seen.url == f"https://studio.openai.azure.com{path}"
+    assert seen.json == {"model": "my own", "prompt": "A hat", "output_format": "png"}
+
+
+def test_azure_deployments_with_names_of_their_own():
+    """Their models are unknown, but none takes ``response_format``; what else the client says passes."""
+    asked = {"prompt": "A hat", "response_format": "b64_json", "background": "transparent", "size": "1000x1000"}
+    seen = outbound(load_adapter("azure", {"resource": "studio"}), "pictures", **asked, style="vivid")
+    assert seen.json == {
+        "model": "pictures",
+        "prompt": "A hat",
+        "background": "transparent",
+        "size": "1000x1000",
+        "style": "vivid",
+    }
+
+
+def test_vertex_has_tuned_models_in_projects_only():
+    seen = outbound(load_adapter("vertex", {"project": "p"}), "endpoints/7", prompt="A hat")
+    assert seen.url.endswith("/v1beta1/projects/p/locations/global/endpoints/7:generateContent")
+    with pytest.raises(RequestError, match=r"options\.project"):
+        outbound(load_adapter("vertex"), "endpoints/7", prompt="A hat")
+
+
+@pytest.mark.parametrize(
     ("options", "generations", "edits"),
     [
         ({}, "/v1/images/generations?api-version=preview", "/v1/images/edits?api-version=preview"),
@@ -220,6 +276,11 @@ def test_azure_with_a_base_url(base_url, options, url):
             "gpt-image-2.6-sunburst",
             {"output_format": "svg", "svg": {"model": "x", "reasoning": {"effort": "low"}}, "frame_count": 3},
             {"output_format": "svg", "svg": {"model": "x", "reasoning": {"effort": "low"}}},
+        ),
+        (
+            "gpt-image-2.5-flare",
+            {"output_format": "svg", "stream": True, "partial_images": 2, "output_compression": 50},
+            {"output_format": "svg"},
         ),
         ("gpt-image-2.5-flare", {"stream": True, "partial_images": 2}, {"stream": True, "partial_images": 2}),
     ],

@@ -106,7 +106,7 @@ A1111 = {
     "prompt": "a hat",
     "batch_size": 1,
     "n_iter": 1,
-    "override_settings": {"sd_model_checkpoint": "m"},
+    "override_settings": {"return_grid": False, "sd_model_checkpoint": "m"},
     "override_settings_restore_afterwards": False,
 }
 LOCALAI = {"model": "m", "prompt": "a hat", "response_format": "b64_json"}
@@ -130,6 +130,13 @@ GOLDEN: list[tuple[str, dict[str, Any], str, Any]] = [
             ("output_format", "jpeg"),
             ("image[]", "<0.png>"),
             ("image[]", "<1.png>"),
+        ],
+    ),
+    (
+        *("vllm-omni", {"images": 1, "background": "transparent", "lora": {"name": "a"}}, EDITS),
+        [
+            *(("model", "m"), ("prompt", "a hat"), ("background", "transparent"), ("lora", '{"name": "a"}')),
+            ("image", "<0.png>"),
         ],
     ),
     (
@@ -211,7 +218,10 @@ GOLDEN: list[tuple[str, dict[str, Any], str, Any]] = [
     ),
     ("ollama", {"images": 1}, EDITS, {"model": "m", "prompt": "a hat", "image": "data:image/png;base64,<0.png>"}),
     ("a1111", {}, "/sdapi/v1/txt2img", A1111),
-    ("a1111", {"size": "512x768", "n": 2}, "/sdapi/v1/txt2img", {**A1111, "n_iter": 2, "width": 512, "height": 768}),
+    (
+        *("a1111", {"size": "512x768", "n": 2}, "/sdapi/v1/txt2img"),
+        {**A1111, "n_iter": 2, "width": 512, "height": 768},
+    ),
     (
         *("a1111", {"images": 1, "strength": 0.5}, "/sdapi/v1/img2img"),
         {

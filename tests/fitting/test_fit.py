@@ -1005,3 +1005,10 @@ def test_members_that_have_no_place_beside_a_mask_go_and_are_named():
     with pytest.raises(RequestError, match="With a mask") as caught:
         fit(masked, contract, policy="strict")
     assert caught.value.param == "size"
+
+
+def test_a_contract_that_passes_what_it_does_not_know_passes_transparency_too():
+    """Whether the model can make it is the provider's to say."""
+    contract = Contract(parameters={"prompt": Parameter()}, unknown="pass")
+    asked = request(background="transparent")
+    assert fit(asked, contract) == (asked, ())

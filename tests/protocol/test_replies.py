@@ -14,6 +14,7 @@ from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.parsers.lenient_json import read_object
 from imagegate.protocol.replies import UpstreamReply, read_document, read_reply, read_upload
 from imagegate.protocol.reply_tasks import PendingTask
+from imagegate.registry import load_adapter
 
 
 def read(document: Any) -> ImageReply | PendingTask:
@@ -661,3 +662,19 @@ def test_a_token_stands_for_a_picture_wherever_base64_may(document):
     """Where the base64 of a large reply was taken out: of a list of strings, or of a member that may hold a link."""
     found = read_document(document, now=1)
     assert [image.b64_json for image in found.images] == ["imagegate-0-1"]
+
+
+@pytest.mark.parametrize(
+    ("candidate", "words"),
+    [
+        ({"content": {"parts": [{"text": "I cannot draw this."}]}, "finishReason": "STOP"}, "I cannot draw this."),
+        ({"content": {"parts": [{"text": "Hm.", "thought": True}]}, "finishReason": "NO_IMAGE"}, "NO_IMAGE"),
+        ({"content": {}, "finishReason": "IMAGE_OTHER", "finishMessage": "Try other words."}, "Try other words."),
+        ({"content": {}, "finishReason": "IMAGE_SAFETY", "finishMessage": "It shows blood."}, "It shows blood."),
+    ],
+)
+def test_what_gemini_says_instead_of_a_picture_is_told(candidate, words):
+    reply = UpstreamReply(status=200, headers={}, body=json.dumps({"candidates": [candidate]}).encode())
+    with pytest.raises(UpstreamError) as caught:
+        load_adapter("gemini").decode(reply, now=1)
+    assert caught.value.message.endswith(f"It says: {words}")

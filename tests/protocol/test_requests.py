@@ -464,6 +464,8 @@ def test_any_bytes_are_an_object_or_refused(source):
         ("boolean", "1", True),
         ("boolean", "false", False),
         ("boolean", "0", False),
+        ("object", ' {"a": 1}', {"a": 1}),
+        ("object", "a", "a"),
         ("string", " x ", " x "),
         ("string", "3", "3"),
     ],
@@ -488,6 +490,7 @@ def test_a_forms_text_becomes_the_parameters_type(kind, text, expected):
         ("number", "inf", "a number"),
         ("boolean", "yes", "a boolean"),
         ("boolean", "", "a boolean"),
+        ("object", '{"a": 1, "a": 2}', "an object"),
     ],
 )
 def test_a_forms_text_of_another_type_is_refused(kind, text, words):

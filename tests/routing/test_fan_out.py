@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate.contracts.contract import Contract, Parameter
+from imagegate.contracts.contract import Contract, Parameter, load_contracts
 from imagegate.errors import ModerationBlocked, UpstreamRefused, UpstreamUncertain
 from imagegate.protocol.messages import Exchange, ImageReply, ImageRequest, ReplyImage, Target
-from imagegate.routing.fan_out import gravest, incomplete, merge, part_of, seeds_of, shares
+from imagegate.registry import load_adapter
+from imagegate.routing.fan_out import gravest, image_shares, incomplete, merge, part_of, seeds_of, shares
 
 
 def reply(*urls: str, created: int = 1, **fields: object) -> ImageReply:
@@ -33,6 +34,28 @@ def test_parts_add_up(n, most):
     parts = shares(n, most)
     assert (n, ceil(n / most)) == (sum(parts), len(parts))
     assert all(1 <= part <= most for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "expected"),
+    [
+        ("gpt-image-2.6-flare", {"n": 3}, (3,)),
+        ("gpt-image-2.6-flare", {"n": 3, "output_format": "svg"}, (1, 1, 1)),
+        ("gpt-image-2.6-flare", {"n": 3, "output_format": "gif"}, (3,)),
+        ("gpt-image-2", {"n": 3, "output_format": "svg"}, (3,)),
+    ],
+)
+def test_what_is_for_one_image_is_several_requests(model, fields, expected):
+    """openai-python 3.57: "SVG generation requires n=1"."""
+    contract = load_contracts(load_adapter("openai").contracts())[model]
+    request = ImageRequest(operation="generations", fields={"model": model, "prompt": "A hat", **fields})
+    exchange = Exchange(
+        request=request,
+        public_model=model,
+        operation="generations",
+        target=Target(upstream="openai", model=model, contract=contract),
+    )
+    assert image_shares(exchange, 10) == expected
 
 
 def test_images_are_merged_in_order_with_all_that_they_carry():

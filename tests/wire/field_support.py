@@ -315,6 +315,8 @@ def check_error(reply: httpx.Response, right: dict[str, Any]) -> None:
     assert [text for text in right.get("message_lacks", ()) if text in error["message"]] == []
     assert error["code"] == right.get("code", error["code"])
     assert class_of(reply) == right["class"], error
+    if "retry_after" in right:
+        assert reply.headers["retry-after"] == right["retry_after"]
     if "x_should_retry" in right:
         assert reply.headers["x-should-retry"] == right["x_should_retry"]
     if "lists" in right:

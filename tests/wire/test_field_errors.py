@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import httpx
@@ -15,7 +16,8 @@ from imagegate.standalone import Standalone
 
 @pytest.mark.parametrize("entry", lines("provider_errors.jsonl"), ids=lambda entry: entry["id"])
 def test_errors(bench: Bench, entry: dict[str, Any]) -> None:
-    answer = Answer(entry["status"], (("Content-Type", entry["content_type"]),), entry["body"].encode())
+    body = base64.b64decode(entry["body_base64"]) if "body_base64" in entry else entry["body"].encode()
+    answer = Answer(entry["status"], (("Content-Type", entry["content_type"]),), body)
     bench.first.post = answer
     check_error(bench.ask(), entry["right"])
     check_fallback(bench, answer, entry["right"])

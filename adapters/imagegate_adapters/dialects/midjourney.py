@@ -8,8 +8,12 @@ from imagegate.adapter import ImageReply, ImageRequest, PendingTask, ReplyImage,
 from imagegate.replies import ProviderError, failure, read_document, read_object, read_reply, refusal, uncertain
 
 TASK_PATH: Final = "/mj/task/{id}/fetch"
-_SUBMITTED: Final = (1, 21, 22)
+_SUBMITTED: Final = ("1", "21", "22")
 """Submitted, there already, queued; every other ``code`` is a refusal."""
+_STATUS: Final = {"3": 503, "4": 400, "23": 429}
+"""No account for the work, invalid, queue full."""
+_BANNED: Final = "24"
+"""The prompt has a word that Midjourney does not take."""
 
 
 def encode(request: ImageRequest) -> UpstreamRequest:
@@ -29,11 +33,14 @@ def accepted(reply: UpstreamReply) -> PendingTask:
     if document is None or reply.status >= 400:
         raise failure(max(reply.status, 502 if document is None else 400), document)
     code, id_ = document.get("code"), document.get("result")
-    if code in _SUBMITTED and isinstance(id_, (str, int)) and not isinstance(id_, bool) and id_:
+    word = str(code) if type(code) is int or isinstance(code, str) else ""
+    if word in _SUBMITTED and isinstance(id_, (str, int)) and not isinstance(id_, bool) and id_:
         return PendingTask(id=str(id_))
-    if type(code) is int and code not in _SUBMITTED:
-        raise refusal(ProviderError(message=str(document.get("description") or ""), code=f"midjourney_{code}"))
-    raise uncertain("The provider's reply names no task.")
+    if not word.isdecimal() or word in _SUBMITTED:
+        raise uncertain("The provider's reply names no task.")
+    message = str(document.get("description") or "")
+    found = ProviderError(message=message, code="content_policy_violation" if word == _BANNED else f"midjourney_{word}")
+    raise refusal(found, status=_STATUS.get(word))
 
 
 def result(task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
@@ -41,8 +48,9 @@ def result(task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply |
     document = read_object(reply.body) if reply.status < 400 else None
     if document is None:
         return read_reply(reply, now=now)
-    if document.get("status") == "SUCCESS" and isinstance(document.get("imageUrl"), str):
-        return ImageReply(images=(ReplyImage(url=document["imageUrl"]),), created=now)
+    link = document.get("imageUrl")
+    if document.get("status") == "SUCCESS" and isinstance(link, str) and link.strip():
+        return ImageReply(images=(ReplyImage(url=link),), created=now)
     word = {"MODAL": "pending", "CANCEL": "cancelled"}.get(str(document.get("status")), document.get("status"))
     reason = {"fail_reason": document["failReason"]} if document.get("failReason") else {}
     return read_document({"id": task.id, "status": word, "progress": document.get("progress"), **reason}, now=now)

@@ -75,7 +75,8 @@ def _facts(contract: Contract) -> Iterator[str]:
     yield f"- sizes: {_size(contract.size)}"
     if contract.edits_only:
         yield "- generations: none"
-    yield f"- images in one request: {contract.max_images}; more are several requests"
+    alone = "".join(f", 1 with `{name}` {_words(values)}" for name, values in contract.one_image_with.items())
+    yield f"- images in one request: {contract.max_images}{alone}; more are several requests"
     generations = contract.references
     if generations is not None:
         yield f"- references of generations: {_references(generations)}"

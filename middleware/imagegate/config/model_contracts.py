@@ -23,8 +23,9 @@ def adapter_of(upstream: UpstreamConfig) -> Adapter:
 
 
 def base_url_of(upstream: UpstreamConfig) -> str:
-    """Return the configured ``base_url``, or the adapter's own."""
-    return upstream.base_url or adapter_of(upstream).base_url
+    """Return the configured ``base_url`` in full, or the adapter's own."""
+    adapter = adapter_of(upstream)
+    return adapter.full_base_url(upstream.base_url) if upstream.base_url else adapter.base_url
 
 
 def contracts_of(config: Config) -> dict[str, Contracts]:

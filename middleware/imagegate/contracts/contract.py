@@ -238,6 +238,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``false`` in a configuration: the model still answers there."""
     edits_only: bool = False
     """Whether the model makes nothing without an image to start from."""
+    one_image_with: Mapping[str, tuple[str, ...]] = {}
+    """Another member and the values of it with which a request is for one image; more are several requests."""
     edits: Contract | None = None
     variations: Contract | None = None
 
@@ -246,6 +248,12 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The most that one request may ask for in ``n``."""
         parameter = self.parameters.get("n")
         return int(parameter.max) if parameter and parameter.max is not None else 1
+
+    def most_images(self, fields: Mapping[str, Any]) -> int:
+        """Return the most that a request with these members may ask for in ``n``."""
+        if any(fields.get(name) in values for name, values in self.one_image_with.items()):
+            return 1
+        return self.max_images
 
     @cached_property
     def members_of_rules(self) -> frozenset[str]:

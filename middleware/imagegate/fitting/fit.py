@@ -274,7 +274,7 @@ class _Fitting:
                 self.drop("partial_images")
 
     def _unknown(self, name: str) -> None:
-        if name == "background" and self.fields[name] == "transparent":
+        if name == "background" and self.fields[name] == "transparent" and self.contract.unknown == "drop":
             raise RequestError("This model cannot make transparent backgrounds.", param="background")
         if self.strict and name != "response_format":
             raise RequestError(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")

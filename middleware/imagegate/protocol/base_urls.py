@@ -36,7 +36,7 @@ class BaseURL(NamedTuple):
     """Whether it takes the place of the ``/v1`` of a path."""
 
     def url(self, path: str) -> str:
-        """Return the URL of an API's path."""
+        """Return the URL of an API's path. Of a parameter that both have, the operator's value counts."""
         base = self.path
         if self.is_complete:
             version = _first(path)
@@ -44,7 +44,9 @@ class BaseURL(NamedTuple):
                 path = path.removeprefix(f"/{_OWN}")
             elif _VERSION.fullmatch(version) and _VERSION.fullmatch(base.rpartition("/")[2]):
                 base = base.rpartition("/")[0]  # of an adapter that has versions of its own
-        return self.with_query(f"{self.origin}{base}{path}")
+        path, mark, query = path.partition("?")
+        query = "&".join(pair for pair in query.split("&") if pair and not self._has(pair))
+        return self.with_query(f"{self.origin}{base}{path}{mark and query and '?'}{query}")
 
     def with_query(self, url: str) -> str:
         """Return the URL with the parameters of the base URL's query that it does not have."""
@@ -53,6 +55,10 @@ class BaseURL(NamedTuple):
         present = {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
         pairs = [pair for pair in self.query.split("&") if not {name for name, _ in _pairs(pair)} <= present]
         return f"{url}{'&' if '?' in url else '?'}{'&'.join(pairs)}" if pairs else url
+
+    def _has(self, pair: str) -> bool:
+        names = {name for name, _ in _pairs(self.query)}
+        return any(name in names for name, _ in _pairs(pair))
 
     def follows(self, path: str) -> bool:
         """Return whether a provider's path begins at the origin; else at the root of its API."""

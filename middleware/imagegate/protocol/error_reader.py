@@ -18,14 +18,14 @@ from imagegate.protocol.parsers.lenient_json import read_value
 _SENTENCES: Final = (
     *("message", "msg", "errormessage", "errormsg", "errmsg", "statusmsg", "statusmessage", "failreason"),
     *("failurereason", "failmsg", "faultstring", "errordescription", "description", "detail", "details", "reason"),
-    *("cause", "exception", "raw", "error", "errors", "err", "title"),
+    *("cause", "exception", "raw", "error", "errors", "err", "info", "title"),
 )
 """Members that hold a sentence, lower case and without ``_`` and ``-``; of equals the first one wins."""
 _INSIDE: Final = frozenset(
     [
         *("message", "msg", "error", "errors", "err", "detail", "details", "innererror", "cause", "exception", "fault"),
         *("failure", "status", "baseresp", "response", "responsemetadata", "metadata", "body", "raw", "output", "data"),
-        *("result", "upstreamerror", "providererror", "originalerror"),
+        *("result", "upstreamerror", "providererror", "originalerror", "header", "extensions", "fieldviolations"),
     ]
 )
 """Members in which an error may be nested."""
@@ -41,7 +41,7 @@ _PLACES: Final = (["body"], ["query"], ["path"], ["header"], ["cookie"])
 """Each a ``loc`` of FastAPI that names no field."""
 _FLAGS: Final = frozenset({"error", "errors", "err", "fault", "failreason", "detail"})
 """Members that say by being there that something is wrong."""
-_NODES: Final = frozenset({"output", "data", "result", "baseresp", "response", "responsemetadata"})
+_NODES: Final = frozenset({"output", "data", "result", "baseresp", "response", "responsemetadata", "header"})
 """Members of a reply in which an error may stand although the reply's status is good."""
 _NO_ERROR: Final = re.compile(
     r"0*|200|1?0000|succeeded|ok(ay)?|none|null|false|(?!not )(\w+ )?success(ful|fully)?[.!]?", re.IGNORECASE
@@ -52,7 +52,9 @@ _HOLLOW: Final = re.compile(
     r"|internal (server )?error|bad gateway|service unavailable|gateway time-?out|payment required"
     r"|(an |the )?(unknown |upstream |provider |server )*(error|request failed)( occurred)?"
     r"|(the )?(provider|upstream)( has)? returned (an )?error|validation (failed|error)|something went wrong"
-    r"|(invalid|bad) (request|input|parameters?|arguments?)|(the |your )?request (is |was )?(invalid|rejected|failed)"
+    r"|(one or more )?validation errors? occurred|(the )?request contains (an )?invalid (argument|value|parameter)s?"
+    r"|(invalid|bad) (request|input|parameters?|arguments?)"
+    r"|(the |your )?request (is |was )?(not valid|invalid|rejected|failed)"
     r"|((image )?generation|operation) failed|traceback .*)[\W\d]*",
     re.IGNORECASE | re.DOTALL,
 )
@@ -201,15 +203,22 @@ def _of_list(items: list[Any], limit: _Limit, depth: int) -> Iterator[_Node]:
         first = said[0]
         param, status = _param_of(items[0]) or first.param, first.status
         code = first.code or first.type if isinstance(items[0], Mapping) else None
-        yield _Node("; ".join(sentences), None, param, code, first.retry_after, status)
+        delay = next((node.retry_after for node in said if node.retry_after is not None), None)
+        yield _Node("; ".join(sentences), None, param, code, delay, status)
 
 
 def _param_of(item: Any) -> str | None:
-    """Return the last part of FastAPI's ``loc``; None: it leads to no field, only to where fields are."""
-    location = item.get("loc") if isinstance(item, Mapping) else None
-    if not isinstance(location, list) or not location or location in _PLACES:
+    """Return the last part of FastAPI's ``loc``, of RFC 9457's ``pointer`` or of Google's ``field``; None: no field."""
+    if not isinstance(item, Mapping):
         return None
-    return str(location[-1])
+    location = item.get("loc")
+    if isinstance(location, list):
+        return str(location[-1]) if location and location not in _PLACES else None
+    for name, separator in (("pointer", "/"), ("field", ".")):
+        value = item.get(name)
+        if isinstance(value, str) and _WORD.fullmatch(last := value.rpartition(separator)[2]):
+            return last
+    return None
 
 
 def _of_object(node: Mapping[str, Any], limit: _Limit, depth: int) -> Iterator[_Node]:
@@ -265,6 +274,9 @@ def _of_text(text: str, limit: _Limit, depth: int = 0) -> Iterator[_Node]:
         yield _Node(text)
         return
     before, printed = text[: structure.start()].strip(" \t\r\n:-,(\"'"), text[structure.start() :]
+    if " " in before and printed.startswith("[") and "{" not in printed:
+        yield _Node(text)  # a sentence that lists values: "must be one of ["png", "jpeg"]"
+        return
     value = read_value(printed.encode("utf-8", "replace"))
     found_in = list(_nodes(value, limit, depth + 1)) if value is not None else []
     if any(node.sentence for node in found_in):

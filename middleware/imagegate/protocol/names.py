@@ -35,21 +35,25 @@ def did_you_mean(
 
 BASE64_MEMBERS: Final = (
     *("b64json", "base64", "b64", "imagebase64", "imageb64", "base64image", "bytesbase64encoded"),
-    *("imagebase64data", "base64data", "imagedata", "b64image"),
+    *("imagebase64data", "base64data", "imagedata", "b64image", "imagebytes", "binarydatabase64", "generatedimage"),
+    *("imagesbase64", "base64images", "b64images"),
 )
 """Members that hold a picture's base64."""
 LINK_MEMBERS: Final = (
     *("url", "imageurl", "uri", "imageuri", "link", "resulturl", "downloadurl", "fileurl", "outputurl", "signedurl"),
-    *("publicurl", "fullurl", "imagedatauri", "datauri", "src", "sample"),
+    *("publicurl", "fullurl", "imagedatauri", "datauri", "src", "sample", "imgurl", "picurl", "pictureurl", "photourl"),
+    *("imagelink", "mediaurl", "ossurl", "cdnurl", "originurl", "originalurl", "rawurl"),
 )
 """Members that hold a link to a picture, or a whole picture as a data URL."""
-EITHER: Final = ("image", "output", "result", "data", "content")
+EITHER: Final = ("image", "output", "result", "data", "content", "img", "picture", "photo")
 """Members that may hold the one or the other, or something else."""
 LISTS: Final = (
     *("data", "result", "results", "images", "image", "output", "outputs", "artifacts", "predictions"),
     *("generatedimages", "generations", "imageurls", "urls", "url", "imageurl", "resulturl", "items", "candidates"),
-    *("outputimages", "imageresult", "imageresults"),
-    *("content", "parts", "inlinedata", "message", "choices", "response", "base64"),
+    *("outputimages", "imageresult", "imageresults", "taskresult", "resulturls", "imgurls", "pictures", "photos"),
+    *("imgs", "files", "file", "assets", "media", "works", "img", "picture", "photo"),
+    *("imagebase64", "imagesbase64", "base64images", "b64images", "binarydatabase64"),
+    *("content", "parts", "inlinedata", "message", "delta", "choices", "response", "base64"),
 )
 """Members of a reply in which its pictures may be; the first one with any has them all."""
 TASK_IDS: Final = ("taskid", "jobid", "generationid", "predictionid", "operationid")

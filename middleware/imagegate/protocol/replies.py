@@ -17,9 +17,11 @@ from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused
 from imagegate.protocol.error_reader import provider_error, read_error
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.image_format import sniff
+from imagegate.protocol.links import is_full
 from imagegate.protocol.messages import ImageReply, Picture, ReplyImage
-from imagegate.protocol.names import EITHER, LISTS, plain
-from imagegate.protocol.parsers.lenient_json import read_object, read_value, start_of_document
+from imagegate.protocol.names import EITHER, LISTS, members_of, plain
+from imagegate.protocol.parsers.charsets import in_utf8
+from imagegate.protocol.parsers.lenient_json import read_object, read_printed, read_value, start_of_document
 from imagegate.protocol.provider_errors import (
     failure,
     is_moderated,
@@ -30,8 +32,9 @@ from imagegate.protocol.provider_errors import (
     uncertain,
 )
 from imagegate.protocol.reply_pictures import TEXTS, has_pictures, is_withheld, openai_images, pictures_in
-from imagegate.protocol.reply_streams import documents_of, is_stream, reply_of_stream
+from imagegate.protocol.reply_streams import documents_in_lines, documents_of, is_stream, reply_of_stream
 from imagegate.protocol.reply_tasks import Bucket, PendingTask, TaskNode, task_in_location, task_node
+from imagegate.protocol.stray_pictures import picture_of_body, stray_pictures
 
 WHOLE_BODY: Final = "imagegate-whole-body"
 """Token of a picture that is a reply's whole body."""
@@ -98,6 +101,8 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
     if document is None:
         if not reply.body.strip() and (task := task_in_location(reply.headers)) is not None:
             return task
+        if image := picture_of_body(reply.body):
+            return ImageReply(images=(image,), created=now)
         raise uncertain(f"The provider answered {reply.status} with a body that is not JSON.", request_id=request_id)
     try:
         return read_document(document, now=now, request_id=request_id)
@@ -110,7 +115,7 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
 
 def _document(body: bytes) -> dict[str, Any] | None:
     """Return a reply's document; a stream that was not asked for is read as the reply that it amounts to."""
-    value = read_value(body)
+    value = read_value(body) or read_printed(body)
     if value == []:
         return None
     if isinstance(value, list):
@@ -118,6 +123,8 @@ def _document(body: bytes) -> dict[str, Any] | None:
         return only if isinstance(only, dict) and not has_pictures(value) else {"data": value}
     if value is None and is_stream(body[:_HEAD]):
         return reply_of_stream(body)
+    if isinstance(value, dict) and "data" not in value and b"\n{" in body and (lines := documents_in_lines(body)):
+        return lines
     if value is None and (start := start_of_document(body[:_HEAD])):
         value = read_object(body[start:])
         return value if value and any(image is not None for _, image in pictures_in(value)) else None
@@ -189,6 +196,8 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
         error.ends_task = bucket == "done"
         raise error
     if not images:
+        images = _misplaced(described) or (stray_pictures(document) if provider_error(document) is None else [])
+    if not images:
         error = _without_images(document, request_id)
         error.ends_task = bucket == "done" and error.outcome == "rejected"  # fal: COMPLETED, with an error
         raise error
@@ -254,10 +263,11 @@ def read_upload(reply: UpstreamReply) -> str:
 
 def _failure(reply: UpstreamReply, request_id: str | None) -> UpstreamError:
     """Return the error of a reply with a status of 400 or more."""
-    document = read_value(reply.body)
-    if document is None and is_stream(reply.body[:_HEAD]):
-        document = documents_of(reply.body)
-    text = "" if document is not None else reply.body[:_MOST_TEXT].decode("utf-8", "replace")
+    body = in_utf8(reply.body, reply.headers.get("content-type", ""))
+    document = read_value(body) or read_printed(body)
+    if document is None and is_stream(body[:_HEAD]):
+        document = documents_of(body)
+    text = "" if document is not None else body[:_MOST_TEXT].decode("utf-8", "replace")
     return failure(reply.status, document, text=text, request_id=request_id)
 
 
@@ -322,6 +332,12 @@ def _without_images(document: Mapping[str, Any], request_id: str | None) -> Upst
     error = uncertain(f"The provider's reply contains no image.{reason}", request_id=request_id)
     error.code = NO_IMAGE
     return error
+
+
+def _misplaced(described: TaskNode) -> list[ReplyImage]:
+    """Return the result of a task that is done where versions of New-API have it: in ``fail_reason``."""
+    link = members_of(described.node).get("failreason") if described.bucket == "done" else None
+    return [ReplyImage(url=link)] if isinstance(link, str) and is_full(link) else []
 
 
 def _blocked_word(document: Mapping[str, Any]) -> str | None:

@@ -90,6 +90,12 @@ def is_withheld(item: Mapping[str, Any]) -> bool:
     return item.get("respect_moderation") is False or item.get("is_image_safe") is False
 
 
+def picture_of_text(text: str) -> ReplyImage | None:
+    """Return the picture that a text is; None: it is none, or may be a reference that has to be looked up."""
+    image = _of_text(text, {}, is_base64=False)
+    return image if image is not None and not image.written else None
+
+
 def _search(node: Any, depth: int) -> tuple[list[tuple[Any, ReplyImage | None]], int]:
     """Return the items of a node, and how good they are, as `_worth` has it."""
     if depth > _DEEPEST:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+import msgspec
+
 from imagegate.errors import UpstreamError
 from imagegate.protocol.error_reader import read_error
 from imagegate.protocol.messages import ReplyImage, StreamEvent
@@ -17,7 +19,7 @@ from imagegate.protocol.provider_errors import refusal, uncertain
 from imagegate.protocol.reply_pictures import TEXTS, pictures_in
 from imagegate.protocol.usage import openai_usage
 
-_BEGINNING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:(?:event|data|id|retry):|:)")
+_BEGINNING: Final = re.compile(rb"(?:\xef\xbb\xbf)?[\r\n]*(?:(?:event|data(?!:image/)|id|retry):|:)")
 _OWN_KINDS: Final = ("image_generation.", "image_edit.")
 """What the names of events begin with that OpenAI's clients know."""
 _ONE_FAILED: Final = "partial_failed"
@@ -159,6 +161,10 @@ class StreamReply:
         self._kinds.add(kind)
         self._images += images
 
+    @property
+    def has_images(self) -> bool:
+        return bool(self._images)
+
     def document(self) -> dict[str, Any]:
         """Return it in OpenAI's shape. Raises `UpstreamUncertain` where no picture came."""
         if not self._images:
@@ -173,6 +179,20 @@ def reply_of_stream(body: bytes) -> dict[str, Any]:
     for event in _events(body):
         reply.add(event)
     return reply.document()
+
+
+def documents_in_lines(body: bytes) -> dict[str, Any] | None:
+    """Return what a body with one JSON object in each line amounts to; None: it has no such lines.
+
+    Raises `UpstreamError` where a line is the provider's error.
+    """
+    found = [document for line in body.splitlines() if line.strip() for document in [read_object(line)]]
+    if len(found) < 2 or None in found:
+        return None
+    reply = StreamReply()
+    for document in found:
+        reply.add(StreamEvent(name="", data=msgspec.json.encode(document), lines=1))
+    return reply.document() if reply.has_images else found[-1]
 
 
 def documents_of(body: bytes) -> list[dict[str, Any]]:

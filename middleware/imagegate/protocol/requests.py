@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from math import isfinite
 from typing import Any, Final, NoReturn
@@ -117,9 +118,12 @@ def from_text(name: str, value: str, parameter: Parameter) -> Any:
     elif parameter.type == "boolean":
         if text.lower() in ("true", "1", "false", "0"):
             return text.lower() in ("true", "1")
+    elif parameter.type == "object" and text.startswith("{"):  # as servers take them that read a form as JSON
+        with suppress(RequestError):
+            return parse_object(text.encode("utf-8", "replace"))
     else:
         return value
-    article = "an" if parameter.type == "integer" else "a"
+    article = "a" if parameter.type in ("number", "boolean") else "an"
     raise RequestError(
         f"Invalid type for '{name}': expected {article} {parameter.type}, but got a string value that could not be "
         f"converted into {article} {parameter.type}.",

@@ -111,7 +111,7 @@ class Catalog:
         bridged = own.endpoint is not None or (request.operation == "variations" and contract.variations is None)
         reads_image = rule.same_size or rule.image_size or rule.mask_polarity != "alpha"
         simple = "files" in rule.forms and not reads_image and rule.live
-        return simple and not bridged and request.n <= own.max_images
+        return simple and not bridged and request.n <= own.most_images(request.fields)
 
     def models_of(self, principal: Principal | None) -> Iterator[tuple[str, Sequence[Target]]]:
         """Yield those of `models` that a principal may ask for."""

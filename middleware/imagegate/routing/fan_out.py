@@ -41,7 +41,10 @@ def image_shares(exchange: Exchange, max_images: int) -> tuple[int, ...]:
             param="n",
             code="integer_above_max_value",
         )
-    return (n,) if contract is None or n <= contract.max_images else shares(n, contract.max_images)
+    if contract is None:
+        return (n,)
+    largest = contract.most_images(exchange.request.fields)
+    return (n,) if n <= largest else shares(n, largest)
 
 
 def part_of(exchange: Exchange, sizes: Sequence[int], place: int) -> Exchange:

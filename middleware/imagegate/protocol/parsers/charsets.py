@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -18,6 +19,7 @@ _KNOWN: Final = frozenset(
     )
 )
 """Of Python's codecs those that are character sets of text."""
+_PARAMETER: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]{1,40})', re.IGNORECASE | re.ASCII)
 
 
 class UnknownCharset(ValueError):
@@ -35,6 +37,13 @@ def decode(raw: bytes, charset: str) -> str:
     if codec is None:
         raise UnknownCharset(charset)
     return raw.decode(codec)
+
+
+def in_utf8(raw: bytes, content_type: str) -> bytes:
+    """Return a text in UTF-8 of which a ``Content-Type`` names another character set; else as it is."""
+    found = _PARAMETER.search(content_type)
+    codec = _codec(found[1]) if found else None
+    return raw if codec in (None, "utf-8", "ascii") else raw.decode(codec, "replace").encode()
 
 
 def decode_extended(value: str) -> str | None:

@@ -54,6 +54,16 @@ def read_object(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def read_printed(body: bytes) -> dict[str, Any] | list[Any] | None:
+    """Return the JSON object or array that a body has as a text in quotes; None: it has none."""
+    if not body.lstrip(b" \t\r\n").startswith((b'"{', b'"[')):
+        return None
+    try:
+        return read_value(msgspec.json.decode(body, type=str).encode())
+    except (msgspec.DecodeError, ValueError):
+        return None
+
+
 def start_of_document(head: bytes) -> int | None:
     """Return where JSON begins behind a few lines of something else, as warnings of PHP are, or a code fence.
 
