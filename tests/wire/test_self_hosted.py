@@ -424,7 +424,7 @@ def test_a1111_loads_the_checkpoint_that_was_asked_for(tmp_path: Path, running: 
     """`default` is the loaded one; others stay loaded afterwards."""
     with setting(tmp_path, a1111.create_app(), "a1111", model="default") as own:
         own.generate(size="64x64")
-        assert "override_settings" not in own.sent
+        assert own.sent["override_settings"] == {"return_grid": False}
     own = running(SERVERS["a1111"])
     own.generate(size="64x64", n=2, extra_body={"steps": 9, "guidance_scale": 5, "sampler_name": "DDIM"})
     assert own.sent == {
@@ -436,7 +436,7 @@ def test_a1111_loads_the_checkpoint_that_was_asked_for(tmp_path: Path, running: 
         "n_iter": 2,
         "width": 64,
         "height": 64,
-        "override_settings": {"sd_model_checkpoint": a1111.CHECKPOINTS[1]},
+        "override_settings": {"return_grid": False, "sd_model_checkpoint": a1111.CHECKPOINTS[1]},
         "override_settings_restore_afterwards": False,
     }
     assert own.tap.posts[-1].path == "/sdapi/v1/txt2img"

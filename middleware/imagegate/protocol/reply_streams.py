@@ -191,7 +191,7 @@ def documents_in_lines(body: bytes) -> dict[str, Any] | None:
         return None
     reply = StreamReply()
     for document in found:
-        reply.add(StreamEvent(name="", data=msgspec.json.encode(document), lines=1))
+        reply.add(StreamEvent(name="", data=msgspec.json.encode(document)))
     return reply.document() if reply.has_images else found[-1]
 
 
