@@ -35,7 +35,7 @@ lint: $(VENV)/.test $(VENV)/.lint ## style, format and strict types
 
 dist: $(VENV)/.release ## wheel, source distribution and bill of materials, in artifacts/dist
 	rm -rf artifacts/dist
-	$(BIN)/python -m build --outdir artifacts/dist
+	$(BIN)/python -m build --no-isolation --outdir artifacts/dist
 	$(BIN)/twine check --strict artifacts/dist/*
 	rm -rf artifacts/image && $(BIN)/python -m venv --without-pip artifacts/image
 	$(BIN)/python -m pip --python artifacts/image/bin/python install --quiet --disable-pip-version-check \
@@ -45,11 +45,13 @@ dist: $(VENV)/.release ## wheel, source distribution and bill of materials, in a
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --of JSON \
 		--output-file artifacts/dist/sbom.cdx.json artifacts/image/bin/python
 
-lock: ## what the image contains, pinned with hashes; needs uv
+lock: ## what the image contains and what builds a release, pinned with hashes; needs uv
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--extra all pyproject.toml --output-file deploy/requirements.txt
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		deploy/requirements-build.in --output-file deploy/requirements-build.txt
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		deploy/requirements-release.in --output-file deploy/requirements-release.txt
 
 pages: $(VENV)/.test ## the pages that are made from the code: providers, settings, errors, metrics, commands
 	$(BIN)/python docs/.site/reference.py
@@ -97,8 +99,9 @@ $(VENV)/.docs: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
-$(VENV)/.release: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+# With hashes: what these programs write is signed and published.
+$(VENV)/.release: deploy/requirements-release.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml | $(BIN)/python

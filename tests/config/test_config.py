@@ -498,6 +498,8 @@ def test_an_error_says_what_would_be_right(source: str, said: str) -> None:
         ),
         ('[idempotency]\nstore = "redis://localhost"', "redis", "idempotency.store: needs the extra 'redis'"),
         ('[delivery]\nstore = "s3://bucket"', "obstore", "delivery.store: needs the extra 'cloud'"),
+        ('[policy]\nexact_size = "crop"', "PIL", "policy.exact_size: needs the extra 'convert'"),
+        ("[policy]\nexact_format = true", "PIL", "policy.exact_format: needs the extra 'convert'"),
     ],
 )
 def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, section: str, missing: str, said: str) -> None:

@@ -310,11 +310,13 @@ def test_what_is_taken_down_of_a_request() -> None:
     assert capture.prompt == "p"
     images = ["a.png (2,048 bytes)", "https://x/1.png"]
     assert capture.asked == {"model": "m", "size": "1:1", "image": images, "mask": "f1"}
-    parts = (TextPart("model", "m"), FilePart("image[]", one), FilePart("image[]", two), FilePart("image[]", one))
+    quoted = FilePart("mask", one, "a %22b%22.png")  # as forms write a quotation mark
+    parts = (quoted, TextPart("model", "m"), FilePart("image[]", one), FilePart("image[]", two), FilePart("image[]", one))
     capture.send("u", UpstreamRequest(method="POST", path="/v1/images/edits", parts=parts))
     capture.send("u", UpstreamRequest(method="POST", path="/v1/x", body=b'{"n":1}'))
     capture.send("u", UpstreamRequest(method="GET", path="/v1/x"))
     assert capture.sent[0]["body"]["image[]"] == ["a.png (2,048 bytes)", "b.png (2,048 bytes)", "a.png (2,048 bytes)"]
+    assert capture.sent[0]["body"]["mask"] == 'a "b".png (2,048 bytes)'
     assert [sent["body"] for sent in capture.sent[1:]] == [{"n": 1}, {}]
 
 

@@ -111,6 +111,11 @@ def _check_extras(config: Config) -> None:
             raise KeyedError(
                 "access.store: needs the extra 'postgres': pip install 'imagegate[postgres]'", ("access", "store")
             )
+    for name, is_on in (("exact_size", config.policy.exact_size != "off"), ("exact_format", config.policy.exact_format)):
+        if is_on and find_spec("PIL") is None:
+            raise KeyedError(
+                f"policy.{name}: needs the extra 'convert': pip install 'imagegate[convert]'", ("policy", name)
+            )
     if config.delivery.store.startswith(CLOUDS) and find_spec("obstore") is None:
         raise KeyedError(
             "delivery.store: needs the extra 'cloud': pip install 'imagegate[cloud]'", ("delivery", "store")

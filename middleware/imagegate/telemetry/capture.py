@@ -18,6 +18,8 @@ _SMALL_BODY: Final = 8 * 1024
 _LONGEST_TEXT: Final = 4000
 """Characters of one value."""
 _LONGEST_LIST: Final = 64
+_QUOTED: Final = (('"', "%22"), ("\r", "%0D"), ("\n", "%0A"))
+"""Characters of a file's name, and how forms have to write them (WHATWG, multipart/form-data encoding)."""
 _MOST_LINES: Final = 1024
 """Of a stream that are looked at; each event of ours has four."""
 
@@ -178,4 +180,6 @@ def _reference(reference: Reference) -> str:
 
 
 def _file(name: str, size: int) -> str:
+    for character, quoted in _QUOTED:
+        name = name.replace(quoted, character)
     return f"{name[:128]} ({size:,} bytes)"
