@@ -311,7 +311,8 @@ def test_what_is_taken_down_of_a_request() -> None:
     images = ["a.png (2,048 bytes)", "https://x/1.png"]
     assert capture.asked == {"model": "m", "size": "1:1", "image": images, "mask": "f1"}
     quoted = FilePart("mask", one, "a %22b%22.png")  # as forms write a quotation mark
-    parts = (quoted, TextPart("model", "m"), FilePart("image[]", one), FilePart("image[]", two), FilePart("image[]", one))
+    files = [FilePart("image[]", file) for file in (one, two, one)]
+    parts = (quoted, TextPart("model", "m"), *files)
     capture.send("u", UpstreamRequest(method="POST", path="/v1/images/edits", parts=parts))
     capture.send("u", UpstreamRequest(method="POST", path="/v1/x", body=b'{"n":1}'))
     capture.send("u", UpstreamRequest(method="GET", path="/v1/x"))

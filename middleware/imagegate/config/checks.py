@@ -111,7 +111,8 @@ def _check_extras(config: Config) -> None:
             raise KeyedError(
                 "access.store: needs the extra 'postgres': pip install 'imagegate[postgres]'", ("access", "store")
             )
-    for name, is_on in (("exact_size", config.policy.exact_size != "off"), ("exact_format", config.policy.exact_format)):
+    policy = config.policy
+    for name, is_on in (("exact_size", policy.exact_size != "off"), ("exact_format", policy.exact_format)):
         if is_on and find_spec("PIL") is None:
             raise KeyedError(
                 f"policy.{name}: needs the extra 'convert': pip install 'imagegate[convert]'", ("policy", name)
