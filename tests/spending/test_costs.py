@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from imagegate.contract import load_contracts, read_document
 from imagegate.errors import RequestError
-from imagegate.protocol.messages import ImageRequest, Target
+from imagegate.protocol.messages import FileID, ImageRequest, Link, Target
 from imagegate.protocol.prices import ModelPrice, PriceVariant
+from imagegate.registry import load_adapter
 from imagegate.spending.costs import charge, most_cost, outcome_of
 from imagegate.spending.money import MOST, NANO, nanos
 from imagegate.telemetry.exchange import UpstreamCall
@@ -19,6 +21,8 @@ from imagegate.telemetry.exchange import UpstreamCall
 PRICES = {
     ("a", "flat"): ModelPrice(image=0.04, variants=(PriceVariant(when={"quality": ("high",)}, image=0.08),)),
     ("b", "tokens"): ModelPrice(tokens={"input_text": 5, "output": 30}, reserve=0.2),
+    ("b", "edits"): ModelPrice(tokens={"input_text": 5, "input_image": 8, "output": 30}, reserve=0.2, reference=1000),
+    ("b", "unknown"): ModelPrice(tokens={"input": 8, "output": 30}, reserve=0.2),
     ("b", "endless"): ModelPrice(tokens={"output": 30}),
 }
 outcomes = st.sampled_from(["ok", "not_sent", "rejected", "uncertain", "cancelled"])
@@ -36,9 +40,76 @@ def most(*targets: tuple[str, str], n: int = 1, prompt: str = "", fallback: floa
 
 def test_the_dearest_candidate_counts() -> None:
     assert most(("a", "flat"), n=3) == nanos(0.24)
-    assert most(("a", "flat"), ("b", "tokens"), n=3) == nanos(0.6)
+    assert most(("a", "flat"), ("b", "tokens"), n=3) == nanos(0.6 + 3 * 64 * 5e-6)
     assert most(("a", "flat"), ("b", "tokens"), own="b") == nanos(0.08)  # paid with the client's own key
-    assert most(("b", "tokens"), prompt="é" * 500) == nanos(0.2 + 1000 * 5e-6)  # a token is at least a byte
+    assert most(("b", "tokens"), prompt="é" * 500) == nanos(0.2 + 1064 * 5e-6)  # a token is at least a byte
+
+
+class Live:
+    """Files that are still coming in."""
+
+
+@pytest.mark.parametrize(
+    ("members", "fields", "references"),
+    [
+        ({"images": (FileID("a"), Link("https://x/b.png")), "mask": FileID("m")}, {}, 3),
+        ({}, {"images": [{"image_url": "https://x/a.png"}, {"file_id": "b"}], "mask": {"file_id": "m"}}, 3),
+        ({"images": (FileID("a"),)}, {"image_url": "https://x/b.png"}, 2),
+        ({}, {}, 0),
+        ({}, {"images": []}, 18),  # faulty, as far as we know
+        ({"live": Live()}, {}, 18),
+    ],
+)
+@pytest.mark.parametrize("n", [1, 3])
+def test_references_are_reserved(members: Any, fields: dict[str, Any], references: int, n: int) -> None:
+    """For each image, as they are charged."""
+    request = ImageRequest(operation="edits", fields={"model": "m", "prompt": "A cat", "n": n, **fields}, **members)
+    for model, tokens in (("edits", 1000), ("unknown", 10_000)):
+        text = (64 + 5) * (8e-6 if model == "unknown" else 5e-6)
+        found = most_cost(request, [Target(upstream="b", model=model, contract=None)], price_of, lambda _: True, 0.0)
+        assert found == nanos(n * (0.2 + text + references * tokens * 8e-6))
+    assert most_cost(
+        request, [Target(upstream="a", model="flat", contract=None)], price_of, lambda _: True, 0.0
+    ) == nanos(n * 0.08)
+
+
+def test_files_that_are_coming_in_are_as_many_as_the_model_takes() -> None:
+    contract = load_contracts(
+        read_document("[models.m]\nparameters = { prompt = {} }\n[models.m.edits]\nreferences = { max = 3 }\n")
+    )["m"]
+    live: Any = Live()
+    request = ImageRequest(operation="edits", fields={"model": "m", "prompt": "A cat"}, live=live)
+    found = most_cost(request, [Target(upstream="b", model="edits", contract=contract)], price_of, lambda _: True, 0.0)
+    assert found == nanos(0.2 + 69 * 5e-6 + 5 * 1000 * 8e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "image_tokens"),
+    [
+        # What OpenAI's API has said of edits: a square of gpt-image-1; the dearest reference of each model.
+        ("gpt-image-1", {}, 194),
+        ("gpt-image-1", {"input_fidelity": "high"}, 6240 + 65 + 12 * 129),
+        ("gpt-image-1.5", {"input_fidelity": "high"}, 6240 + 65 + 3 * 129),
+        ("gpt-image-1-mini", {}, 65 + 3 * 129),
+        ("gpt-image-2", {}, 1536),
+    ],
+)
+def test_an_edit_is_settled_within_its_reservation(model: str, fields: dict[str, Any], image_tokens: int) -> None:
+    """By the prices that ship: 16 references and the longest answer, and the tokens of text that edits add."""
+    prices = load_adapter("openai").prices().models
+    price = next(each for name, each in prices.items() if fnmatchcase(model, name))
+    references = tuple(FileID(str(number)) for number in range(16))
+    request = ImageRequest(operation="edits", fields={"model": model, "prompt": "A cat", **fields}, images=references)
+    target = Target(upstream="o", model=model, contract=None)
+    reserved = most_cost(request, [target], lambda upstream, name: price, lambda _: True, 0.0)
+    text, images, output = 13 + 16 * 40, 16 * image_tokens, 6240 if "-1" in model else 23_719
+    usage = {
+        "input_tokens": text + images,
+        "input_tokens_details": {"text_tokens": text, "image_tokens": images},
+        "output_tokens": output,
+        "output_tokens_details": {"image_tokens": output},
+    }
+    assert nanos(price.cost(1, usage, fields)) <= reserved
 
 
 GROUPS = read_document(

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.postgres import Postgres
 
 from imagegate.access.principal import Limits
 from imagegate.errors import ConfigError
@@ -27,12 +28,14 @@ from imagegate.spending.ledger import (
     InsufficientQuota,
     Ledger,
     LedgerUnavailable,
+    NotDone,
     Reservation,
     day_of,
 )
 from imagegate.spending.memory import MemoryLedger
 from imagegate.spending.money import nanos
 from imagegate.spending.sql import SQLLedger
+from imagegate.stores.schema import POSTGRES_OPTIONS
 
 NOW = 1_790_000_000.0
 DAY = day_of(NOW)
@@ -423,3 +426,99 @@ def test_processes_that_begin_at_the_same_moment(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as threads:
         for number in range(40):
             list(threads.map(begin, [number] * 4))
+
+
+def test_a_slow_ledger_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Another program has locked the file: whether a reservation is made is not known, or it is known not to be."""
+    address = f"sqlite:///{tmp_path}/ledger.db"
+
+    async def scenario() -> None:
+        ledger = SQLLedger(address)
+        await ledger.reserve(reservation("before"), ACCOUNTS)
+        vars(ledger)["_patience"] = 0.2
+        with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            slow = asyncio.create_task(ledger.reserve(reservation("slow"), ACCOUNTS))
+            await asyncio.sleep(0.05)  # it is at work
+            gone = asyncio.create_task(ledger.reserve(reservation("gone"), ACCOUNTS))
+            late = [asyncio.create_task(ledger.reserve(reservation(f"late-{n}"), ACCOUNTS)) for n in range(5)]
+            await asyncio.sleep(0)
+            gone.cancel()
+            found = await asyncio.gather(slow, gone, *late, return_exceptions=True)
+            assert [type(each) for each in found] == [LedgerUnavailable, asyncio.CancelledError, *[NotDone] * 5]
+            assert vars(ledger)["_owed"].keys() == {"slow", "gone"}
+            other.rollback()
+        vars(ledger)["_patience"] = 20.0
+        await ledger.look_after()
+        assert not vars(ledger)["_owed"]
+        assert await balance(ledger) == Balance(reserved=nanos(0.25), requests=2)
+        await ledger.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_ledger_that_is_away_owes_nothing() -> None:
+    """Of what was not made; else refused requests would fill the memory for as long as it is away."""
+
+    async def scenario() -> None:
+        ledger = SQLLedger("postgresql://someone@127.0.0.1:9/none")
+        made = (ledger.reserve(reservation(str(number)), ACCOUNTS) for number in range(100))
+        assert {type(each) for each in await asyncio.gather(*made, return_exceptions=True)} == {NotDone}
+        assert not vars(ledger)["_owed"]
+        await ledger.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_sign_of_life_comes_before_ends_that_are_owed(tmp_path: Path) -> None:
+    """And these are told many at a time, so that a process with many to tell is not taken for dead."""
+    address = f"sqlite:///{tmp_path}/ledger.db"
+
+    async def scenario() -> None:
+        ledger = SQLLedger(address)
+        await asyncio.gather(*(ledger.reserve(reservation(str(n), 0.001), ACCOUNTS) for n in range(200)))
+        works = vars(ledger)["_statements"]
+        true, batches = works.run, list[int]()
+
+        def run_(work: Any) -> Any:
+            batches.append(len(work))
+            return true(work)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(works, "run", lambda _: (_ for _ in ()).throw(OSError))
+            await asyncio.gather(*(ledger.end(str(n), Outcome(nanos(0.001), 0)) for n in range(200)))
+            with pytest.raises(LedgerUnavailable):
+                await ledger.look_after()
+            patch.setattr(works, "run", run_)
+            await ledger.look_after()
+        assert batches == [1, 64, 64, 64, 8]
+        assert await balance(ledger) == Balance(settled=nanos(0.2), requests=200)
+        await ledger.aclose()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.postgres
+def test_a_process_that_stops_within_a_transaction_keeps_no_other_waiting(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database ends its session after a while, and its turn with it."""
+    limits = "-c statement_timeout=5s -c idle_in_transaction_session_timeout=200ms"
+    monkeypatch.setattr(sql_statements, "POSTGRES_OPTIONS", {**POSTGRES_OPTIONS, "options": limits})
+    address, awake = postgres.new_database(), threading.Event()
+
+    async def scenario() -> None:
+        stopped, other = SQLLedger(address), SQLLedger(address)
+        await stopped.reserve(reservation("before"), ACCOUNTS)
+        asleep = asyncio.create_task(vars(SQLLedger)["_do"](stopped, lambda *_: awake.wait(20)))
+        await asyncio.sleep(0.05)
+        made = await other.reserve(reservation("other"), ACCOUNTS)
+        assert made.state == "reserved" and not awake.is_set()
+        awake.set()
+        with pytest.raises(LedgerUnavailable):
+            await asleep
+        assert (await stopped.reserve(reservation("after"), ACCOUNTS)).state == "reserved"
+        await stopped.aclose()
+        await other.aclose()
+
+    asyncio.run(scenario())

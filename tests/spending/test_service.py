@@ -41,7 +41,7 @@ def opened(**spending: Any) -> Spending:
                 {"name": "p", "adapter": "openai", "base_url": "http://p.example", "api_key": "k", "models": models}
             ],
             "prices": {"models": PRICES},
-            "access": {"limits": {"spend_per_day": 100.0}},
+            "access": {"limits": {"spend_per_day": 100.0, "in_flight": 5}},
             "spending": spending,
         }
     )
@@ -135,7 +135,7 @@ def test_a_ledger_that_is_away_lets_nothing_with_a_budget_through(caplog: pytest
         assert (away.value.status, away.value.nothing_sent) == (503, True)
         with pytest.raises(ModelNotFound):
             await spending.admit(exchange("p-unknown"), Progress("generations"))
-        counts = vars(spending.rates)["_counts"]["gateway"]
+        counts, _ = vars(spending.rates)["_counts"]["gateway"]
         assert counts.in_flight == 0
         spending.gateway = type(spending.gateway)()
         progress = Progress("generations")

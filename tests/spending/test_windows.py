@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from imagegate.access.principal import Limits, Principal
 from imagegate.spending.accounts import Account, accounts_of
 from imagegate.spending.memory import MemoryRates
-from imagegate.spending.rates import RateLimited, rate_headers
+from imagegate.spending.rates import NOT_COUNTED, Admission, RateLimited, TooManyAccounts, rate_headers
 from imagegate.spending.windows import ORDER, Use
 
 
@@ -124,14 +124,64 @@ def test_no_limit_is_ever_exceeded(steps: list[tuple[int, int, bool]], limits: d
     assert all(total <= limits["images_per_day"] for total in in_one(86400))
 
 
-def test_accounts_that_are_idle_are_forgotten() -> None:
+def test_what_binds_no_more_is_forgotten_and_nothing_else() -> None:
+    """However many principals there are, none gets more than its limit."""
     clock = Clock()
     rates = MemoryRates(clock)
     kept = rates.count([account("key:kept", in_flight=1)], 1)
-    for number in range(10_000):
-        rates.uncount(rates.count([account(f"key:{number}")], 1))
+    daily = [account(f"key:day-{number}", requests_per_day=1) for number in range(12_000)]
+    for each in daily:
+        rates.uncount(rates.count([each], 1))
+        rates.uncount(rates.count([account(f"{each.id}-minute", images_per_minute=1)], 1))
+        assert rates.count([account(f"{each.id}-free")], 1) == NOT_COUNTED
+    for each in daily:
+        with pytest.raises(RateLimited):
+            rates.count([each], 1)
+    assert len(vars(rates)["_counts"]) == 24_001
+    clock.now += 60
+    for number in range(20_000):
+        rates.uncount(rates.count([account(f"key:new-{number}", in_flight=1)], 1))
+    assert len(vars(rates)["_counts"]) < 40_000
+    for each in (*daily, account("key:kept", in_flight=1)):
+        with pytest.raises(RateLimited):
+            rates.count([each], 1)
     clock.now += 86400
-    rates.count([account("key:new")], 1)
-    assert len(vars(rates)["_counts"]) < 10
+    for number in range(40_000):
+        rates.uncount(rates.count([account(f"key:next-{number}", in_flight=1)], 1))
+    assert len(vars(rates)["_counts"]) < 40_000
+    with pytest.raises(RateLimited):
+        rates.count([account("key:kept", in_flight=1)], 1)
     rates.uncount(kept)
     rates.count([account("key:kept", in_flight=1)], 1)
+
+
+def test_where_there_is_no_room_a_new_account_is_refused() -> None:
+    """To forget another one would lift its limit."""
+    clock = Clock()
+    rates = MemoryRates(clock, most=3)
+    accounts = [account(f"key:{number}", requests_per_minute=1) for number in range(5)]
+    for each in accounts[:3]:
+        rates.count([each], 1)
+        rates.uncount(Admission("", (each.id,), ()))
+    for each in accounts[3:]:
+        with pytest.raises(TooManyAccounts) as refused:
+            rates.count([each], 1)
+        assert (refused.value.status, refused.value.code) == (503, "limits_unavailable")
+    with pytest.raises(RateLimited):
+        rates.count(accounts[:1], 1)
+    clock.now += 60
+    rates.count([accounts[4]], 1)
+
+
+@pytest.mark.parametrize("back", [40.0, 86400.0 * 0.9])
+def test_a_clock_that_is_set_back_gives_nothing_back(back: float) -> None:
+    clock = Clock()
+    rates = MemoryRates(clock)
+    mine = account(requests_per_day=1)
+    rates.count([mine], 1)
+    for step in (-back, back, -back):
+        clock.now += step
+        with pytest.raises(RateLimited):
+            rates.count([mine], 1)
+    clock.now -= 86400 * 400  # it was wrong before, and the limit is not in force for a year
+    rates.count([mine], 1)

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from imagegate.access.stored_key import POSTGRES, SQLITE
 from imagegate.errors import ConfigError
-from imagegate.stores.schema import upgrade
+from imagegate.stores.schema import POSTGRES_OPTIONS, upgrade
 
 _TIMEOUT: Final = 5
 """Seconds for a connection, for a statement, and for a lock."""
@@ -79,10 +79,9 @@ class Database:
             event.listen(self._engine, "connect", _leave_transactions_to_us)
             event.listen(self._engine, "begin", _begin)
         elif url.startswith(POSTGRES):
-            options = {"connect_timeout": _TIMEOUT, "options": f"-c statement_timeout={1000 * _TIMEOUT}"}
             self._engine = create_engine(
                 url.replace("postgresql:", "postgresql+psycopg:", 1),
-                connect_args=options,
+                connect_args=dict(POSTGRES_OPTIONS),
                 pool_pre_ping=True,
                 pool_size=2,
             )

@@ -15,6 +15,7 @@ from imagegate.config.store_factory import open_store
 from imagegate.errors import ConfigError, UpstreamError
 from imagegate.http import Interrupted, NotSent, Response
 from imagegate.spending.factory import MEMORY
+from imagegate.spending.ledger import LedgerUnavailable
 from imagegate.spending.money import amount
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script, is_redis_url
 from imagegate.upstream.account import Account
@@ -131,8 +132,8 @@ def _of_ledger(address: str) -> Finding:
     statements = Statements(address, holder=uuid4().hex, lease=30.0)
     try:
         held, _ = statements.run([lambda each, db: each.list_held(db, ""), lambda each, db: each.leave(db)])
-    except (SQLAlchemyError, OSError, ConfigError) as error:
-        return Finding("spending.ledger", "bad", f"cannot be used: {_reason(error)}", _DATABASE)
+    except (SQLAlchemyError, LedgerUnavailable) as error:
+        return Finding("spending.ledger", "bad", f"cannot be used: {_reason(error.__cause__ or error)}", _DATABASE)
     finally:
         statements.close()
     if not held:
@@ -144,7 +145,7 @@ def _of_ledger(address: str) -> Finding:
     )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 

@@ -16,7 +16,7 @@ from imagegate.idempotency.outcomes import ReplyGone
 from imagegate.openapi.headers import headers
 from imagegate.openapi.schemas import ref
 from imagegate.spending.ledger import InsufficientQuota, LedgerUnavailable
-from imagegate.spending.rates import RateLimited
+from imagegate.spending.rates import RateLimited, TooManyAccounts
 from imagegate.spool.budget import SpoolFull
 from imagegate.stores.serving import LinkRefused, NotStored
 from imagegate.stores.unavailable import StoreUnavailable
@@ -58,6 +58,7 @@ IMAGES: Final[tuple[Kind, ...]] = (
     ReplyGone,
     SpoolFull,
     StoreUnavailable,
+    TooManyAccounts,
 )
 MODELS: Final[tuple[Kind, ...]] = (*ACCESS, *FAILURE, errors.ModelNotFound)
 TASKS: Final[tuple[Kind, ...]] = (

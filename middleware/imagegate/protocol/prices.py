@@ -10,6 +10,7 @@ tables under ``[prices.models]``::
     image = 0.04                                    # each image
     tokens = { input_text = 5, output_image = 30 }  # a million of them
     reserve = 0.25                                  # the most that one image can cost, where the above does not say
+    reference = 1536                                # the most tokens of one reference, or of the mask
 
     [[models."my-model".variants]]                  # another price of an image; the first that matches counts
     when = { quality = ["high"] }                   # members of the request as it is sent to the provider
@@ -32,6 +33,10 @@ _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SOURCE: Final = re.compile(r"https?://\S+")
 _LIMIT: Final = 10**9
 NO_FIELDS: Final[Mapping[str, Any]] = {}
+DEFAULT_REFERENCE: Final = 10_000
+"""Tokens; more than any provider is known to charge."""
+_TEXT: Final[tuple[TokenKind, ...]] = ("input_text", "input")
+_IMAGE: Final[tuple[TokenKind, ...]] = ("input_image", "input")
 
 
 class PriceVariant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,7 +62,9 @@ class ModelPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     variants: tuple[PriceVariant, ...] = ()
     """Other prices of an image; the first that applies counts, `image` where none does."""
     reserve: float | None = None
-    """The most that one image can cost, with its prompt and references; for models that are charged by token."""
+    """The most that one image can cost; where input tokens have a price, beside its prompt and references."""
+    reference: int = DEFAULT_REFERENCE
+    """The most input tokens that one reference, or the mask, is charged with, where they have a price."""
 
     def of_image(self, fields: Mapping[str, Any] = NO_FIELDS) -> float:
         """Return the price of an image that a request with these members makes."""
@@ -75,6 +82,16 @@ class ModelPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if self.reserve is not None:
             return self.reserve
         return None if self.tokens else max([self.image, *(variant.image for variant in self.variants)])
+
+    def most_of_input(self, text: int, references: int) -> float:
+        """Return the most that the input of one image can cost, as far as it is charged by token.
+
+        Args:
+            text: tokens at most.
+            references: references and masks.
+        """
+        by_text, by_image = (max(self.tokens.get(kind, 0.0) for kind in kinds) for kinds in (_TEXT, _IMAGE))
+        return (text * by_text + references * self.reference * by_image) / _MILLION
 
     @property
     def amounts(self) -> list[float]:
@@ -125,6 +142,8 @@ def read_prices(text: str, *, name: str = "prices") -> PriceDocument:
 
 def fault_of(price: ModelPrice) -> str:
     """Return what is wrong with the amounts of a price; empty: nothing."""
+    if not 0 <= price.reference <= _MILLION:
+        return "reference must be a number of tokens"
     return "" if all(0 <= amount < _LIMIT for amount in price.amounts) else "amounts must not be negative"
 
 

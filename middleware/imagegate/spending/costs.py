@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 from imagegate.errors import RequestError
 from imagegate.protocol.messages import ImageRequest, Target
 from imagegate.protocol.prices import NO_FIELDS, ModelPrice
-from imagegate.protocol.usage import TokenKind, tokens_by_kind
+from imagegate.protocol.references import references_of
+from imagegate.protocol.usage import tokens_by_kind
 from imagegate.spending.money import nanos
 from imagegate.telemetry.exchange import UpstreamCall
 
@@ -17,8 +18,11 @@ PriceOf = Callable[[str, str], ModelPrice | None]
 Pays = Callable[[str], bool]
 """Returns whether the gateway pays an upstream, and not the client with a key of its own."""
 
-_MILLION: Final = 1_000_000
-_TEXT: Final[tuple[TokenKind, ...]] = ("input_text", "input")
+_FRAME: Final = 64
+"""Tokens that providers add to a prompt."""
+_MASKS: Final = 2
+"""A mask and a markup."""
+_MOST_FILES: Final = 16
 
 
 class Outcome(NamedTuple):
@@ -46,7 +50,8 @@ def most_cost(request: ImageRequest, targets: Sequence[Target], price_of: PriceO
         RequestError: no such bound is known of a candidate.
     """
     prompt = request.fields.get("prompt")
-    text = len(prompt.encode("utf-8", "surrogatepass")) if isinstance(prompt, str) else 0
+    # A token of text is at least a byte.
+    text = _FRAME + (len(prompt.encode("utf-8", "surrogatepass")) if isinstance(prompt, str) else 0)
     most = 0
     for target in targets:
         if not pays(target.upstream):
@@ -62,10 +67,24 @@ def most_cost(request: ImageRequest, targets: Sequence[Target], price_of: PriceO
                 param="model",
                 code="price_unknown",
             )
-        by_token = max((price.tokens.get(kind, 0.0) for kind in _TEXT), default=0.0) if price else 0.0
-        # A token of text is at least a byte. Each image of a split request may be charged for the whole prompt.
-        most = max(most, nanos(target.most_images(request) * (image + text * by_token / _MILLION)))
+        # OpenAI charges the whole input for each image (as for requests of their own); a split request sends it again.
+        of_input = (
+            price.most_of_input(text, _references(request, target)) if price is not None and price.tokens else 0.0
+        )
+        most = max(most, nanos(target.most_images(request) * (image + of_input)))
     return most
+
+
+def _references(request: ImageRequest, target: Target) -> int:
+    """Return how many references and masks a request has at most."""
+    if request.live is not None:  # files that are still coming in
+        own = target.contract.by_operation[request.operation] if target.contract is not None else None
+        return _MASKS + (own.references.max if own is not None and own.references is not None else _MOST_FILES)
+    try:
+        _, images, mask = references_of(request.fields)
+    except RequestError:  # which a model that takes it reads in its own way
+        return _MASKS + _MOST_FILES
+    return len(request.references) + len(images) + (mask is not None)
 
 
 def outcome_of(

@@ -205,6 +205,10 @@ class LedgerUnavailable(Overloaded):
         return True
 
 
+class NotDone(LedgerUnavailable):
+    """As its base, and it is known that the ledger has not done what it was asked for."""
+
+
 class Ledger(Protocol):
     """Keeps reservations. Each method raises `LedgerUnavailable` where it cannot."""
 

@@ -8,22 +8,39 @@ from typing import Final
 
 import msgspec
 
+from imagegate.access.principal import Limits
+from imagegate.logger import get_logger
 from imagegate.spending.accounts import Account
 from imagegate.spending.ledger import Balance, Balances, Reservation, Settlement, check, day_of, step_between
-from imagegate.spending.rates import Admission, RateLimited
-from imagegate.spending.windows import DAY, Counts
+from imagegate.spending.rates import NOT_COUNTED, Admission, RateLimited, TooManyAccounts
+from imagegate.spending.windows import Counts, has_rates
 
-_MOST_ACCOUNTS: Final = 10_000
+_MANY: Final = 10_000
+"""Accounts beyond which those are looked for that can be forgotten."""
+MOST_ACCOUNTS: Final = 500_000
+"""With a limit that is used up in part; one more is refused, because to forget another one would lift its limit."""
+_PAUSE: Final = 1.0
+"""Seconds between two looks while there is no room."""
 _MOST_RESERVATIONS: Final = 10_000
 """That have ended and are remembered, so that no step is taken twice."""
 
 
 class MemoryRates:
-    """Counts requests and images of accounts."""
+    """Counts requests and images of accounts that have limits of them.
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    What is counted is forgotten once no limit binds any more: with its minute or day, and never before.
+
+    Args:
+        clock: Unix time.
+        most: accounts with a limit that binds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time, *, most: int = MOST_ACCOUNTS) -> None:
         self._clock = clock
-        self._counts: dict[str, Counts] = {}
+        self._most = most
+        self._counts: dict[str, tuple[Counts, Limits]] = {}
+        self._many = min(_MANY, most)
+        self._full_until = 0.0
 
     async def admit(self, accounts: Sequence[Account], images: int) -> Admission:
         """Count a request. Raises `RateLimited`."""
@@ -34,18 +51,24 @@ class MemoryRates:
         now = self._clock()
         found: list[tuple[Account, Counts]] = []
         for account in accounts:
-            counts = self._counts.get(account.id)
+            if not has_rates(account.limits):
+                continue
+            counts, limits = self._counts.get(account.id) or (None, None)
             if counts is None:
                 self._make_room(now)
-                counts = self._counts[account.id] = Counts()
+                counts = Counts()
+            if limits is not account.limits:
+                self._counts[account.id] = counts, account.limits
             counts.move_to(now)
             if refusal := counts.refusal(account.id, account.limits, images, now):
                 raise RateLimited(refusal, account)
             found.append((account, counts))
+        if not found:
+            return NOT_COUNTED
         for _, counts in found:
             counts.add(images)
         uses = [use for account, counts in found for use in counts.uses(account.id, account.limits, now)]
-        return Admission("", tuple(account.id for account in accounts), uses)
+        return Admission("", tuple(account.id for account, _ in found), uses)
 
     async def leave(self, admission: Admission) -> None:
         """Count a request as ended."""
@@ -54,14 +77,21 @@ class MemoryRates:
     def uncount(self, admission: Admission) -> None:
         """Count a request as ended."""
         for account in admission.accounts:
-            if counts := self._counts.get(account):
-                counts.in_flight = max(0, counts.in_flight - 1)
+            if known := self._counts.get(account):
+                known[0].in_flight = max(0, known[0].in_flight - 1)
 
     def _make_room(self, now: float) -> None:
-        if len(self._counts) < _MOST_ACCOUNTS:
+        """Forget accounts without a limit that binds. Raises `TooManyAccounts`."""
+        if len(self._counts) < self._many:
             return
-        day = int(now // DAY)
-        self._counts = {name: counts for name, counts in self._counts.items() if counts.in_flight or counts.day == day}
+        if self._full_until > now > self._full_until - 2 * _PAUSE:
+            raise TooManyAccounts
+        self._counts = {name: known for name, known in self._counts.items() if known[0].binds(known[1], now)}
+        if len(self._counts) >= self._most:
+            get_logger().error("limits: too many accounts to count in memory; count them in Redis (spending.rates)")
+            self._full_until = now + _PAUSE
+            raise TooManyAccounts
+        self._many = min(self._most, max(_MANY, 2 * len(self._counts)))
 
     async def look_after(self) -> None:
         """Nothing: what this process counts ends with it."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Final, NamedTuple, Protocol
 
-from imagegate.errors import ImagegateError
+from imagegate.errors import ImagegateError, Overloaded
 from imagegate.spending.accounts import Account
 from imagegate.spending.windows import Use
 
@@ -42,6 +42,19 @@ class RateLimited(ImagegateError):
         if wait > _LONGEST_RETRY:
             self.headers.append((b"x-should-retry", b"false"))
         self.use = use
+
+    @property
+    def nothing_sent(self) -> bool:
+        return True
+
+
+class TooManyAccounts(Overloaded):
+    """There are more accounts with limits than can be counted."""
+
+    code = "limits_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("Limits cannot be counted at the moment. Retry later.", headers=[(b"retry-after", b"5")])
 
     @property
     def nothing_sent(self) -> bool:

@@ -16,24 +16,29 @@ from imagegate.logger import get_logger
 from imagegate.spending.accounts import Account
 from imagegate.spending.memory import MemoryRates
 from imagegate.spending.rates import NOT_COUNTED, Admission, RateLimited
-from imagegate.spending.windows import ORDER, Use, reset_of
+from imagegate.spending.windows import ORDER, Use, has_rates, reset_of
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
 
 _ADMIT: Final = Script("""
 -- KEYS: counts and leases of each account; ARGV: id, images, lease, and five limits for each account, -1 for none.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local minute, day = tostring(math.floor(now / 60000)), tostring(math.floor(now / 86400000))
+local minute, day = math.floor(now / 60000), math.floor(now / 86400000)
+-- As in memory: a clock that is set back a little, as that of another server may be, begins no window anew.
+local function has_passed(window, known)
+  return not known or window > tonumber(known) or window < tonumber(known) - 1
+end
 local id, images, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local steps = {1, 1, images, 1, images}
 local found = {}
 for place = 1, #KEYS / 2 do
   local key, leases = KEYS[place * 2 - 1], KEYS[place * 2]
   local known = redis.call('HMGET', key, 'minute', 'day', 'rm', 'im', 'rd', 'id')
-  local is_new = known[1] ~= minute
-  local is_next = known[2] ~= day
+  local is_new = has_passed(minute, known[1])
+  local is_next = has_passed(day, known[2])
   local used = {0, is_new and 0 or tonumber(known[3]), is_new and 0 or tonumber(known[4]),
-    is_next and 0 or tonumber(known[5]), is_next and 0 or tonumber(known[6])}
+    is_next and 0 or tonumber(known[5]), is_next and 0 or tonumber(known[6]),
+    is_new and minute or known[1], is_next and day or known[2]}
   if tonumber(ARGV[place * 5 - 1]) >= 0 then
     redis.call('ZREMRANGEBYSCORE', leases, '-inf', now)
     used[1] = redis.call('ZCARD', leases)
@@ -51,7 +56,7 @@ for place = 1, #KEYS / 2 do
     used[limit] = used[limit] + steps[limit]
     told[#told + 1] = used[limit]
   end
-  redis.call('HSET', key, 'minute', minute, 'day', day, 'rm', used[2], 'im', used[3], 'rd', used[4], 'id', used[5])
+  redis.call('HSET', key, 'minute', used[6], 'day', used[7], 'rm', used[2], 'im', used[3], 'rd', used[4], 'id', used[5])
   redis.call('PEXPIRE', key, 90000000)
   if tonumber(ARGV[place * 5 - 1]) >= 0 then
     redis.call('ZADD', leases, now + lease, id)
@@ -91,7 +96,7 @@ class RedisRates:
 
     async def admit(self, accounts: Sequence[Account], images: int) -> Admission:
         """Count a request against all accounts, or against none. Raises `RateLimited`."""
-        limited = [account for account in accounts if any(getattr(account.limits, name) is not None for name in ORDER)]
+        limited = [account for account in accounts if has_rates(account.limits)]
         if not limited:
             return NOT_COUNTED
         if time.monotonic() < self._away_until:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from imagegate.errors import ConfigError
 from imagegate.logger import get_logger
 from imagegate.spending.accounts import Account
 from imagegate.spending.costs import NOTHING
-from imagegate.spending.ledger import Balances, LedgerUnavailable, Reservation, Settlement
+from imagegate.spending.ledger import Balances, LedgerUnavailable, NotDone, Reservation, Settlement
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -37,6 +38,7 @@ class SQLLedger:
     Args:
         url: ``sqlite:///file`` or ``postgresql://user@host/database``.
         lease: seconds without a sign of life after which what a process had reserved is held.
+        patience: seconds that a piece of work may take, with those before it; then the ledger counts as away.
 
     Raises:
         ConfigError: a package is not installed, or the address is none.
@@ -44,7 +46,7 @@ class SQLLedger:
 
     is_shared = True
 
-    def __init__(self, url: str, *, lease: float = 30.0) -> None:
+    def __init__(self, url: str, *, lease: float = 30.0, patience: float = 20.0) -> None:
         try:
             from imagegate.spending.sql_statements import Statements
         except ImportError:
@@ -53,8 +55,9 @@ class SQLLedger:
             ) from None
         self.holder = uuid4().hex
         self._statements: Statements = Statements(url, holder=self.holder, lease=lease)
+        self._patience = patience
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="imagegate-ledger")
-        self._waiting: list[tuple[Work, asyncio.Future[Any]]] = []
+        self._waiting: dict[asyncio.Future[Any], Work] = {}
         self._worker: asyncio.Task[None] | None = None
         self._owed: dict[str, tuple[Settlement, int, bool]] = {}
         """Ends that the database could not be told yet."""
@@ -62,6 +65,8 @@ class SQLLedger:
     async def reserve(self, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
         try:
             made: Reservation = await self._do(lambda statements, db: statements.reserve(db, reservation, accounts))
+        except NotDone:
+            raise
         except (LedgerUnavailable, asyncio.CancelledError):
             # It may have been made all the same; nothing was sent.
             self._owed[reservation.id] = NOTHING, 0, True
@@ -94,10 +99,23 @@ class SQLLedger:
         await self._do(lambda statements, db: statements.note(db, accounts, created, settled, images))
 
     async def look_after(self) -> Sequence[Reservation]:
-        for id_, (outcome, images, is_holder) in list(self._owed.items()):
-            await self.end(id_, outcome, images=images, is_holder=is_holder)
+        # A sign of life first: with many ends to be told, others would take this process for dead meanwhile.
         held: Sequence[Reservation] = await self._do(lambda statements, db: statements.look_after(db))
+        await self._tell_ends()
         return held
+
+    async def _tell_ends(self) -> None:
+        """Tell the ends that are owed, as many at a time as make one transaction, until one is not heard."""
+        owed = list(self._owed.items())
+        for start in range(0, len(owed), _AT_A_TIME):
+            await asyncio.gather(
+                *(
+                    self.end(id_, outcome, images=images, is_holder=is_holder)
+                    for id_, (outcome, images, is_holder) in owed[start : start + _AT_A_TIME]
+                )
+            )
+            if owed[start][0] in self._owed:
+                return
 
     async def list_held(self, account: str = "") -> Sequence[Reservation]:
         held: Sequence[Reservation] = await self._do(lambda statements, db: statements.list_held(db, account))
@@ -109,8 +127,7 @@ class SQLLedger:
 
     async def aclose(self) -> None:
         with suppress(LedgerUnavailable):
-            for id_, (outcome, images, is_holder) in list(self._owed.items()):
-                await self.end(id_, outcome, images=images, is_holder=is_holder)
+            await self._tell_ends()
             await self._do(lambda statements, db: statements.leave(db))
         if self._worker is not None:
             await self._worker
@@ -118,27 +135,48 @@ class SQLLedger:
         self._thread.shutdown(wait=False)
 
     async def _do(self, work: Work) -> Any:
-        """Do a piece of work in a transaction. Raises `LedgerUnavailable`: whether it was done is not known."""
+        """Do a piece of work in a transaction.
+
+        Raises:
+            NotDone: it was not done.
+            LedgerUnavailable: whether it was done is not known.
+        """
         done = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, done))
+        self._waiting[done] = work
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        return await done
+        try:
+            async with asyncio.timeout(self._patience):
+                return await done
+        except asyncio.CancelledError:
+            self._waiting.pop(done, None)
+            raise
+        except TimeoutError:
+            raise (NotDone if self._waiting.pop(done, None) else LedgerUnavailable) from None
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            now, self._waiting = self._waiting[:_AT_A_TIME], self._waiting[_AT_A_TIME:]
+            now = dict(islice(self._waiting.items(), _AT_A_TIME))
+            for done in now:
+                del self._waiting[done]
             try:
-                results = await loop.run_in_executor(self._thread, self._statements.run, [work for work, _ in now])
+                results = await loop.run_in_executor(self._thread, self._statements.run, list(now.values()))
+            except NotDone as error:
+                get_logger().error("the ledger cannot be reached", error=_reason(error.__cause__))
+                results = [NotDone() for _ in now]
             except Exception as error:
-                reason = str(error) if isinstance(error, ConfigError) else type(error).__name__
-                get_logger().error("the ledger cannot be reached", error=reason)
+                get_logger().error("the ledger cannot be reached", error=_reason(error))
                 results = [LedgerUnavailable() for _ in now]
-            for (_, done), result in zip(now, results, strict=True):
+            for done, result in zip(now, results, strict=True):
                 if done.done():
                     continue
                 if isinstance(result, Exception):
                     done.set_exception(result)
                 else:
                     done.set_result(result)
+
+
+def _reason(error: BaseException | None) -> str:
+    """Return what is logged of an error, whose text may have the password of the database."""
+    return str(error) if isinstance(error, ConfigError) else type(error).__name__

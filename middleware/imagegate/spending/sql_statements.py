@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -32,12 +33,13 @@ from imagegate.spending.ledger import (
     Balance,
     Balances,
     LedgerUnavailable,
+    NotDone,
     Reservation,
     Settlement,
     check,
     step_between,
 )
-from imagegate.stores.schema import upgrade
+from imagegate.stores.schema import POSTGRES_OPTIONS, upgrade
 
 _NOW: Final = {
     "postgresql": "extract(epoch from clock_timestamp())",
@@ -57,6 +59,24 @@ _AT_A_TIME: Final = 1000
 _FAULTY_VALUES: Final = (DataError, IntegrityError, ValueError, OverflowError)
 """What a driver raises for a value that a column cannot have; the database itself is well."""
 _FIELDS: Final = ("settled", "reserved", "held", "requests", "images")
+
+
+Work = Callable[["Statements", Connection], Any]
+
+
+class _Undone(Exception):
+    """A piece of work failed, and all were rolled back."""
+
+
+class _Faulty(NotDone):
+    """It was not done, and others may be."""
+
+
+def _refused(error: BaseException | None) -> NotDone:
+    if isinstance(error, _FAULTY_VALUES):
+        get_logger().error("the ledger does not take a value", error=type(error).__name__)
+        return _Faulty()
+    return NotDone()
 
 
 class Statements:
@@ -79,48 +99,71 @@ class Statements:
         self._known: set[tuple[str, str]] = set()
         """Accounts and periods that have a row."""
 
-    def run(self, works: Sequence[Callable[[Statements, Connection], Any]]) -> list[Any]:
+    def run(self, works: Sequence[Work]) -> list[Any]:
         """Do several pieces of work in one transaction, and return their results and refusals.
 
         Raises:
-            ConfigError: the database is of a newer version.
-            SQLAlchemyError: nothing of it was done, or the connection broke while it was committed.
+            NotDone: nothing of it was done: the database cannot be reached, or is of a newer version.
+            SQLAlchemyError: the connection broke while it was committed, so that it may have been done.
         """
         known = set(self._known)
         try:
             return self._try(works)
-        except ConfigError:
-            raise
-        except (SQLAlchemyError, *_FAULTY_VALUES):
+        except _Undone as undone:
             self._known = known  # rows that were rolled back
             if len(works) == 1:
-                raise
-            return [self._alone(work) for work in works]
+                return [_refused(undone.__cause__)]
+        except (NotDone, SQLAlchemyError):
+            self._known = known
+            raise
+        results: list[Any] = []
+        for work in works:  # so that the faulty values of one are not the fault of the others
+            is_away = bool(results) and type(results[-1]) is NotDone
+            results.append(NotDone() if is_away else self._alone(work))
+        return results
 
-    def _alone(self, work: Callable[[Statements, Connection], Any]) -> Any:
-        """Do one piece of work, whose faulty values are not the fault of the others."""
+    def _alone(self, work: Work) -> Any:
+        """Do one piece of work, and return its result or the reason why there is none."""
         known = set(self._known)
         try:
             return self._try([work])[0]
-        except _FAULTY_VALUES as error:
+        except NotDone as error:
+            return error
+        except _Undone as undone:
             self._known = known
-            get_logger().error("the ledger does not take a value", error=type(error).__name__)
+            return _refused(undone.__cause__)
+        except SQLAlchemyError:
+            self._known = known
             return LedgerUnavailable()
 
-    def _try(self, works: Sequence[Callable[[Statements, Connection], Any]]) -> list[Any]:
-        with self._engine.connect() as db, db.begin():
-            if not self._is_sqlite:  # which has one writer at a time anyway
-                db.execute(_TAKE_TURN)
-            if not self._is_ready:
-                self._prepare(db)
-            results: list[Any] = []
-            for work in works:
-                try:
-                    results.append(work(self, db))
-                except ImagegateError as error:  # a refusal: nothing was written for it
-                    results.append(error)
+    def _try(self, works: Sequence[Work]) -> list[Any]:
+        results: list[Any] = []
+        with self._opened() as db:
+            try:
+                for work in works:
+                    try:
+                        results.append(work(self, db))
+                    except ImagegateError as error:  # a refusal: nothing was written for it
+                        results.append(error)
+            except (SQLAlchemyError, *_FAULTY_VALUES) as error:
+                raise _Undone from error
         self._is_ready = True
         return results
+
+    @contextmanager
+    def _opened(self) -> Generator[Connection]:
+        """Open a transaction, once it is its turn. Raises `NotDone`."""
+        with ExitStack() as stack:
+            try:
+                db = stack.enter_context(self._engine.connect())
+                stack.enter_context(db.begin())
+                if not self._is_sqlite:  # which has one writer at a time anyway
+                    db.execute(_TAKE_TURN)
+                if not self._is_ready:
+                    self._prepare(db)
+            except (SQLAlchemyError, OSError, ConfigError) as error:
+                raise NotDone from error
+            yield db
 
     def _prepare(self, db: Connection) -> None:
         upgrade(db)
@@ -176,7 +219,7 @@ class Statements:
         return before and self._step(db, before, before.decided(settled), 0)
 
     def _step(self, db: Connection, before: Reservation, after: Reservation, images: int) -> Reservation:
-        if after is before:
+        if after == before:
             return before
         values = {"state": after.state, "settled": after.settled, "held": after.held}
         db.execute(tables.reservations.update().where(tables.reservations.c.id == after.id).values(values))
@@ -299,7 +342,8 @@ def _engine(address: str) -> Engine:
             raise ArgumentError("another database")
         if url.drivername == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
-        engine = create_engine(url, pool_pre_ping=True, pool_size=1, max_overflow=1)
+        options = POSTGRES_OPTIONS if url.get_backend_name() == "postgresql" else {}
+        engine = create_engine(url, connect_args=options, pool_pre_ping=True, pool_size=1, max_overflow=1)
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise ConfigError("the address of a ledger is sqlite:///FILE or postgresql://USER@HOST/DATABASE") from None
     if engine.dialect.name == "sqlite":

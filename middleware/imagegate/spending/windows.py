@@ -44,6 +44,11 @@ class Use(NamedTuple):
         return self.used >= self.most * NEAR
 
 
+def has_rates(limits: Limits) -> bool:
+    """Return whether requests or images are limited."""
+    return any(getattr(limits, name) is not None for name in ORDER)
+
+
 class Counts:
     """The counts of one account."""
 
@@ -64,11 +69,26 @@ class Counts:
         self.requests_per_day = self.images_per_day = 0
 
     def move_to(self, now: float) -> None:
-        """Begin the windows anew that have passed."""
-        if (minute := int(now // MINUTE)) != self.minute:
+        """Begin the windows anew that have passed.
+
+        A clock that is set back a little begins none anew, so that nothing of a window is forgotten; the current one
+        then lasts as much longer. One that is set back by more than a window was wrong before.
+        """
+        if has_passed(minute := int(now // MINUTE), self.minute):
             self.minute, self.requests_per_minute, self.images_per_minute = minute, 0, 0
-            if (day := int(now // DAY)) != self.day:
-                self.day, self.requests_per_day, self.images_per_day = day, 0, 0
+        if has_passed(day := int(now // DAY), self.day):
+            self.day, self.requests_per_day, self.images_per_day = day, 0, 0
+
+    def binds(self, limits: Limits, now: float) -> bool:
+        """Return whether a limit is used up in part, so that forgetting the counts would give that back."""
+        if self.in_flight:
+            return True
+        has_day = limits.requests_per_day is not None or limits.images_per_day is not None
+        has_minute = limits.requests_per_minute is not None or limits.images_per_minute is not None
+        in_day, in_minute = (
+            not has_passed(int(now // size), at) for size, at in ((DAY, self.day), (MINUTE, self.minute))
+        )
+        return (has_day and in_day) or (has_minute and in_minute)
 
     def refusal(self, account: str, limits: Limits, images: int, now: float) -> Use | None:
         """Return the limit that one more request for `images` images would exceed."""
@@ -93,6 +113,11 @@ class Counts:
             for name in ORDER
             if (most := getattr(limits, name)) is not None
         ]
+
+
+def has_passed(now: int, window: int) -> bool:
+    """Return whether a window is over, by the numbers of the present one and of the one that counts are of."""
+    return now > window or now < window - 1
 
 
 def step_of(name: LimitName, images: int) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
@@ -18,6 +19,19 @@ VERSIONS: Final = "imagegate_keys_version"
 _LOCK: Final = text(f"SELECT pg_advisory_xact_lock({0x696D6765})")
 """Of PostgreSQL: one process changes the schema at a time."""
 
+_TIMEOUT: Final = 5
+"""Seconds for a connection, for a statement with its wait for a lock, and for a pause within a transaction."""
+POSTGRES_OPTIONS: Final[Mapping[str, Any]] = {
+    "connect_timeout": _TIMEOUT,
+    "options": f"-c statement_timeout={_TIMEOUT}s -c idle_in_transaction_session_timeout={_TIMEOUT}s",
+    # A server that is silent, as behind a broken network, is given up as soon.
+    "tcp_user_timeout": 1000 * _TIMEOUT,
+    "keepalives_idle": _TIMEOUT,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+}
+"""Of libpq: so that neither the server, nor a process that is suspended within a transaction, holds others up."""
+
 
 def upgrade(connection: Connection) -> None:
     """Bring the schema up to date, within the connection's transaction, which in SQLite must be an immediate one.
@@ -28,6 +42,7 @@ def upgrade(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(_LOCK)
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes its time
     config = AlembicConfig()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
