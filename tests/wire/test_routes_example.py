@@ -15,9 +15,9 @@ import openai
 import pytest
 from PIL import Image
 from starlette.types import ASGIApp, Receive, Scope, Send
-from tests.simulators import azure, dashscope, fal
+from tests.simulators import azure, dashscope, fal, ideogram, recraft, stability, xai
 from tests.simulators.base import KEY
-from tests.wire.edit_support import Part, Post, Tap, picture
+from tests.wire.edit_support import Part, Post, Tap, mask_for, picture
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
@@ -63,8 +63,9 @@ class Providers:
 
     def only(self, name: str) -> None:
         """Let all providers before this one be at their limits."""
+        names = list(self.limits)
         for place, (other, limit) in enumerate(self.limits.items()):
-            limit.is_at_its_limit = place < NAMES.index(name)
+            limit.is_at_its_limit = place < names.index(name)
             self.taps[other].posts.clear()
 
     def posts(self) -> dict[str, Post]:
@@ -73,21 +74,28 @@ class Providers:
         return {name: tap.posts[0] for name, tap in self.taps.items() if tap.posts}
 
 
+def started(
+    stack: ExitStack, folder: Path, source: str, modules: Mapping[str, Any], said: Mapping[str, bytes]
+) -> Providers:
+    """Serve the providers of a configuration, which differs from what is said here in the addresses alone."""
+    limits = {name: Limited(module.create_app(), said[name]) for name, module in modules.items()}
+    taps = {name: Tap(limit) for name, limit in limits.items()}
+    for name, tap in taps.items():
+        address = f"http://127.0.0.1:{stack.enter_context(serving(tap))}{PATHS.get(name, '')}"
+        source = source.replace(f'name = "{name}"', f'name = "{name}"\nbase_url = "{address}"')
+    keys = dict.fromkeys(re.findall(r"\$\{(\w+)\}", source), KEY) | {"NAME": ""}
+    config = parse_config(f'{source}\n[tasks]\npoll_interval = "20ms"', environment=keys, directory=folder)
+    port = stack.enter_context(serving(ImageGateway(config=config, hooks=())))
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0)
+    return Providers(stack.enter_context(client), taps, limits)
+
+
 @pytest.fixture(scope="module")
 def providers(tmp_path_factory: pytest.TempPathFactory) -> Generator[Providers]:
     """The example as it is, but for the addresses."""
-    folder, source = tmp_path_factory.mktemp("routes"), EXAMPLE.read_text("utf-8")
     with ExitStack() as stack:
-        limits = {name: Limited(module.create_app(), LIMITS[name]) for name, module in PROVIDERS.items()}
-        taps = {name: Tap(limit) for name, limit in limits.items()}
-        for name, tap in taps.items():
-            address = f"http://127.0.0.1:{stack.enter_context(serving(tap))}{PATHS.get(name, '')}"
-            source = source.replace(f'name = "{name}"', f'name = "{name}"\nbase_url = "{address}"')
-        keys = dict.fromkeys(re.findall(r"\$\{(\w+)\}", source), KEY) | {"NAME": ""}
-        config = parse_config(f'{source}\n[tasks]\npoll_interval = "20ms"', environment=keys, directory=folder)
-        port = stack.enter_context(serving(ImageGateway(config=config, hooks=())))
-        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", max_retries=0)
-        yield Providers(stack.enter_context(client), taps, limits)
+        folder = tmp_path_factory.mktemp("routes")
+        yield started(stack, folder, EXAMPLE.read_text("utf-8"), PROVIDERS, LIMITS)
 
 
 def size_of(content: bytes) -> tuple[int, int]:
@@ -204,3 +212,58 @@ def test_a_mask_goes_to_the_one_that_takes_it(providers: Providers) -> None:
         posts = providers.posts()
         assert list(posts) == ["azure"]
         assert [part.name for part in posts["azure"].files] == ["image", "mask"]
+
+
+MASKED: Final[Mapping[str, Any]] = {
+    "xai": xai,
+    "fal": fal,
+    "stability": stability,
+    "ideogram": ideogram,
+    "recraft": recraft,
+}
+"""In the order of the route; the first one takes no masks."""
+MASKED_ROUTE: Final = [
+    "xai/grok-imagine-image-2.0",
+    "fal/fal-ai/flux-pro/v1/fill",
+    "stability/inpaint",
+    "ideogram/ideogram-v3",
+    "recraft/recraftv3",
+]
+OPEN_IS: Final = {"fal": 255, "stability": 255, "ideogram": 0, "recraft": 255}
+"""What marks the pixels to be changed: white, but black at one of them."""
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Generator[Providers]:
+    """Four providers that take masks, each in its own way, behind one that takes none."""
+    upstreams = "".join(f'[[upstreams]]\nname = "{name}"\napi_key = "${{KEY}}"\n' for name in MASKED)
+    source = f'{upstreams}[routes]\n"masked" = {MASKED_ROUTE}\n[policy]\nretries = 0\n'
+    said = dict.fromkeys(MASKED, b'{"error": {"message": "Too many requests."}}')
+    with ExitStack() as stack:
+        yield started(stack, tmp_path_factory.mktemp("masked"), source, MASKED, said)
+
+
+@pytest.mark.parametrize("name", OPEN_IS)
+def test_a_mask_is_made_anew_for_each(masked: Providers, name: str) -> None:
+    """The one that takes none is never asked, and each of the others gets the same area in its own colours."""
+    masked.only(name)
+    image, mask = picture(1, 64), mask_for(64)
+    answer = masked.client.images.with_raw_response.edit(
+        model="masked", prompt=HAT, image=("hat.png", image, "image/png"), mask=("mask.png", mask, "image/png")
+    )
+    posts = masked.posts()
+    assert answer.headers["imagegate-upstream"] == name
+    assert list(posts) == list(OPEN_IS)[: list(OPEN_IS).index(name) + 1]
+    with Image.open(io.BytesIO(mask)) as opened:
+        alpha = opened.getchannel("A")
+        places = [next((x, y) for x in range(64) for y in range(64) if alpha.getpixel((x, y)) == a) for a in (0, 255)]
+    for each, post in posts.items():
+        sent = mask_of(post)
+        assert [sent.getpixel(place) for place in places] == [OPEN_IS[each], 255 - OPEN_IS[each]]
+
+
+def mask_of(post: Post) -> Image.Image:
+    """The mask of a request, of a form or in a data URL."""
+    parts = [part.content for part in post.parts if part.name == "mask"]
+    content = parts[0] if parts else base64.b64decode(post.json["mask_url"].partition(",")[2])
+    return Image.open(io.BytesIO(content)).convert("L")
