@@ -62,7 +62,8 @@ class Fal(Adapter):
     def cancel(self, task: PendingTask) -> UpstreamRequest:
         """Return the request that takes a task out of the queue; one that is being made goes on."""
         link = task.poll_url or self.poll(task).path
-        return UpstreamRequest(method="PUT", path="/", url=address_beside(link, "/cancel", instead_of=_STATUS))
+        url = task.cancel_url or address_beside(link, "/cancel", instead_of=_STATUS)
+        return UpstreamRequest(method="PUT", path="/", url=url)
 
 
 def _ended(status: int, document: Mapping[str, Any]) -> UpstreamError:

@@ -63,7 +63,7 @@ class Replicate(Adapter):
     def cancel(self, task: PendingTask) -> UpstreamRequest:
         """Return the request that ends a prediction, whether it waits or runs."""
         link = task.poll_url or self.poll(task).path
-        return UpstreamRequest(method="POST", path="/", url=address_beside(link, "/cancel"))
+        return UpstreamRequest(method="POST", path="/", url=task.cancel_url or address_beside(link, "/cancel"))
 
 
 _: type[Adapter] = Replicate

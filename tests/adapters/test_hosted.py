@@ -373,6 +373,9 @@ def test_cancellations_keep_what_an_address_was_signed_with(adapter: str, asked_
     cancel = load_adapter(adapter).cancel(PendingTask(id="t", poll_url=SIGNED.format(asked_at)))
     assert cancel is not None
     assert cancel.url == SIGNED.format("/cancel")
+    told = load_adapter(adapter).cancel(PendingTask(id="t", poll_url=SIGNED.format(asked_at), cancel_url=LINK.url))
+    assert told is not None
+    assert told.url == LINK.url
 
 
 def test_fals_result_is_beside_its_status() -> None:

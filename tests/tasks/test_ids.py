@@ -24,6 +24,7 @@ def provider_ids(draw: st.DrawFn) -> tuple[str, dict[str, object]]:
         "model": draw(names),
         "task": draw(names),
         "poll_path": draw(st.just("") | names),
+        "cancel_path": draw(st.just("") | names),
         "images": draw(st.integers(1, 100)),
     }
     text = IDS.provider(OWNER, now=NOW, **facts)  # type: ignore[arg-type]

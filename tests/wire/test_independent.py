@@ -167,3 +167,19 @@ def test_addresses_of_tasks_are_kept_to_the_letter(adapter: str, model: str, tmp
         replies = (at.raw.get(f"/tasks/{task['task_id']}").json() for _ in range(50) if not sleep(0.02))
         reply = next(each for each in replies if each["status"] not in ("pending", "processing"))
         assert (reply["status"], len(reply["data"]), own.refused) == ("completed", 1, [])
+
+
+@pytest.mark.parametrize(
+    ("adapter", "model", "method"),
+    [("fal", "fal-ai/flux-2", "PUT"), ("replicate", "black-forest-labs/flux-dev", "POST")],
+)
+def test_tasks_are_cancelled_where_the_provider_said(adapter: str, model: str, method: str, tmp_path: Path) -> None:
+    """To the letter, whatever else its addresses look like."""
+    own, more = PROVIDERS[adapter][0](), f'api_key = "{KEY}"'
+    if adapter == "replicate":
+        more += "\noptions = { wait = 0 }"
+    with setting(tmp_path, own.app(), adapter, more=more) as at:
+        body = {"model": f"own/{model}", "prompt": "a cat", "async": True}
+        task = at.raw.post("/images/generations", json=body).json()
+        at.raw.delete(f"/tasks/{task['task_id']}")
+        assert (own.cancelled, own.refused) == ([f"{method} t0"], [])

@@ -27,6 +27,7 @@ _NODES: Final = ("data", "output", "result", "task", "job", "response")
 """Members of a reply that may describe its task."""
 _IDS: Final = (*TASK_IDS, "id", "requestid", "uuid")
 _LINKS: Final = ("pollurl", "pollingurl", "statusurl", "taskurl", "queryurl", "fetchurl")  # TokenLab, BFL, fal
+_CANCEL_LINKS: Final = ("cancelurl",)
 
 
 class PendingTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,8 @@ class PendingTask(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     poll_url: str | None = None
     """As the provider gave it: relative or absolute."""
+    cancel_url: str | None = None
+    """Where the provider says that the task is given up, likewise."""
     progress: float | None = None
     """Percent."""
     is_over: bool = False
@@ -69,10 +72,10 @@ class TaskNode(msgspec.Struct, frozen=True, kw_only=True):
         id_ = _first(members, _IDS)
         if id_ is None:
             return None
-        link = _first(members, _LINKS)
+        link, cancel = _first(members, _LINKS), _first(members, _CANCEL_LINKS)
         if link is None and isinstance(urls := members.get("urls"), Mapping):  # Replicate
-            link = _first(members_of(urls), ("get",))
-        return PendingTask(id=id_, poll_url=link, progress=self.progress)
+            link, cancel = (_first(members_of(urls), (name,)) for name in ("get", "cancel"))
+        return PendingTask(id=id_, poll_url=link, cancel_url=cancel, progress=self.progress)
 
     @property
     def progress(self) -> float | None:

@@ -53,6 +53,8 @@ class ProviderTicket(_Ticket, frozen=True, kw_only=True, array_like=True, tag=1)
     """Where to ask, without the origin; empty: where the adapter asks."""
     images: int
     """Asked for."""
+    cancel_path: str = ""
+    """Where to give it up, likewise."""
 
 
 Ticket = OwnTicket | ProviderTicket
@@ -90,10 +92,20 @@ class TaskIds:
         return self._id(ticket), number.hex()
 
     def provider(
-        self, owner: bytes, *, upstream: str, model: str, task: str, poll_path: str, images: int, now: float
+        self,
+        owner: bytes,
+        *,
+        upstream: str,
+        model: str,
+        task: str,
+        poll_path: str,
+        images: int,
+        now: float,
+        cancel_path: str = "",
     ) -> str | None:
         """An id for a provider's task; None: its own id or address is too long to be carried."""
-        if max(len(task), len(poll_path), len(model)) > _LONGEST or len(task + poll_path + model) > _LONGEST * 3 // 2:
+        carried = (task, poll_path, cancel_path, model)
+        if max(map(len, carried)) > _LONGEST or len("".join(carried)) > _LONGEST * 3 // 2:
             return None
         ticket = ProviderTicket(
             owner=owner,
@@ -104,6 +116,7 @@ class TaskIds:
             task=task,
             poll_path=poll_path,
             images=images,
+            cancel_path=cancel_path,
         )
         text = self._id(ticket)
         return text if _ID.fullmatch(text) else None

@@ -62,21 +62,17 @@ class ProviderTasks:
     def id_of(self, upstream: str, task: PendingTask, record: TaskRecord, owner: bytes) -> str | None:
         """An id for a task that a provider has accepted; None: it cannot be asked for by an id alone."""
         account = self._accounts[upstream]
-        path = ""
-        if task.poll_url:
-            try:
-                url = account.own_url(task.poll_url)
-                path = url.removeprefix(account.origin)
-                if account.own_url(path) != url:  # outside of the path of `base_url`
-                    path = url
-            except UpstreamError:
-                return None
+        try:
+            path = _short(account, task.poll_url) if task.poll_url else ""
+        except UpstreamError:
+            return None
         return self._ids.provider(
             owner,
             upstream=upstream,
             model=record.model,
             task=task.id,
             poll_path=path,
+            cancel_path=_cancel_path(account, task),
             images=record.images,
             now=record.created,
         )
@@ -197,11 +193,36 @@ def may_be_asked_again(error: UpstreamError) -> bool:
 
 
 def provider_task(ticket: ProviderTicket) -> ProviderTask:
-    return ProviderTask(upstream=ticket.upstream, id=ticket.task, poll_url=ticket.poll_path or None)
+    return ProviderTask(
+        upstream=ticket.upstream,
+        id=ticket.task,
+        poll_url=ticket.poll_path or None,
+        cancel_url=ticket.cancel_path or None,
+    )
 
 
 def _pending(task: ProviderTask) -> PendingTask:
-    return PendingTask(id=task.id, poll_url=task.poll_url)
+    return PendingTask(id=task.id, poll_url=task.poll_url, cancel_url=task.cancel_url)
+
+
+def _short(account: Account, link: str) -> str:
+    """Return a link as briefly as it leads to the same place. Raises `UpstreamError`: the key must not go there."""
+    url = account.own_url(link)
+    path = url.removeprefix(account.origin)
+    return path if account.own_url(path) == url else url  # outside of the path of `base_url`
+
+
+def _cancel_path(account: Account, task: PendingTask) -> str:
+    """Return where a task is given up; empty: where the adapter finds it by itself, or nowhere."""
+    if not task.cancel_url:
+        return ""
+    own = account.adapter.cancel(msgspec.structs.replace(task, cancel_url=None))
+    try:
+        if own is None or account.own_url(own.url) == account.own_url(task.cancel_url):
+            return ""
+        return _short(account, task.cancel_url)
+    except UpstreamError:
+        return ""
 
 
 def lost(error: UpstreamError) -> UpstreamError:

@@ -112,6 +112,7 @@ class ProviderTask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     upstream: str
     id: str
     poll_url: str | None = None
+    cancel_url: str | None = None
     model: str = ""
     """As the provider calls it."""
     is_own_key: bool = False

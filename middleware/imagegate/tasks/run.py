@@ -97,6 +97,7 @@ class Run:
             upstream=upstream,
             id=task.id,
             poll_url=task.poll_url,
+            cancel_url=task.cancel_url,
             model=self.progress.upstream_model,
             is_own_key=self.progress.principal is not None and upstream in self.progress.principal.upstream_keys,
             fields=price_fields(self.progress.sent_fields),

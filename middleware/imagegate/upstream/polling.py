@@ -122,7 +122,7 @@ def _check_end(upstream: Account, reply: UpstreamReply, task: PendingTask) -> No
 def _next(task: PendingTask, answer: PendingTask) -> PendingTask:
     """Return what is asked for next."""
     if answer.poll_url:
-        return answer
+        return msgspec.structs.replace(answer, cancel_url=answer.cancel_url or task.cancel_url)
     return msgspec.structs.replace(task, progress=answer.progress, is_over=answer.is_over)
 
 

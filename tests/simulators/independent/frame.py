@@ -119,6 +119,7 @@ class Provider:
     get: Callable[[Call], Response] | None = None
     calls: list[Call] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
     tasks: dict[str, Any] = field(default_factory=dict)
     serial: Any = field(default_factory=lambda: itertools.count(1))
@@ -167,8 +168,17 @@ class Provider:
                 self.refused.append(f"{request.method} {request.url.path}: {refusal.why}")
                 return JSONResponse(self.envelope(refusal.why, refusal.status), refusal.status)
 
+        async def away(request: Request) -> Response:
+            known = self.authorize(request.headers) and request.url.query.startswith("pos=%2F1")
+            self.cancelled.append(f"{request.method} {request.path_params['name']}" if known else f"{request.url}")
+            return JSONResponse({"id": request.path_params["name"], "status": "canceled"}, 202)
+
         return Starlette(
-            routes=[Route("/signed/{name}", signed), Route("/{path:path}", every, methods=["GET", "POST", "PUT"])]
+            routes=[
+                Route("/away/{name}", away, methods=["POST", "PUT"]),
+                Route("/signed/{name}", signed),
+                Route("/{path:path}", every, methods=["GET", "POST", "PUT"]),
+            ]
         )
 
     async def _read(self, request: Request) -> Call:

@@ -1,4 +1,4 @@
-"""Providers that make tasks: Black Forest Labs, fal, Replicate. Each is polled at an address only it knows."""
+"""Providers that make tasks: Black Forest Labs, fal, Replicate. Only they know where to ask, and where to cancel."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def fal() -> Provider:
                 "request_id": name,
                 "response_url": f"{parent}?{_SECRET}",
                 "status_url": f"{parent}/status?{_SECRET}",
-                "cancel_url": f"{parent}/cancel?{_SECRET}",
+                "cancel_url": f"{call.base}/away/{name}?{_SECRET}",
                 "queue_position": 3,
             }
         )
@@ -315,7 +315,7 @@ def replicate() -> Provider:
     def prediction(call: Call, name: str, word: str, output: Any, error: Any = None) -> dict[str, Any]:
         urls = {
             "get": f"{call.base}/regional/{name}?{_SECRET}",
-            "cancel": f"{call.base}/regional/{name}/cancel?{_SECRET}",
+            "cancel": f"{call.base}/away/{name}?{_SECRET}",
             "web": "https://replicate.com/p/x",
         }
         return {"id": name, "status": word, "output": output, "error": error, "logs": "", "urls": urls, "metrics": {}}
