@@ -475,6 +475,7 @@ DISABLED = {"sequential_image_generation": "disabled"}
         ("seedream-4-5-251128", {}, {}),
         ("doubao-seedream-4-5-251128", {"size": "1024x1024", "n": 1}, {"size": "1920x1920"}),
         ("doubao-seedream-4-0-250828", {"size": "1K", "stream": True}, {"size": "1K", "stream": True}),
+        ("doubao-seedream-4.0", {"size": "1024x1024"}, {"size": "1024x1024"}),
         ("seedream-4-0-250828", {"aspect_ratio": "21:9", "resolution": "4k"}, {"size": "6240x2656"}),
         ("seedream-5-0-260128", {"size": "3K", "output_format": "webp"}, {"size": "3K", "output_format": "png"}),
         ("seedream-5-0-pro-260601", {"size": "4K", "stream": True, **GROUP}, {"size": "2K"}),
