@@ -289,3 +289,22 @@ def test_a_large_picture_comes_in_pieces() -> None:
                 total += len(event.data)
     assert total == len(content)
     assert len(scanner.finish()) < 100
+
+
+@pytest.mark.parametrize(
+    ("document", "pictures"),
+    [
+        ({"payload": {"kunstwerk": "iVBORw0KGgo" + "A" * 100}}, 1),
+        ({"payload": {"kunstwerk": "iVBORw0KGgo"}}, 0),
+        ({"payload": {"kunstwerk": "A" * 200}}, 0),
+        ({"parameters": {"kunstwerk": "iVBORw0KGgo" + "A" * 100}}, 0),
+        ({"payload": {"init_images": ["iVBORw0KGgo" + "A" * 100]}}, 0),
+        ({"payload": {"preview_b64": "iVBORw0KGgo" + "A" * 100}}, 0),
+    ],
+)
+def test_names_that_nobody_foresaw(document, pictures):
+    """What begins as a picture is one under any name but those of requests and previews."""
+    scanner = Base64Scanner()
+    scanner.feed(json.dumps(document).encode())
+    scanner.finish()
+    assert scanner.pictures == pictures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
@@ -56,5 +57,17 @@ LISTS: Final = (
     *("content", "parts", "inlinedata", "message", "delta", "choices", "response", "base64"),
 )
 """Members of a reply in which its pictures may be; the first one with any has them all."""
+_NO_RESULTS: Final = re.compile(
+    r"param|request|input|argument|config|setting|option|mask|^init|reference|prompt|preview|thumb|partial|latent|avatar"
+    r"|logo|icon|poll|status|callback|webhook|cancel|error|docs?$|help|source|usage|example|watermark"
+)
+
+
+@lru_cache(maxsize=1024)
+def may_hold_result(name: str) -> bool:
+    """Return whether a member of any name may hold a result: not what is repeated of a request, nor a preview."""
+    return _NO_RESULTS.search(plain(name)) is None
+
+
 TASK_IDS: Final = ("taskid", "jobid", "generationid", "predictionid", "operationid")
 """Members that hold the id of a task, and nothing else."""

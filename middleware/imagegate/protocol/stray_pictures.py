@@ -14,15 +14,10 @@ from urllib.parse import urlsplit
 
 from imagegate.protocol.links import is_full
 from imagegate.protocol.messages import ReplyImage
-from imagegate.protocol.names import plain
+from imagegate.protocol.names import may_hold_result
 from imagegate.protocol.parsers.lenient_json import read_value
 from imagegate.protocol.reply_pictures import is_withheld, picture_of_text
 
-_NO_RESULTS: Final = re.compile(
-    r"param|request|input|argument|config|setting|option|mask|^init|reference|prompt|preview|thumb|partial|latent|avatar"
-    r"|logo|icon|poll|status|callback|webhook|cancel|error|docs?$|help|source|usage|example|watermark"
-)
-"""In the plain names of members below which no result is."""
 _MARKDOWN: Final = re.compile(r"!\[[^\]\n]{0,500}\]\(\s*<?((?:https?://|data:image/)[^\s)>]+)", re.IGNORECASE)
 _FILE: Final = re.compile(r"\.(?:png|jpe?g|webp|gif|avif|svg)", re.IGNORECASE)
 _DEEPEST: Final = 12
@@ -56,7 +51,7 @@ def _of_node(node: Any, left: list[int], depth: int) -> Iterator[ReplyImage]:
     elif isinstance(node, str):
         yield from _of_text(node, left, depth)
     elif isinstance(node, Mapping) and not is_withheld(node):
-        members = {name: value for name, value in node.items() if not _NO_RESULTS.search(plain(name))}
+        members = {name: value for name, value in node.items() if may_hold_result(name)}
         own = (image for value in members.values() if isinstance(value, str) for image in _of_text(value, left, depth))
         if (first := next(own, None)) is not None:
             yield first

@@ -13,11 +13,11 @@ from starlette.types import Send
 from imagegate.errors import UpstreamError
 from imagegate.http import Body, BodyTooLarge, Interrupted, Response, iter_body
 from imagegate.protocol.headers import length_of_reply
-from imagegate.protocol.image_format import sniff
+from imagegate.protocol.image_format import holds_picture, sniff
 from imagegate.protocol.messages import HeldMemory, Picture
 from imagegate.protocol.parsers.base64_decoder import ScanError
 from imagegate.protocol.parsers.base64_json import OPENAI_MEMBERS, Base64Scanner, PictureStart
-from imagegate.protocol.parsers.lenient_json import start_of_document
+from imagegate.protocol.parsers.lenient_json import is_sound, start_of_document
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import WHOLE_BODY, UpstreamReply
 from imagegate.protocol.reply_streams import is_stream
@@ -133,7 +133,11 @@ async def take(
                 continue
             if kind is Kind.OTHER and response.status_code < 300 and size - len(piece) <= HOLD:
                 kind = _cut_to_document(kept)
+                sink = consumer.sink if consumer is not None and kind is Kind.OTHER else None
+                if sink is not None and (text := _as_document(kept, pieces)) is not None:
+                    return await _received(response, kept, text, sink, members, held)
             if consumer is not None and kind is Kind.JSON:
+                _drop_first_lines(kept)
                 if consumer.relay and is_plain(kept):
                     await _relay(response, kept, pieces, consumer.send)
                     return None
@@ -173,6 +177,55 @@ def _cut_to_document(kept: list[bytes]) -> Kind:
         return Kind.OTHER
     kept[:] = [body[start:].rjust(len(whole))]  # as long as the provider has announced
     return Kind.JSON
+
+
+def _drop_first_lines(kept: list[bytes]) -> None:
+    """Drop what was said about progress in lines of JSON before the one that is so long: that has the pictures."""
+    line, newline, _ = kept[0].partition(b"\n")
+    if not newline or not is_sound(line):
+        return
+    whole = body = b"".join(kept)
+    while newline and is_sound(line) and (rest := body[len(line) + 1 :].lstrip(_BEFORE)).startswith(b"{"):
+        body = rest
+        line, newline, _ = body[:_HEAD].partition(b"\n")
+    kept[:] = [body.rjust(len(whole))]  # as long as the provider has announced
+
+
+def _as_document(kept: list[bytes], rest: Body) -> Body | None:
+    """Put a picture that came as a text, base64 or a data URL, into a document; None: the body is none.
+
+    Returns the rest of the body, with the end of that document.
+    """
+    body = b"".join(kept).lstrip(_BEFORE)
+    text = body[:_HEAD].lstrip(b'"').decode("latin-1")
+    if not (text.lower().startswith("data:image/") or holds_picture(text[:400])):
+        return None
+    is_quoted = body.startswith(b'"')
+    kept[:] = [b'{"b64_json":' if is_quoted else b'{"b64_json":"', body]
+    return _Ended(rest, b"}" if is_quoted else b'"}')
+
+
+class _Ended:
+    """A body with something after it."""
+
+    def __init__(self, body: Body, end: bytes) -> None:
+        self._body = body
+        self._end = end
+
+    def __aiter__(self) -> _Ended:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._body.__anext__()
+        except StopAsyncIteration:
+            if not self._end:
+                raise
+            end, self._end = self._end, b""
+            return end
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
 
 
 def _is_labelled_stream(response: Response) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from imagegate.protocol.image_format import holds_picture
-from imagegate.protocol.names import BASE64_MEMBERS, EITHER, LINK_MEMBERS, plain
+from imagegate.protocol.names import BASE64_MEMBERS, EITHER, LINK_MEMBERS, may_hold_result, plain
 from imagegate.protocol.parsers.base64_decoder import Base64Decoder, ScanError
 
 OPENAI_MEMBERS: Final = ("b64_json",)
@@ -76,8 +76,8 @@ class Base64Scanner:
 
     Args:
         members: ends of the paths of members that hold base64: ``b64_json``, ``data[].b64_json``, ``inlineData.data``.
-        usual: also search under all usual names, where a string counts as an image if it is a data URL, or base64 that
-            begins as an image does.
+        usual: also search under all names but those of requests and previews, where a string counts as an image if it
+            is a data URL, or base64 that begins as an image does.
         decode: maximum bytes to decode of each image, for documents that are relayed unchanged; None: all.
         max_rest: maximum bytes of the document without its images.
         max_signs: maximum brackets, braces and strings of the document.
@@ -220,13 +220,17 @@ class Base64Scanner:
 
     def _may_be_picture(self) -> bool:
         last = next((key for key in reversed(self._containers) if key is not None), "")
-        is_usual = self._usual and plain(last) in _USUAL
+        is_usual = self._usual and (plain(last) in _USUAL or self._may_be_result())
         if last not in self._last_keys and not is_usual:
             return False
         self._path = _path(self._containers)
         stem = self._path.removesuffix("[]")
         self._is_link = not any(_ends(stem, member) for member in self._members)
         return not self._is_link or is_usual
+
+    def _may_be_result(self) -> bool:
+        """Return whether a picture may stand here, under a name that nobody foresaw."""
+        return all(may_hold_result(key) for key in self._containers if key)
 
     def _take(self, data: bytes, place: int) -> tuple[bytes, int, bool]:
         """Return more raw bytes of a string, where they end, and whether it ends there; never half an escape."""
