@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 from tests.adapters import made_up
 
-from imagegate.adapter import Adapter, PendingTask
+from imagegate.adapter import Adapter, ImageReply, PendingTask, ReplyImage, UpstreamReply
 from imagegate.registry import installed, load_adapter
 from imagegate.testing import AdapterContract, Fixture, png
 
@@ -285,6 +286,11 @@ def trusts_the_model(self: Any, request: Any) -> Any:
     return msgspec.structs.replace(made_up.OpenAIAdapter.encode(self, request), path=f"/v1/{request.model}")
 
 
+def trusts_the_reply(self: Adapter, reply: UpstreamReply, *, now: int) -> ImageReply:
+    document = json.loads(reply.body)
+    return ImageReply(images=(ReplyImage(url=document["result"]["url"]),), created=now)
+
+
 def refuses_everything(self: Any, reply: Any, *, now: int) -> Any:
     from imagegate.errors import UpstreamRefused
 
@@ -304,6 +310,8 @@ CHECKS = [name for name in dir(AdapterContract) if name.startswith("test_")]
         ("test_keeps_a_model_in_its_place", {"encode": trusts_the_model}),
         ("test_ambiguous_replies_are_uncertain", {"decode": refuses_everything}),
         ("test_decodes_its_fixtures", {"decode": refuses_everything}),
+        ("test_decodes_its_fixtures", {"decode": trusts_the_reply}),
+        ("test_ambiguous_replies_are_uncertain", {"decode": trusts_the_reply}),
         ("test_asks_for_tasks_by_get", {"poll": lambda self, task: made_up.Careless().poll(task)}),
         ("test_asks_for_tasks_by_get", {"poll": lambda self, task: made_up.Queue().poll(task)}),
         ("test_has_a_name_and_an_address", {"name": "Two words"}),

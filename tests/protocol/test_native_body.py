@@ -103,10 +103,11 @@ def test_what_has_no_place_is_refused(rule: BodyRule, asked: dict[str, Any], par
     assert caught.value.param == param
 
 
-def test_ids_have_no_content() -> None:
-    """A contract that lets them in is a mistake of the adapter's."""
-    with pytest.raises(TypeError):
-        body(BodyRule(images="images"), images=[FileID("file-1")])
+@pytest.mark.parametrize("files", ["base64", "data_url"])
+def test_files_that_were_uploaded_are_written_as_their_ids(files: Any) -> None:
+    rule = BodyRule(images="images", mask="cover", files=files)
+    written = body(rule, images=[FileID("file-1"), FileID("file-2")], mask=FileID("file-3"))
+    assert written == {"prompt": "a hat", "images": ["file-1", "file-2"], "cover": "file-3"}
 
 
 DOCUMENT = """

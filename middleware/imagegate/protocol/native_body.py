@@ -12,7 +12,7 @@ import msgspec
 from imagegate.contracts.body import BodyRule
 from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
 from imagegate.errors import RequestError
-from imagegate.protocol.messages import FileRef, ImageRequest, Link, Reference
+from imagegate.protocol.messages import FileID, FileRef, ImageRequest, Link, Reference
 from imagegate.protocol.request_encoding import FilePart, InlineFile, TextPart, form_texts, inline, linked
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*", re.ASCII)
@@ -76,6 +76,8 @@ def _references(request: ImageRequest, rule: BodyRule) -> Iterator[tuple[str, An
 
 
 def _written(reference: Reference, rule: BodyRule) -> InlineFile | str:
+    if isinstance(reference, FileID):
+        return reference.id
     is_base64 = rule.files == "base64" and not isinstance(reference, Link)
     return inline(reference) if is_base64 else linked(reference)
 

@@ -80,6 +80,8 @@ AMBIGUOUS: Final = (
     Fixture(name="an error without a reason", outcome="uncertain", status=500, body=b"Internal Server Error"),
 )
 """What no provider says itself: whatever it is, something may have been made."""
+_SHOWN: Final = 200
+"""Bytes of a reply in a message."""
 _TASK: Final = PendingTask(id="task/1?x=2")
 
 
@@ -230,14 +232,21 @@ def check_fixture(adapter: Adapter, fixture: Fixture) -> None:
         assert fixture.outcome == "task", f"{about}: {found}"
         return
     assert fixture.outcome == "pictures", f"{about}: {found}"
-    assert len(found.images) == fixture.count, about
+    assert len(found.images) == fixture.count, (
+        f"{about}: {len(found.images)} pictures, and its `count` is {fixture.count}"
+    )
     assert all(image.url or image.b64_json for image in found.images), about
 
 
 def _decode(adapter: Adapter, fixture: Fixture) -> ImageReply | PendingTask:
-    if fixture.task is None:
-        return adapter.decode(fixture.reply, now=1)
-    return adapter.decode_task(fixture.task, fixture.reply, now=1)
+    try:
+        if fixture.task is None:
+            return adapter.decode(fixture.reply, now=1)
+        return adapter.decode_task(fixture.task, fixture.reply, now=1)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        body = fixture.reply.body[:_SHOWN].decode("utf-8", "replace")
+        what = "a reply that cannot be read is `uncertain(...)` or what `super().decode` makes of it"
+        raise AssertionError(f"{adapter.name}, {fixture.name}: {error!r} for {body!r}; {what}") from error
 
 
 def _legal_requests(adapter: Adapter, *, briefly: bool = False) -> Iterator[ImageRequest]:
