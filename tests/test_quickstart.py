@@ -24,7 +24,6 @@ INSTEAD = {
     # What the tests run in is the environment that these make.
     "python3 -m venv .venv\n. .venv/bin/activate\npip install '../imagegate[server]' fastapi openai pytest\n": "",
     "pip install -e .\n": f"{sys.executable} -m pip install -q --no-deps --no-build-isolation --no-index -t site .\n",
-    "sleep 3\n": "until curl -s 127.0.0.1:9100 && curl -s 127.0.0.1:8000/hello; do sleep 0.1; done >/dev/null\n",
     END: f"{sys.executable} -c 'input()'\n{END}",
 }
 """Lines of the page, and what stands in for them here."""
@@ -32,7 +31,7 @@ INSTEAD = {
 
 def script() -> str:
     """The blocks: files are written where they are shown, commands run; the output of each block ends with a mark."""
-    lines = ["set -e -m\n"]
+    lines = ["set -e -m\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n"]
     for language, name, content in BLOCKS:
         if name:
             lines.append(f"cat > {name} <<'END_OF_THE_FILE'\n{content}END_OF_THE_FILE\n")
