@@ -80,11 +80,11 @@ async def measure(
     from imagegate.contracts.changes import Change
     from imagegate.layers import Layer, Observe
     from imagegate.protocol.prices import ModelPrice
-    from imagegate.telemetry.cost import cost_of
     from imagegate.telemetry.hooks import Hook, Hooks
     from imagegate.telemetry.log import LogHook
     from imagegate.telemetry.progress import PROGRESS_KEY, Progress
     from imagegate.telemetry.prometheus import PrometheusHook
+    from imagegate.telemetry.record import cost_of
     from imagegate.tracing import operation
 
     changes = (Change("size", "mapped", "1920x1080", "1920x1088"), Change("style", "dropped"))

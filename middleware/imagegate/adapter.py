@@ -271,6 +271,7 @@ class OpenAIAdapter(Adapter):
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         path = self.paths.get(request.operation) or OpenAIAdapter.paths[request.operation]
-        if needs_form(request):
+        if request.live is not None or (request.references and needs_form(request)):
             return UpstreamRequest(method="POST", path=path, parts=form_parts(request), live=request.live)
-        return UpstreamRequest(method="POST", path=path, content_type="application/json", body=json_body(request))
+        body = json_body(request) if request.references else request.encode()
+        return UpstreamRequest(method="POST", path=path, content_type="application/json", body=body)

@@ -104,6 +104,7 @@ class ImageGateway:
         self._is_started = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: ConfigError | None = None
+        self._permits = Permits(0)
         self._running = Running()
         self.retired: list[Retired] = []
         """Configurations that others have replaced, and under which something still runs."""
@@ -214,7 +215,6 @@ class ImageGateway:
             in_flight=limits.in_flight,
             guard=services.guard,
             owner=self._owner,
-            is_draining=lambda: self._drained_from is not None,
             pace=Pace(limits.client_pace, limits.client_stall),
             permits=self._permits,
         )
@@ -300,7 +300,7 @@ class ImageGateway:
                 )
             self._is_started = False
             self.retired.clear()
-            self._permits = Permits(self.config.limits.in_flight)
+            self._permits = Permits(self.config.limits.in_flight, is_draining=self.is_draining)
             self.services.enter_loop()
             self._set_stack(loop_services(self.services, self.loop_services))
         self._loop = loop
@@ -316,6 +316,7 @@ class ImageGateway:
         """Answer new requests with 503 from now on. What runs goes on, until `aclose` ends it."""
         if self._drained_from is None:
             self._drained_from = time.monotonic()
+            self._permits.is_draining = True
 
     async def readiness(self) -> Readiness:
         """Return the document of ``/readyz``. A bucket is probed at the first call."""
@@ -375,6 +376,7 @@ class ImageGateway:
             await self.services.aclose()
         self._is_started = False
         self._drained_from = None  # an application may be started again
+        self._permits.is_draining = False
 
     async def __aenter__(self) -> Self:
         if self._failure is None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from imagegate.asgi.permits import Permits
 from imagegate.cli.commands import main
 from imagegate.errors import ConfigError
 from imagegate.layers import Admit, Observe
@@ -61,9 +62,11 @@ async def cut_short(below: Waiting, *, is_draining: bool) -> tuple[asyncio.Task[
     async def send(message: Message) -> None:
         sent.append(message)
 
-    app: ASGIApp = Observe(Admit(below, is_draining=lambda: is_draining and below.entered.is_set()), hooks=())
+    permits = Permits(1)
+    app: ASGIApp = Observe(Admit(below, permits=permits), hooks=())
     task = asyncio.ensure_future(app(scope_of(b"{}"), receive, send))
     await below.entered.wait()
+    permits.is_draining = is_draining
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return task, sent

@@ -11,9 +11,9 @@ from imagegate.config.schema import PricesConfig
 from imagegate.protocol.prices import ModelPrice, PriceVariant
 from imagegate.protocol.trace_context import read_traceparent, read_tracestate, span_id, trace_id
 from imagegate.protocol.usage import TOKEN_KINDS, sum_usage, tokens_by_kind
-from imagegate.telemetry.cost import cost_of
 from imagegate.telemetry.metric_labels import size_class
 from imagegate.telemetry.progress import Progress
+from imagegate.telemetry.record import cost_of
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),

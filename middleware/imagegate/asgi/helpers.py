@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from random import getrandbits
+from typing import Final
 
 from starlette.types import Message, Receive, Scope, Send
 
 from imagegate.errors import ImagegateError, PayloadTooLarge, RequestTimeout
 from imagegate.protocol.headers import read_length
 
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 SECONDS_OF_SILENCE = 30.0
 """Seconds without data after which reading a request body times out."""
 
@@ -36,6 +40,17 @@ def header(scope: Scope, name: bytes) -> bytes | None:
         if key == name:
             return value  # type: ignore[no-any-return]
     return None
+
+
+def request_id(sent: bytes | None) -> str:
+    """Return the id of a request: a new one, unless the client's own is valid.
+
+    Args:
+        sent: the client's ``x-request-id``.
+    """
+    if sent and _REQUEST_ID.fullmatch(sent):
+        return sent.decode()
+    return f"req_{getrandbits(128):032x}"  # an identifier, not a secret
 
 
 def is_form(scope: Scope) -> bool:

@@ -9,8 +9,7 @@ from typing import Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from imagegate.asgi.helpers import header, route_path, send_error, send_json
-from imagegate.asgi.request_ids import request_id
+from imagegate.asgi.helpers import header, request_id, route_path, send_error, send_json
 from imagegate.errors import ImagegateError
 
 _ENDPOINTS: Final[Sequence[tuple[re.Pattern[str], str]]] = tuple(

@@ -155,7 +155,7 @@ class PacedClient:
             self._task.cancel()
 
 
-class PacedClients:
+class PacedClients(set[PacedClient]):
     """The clients of all requests at work.
 
     A server's buffers hide whether a client reads slowly or not at all, so a stalled one is waited for as long as its
@@ -166,20 +166,14 @@ class PacedClients:
     """
 
     def __init__(self, stall: float) -> None:
+        super().__init__()
         self._stall = stall
-        self._clients: set[PacedClient] = set()
         self._looked = -inf
-
-    def add(self, client: PacedClient) -> None:
-        self._clients.add(client)
-
-    def remove(self, client: PacedClient) -> None:
-        self._clients.discard(client)
 
     def make_room(self) -> None:
         """Give up those that have not read for too long. Call where there is no room, at any rate."""
         now = asyncio.get_running_loop().time()
         if now - self._looked >= _SECONDS_BETWEEN_LOOKS:
             self._looked = now
-            for client in [each for each in self._clients if now - each.waits_since > self._stall]:
+            for client in [each for each in self if now - each.waits_since > self._stall]:
                 client.give_up()

@@ -11,19 +11,17 @@ PERMIT: Final = "imagegate.permit"
 class Permits:
     """As many permits as `count`."""
 
-    def __init__(self, count: int) -> None:
-        self._left = count
+    def __init__(self, count: int, *, is_draining: bool = False) -> None:
+        self.is_draining = is_draining
+        """Whether no new requests are to be admitted."""
+        self.left = count
 
     def take(self) -> Permit | None:
         """Return a permit that is held once; None: all are taken."""
-        if self._left <= 0:
+        if self.left <= 0:
             return None
-        self._left -= 1
+        self.left -= 1
         return Permit(self)
-
-    def put_back(self) -> None:
-        """Give one more permit out."""
-        self._left += 1
 
 
 class Permit:
@@ -43,4 +41,4 @@ class Permit:
         """Hold it once less."""
         self._holders -= 1
         if not self._holders:
-            self._permits.put_back()
+            self._permits.left += 1

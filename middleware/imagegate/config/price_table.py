@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from imagegate.config.model_contracts import adapter_of, base_url_of
@@ -11,6 +12,8 @@ from imagegate.config.schema import Config, PricesConfig, UpstreamConfig
 from imagegate.protocol.prices import ModelPrice, PriceDocument, ShippedPrice
 
 _NONE: Final = PriceDocument()
+_KEPT: Final = 1024
+"""Prices that are remembered; names of models come from clients."""
 
 
 class Price(NamedTuple):
@@ -35,7 +38,8 @@ class PriceTable:
         self.currency = prices.currency
         self._own = prices.models
         self._shipped = shipped
-        self._found: dict[tuple[str, str], Price | None] = {}
+        self.look_up = lru_cache(_KEPT)(self._search)
+        """Returns the price with its origin, by upstream and model; None: none is known."""
 
     def models(self, upstream: str) -> list[str]:
         """Return the models, and patterns of them, whose prices the upstream's adapter ships."""
@@ -45,15 +49,6 @@ class PriceTable:
         """Return the price of a model as its upstream calls it; None: none is known."""
         found = self.look_up(upstream, model)
         return found.price if found else None
-
-    def look_up(self, upstream: str, model: str) -> Price | None:
-        """Return the price with its origin."""
-        key = (upstream, model)
-        if key not in self._found:
-            if len(self._found) > 1024:  # names of models come from clients
-                self._found.clear()
-            self._found[key] = self._search(upstream, model)
-        return self._found[key]
 
     def _search(self, upstream: str, model: str) -> Price | None:
         if own := self._own.get(f"{upstream}/{model}") or self._own.get(model):

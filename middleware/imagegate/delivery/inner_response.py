@@ -77,7 +77,8 @@ class InnerResponse:
         self._on_event = on_event
         self._on_pictures = on_pictures
         self._asked = asked
-        self._typed: tuple[ImageReply, str] | None = None
+        self.typed: tuple[ImageReply, str] | None = None
+        """A reply of a layer, and where its links are trusted to lead."""
         self._start: Message = {}
         self._take: Callable[[Message], Awaitable[None]] = self._hold
         self._held: list[bytes] = []
@@ -90,7 +91,7 @@ class InnerResponse:
     async def __call__(self, message: Message) -> None:
         kind = message["type"]
         if kind == REPLY:
-            self._typed = message["reply"], message.get("origin", "")
+            self.typed = message["reply"], message.get("origin", "")
         elif kind == EVENT:
             self.had_events = True
             if self._on_event is not None:
@@ -157,9 +158,7 @@ class InnerResponse:
         await self._reception.feed(message.get("body", b""))
 
     async def reply(self) -> tuple[ImageReply, str] | None:
-        """The reply and where its links are trusted to lead, once the application has returned; None: there is none."""
-        if self._typed is not None:
-            return self._typed
+        """The reply in bytes that were held, and where its links are trusted to lead; None: there is none."""
         if self._reception is not None:
             received = await self._reception.finish()
             if received.pictures:

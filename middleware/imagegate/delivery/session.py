@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 
 import msgspec
 from starlette.types import Scope, Send
@@ -15,6 +15,7 @@ from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.inner_response import InnerResponse
 from imagegate.delivery.response_format import ResponseFormat
 from imagegate.delivery.response_writer import ResponseWriter
+from imagegate.delivery.result_room import ResultRoom
 from imagegate.delivery.size_disclosure import check_count, fewer, size_changes
 from imagegate.errors import ContentWithheld, FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
 from imagegate.moderation.inspector import Inspector, images_of_event
@@ -32,10 +33,11 @@ from imagegate.protocol.reply_streams import (
     pictures_of,
     usage_of,
 )
-from imagegate.streaming.image_sinks import PictureSink
+from imagegate.streaming.image_sinks import PictureSink, Receiver
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
-Forward = Callable[[dict[str, object], Send], Awaitable[None]]
+Forward = Callable[[dict[str, object], Sequence[ResultRoom], Send], Awaitable[None]]
+"""Runs the application below with an extension of its scope, once rooms for what it makes are secured."""
 
 
 class DeliverySession:
@@ -66,14 +68,12 @@ class DeliverySession:
         self._progress: Progress = scope[PROGRESS_KEY]
         self._streamed = exchange.request.fields.get("stream") is True
         self._inspector = inspector
-        self._room = converter.room(exchange, form)
-        self.rooms = [self._room]
-        """What must be secured before the request is sent."""
-        received: ResponseFormat = form
+        self._rooms = [converter.room(exchange, form)]
+        self._received: ResponseFormat = form
         if inspector is not None and form == "url":
-            received = "b64_json"
-            self.rooms.append(converter.room(exchange, received))
-        self._sink = PictureSink(partial(converter.receiver, received, exchange.store_identity, self.rooms[-1]))
+            self._received = "b64_json"
+            self._rooms.append(converter.room(exchange, self._received))
+        self._sink = PictureSink(self._receiver)
         self._kept: list[Picture] = []
         self._facts: list[Facts | None] = []
         """Of the finished pictures of a stream."""
@@ -108,8 +108,11 @@ class DeliverySession:
             finally:
                 if not self._sink.is_empty:
                     await self._sink.close(self._kept)
-                for room in self.rooms:
+                for room in self._rooms:
                     room.release()
+
+    def _receiver(self) -> Receiver:
+        return self._converter.receiver(self._received, self._exchange.store_identity, self._rooms[-1])
 
     @cached_property
     def _delivery(self) -> ImageConverter:
@@ -124,7 +127,8 @@ class DeliverySession:
     async def _run(self, forward: Forward, below: InnerResponse, *, relay: bool) -> None:
         try:
             asked = {"images": self._exchange.request.n}
-            await forward({"sink": self._sink, "relay": relay, "events": self._streamed, **asked}, below)
+            extension = {"sink": self._sink, "relay": relay, "events": self._streamed, **asked}
+            await forward(extension, self._rooms, below)
             await self._finish(below)
             self._note_size(self._sink.largest)
         except ImagegateError as error:
@@ -155,7 +159,7 @@ class DeliverySession:
             raise
 
     def _note_size(self, largest: int) -> None:
-        for room in self.rooms:
+        for room in self._rooms:
             room.note(largest)
 
     async def _inspect(self, images: Sequence[ReplyImage], origin: str = "", *, is_partial: bool = False) -> None:
@@ -184,7 +188,7 @@ class DeliverySession:
             progress.form, progress.images_delivered = "b64_json", len(below.relayed.facts)
             progress.replied(len(below.relayed.facts), below.relayed.fields.get("usage"))
             self._note(below.relayed.facts)
-        elif (typed := await below.reply()) is not None:
+        elif (typed := below.typed or await below.reply()) is not None:
             await self._reply(*typed)
         elif below.had_events:
             if self._failures:
@@ -202,8 +206,10 @@ class DeliverySession:
     async def _reply(self, reply: ImageReply, origin: str) -> None:
         progress = self._progress
         self._kept += [image.picture for image in reply.images if image.picture is not None]
-        progress.reply_changes = check_count(self._exchange.request.n, reply)
-        await self._inspect(reply.images, origin)
+        if len(reply.images) != self._exchange.request.n:
+            progress.reply_changes = check_count(self._exchange.request.n, reply)
+        if self._inspector is not None:
+            await self._inspect(reply.images, origin)
         if revised := self._exchange.revised_prompt:
             images = [
                 msgspec.structs.replace(image, fields={"revised_prompt": revised, **image.fields})

@@ -65,7 +65,12 @@ def fit(
     work.rename()
     work.fit_references()
     work.fit_size()
-    work.fit_parameters()
+    try:
+        work.fit_parameters()
+    except RequestError as error:
+        if error.param not in work.named_by_client:
+            raise
+        raise _as_named(error, work.named_by_client[error.param]) from None
     work.add_defaults(random)
     fitted = work.request()
     return (request if fitted is request or fitted == request else fitted), tuple(work.changes)
@@ -82,7 +87,8 @@ class _Fitting:
         self.strict = strict
         self.tolerance = tolerance
         self.changes: list[Change] = []
-        self._named_by_client: dict[str, str] = {}
+        self.named_by_client: dict[str, str] = {}
+        """The model's own name of a member -> the client's."""
 
     def request(self) -> ImageRequest:
         """The request as it has become."""
@@ -110,7 +116,7 @@ class _Fitting:
             if name in self.fields and own not in self.fields:
                 self.changes.append(Change(name, "renamed", name, own))
                 self.fields = {own if key == name else key: value for key, value in self.fields.items()}
-                self._named_by_client[own] = name
+                self.named_by_client[own] = name
 
     def drop(self, name: str) -> None:
         del self.fields[name]
@@ -282,14 +288,6 @@ class _Fitting:
             self.drop(name)
 
     def _fit_value(self, name: str, parameter: Parameter) -> None:
-        try:
-            self._fit_own_value(name, parameter)
-        except RequestError as error:
-            if error.param in self._named_by_client:
-                raise _as_named(error, self._named_by_client[error.param]) from None
-            raise
-
-    def _fit_own_value(self, name: str, parameter: Parameter) -> None:
         value = self.fields[name]
         if self._request.from_form and isinstance(value, str):
             value = self.fields[name] = from_text(name, value, parameter)

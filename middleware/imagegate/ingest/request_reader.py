@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Final
 
@@ -9,7 +10,7 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from imagegate.asgi.azure_paths import DEPLOYMENT
-from imagegate.asgi.helpers import announced_length, header, read_body, too_large
+from imagegate.asgi.helpers import header, read_body, too_large
 from imagegate.contracts.contract import Operation
 from imagegate.errors import AuthenticationError, RequestError, UnsupportedMedia
 from imagegate.ingest.form_reader import Form, FormLimits, read_form
@@ -60,11 +61,10 @@ async def read_exchange(
     progress: Progress = scope[PROGRESS_KEY]
     operation: Operation = progress.endpoint  # type: ignore[assignment]
     # Reject an invalid header before the body is read.
-    progress.explained = wants_explanation(scope)
-    content_type = header(scope, b"content-type") or b"application/json"
+    content_type, length, explain = _head_of(scope)
+    progress.explained = bool(explain) and _is_true(explain)
     budget = budget or default_budget()
     media_type = content_type.split(b";", 1)[0].strip().lower()
-    length = announced_length(scope)
     held: HeldMemory | None
     if media_type == _FORM:
         held = reserve_for_form(memory, length)
@@ -84,7 +84,7 @@ async def read_exchange(
             request = read_json(body, operation, max_prompt=limits.prompt, deployment=scope.get(DEPLOYMENT, ""))
             if operation != "generations":
                 request = await _with_references(request, budget, held)
-            _check_or_close(request)
+                _check_or_close(request)
         except BaseException:
             _close(held)
             raise
@@ -163,7 +163,8 @@ def release(request: ImageRequest) -> None:
     for reference in request.references:
         if isinstance(reference, Upload):
             reference.close()
-    _close(request.held)
+    if request.held is not None:
+        request.held.close()
 
 
 def request_of_form(form: Form, operation: Operation, *, max_prompt: int, deployment: str = "") -> ImageRequest:
@@ -241,11 +242,31 @@ def _check(request: ImageRequest) -> None:
             )
 
 
+def _head_of(scope: Scope) -> tuple[bytes, int | None, list[bytes]]:
+    """Return media type, length in bytes (None: unknown) and the values of ``Imagegate-Explain``, in one pass."""
+    content_type: bytes | None = None
+    digits: bytes | None = None
+    explain: list[bytes] = []
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value if content_type is None else content_type
+        elif name == b"content-length":
+            digits = value if digits is None else digits
+        elif name == _EXPLAIN:
+            explain.append(value)
+    length = int(digits[:20]) if digits is not None and digits.isdigit() else None
+    return content_type or b"application/json", length, explain
+
+
 def wants_explanation(scope: Scope) -> bool:
+    """Return whether a request is only to be explained. Raises `RequestError`."""
+    explain = [value for name, value in scope["headers"] if name == _EXPLAIN]
+    return bool(explain) and _is_true(explain)
+
+
+def _is_true(explain: Collection[bytes]) -> bool:
     """Return an RFC 9651 boolean; reject anything else, so that a malformed header never leads to a billed request."""
-    if header(scope, _EXPLAIN) is None:
-        return False
-    values = {value.strip() for name, value in scope["headers"] if name == _EXPLAIN}
+    values = {value.strip() for value in explain}
     if values not in ({b"?0"}, {b"?1"}):
         raise RequestError("The header Imagegate-Explain must be ?1 or ?0.", param="Imagegate-Explain")
     return values == {b"?1"}

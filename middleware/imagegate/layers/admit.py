@@ -19,7 +19,7 @@ from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import announced_length, is_form, read_body, too_large
 from imagegate.asgi.pace import DEFAULT_PACE, Pace, PacedClient, PacedClients
 from imagegate.asgi.permits import PERMIT, Permits
-from imagegate.errors import ImagegateError, Overloaded, ShuttingDown
+from imagegate.errors import Overloaded, ShuttingDown
 from imagegate.ingest.request_reader import DEFAULT_LIMITS
 from imagegate.layers.base import Layer
 from imagegate.protocol.provider_errors import uncertain
@@ -47,9 +47,9 @@ class Admit(Layer):
             left.
         guard: rejects requests of web pages from elsewhere; None: none are.
         owner: returns the host application's name for the user of a request; None: it has none.
-        is_draining: returns whether the gateway is shutting down and accepts no new requests.
         pace: at which a client has to send and to read while its request is counted.
-        permits: of concurrent requests, where they are shared with another stack; None: `in_flight` of its own.
+        permits: of concurrent requests, where they are shared with another stack; None: `in_flight` of its own. While
+            they say `is_draining`, no new requests are accepted.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Admit(Layer):
         in_flight: int = 2000,
         guard: BrowserGuard | None = None,
         owner: OwnerOf | None = None,
-        is_draining: Callable[[], bool] = lambda: False,
         pace: Pace = DEFAULT_PACE,
         permits: Permits | None = None,
     ) -> None:
@@ -72,11 +71,11 @@ class Admit(Layer):
         self._access = access or (Authenticator(named(keys)) if keys else None)
         self._json_limit = json_limit
         self._form_limit = form_limit
+        self._least_limit = min(json_limit, form_limit)
         self._permits = permits or Permits(in_flight)
         self._clients = PacedClients(pace.stall)
         self._guard = guard
         self._owner = owner
-        self._is_draining = is_draining
         self._pace = pace
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,22 +85,23 @@ class Admit(Layer):
         if self._access is not None:
             identity = self._access.known(scope) or await self._access.find(scope)
             progress.identified(identity)
-            if scope["method"] == "POST":
+            if identity.principal.operations and scope["method"] == "POST":
                 check_operation(identity.principal, progress.endpoint)
         if self._owner is not None:
             await self._name_owner(self._owner, scope, progress)
-        limit = self._form_limit if is_form(scope) else self._json_limit
         if scope["method"] == "GET":  # has no body and sends nothing upstream
             await self.down(scope, receive, send)
             return
         length = announced_length(scope)
-        if self._is_draining():
+        if self._permits.is_draining:
             if length is not None and length <= _DISCARDED:
                 await read_body(receive, limit=_DISCARDED)
                 raise ShuttingDown([(b"connection", b"close")])
             raise ShuttingDown()
-        if length is not None and length > limit:
-            raise too_large(limit, endless=False)
+        if length is not None and length > self._least_limit:
+            limit = self._form_limit if is_form(scope) else self._json_limit
+            if length > limit:
+                raise too_large(limit, endless=False)
         permit = self._permits.take()
         if permit is None:
             self._clients.make_room()  # for the next request
@@ -115,14 +115,24 @@ class Admit(Layer):
         try:
             await self.down(scope, client.receive, client.send)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or not (self._is_draining() or progress.attempts):
-                raise
-            task.uncancel()  # the server's patience is over; respond, so that the client does not retry and pay again
-            raise _shutdown_error(progress) from None
+            self._answer_shutdown(progress)
+            raise
         finally:
-            self._clients.remove(client)
+            self._clients.discard(client)
             permit.release()
+
+    def _answer_shutdown(self, progress: Progress) -> None:
+        """Raise the error for a request that the server, whose patience is over, has cancelled.
+
+        Without a response the client would retry, and perhaps pay again.
+        """
+        task = asyncio.current_task()
+        if task is None or not (self._permits.is_draining or progress.attempts):
+            return
+        task.uncancel()
+        if progress.attempts:
+            raise uncertain("The gateway shut down before the provider answered.") from None
+        raise ShuttingDown() from None
 
     async def _name_owner(self, owner: OwnerOf, scope: Scope, progress: Progress) -> None:
         named = owner(scope)
@@ -130,9 +140,3 @@ class Admit(Layer):
         if name is not None:
             progress.owner = name
             progress.user = name[:_LONGEST_NAME]
-
-
-def _shutdown_error(progress: Progress) -> ImagegateError:
-    if progress.attempts:
-        return uncertain("The gateway shut down before the provider answered.")
-    return ShuttingDown()

@@ -14,7 +14,7 @@ from imagegate.asgi.helpers import ClientDisconnected, route_path, send_json
 from imagegate.asgi.permits import PERMIT
 from imagegate.contracts.contract import Operation
 from imagegate.ingest.request_reader import read_exchange
-from imagegate.layers.error_boundary import Answer, answer_errors
+from imagegate.layers.error_boundary import ClientChannel, answer_errors
 from imagegate.layers.wrapped_app import forward_bytes
 from imagegate.protocol.messages import REPLY, SCOPE_KEY, Exchange, ImageReply
 from imagegate.spending.ledger import RESERVATION
@@ -87,7 +87,8 @@ class Layer:
         else:
             progress = Progress(endpoint)
             with suppress(ClientDisconnected):
-                await answer_errors(self.handle, {**scope, PROGRESS_KEY: progress}, receive, Answer(send, progress))
+                client = ClientChannel(receive, send, progress)
+                await answer_errors(self.handle, {**scope, PROGRESS_KEY: progress}, client)
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         """Handle a request for one of the gateway's endpoints; a layer may return the next layer's coroutine."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from msgspec import structs
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,6 +15,7 @@ from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.images_endpoint import PictureService
 from imagegate.delivery.response_format import ResponseFormat, wanted_form
 from imagegate.delivery.response_writer import ResponseWriter
+from imagegate.delivery.result_room import ResultRoom
 from imagegate.delivery.session import DeliverySession
 from imagegate.http import HTTPClient
 from imagegate.layers.base import ExchangeLayer, Layer, Work
@@ -121,23 +121,27 @@ class Deliver(ExchangeLayer):
             public_url=partial(self._public_url, scope),
             inspector=self._inspector,
         )
+        await work.run(partial(self._forward, scope, exchange, receive))
 
-        def forward(extension: dict[str, object], below: Send) -> Work:
-            announcing = self._announcing(scope, extension)
-            # First of all: what has no room is not even noted as sent.
-            announcing[SENDING] = (*(room.secure for room in work.rooms), *scope.get(SENDING, ()))
-            return self.forward(announcing, exchange, receive, below)
-
-        await work.run(forward)
-
-    def _announcing(self, scope: Scope, extension: dict[str, object]) -> MutableMapping[str, Any]:
+    def _forward(
+        self,
+        scope: Scope,
+        exchange: Exchange,
+        receive: Receive,
+        extension: dict[str, object],
+        rooms: Sequence[ResultRoom],
+        below: Send,
+    ) -> Work:
         """Announce the typed reply extension; remove compression and extensions that would bypass this layer."""
         extensions = {**(scope.get("extensions") or {}), REPLY: extension}
-        if isinstance(self.app, Layer):
-            return {**scope, "extensions": extensions}
-        for name in _BYPASSES:
-            extensions.pop(name, None)
-        return {**scope, "headers": without_headers(scope["headers"], b"accept-encoding"), "extensions": extensions}
+        # First of all: what has no room is not even noted as sent.
+        sending = (*[room.secure for room in rooms], *scope.get(SENDING, ()))
+        scope = {**scope, "extensions": extensions, SENDING: sending}
+        if not isinstance(self.app, Layer):
+            for name in _BYPASSES:
+                extensions.pop(name, None)
+            scope["headers"] = without_headers(scope["headers"], b"accept-encoding")
+        return self.forward(scope, exchange, receive, below)
 
 
 def _config(store: str | DeliveryConfig, public_url: str | Callable[[Scope], str]) -> DeliveryConfig:

@@ -12,10 +12,11 @@ from imagegate.errors import ImagegateError, forget_frames
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 
-class Answer:
-    """The outermost `send`: adds the gateway's headers and records status, size and time of the response."""
+class ClientChannel:
+    """The outermost `receive` and `send`: count what comes in and goes out, and add the gateway's headers."""
 
-    def __init__(self, send: Send, progress: Progress) -> None:
+    def __init__(self, receive: Receive, send: Send, progress: Progress) -> None:
+        self._receive = receive
         self._send = send
         self._progress = progress
         self._started = perf_counter()
@@ -24,7 +25,15 @@ class Answer:
         self.is_whole = False
         """Whether the response is complete: a disconnect after it is not early."""
 
-    async def __call__(self, message: Message) -> None:
+    async def receive(self) -> Message:
+        """Receive a message of the request."""
+        message = await self._receive()
+        if body := message.get("body"):
+            self._progress.bytes_in += len(body)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the response."""
         kind = message["type"]
         if kind == "http.response.body":
             self.is_whole = not message.get("more_body", False)
@@ -63,16 +72,16 @@ class Answer:
         return headers
 
 
-async def answer_errors(handle: ASGIApp, scope: Scope, receive: Receive, answer: Answer) -> None:
+async def answer_errors(handle: ASGIApp, scope: Scope, client: ClientChannel) -> None:
     """Run a layer and send its error as the response; after the response has started, raise it to the server."""
     progress: Progress = scope[PROGRESS_KEY]
     try:
-        await handle(scope, receive, answer)
+        await handle(scope, client.receive, client.send)
     except ImagegateError as error:
         progress.failed(error)
         if progress.upstream:
             error.details.setdefault("upstream", progress.upstream)
-        if answer.status is not None:
+        if client.status is not None:
             raise
-        await send_error(answer, error)
+        await send_error(client.send, error)
         forget_frames(error)

@@ -42,27 +42,22 @@ class Fit(ExchangeLayer):
         self._tolerance = tolerance
 
     def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
-        return self.forward(scope, self._fitted(exchange, scope), receive, send)
-
-    def _fitted(self, exchange: Exchange, scope: Scope) -> Exchange:
-        """Return the fitted exchange. Raises `RequestError` where the request does not fit the contract."""
+        """Forward the fitted exchange. Raises `RequestError` where the request does not fit the contract."""
         progress: Progress = scope[PROGRESS_KEY]
-        model = exchange.request.model
-        contract = exchange.target.contract if exchange.target else find_contract(self._contracts, model)
+        request = exchange.request
+        contract = exchange.target.contract if exchange.target else find_contract(self._contracts, request.model)
         progress.contract = contract is not None
         progress.fit_changes = progress.reference_changes = ()
         if contract is not None:
-            request, progress.fit_changes = fit(
-                exchange.request, contract, policy=self._policy, tolerance=self._tolerance
-            )
+            request, progress.fit_changes = fit(request, contract, policy=self._policy, tolerance=self._tolerance)
             own = contract.by_operation[exchange.request.operation]
             rule = own.references if own else None
             if rule is not None and self._policy == "pass":
                 rule = _as_written(rule, request)
-            return msgspec.structs.replace(exchange, request=request, reference_rule=rule)
-        if TASK in scope:  # the gateway's own task does not need one of the provider's
-            return exchange.replace(request=exchange.request.without("async"))
-        return exchange
+            exchange = msgspec.structs.replace(exchange, request=request, reference_rule=rule)
+        elif TASK in scope:  # the gateway's own task does not need one of the provider's
+            exchange = exchange.replace(request=request.without("async"))
+        return self.forward(scope, exchange, receive, send)
 
 
 def _as_written(rule: ReferenceRule, request: ImageRequest) -> ReferenceRule:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import Token
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
-from imagegate.asgi.helpers import ClientDisconnected, send_error
-from imagegate.asgi.request_ids import request_id
+from imagegate.asgi.helpers import ClientDisconnected, request_id, send_error
 from imagegate.errors import ImagegateError
 from imagegate.layers.base import Endpoint, Layer, Work, endpoint_of
-from imagegate.layers.error_boundary import Answer, answer_errors
+from imagegate.layers.error_boundary import ClientChannel, answer_errors
 from imagegate.logger import get_logger
 from imagegate.protocol.trace_context import read_traceparent, read_tracestate, trace_id
 from imagegate.telemetry.capture import Capture
@@ -60,30 +57,33 @@ class Observe(Layer):
             if tracestate and progress.traceparent:
                 progress.tracestate = read_tracestate(tracestate)
         progress.capture = self._capture() if self._capture else None
-        answer = Answer(send, progress)
+        client = ClientChannel(receive, send, progress)
         started = perf_counter()
         self.hooks.exchange_started(progress)
-        bound = _bind(progress)
+        names = {"request_id": progress.request_id}  # of all log lines of the exchange
+        if progress.traceparent:
+            names["trace_id"] = trace_id(progress.traceparent)
+        bound = bind_contextvars(**names)
         try:
-            await answer_errors(self.down, {**scope, PROGRESS_KEY: progress}, _counted(receive, progress), answer)
+            await answer_errors(self.down, {**scope, PROGRESS_KEY: progress}, client)
         except ClientDisconnected:
-            if not answer.is_whole:
+            if not client.is_whole:
                 progress.error_code = "client_disconnected"
-                answer.status = 499
+                client.status = 499
         except Exception:
             progress.error_code = "internal_error"
             get_logger().exception("unexpected error", request_id=progress.request_id)
-            if answer.status is not None:
+            if client.status is not None:
                 raise  # the response has started; the server closes the connection, so it is not taken for complete
             # The request may have been billed: the official SDKs must not retry it.
             paid = [(b"x-should-retry", b"false")] if progress.attempts else []
-            await send_error(answer, ImagegateError("The gateway failed.", code="internal_error", headers=paid))
+            await send_error(client.send, ImagegateError("The gateway failed.", code="internal_error", headers=paid))
         finally:
             reset_contextvars(**bound)
             seconds = perf_counter() - started
-            if answer.status is None and isinstance(sys.exc_info()[1], BaseException):
+            if client.status is None and isinstance(sys.exc_info()[1], BaseException):
                 progress.error_code = progress.error_code or "cancelled"
-            self.hooks.exchange_ended(progress, status=answer.status or 499, seconds=seconds)
+            self.hooks.exchange_ended(progress, status=client.status or 499, seconds=seconds)
             if progress.capture:
                 progress.capture.forget_answer()
 
@@ -103,20 +103,3 @@ def _sent_names(scope: Scope) -> tuple[bytes | None, bytes | None, Sequence[byte
         elif name == b"tracestate":
             tracestate = [*tracestate, value]
     return sent_id, traceparent, tracestate
-
-
-def _bind(progress: Progress) -> Mapping[str, Token[Any]]:
-    """Bind the request id, and the trace id if any, to all log lines of the exchange."""
-    if progress.traceparent:
-        return bind_contextvars(request_id=progress.request_id, trace_id=trace_id(progress.traceparent))
-    return bind_contextvars(request_id=progress.request_id)
-
-
-def _counted(receive: Receive, progress: Progress) -> Receive:
-    async def counted() -> Message:
-        message = await receive()
-        if body := message.get("body"):
-            progress.bytes_in += len(body)
-        return message
-
-    return counted

@@ -73,14 +73,16 @@ class Read(Layer):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if encodings := [value for name, value in scope["headers"] if name == b"content-encoding"]:
             _check_encoding(b", ".join(encodings))
-        if (deployment := scope.get(DEPLOYMENT)) and (principal := scope[PROGRESS_KEY].principal) is not None:
+        principal: Principal | None = scope[PROGRESS_KEY].principal
+        if principal is not None and (deployment := scope.get(DEPLOYMENT)):
             self._check_model(principal, deployment)
-        if self._forms is not None and _is_large_form(scope) and not _waits_for_whole_form(scope):
+        if self._forms is not None and (announced_length(scope) or 0) >= SMALLEST_LIVE_FORM and _is_live_form(scope):
             await self._forms(scope, receive, send)
             return
         exchange = await read_exchange(scope, receive, limits=self._limits, budget=self._budget, memory=self._memory)
         try:
-            self._permit(scope, exchange.request.fields)
+            if principal is not None and (principal.models or principal.sizes):
+                self._permit(scope, exchange.request.fields)
             if isinstance(self.app, Layer):
                 await while_connected(self.forward(scope, exchange, receive, send), receive)
             else:
@@ -108,9 +110,6 @@ def _check_encoding(encoding: bytes) -> None:
         raise UnsupportedMedia(f"Content-Encoding '{shown[:64]}' is not supported. Send the body uncompressed.")
 
 
-def _waits_for_whole_form(scope: Scope) -> bool:
-    return wants_explanation(scope) or header(scope, HEADER) is not None
-
-
-def _is_large_form(scope: Scope) -> bool:
-    return is_form(scope) and (announced_length(scope) or 0) >= SMALLEST_LIVE_FORM
+def _is_live_form(scope: Scope) -> bool:
+    """Return whether a body is a form that need not be known whole before anything is sent."""
+    return is_form(scope) and not wants_explanation(scope) and header(scope, HEADER) is None

@@ -9,7 +9,7 @@ from imagegate.delivery.reference_publisher import ReferenceConverter
 from imagegate.fitting.reference_rules import AS_OPENAI
 from imagegate.ingest.streaming_form import StreamingForm
 from imagegate.layers.base import ExchangeLayer, Work
-from imagegate.protocol.messages import Exchange, ImageRequest
+from imagegate.protocol.messages import Exchange
 from imagegate.protocol.references import LINK_FIELDS
 from imagegate.spool.upload import Upload
 from imagegate.telemetry.progress import PROGRESS_KEY
@@ -27,7 +27,8 @@ class References(ExchangeLayer):
         self._converter = converter
 
     def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
-        if not _has_references(exchange.request):
+        request = exchange.request
+        if not (request.images or request.live) and LINK_FIELDS.isdisjoint(request.fields):
             return self.forward(scope, exchange, receive, send)
         return self._convert(scope, exchange, receive, send)
 
@@ -48,7 +49,3 @@ class References(ExchangeLayer):
         finally:
             for upload in opened:
                 upload.close()
-
-
-def _has_references(request: ImageRequest) -> bool:
-    return bool(request.images or request.live) or not LINK_FIELDS.isdisjoint(request.fields)

@@ -122,7 +122,8 @@ class Route(ExchangeLayer):
 
     async def _ask(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
         progress: Progress = scope[PROGRESS_KEY]
-        sizes = image_shares(exchange, self._max_images)
+        n = exchange.request.n
+        sizes = (1,) if n == 1 else image_shares(exchange, self._max_images)
         if len(sizes) > 1:
             progress.route_changes += (Change("n", "mapped", exchange.request.n, "+".join(map(str, sizes))),)
             if seeds := seeds_of(exchange, sizes):

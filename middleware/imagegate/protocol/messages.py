@@ -316,7 +316,10 @@ class ImageReply(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         """Return OpenAI's JSON; only for replies whose images are links or base64."""
-        data = [_with_picture(image) for image in self.images]
+        data = [
+            {"b64_json": image.b64_json, **image.fields} if image.url is None else {"url": image.url, **image.fields}
+            for image in self.images
+        ]
         return msgspec.json.encode({"created": self.created, **self.fields, "data": data})
 
 
@@ -334,9 +337,3 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_end_mark(self) -> bool:
         return self.data.strip() == END_MARK
-
-
-def _with_picture(image: ReplyImage) -> dict[str, Any]:
-    if image.url is not None:
-        return {"url": image.url, **image.fields}
-    return {"b64_json": image.b64_json, **image.fields}

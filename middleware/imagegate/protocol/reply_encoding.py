@@ -29,10 +29,12 @@ _EVENT_FIELDS = ("background", "output_format", "quality", "size")
 
 def reply_parts(reply: ImageReply) -> Sequence[Part]:
     """Return a reply as OpenAI's JSON."""
+    if all([image.picture is None for image in reply.images]):  # noqa: C419 - quicker
+        return [reply.encode()]
     tokens = Tokens()
     data = [_image(image, tokens) for image in reply.images]
     document = msgspec.json.encode({"created": reply.created, **reply.fields, "data": data})
-    return list(split(document, tokens.pictures)) if tokens.pictures else [document]
+    return list(split(document, tokens.pictures))
 
 
 def event_parts(event: StreamEvent) -> Sequence[Part]:

@@ -134,11 +134,13 @@ def from_text(name: str, value: str, parameter: Parameter) -> Any:
 
 def check_fields(fields: Mapping[str, Any], operation: Operation, *, max_prompt: int) -> None:
     """What holds for every model. Raises `RequestError`."""
-    _check_text(fields, "model")
+    if not isinstance(fields.get("model"), str):
+        raise _no_text(fields, "model")
     if not fields["model"].strip():
         raise RequestError("The model must not be empty.", param="model", code="invalid_value")
     if operation != "variations" or fields.get("prompt") is not None:
-        _check_text(fields, "prompt")
+        if not isinstance(fields.get("prompt"), str):
+            raise _no_text(fields, "prompt")
         if not fields["prompt"]:
             raise RequestError(
                 "Invalid 'prompt': empty string. Expected a string with minimum length 1, "
@@ -197,11 +199,11 @@ def _plain_object(body: bytes) -> dict[str, Any] | None:
     return document if len(_COLON.findall(body)) == len(document) else None
 
 
-def _check_text(fields: Mapping[str, Any], name: str) -> None:
+def _no_text(fields: Mapping[str, Any], name: str) -> RequestError:
+    """Return the error for a member that is missing, or no text."""
     if name not in fields:
-        raise RequestError(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
-    if not isinstance(fields[name], str):
-        raise type_error(name, "a string", fields[name])
+        return RequestError(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+    return type_error(name, "a string", fields[name])
 
 
 def _form_name(name: str) -> tuple[str, list[str]]:

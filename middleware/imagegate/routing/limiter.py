@@ -179,7 +179,8 @@ class UpstreamLimiter:
         permit = self._breaker.enter(self._clock())
         if permit is None:
             raise self._shut()
-        self._note_change(state)
+        if self._breaker.state != state:
+            self._note_change()
         worked: bool | None = None
         is_clients_fault = False
         try:
@@ -204,18 +205,18 @@ class UpstreamLimiter:
         finally:
             state = self._breaker.state
             self._breaker.leave(permit, worked=worked, now=self._clock())
-            self._note_change(state)
+            if self._breaker.state != state:
+                self._note_change()
 
     async def _may_probe(self, shared: SharedUpstream) -> bool:
         """Return whether the pause is over, and no other process asks the upstream."""
         return not self._breaker.is_shut(self._clock()) and await shared.may_probe(self._breaker.pause)
 
-    def _note_change(self, before: BreakerState) -> None:
-        """Tell of the breaker's state where it is another than before."""
-        if self._breaker.state != before:
-            self._changed(self._breaker.state)
-            if self._shared is not None:
-                self._shared.note(self._breaker.state)
+    def _note_change(self) -> None:
+        """Tell of the breaker's new state."""
+        self._changed(self._breaker.state)
+        if self._shared is not None:
+            self._shared.note(self._breaker.state)
 
     def _shut(self) -> UpstreamUnavailable:
         return UpstreamUnavailable(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from imagegate.contracts.changes import Change
+from imagegate.protocol.prices import ModelPrice
 from imagegate.telemetry.exchange import ExchangeFacts, UpstreamCall
 from imagegate.telemetry.progress import Progress
 
@@ -98,3 +99,19 @@ def finish(
         cost=cost,
         currency=currency if cost is not None else "",
     )
+
+
+class Prices(Protocol):
+    """Knows what models cost."""
+
+    def find(self, upstream: str, model: str) -> ModelPrice | None:
+        """Return the price of a model as its upstream calls it; None: none is known."""
+        ...
+
+
+def cost_of(progress: Progress, prices: Prices) -> float | None:
+    """In the table's currency, for the images and tokens that the provider's replies name; None: no price is known."""
+    if not (progress.images_made or progress.usage):
+        return None
+    price = prices.find(progress.upstream, progress.upstream_model)
+    return None if price is None else price.cost(progress.images_made, progress.usage, progress.sent_fields)

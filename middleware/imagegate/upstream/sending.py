@@ -106,7 +106,7 @@ async def _response(
         response = await upstream.client.send(
             request.method,
             url,
-            headers=fields_of(request, headers, more),
+            headers=fields_of(request, headers, more) if request.headers else [*headers, *more],
             content=content,
             timeouts=upstream.timeouts,
         )
@@ -141,8 +141,6 @@ def fields_of(
     request: UpstreamRequest, headers: Sequence[tuple[str, str]], more: Sequence[tuple[str, str]]
 ) -> list[tuple[str, str]]:
     """Return the header fields of a request: the account's, the adapter's own, and those that describe the body."""
-    if not request.headers:
-        return [*headers, *more]
     own = {name for name, _ in request.headers}
     return [*(field for field in headers if field[0] not in own), *request.headers, *more]
 

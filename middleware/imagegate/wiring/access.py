@@ -46,15 +46,18 @@ def moderator_of(config: Config, hooks: object | None) -> Moderator | None:
     return Moderator(hooks, timeout=moderation.timeout, fails_open=fails_open, max_prompt=config.limits.prompt)
 
 
-def browser_guard(config: Config, *, mounted: bool, has_source: bool = False) -> BrowserGuard:
-    """Return the guard against requests from web pages of other origins, as configured.
+def browser_guard(config: Config, *, mounted: bool, has_source: bool = False) -> BrowserGuard | None:
+    """Return the guard against requests from web pages of other origins; None: clients need a key, which no page has.
 
     Args:
         mounted: an application is mounted behind the gateway.
         has_source: a function says who requests are from, perhaps by cookies, which browsers add.
     """
+    keyed = bool(config.access.keys or config.access.store) and not has_source
+    if keyed and not config.access.allowed_hosts:
+        return None
     return BrowserGuard(
-        keyed=bool(config.access.keys or config.access.store) and not has_source,
+        keyed=keyed,
         mounted=mounted,
         origins=config.access.allowed_origins,
         hosts=config.access.allowed_hosts,

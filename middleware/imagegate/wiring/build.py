@@ -27,10 +27,10 @@ from imagegate.tasks.factory import task_secret
 from imagegate.tasks.ids import TaskIds
 from imagegate.telemetry.capture import Capture
 from imagegate.telemetry.console import IN_FLIGHT, Console, LoadPicture, refuse_console
-from imagegate.telemetry.cost import cost_of
 from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.metric_labels import Names
+from imagegate.telemetry.record import cost_of
 from imagegate.wiring.access import authenticator_of, browser_guard, moderator_of
 from imagegate.wiring.services import Services
 from imagegate.wiring.upstreams import limiter_of
@@ -165,7 +165,7 @@ def picture_loader(config: Config, images: PictureService) -> LoadPicture:
 
 
 def _console(
-    config: Config, images: PictureService, guard: BrowserGuard, memory: Memory, access: Authenticator | None
+    config: Config, images: PictureService, guard: BrowserGuard | None, memory: Memory, access: Authenticator | None
 ) -> Console:
     return Console(
         load=picture_loader(config, images),

@@ -53,7 +53,7 @@ class Services:
     """Authenticates requests; None: the gateway is open to every client that reaches it."""
     has_source: bool
     """Whether principals may come from elsewhere than the configuration."""
-    guard: BrowserGuard
+    guard: BrowserGuard | None
     console: Console | None
     console_app: ASGIApp | None
     """Answers below the path of the console: the console, or a refusal; None: the application behind the gateway."""

@@ -53,9 +53,8 @@ class Attempt:
         self.is_reused = is_reused
         self.has_waited = False
         self._transport = connection.transport
-        if self._transport is not None and (head := ReplyHead.of(self._transport)) is not None:
-            self._head = head
-            head.expect()
+        if self._transport is not None:
+            self._head = ReplyHead.expect(self._transport)
         self._turn = self._loop.call_soon(self._note_turn)
         if self.upload is None:
             self._deadline.reschedule(self._loop.time() + self.timeouts.read)

@@ -55,23 +55,19 @@ class ReplyHead(asyncio.Protocol):
         self._interim = 0
 
     @classmethod
-    def of(cls, transport: asyncio.Transport) -> ReplyHead | None:
-        """Return that of a connection, which it keeps; None: it cannot have one."""
-        protocol = transport.get_protocol()
-        if isinstance(protocol, cls):
-            return protocol
-        if not isinstance(protocol, asyncio.Protocol):
-            return None
-        head = cls(protocol, transport)
-        transport.set_protocol(head)
+    def expect(cls, transport: asyncio.Transport) -> ReplyHead | None:
+        """Read the head of the next reply on a connection, which keeps its reader; None: it cannot have one."""
+        head = transport.get_protocol()
+        if not isinstance(head, cls):
+            if not isinstance(head, asyncio.Protocol):
+                return None
+            head = cls(head, transport)
+            transport.set_protocol(head)
+        head._is_expected = True
+        head._held = b""
+        head._left = _MOST
+        head._interim = 0
         return head
-
-    def expect(self) -> None:
-        """A request is about to be sent."""
-        self._is_expected = True
-        self._held = b""
-        self._left = _MOST
-        self._interim = 0
 
     def taken(self) -> None:
         """The head of the reply has been read."""
@@ -83,30 +79,26 @@ class ReplyHead(asyncio.Protocol):
             if self._left < 0:
                 self._transport.abort()
                 return
-        if self._is_expected:
-            data = self._heads(self._held + data)
-        if data:
+        if not self._is_expected:
             self._inner.data_received(data)
-
-    def _heads(self, data: bytes) -> bytes:
-        """Return complete heads, mended, with what follows the last one; hold back the beginning of one."""
-        complete: list[bytes] = []
-        while (end := data.find(_END)) >= 0:
+            return
+        data = self._held + data
+        while self._is_expected and (end := data.find(_END)) >= 0:
             end += len(_END)
             head, data = mended_head(data[:end]), data[end:]
-            complete.append(head)
             if not _INTERIM.match(head):
-                self._is_expected = False
+                self._is_expected, data = False, head + data
                 break
             self._interim += 1
             if self._interim > _MOST_INTERIM:
                 self._transport.abort()
-                return b""
+                return
+            self._inner.data_received(head)
         if self._is_expected and len(data) <= _LONGEST:
-            data, self._held = b"", data
+            self._held = data
         else:
             self._is_expected, self._held = False, b""
-        return b"".join([*complete, data])
+            self._inner.data_received(data)
 
     def _hand_over(self) -> None:
         """Give up what was held back."""
