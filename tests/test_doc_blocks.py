@@ -16,7 +16,7 @@ import pytest
 from imagegate import Config, load_contracts
 from imagegate.cli.commands import _parser
 from imagegate.config.loader import parse_config
-from imagegate.contracts.contract import read_document
+from imagegate.contracts.documents import read_document
 
 ROOT = Path(__file__).parent.parent
 SECRET = "0123456789abcdef"

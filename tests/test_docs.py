@@ -17,7 +17,7 @@ from imagegate.cli.commands import _parser
 from imagegate.config.loader import parse_config
 from imagegate.config.model_contracts import contracts_of
 from imagegate.config.schema import Duration, UpstreamConfig
-from imagegate.contracts.contract import read_document
+from imagegate.contracts.documents import read_document
 from imagegate.fitting.fit import fit
 from imagegate.protocol.messages import ImageRequest
 from imagegate.registry import has_address, installed, load_adapter

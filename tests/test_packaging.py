@@ -17,7 +17,7 @@ import pytest
 import imagegate
 import imagegate_adapters
 from imagegate import ConfigError, OpenAIAdapter
-from imagegate.contracts.contract import ContractDocument, load_contracts
+from imagegate.contracts.documents import ContractDocument, load_contracts
 from imagegate.registry import GROUP, installed, load_adapter
 
 ROOT = Path(imagegate.__file__).parent

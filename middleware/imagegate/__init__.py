@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from imagegate.adapter import Adapter, OpenAIAdapter
     from imagegate.config.loader import load_config
     from imagegate.config.schema import Config
-    from imagegate.contracts.contract import Contract, load_contracts
+    from imagegate.contracts.contract import Contract
+    from imagegate.contracts.documents import load_contracts
     from imagegate.errors import ConfigError, ImagegateError
     from imagegate.gateway import ImageGateway
     from imagegate.telemetry.hooks import Hook
@@ -46,7 +47,7 @@ _HOMES = {
     "OpenAIAdapter": "imagegate.adapter",
     "Principal": "imagegate.access.principal",
     "load_config": "imagegate.config.loader",
-    "load_contracts": "imagegate.contracts.contract",
+    "load_contracts": "imagegate.contracts.documents",
 }
 
 

@@ -22,7 +22,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from imagegate.contracts.contract import ContractDocument, Operation, read_document
+from imagegate.contracts.contract import Operation
+from imagegate.contracts.documents import ContractDocument, read_document
 from imagegate.errors import UpstreamError
 from imagegate.protocol.authentication import BEARER, Authentication
 from imagegate.protocol.messages import (

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from imagegate.adapter import PendingTask
 from imagegate.contracts.changes import Change
-from imagegate.contracts.contract import Contract, load_contracts
+from imagegate.contracts.contract import Contract
+from imagegate.contracts.documents import load_contracts
 from imagegate.contracts.sizes import FlexibleRule, ListRule, NoSizeRule, RatioRule, RatioTierRule
 from imagegate.errors import RequestError
 from imagegate.fitting.fit import SIZE_FIELDS, fit

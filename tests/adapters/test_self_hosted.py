@@ -22,7 +22,7 @@ from imagegate.adapter import (
     UpstreamReply,
     UpstreamRequest,
 )
-from imagegate.contracts.contract import load_contracts
+from imagegate.contracts.documents import load_contracts
 from imagegate.errors import RequestError, UpstreamError
 from imagegate.fitting.fit import fit
 from imagegate.protocol.image_format import Facts

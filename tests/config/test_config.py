@@ -26,7 +26,7 @@ from imagegate.config.schema import (
     UpstreamConfig,
 )
 from imagegate.config.toml_lines import line_of
-from imagegate.contracts.contract import Parameter
+from imagegate.contracts.parameter import Parameter
 from imagegate.contracts.sizes import ListRule
 from imagegate.errors import ConfigError
 from imagegate.routing.catalog import find_contract

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imagegate.contracts.contract import ContractDocument, Parameter, families, load_contracts, read_document
+from imagegate.contracts.documents import ContractDocument, families, load_contracts, read_document
+from imagegate.contracts.parameter import Parameter
 from imagegate.contracts.sizes import FlexibleRule, ListRule, NoSizeRule, RatioRule, RatioTierRule
 from imagegate.errors import ConfigError, RequestError
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from imagegate.contracts.contract import ContractDocument, load_contracts
+from imagegate.contracts.documents import ContractDocument, load_contracts
 from imagegate.contracts.size_syntax import MAX_SIZE_LENGTH, Auto, Pixels, Ratio, SizeSyntaxError, Tier, parse_size
 from imagegate.contracts.sizes import (
     Fitted,

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegate.contracts.changes import Change
-from imagegate.contracts.contract import Contract, ContractDocument, Parameter, ReferenceRule, load_contracts
+from imagegate.contracts.contract import Contract
+from imagegate.contracts.documents import ContractDocument, load_contracts
+from imagegate.contracts.parameter import Parameter
+from imagegate.contracts.reference_rule import ReferenceRule
 from imagegate.contracts.size_syntax import Pixels, Ratio, Tier
 from imagegate.contracts.sizes import ListRule, RatioRule, RatioTierRule, Wanted
 from imagegate.errors import RequestError

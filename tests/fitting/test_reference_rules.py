@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from imagegate.contracts.changes import Change
-from imagegate.contracts.contract import Contract, ReferenceRule
+from imagegate.contracts.contract import Contract
+from imagegate.contracts.reference_rule import ReferenceRule
 from imagegate.contracts.sizes import FlexibleRule, ListRule
 from imagegate.errors import RequestError
 from imagegate.fitting.fit import fit

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagegate.asgi.helpers import ClientDisconnected
-from imagegate.contracts.contract import Parameter
+from imagegate.contracts.parameter import Parameter
 from imagegate.errors import ImagegateError, Overloaded, PayloadTooLarge, RequestError, UnsupportedMedia
 from imagegate.ingest.form_reader import FormLimits
 from imagegate.ingest.request_reader import ReadLimits, read_exchange, release

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate.contracts.contract import Parameter
+from imagegate.contracts.parameter import Parameter
 from imagegate.errors import RequestError
 from imagegate.protocol import requests as openai
 from imagegate.protocol.requests import (

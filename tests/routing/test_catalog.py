@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagegate.config.routes import Choice
-from imagegate.contracts.contract import Contract, Parameter, ReferenceRule
+from imagegate.contracts.contract import Contract
+from imagegate.contracts.parameter import Parameter
+from imagegate.contracts.reference_rule import ReferenceRule
 from imagegate.errors import ModelNotFound
 from imagegate.protocol.messages import ImageRequest, Target
 from imagegate.routing.catalog import Catalog, find_contract, weighted_order

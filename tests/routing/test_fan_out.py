@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate.contracts.contract import Contract, Parameter, load_contracts
+from imagegate.contracts.contract import Contract
+from imagegate.contracts.documents import load_contracts
+from imagegate.contracts.parameter import Parameter
 from imagegate.errors import ModerationBlocked, UpstreamRefused, UpstreamUncertain
 from imagegate.protocol.messages import Exchange, ImageReply, ImageRequest, ReplyImage, Target
 from imagegate.registry import load_adapter

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from imagegate.config.loader import key_variable
-from imagegate.contracts.contract import load_contracts
+from imagegate.contracts.documents import load_contracts
 from imagegate.errors import ConfigError
 from imagegate.registry import has_address, installed, load_adapter
 

@@ -9,7 +9,10 @@ import msgspec
 from imagegate.adapter import Adapter
 from imagegate.config.loader import key_variable
 from imagegate.contracts.body import BodyRule
-from imagegate.contracts.contract import Contract, Parameter, ReferenceForm, ReferenceRule, load_contracts
+from imagegate.contracts.contract import Contract
+from imagegate.contracts.documents import load_contracts
+from imagegate.contracts.parameter import Parameter
+from imagegate.contracts.reference_rule import ReferenceForm, ReferenceRule
 from imagegate.contracts.sizes import FlexibleRule, ListRule, RatioRule, RatioTierRule, SizeRule
 
 _FORMS: Mapping[str, str] = {

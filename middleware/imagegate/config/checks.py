@@ -27,7 +27,8 @@ from imagegate.config.schema import (
     SpendingConfig,
     UpstreamConfig,
 )
-from imagegate.contracts.contract import Contract, ContractError
+from imagegate.contracts.contract import Contract
+from imagegate.contracts.documents import ContractError
 from imagegate.errors import ConfigError
 from imagegate.protocol import prices as price_data
 from imagegate.protocol.base_urls import fault_of, read_base_url

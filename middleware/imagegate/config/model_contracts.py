@@ -11,7 +11,8 @@ import msgspec
 from imagegate.adapter import Adapter
 from imagegate.config.routes import address_of
 from imagegate.config.schema import AccessConfig, CloudConfig, Config, UpstreamConfig
-from imagegate.contracts.contract import ContractDocument, Contracts, find_contract, load_contracts, read_document
+from imagegate.contracts.contract import Contracts, find_contract
+from imagegate.contracts.documents import ContractDocument, load_contracts, read_document
 from imagegate.errors import ConfigError
 from imagegate.protocol.names import did_you_mean
 from imagegate.registry import load_adapter

@@ -9,7 +9,7 @@ import msgspec
 from starlette.types import Scope
 
 from imagegate.contracts.changes import Change
-from imagegate.contracts.contract import ReferenceRule
+from imagegate.contracts.reference_rule import ReferenceRule
 from imagegate.delivery.reference_publisher import ReferenceConverter
 from imagegate.errors import RequestError
 from imagegate.fitting.masks import black_and_white

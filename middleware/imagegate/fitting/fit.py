@@ -13,7 +13,9 @@ from typing import Any, Final, Literal
 import msgspec
 
 from imagegate.contracts.changes import Change
-from imagegate.contracts.contract import SIZE_FIELDS, Contract, Parameter, ReferenceRule
+from imagegate.contracts.contract import SIZE_FIELDS, Contract
+from imagegate.contracts.parameter import Parameter
+from imagegate.contracts.reference_rule import ReferenceRule
 from imagegate.errors import RequestError, choice_error, type_error
 from imagegate.fitting.reference_rules import added_size, check_uploads
 from imagegate.fitting.size_fields import check_distance, nested, remove_nested, set_nested, size_changes, wanted_size

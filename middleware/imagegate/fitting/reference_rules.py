@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from imagegate.contracts.changes import Change
-from imagegate.contracts.contract import SIZE_FIELDS, Contract, ReferenceForm, ReferenceRule
+from imagegate.contracts.contract import SIZE_FIELDS, Contract
+from imagegate.contracts.reference_rule import ReferenceForm, ReferenceRule
 from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
 from imagegate.contracts.sizes import ListRule
 from imagegate.errors import RequestError

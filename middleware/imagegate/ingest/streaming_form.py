@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from imagegate.contracts.contract import ReferenceRule
+from imagegate.contracts.reference_rule import ReferenceRule
 from imagegate.errors import RequestError
 from imagegate.fitting.reference_rules import check_image, check_mask, type_change
 from imagegate.ingest.form_reader import FormReading

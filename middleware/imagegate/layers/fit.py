@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.contracts.contract import Contracts, ReferenceRule, find_contract, load_contracts
+from imagegate.contracts.contract import Contracts, find_contract
+from imagegate.contracts.documents import load_contracts
+from imagegate.contracts.reference_rule import ReferenceRule
 from imagegate.fitting.fit import Policy, fit
 from imagegate.layers.base import ExchangeLayer, Work
 from imagegate.protocol.messages import Exchange, ImageRequest, Link

@@ -9,7 +9,8 @@ import msgspec
 
 from imagegate.access.principal import Limits
 from imagegate.contracts.changes import Change
-from imagegate.contracts.contract import Contract, Operation, Parameter
+from imagegate.contracts.contract import Contract, Operation
+from imagegate.contracts.parameter import Parameter
 from imagegate.protocol.references import LIST_MEMBERS, MASK_MEMBERS
 from imagegate.protocol.requests import PARAMETERS
 

@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from imagegate.contracts.body import BodyRule
-from imagegate.contracts.contract import Contract, Operation, ReferenceRule
+from imagegate.contracts.contract import Contract, Operation
+from imagegate.contracts.reference_rule import ReferenceRule
 from imagegate.protocol.image_format import Facts
 from imagegate.protocol.parsers.sse import END_MARK
 

@@ -15,7 +15,8 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from imagegate.contracts.contract import Operation, Parameter
+from imagegate.contracts.contract import Operation
+from imagegate.contracts.parameter import Parameter
 from imagegate.contracts.size_syntax import MAX_SIZE_LENGTH
 from imagegate.errors import RequestError, type_error
 from imagegate.protocol.messages import ImageRequest
