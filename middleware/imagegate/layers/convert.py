@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from base64 import b64encode
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, Final
@@ -13,16 +12,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.contracts.changes import Change
-from imagegate.delivery.conversion import ExactSize, NotConverted, Wanted, converted, wanted_of
+from imagegate.delivery.conversion import ExactSize, Wanted, wanted_of
 from imagegate.delivery.converter import ImageConverter
+from imagegate.delivery.exact_images import ExactImages, as_text
 from imagegate.delivery.result_room import ResultRoom
-from imagegate.errors import ConfigError, StorageError
+from imagegate.errors import ConfigError
 from imagegate.layers.base import ExchangeLayer, Work, send_reply
-from imagegate.logger import get_logger
-from imagegate.protocol.inline_images import decode_base64
-from imagegate.protocol.messages import REPLY, Exchange, ReplyImage
+from imagegate.protocol.messages import REPLY, Exchange
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.spool.upload import Upload
 from imagegate.streaming.image_sinks import PictureSink, SpoolReceiver
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import SENDING, TASK
@@ -68,13 +65,15 @@ class Convert(ExchangeLayer):
 
     async def _convert(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, wanted: Wanted) -> None:
         progress: Progress = scope[PROGRESS_KEY]
-        disclosed: list[Change] = []
         fields = exchange.request.fields
-        if fields.get("stream") is True:
-            disclosed += [Change("partial_images", "dropped")] if fields.get("partial_images") else []
+        is_streamed = fields.get("stream") is True
+        if is_streamed:
             exchange = exchange.replace(request=exchange.request.without(*_STREAMING))
         room = self._delivery.room(exchange, "b64_json")
         sink = PictureSink(partial(SpoolReceiver, room.files))
+        exact = ExactImages(wanted, sink, self._turns)
+        if is_streamed and fields.get("partial_images"):
+            exact.changes.append(Change("partial_images", "dropped"))
         above = (scope.get("extensions") or {}).get(REPLY, {}).get("sink")
         try:
             captured = CapturedResponse()
@@ -84,40 +83,17 @@ class Convert(ExchangeLayer):
                 raise uncertain("The application's reply contains no image.")
             trusted = (origin,) if origin else ()
             reply = await self._delivery.deliver(reply, "b64_json", public_url="", sink=sink, trusted_origins=trusted)
-            images = [await self._exact(image, wanted, sink, disclosed) for image in reply.images]
-            progress.conversion_changes = tuple(dict.fromkeys(disclosed))
+            images = [await exact.convert(image) for image in reply.images]
+            progress.conversion_changes = tuple(dict.fromkeys(exact.changes))
             room.note(sink.largest)
             if above is None:
-                images = [await _as_text(image) for image in images]
+                images = [await as_text(image) for image in images]
             await send_reply(scope, send, msgspec.structs.replace(reply, images=tuple(images)))
         finally:
             if above is None:
                 await _discard(sink, room)
             else:  # which delivers them, also those that were made before an error
                 above.on_close(partial(_discard, sink, room))
-
-    async def _exact(self, image: ReplyImage, wanted: Wanted, sink: PictureSink, disclosed: list[Change]) -> ReplyImage:
-        """Return an image as it was asked for, where that can be."""
-        facts = image.facts
-        if facts is None or wanted.is_met_by(facts) or not wanted.is_possible(facts):
-            return image
-        async with self._turns:
-            content = await _bytes_of(image)
-            try:
-                made = await asyncio.to_thread(converted, content, wanted)
-            except NotConverted as error:
-                reason = type(error.__cause__).__name__ if error.__cause__ else "several frames"
-                get_logger().warning("an image was not converted", format=facts.kind.extension, reason=reason)
-                return image
-        receiver = sink.receiver()
-        try:
-            await receiver.write(made)
-            picture = await receiver.finish()
-        except StorageError:  # there is room for what was made, and perhaps not for more
-            await receiver.abort()
-            return image
-        disclosed += wanted.changes(facts)
-        return ReplyImage(picture=picture, fields=image.fields, facts=picture.facts)
 
 
 async def _discard(sink: PictureSink, room: ResultRoom) -> None:
@@ -133,18 +109,3 @@ def _below(scope: Scope, sink: PictureSink, room: ResultRoom) -> Scope:
     if (listener := scope.get(TASK)) is not None:
         below[TASK] = partial(listener, keep=True)
     return below
-
-
-async def _bytes_of(image: ReplyImage) -> bytes:
-    if image.b64_json is not None:
-        return decode_base64(image.b64_json)
-    if not isinstance(image.picture, Upload):
-        raise AssertionError("an image is text, or in the spool")
-    return b"".join([piece async for piece in image.picture.chunks()])
-
-
-async def _as_text(image: ReplyImage) -> ReplyImage:
-    if image.picture is None:
-        return image
-    text = b64encode(await _bytes_of(image)).decode()
-    return ReplyImage(b64_json=text, fields=image.fields, facts=image.facts)

@@ -9,21 +9,17 @@ from functools import partial
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imagegate.asgi.captured_response import CapturedResponse
-from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError
 from imagegate.ingest.streaming_form import NeedsBufferedForm
-from imagegate.layers.base import ExchangeLayer, Work, send_reply
-from imagegate.protocol.messages import REPLY, Exchange, ImageReply, Target
-from imagegate.protocol.provider_errors import uncertain
+from imagegate.layers.base import ExchangeLayer, Work
+from imagegate.layers.route_parts import PartsHandler
+from imagegate.protocol.messages import Exchange, Target
 from imagegate.routing.catalog import Catalog, addressed, model_change
 from imagegate.routing.circuit_breaker import Breaker
-from imagegate.routing.fan_out import image_shares, merge, part_of, seeds_of, without_stream
+from imagegate.routing.fan_out import image_shares
 from imagegate.routing.limiter import UpstreamLimiter
-from imagegate.routing.parts import FanOut
 from imagegate.routing.retry import Attempt, Attempts, RetryPolicy
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
-from imagegate.tracing import operation
 
 _OPEN = UpstreamLimiter(Breaker(failures=0, pause=0.0))
 """For upstreams without limits."""
@@ -61,8 +57,8 @@ class Route(ExchangeLayer):
         super().__init__(app, prefix=prefix)
         self._catalog = catalog
         self._max_images = max_images
-        self._parallel = parallel
         self._policy = policy or RetryPolicy()
+        self._parts = PartsHandler(self.forward, self._pass, parallel=parallel, policy=self._policy)
         self._keyless = keyless
         self._limiters = limiters or {}
         self._deadline = deadline
@@ -121,52 +117,17 @@ class Route(ExchangeLayer):
             del failure  # its traceback refers to this frame
 
     async def _ask(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
-        progress: Progress = scope[PROGRESS_KEY]
         n = exchange.request.n
         sizes = (1,) if n == 1 else image_shares(exchange, self._max_images)
         if len(sizes) > 1:
-            progress.route_changes += (Change("n", "mapped", exchange.request.n, "+".join(map(str, sizes))),)
-            if seeds := seeds_of(exchange, sizes):
-                progress.route_changes += (Change("seed", "mapped", seeds[0], "+".join(map(str, seeds))),)
-            exchange, dropped = without_stream(exchange)
-            progress.route_changes += dropped
-        if exchange.explain:
-            await self.forward(scope, exchange if len(sizes) == 1 else part_of(exchange, sizes, 0), receive, send)
-        elif len(sizes) == 1:
-            await self._pass(scope, exchange, receive, send, attempt)
+            await self._parts.ask(scope, exchange, sizes, receive, send, attempt)
+        elif exchange.explain:
+            await self.forward(scope, exchange, receive, send)
         else:
-            reply, origin = await self._ask_for_parts(scope, exchange, sizes, receive, attempt)
-            await send_reply(scope, send, reply, origin=origin)
-
-    async def _ask_for_parts(
-        self, scope: Scope, exchange: Exchange, sizes: Sequence[int], receive: Receive, attempt: Attempt
-    ) -> tuple[ImageReply, str]:
-        extensions = scope.get("extensions") or {}
-        sink = extensions.get(REPLY, {}).get("sink")  # parts are merged here, so nothing may be relayed
-        scope = {**scope, "extensions": {**extensions, REPLY: {"sink": sink}}}
-        origins: list[str] = []
-
-        async def ask(place: int, _: int, attempt: Attempt) -> ImageReply:
-            held = CapturedResponse()
-            with operation("part", number=place + 1, images=sizes[place]):
-                await self._pass({**scope}, part_of(exchange, sizes, place), receive, held, attempt)
-                reply, origin = held.reply() or (None, "")
-                if reply is None:
-                    raise uncertain("The application's reply contains no image.")
-            origins.append(origin)
-            return reply
-
-        parts = FanOut(
-            sizes,
-            ask,
-            parallel=self._parallel,
-            policy=self._policy,
-            random=random.random,
-            progress=scope[PROGRESS_KEY],
-        )
-        return merge(await parts.run(attempt)), origins[0]
+            await self._pass(scope, exchange, receive, send, attempt)
 
     def _pass(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> Work:
+        """Forward a request within the limits of its upstream."""
         gate = self._limiters.get(exchange.target.upstream, _OPEN) if exchange.target else _OPEN
         live = exchange.request.live
         work = partial(self.forward, scope, exchange, receive, send)
