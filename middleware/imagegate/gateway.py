@@ -196,8 +196,8 @@ class ImageGateway:
                 prompt=limits.prompt,
                 form=FormLimits(form=limits.form, file=limits.file, files=limits.files),
             ),
-            budget=services.budget,
-            memory=services.memory,
+            budget=services.lasting.budget,
+            memory=services.lasting.memory,
             # A key derived from the request is known when the whole body is, and a hook sees all of it.
             may_stream=None if config.idempotency.derive or looks_before else services.catalog.may_stream,
             find_model=services.catalog.resolve_for,

@@ -86,7 +86,7 @@ def test_where_the_secret_comes_from(text: str, tmp_path: Path, monkeypatch: pyt
 
     async def ids() -> list[bool]:
         gateways = [ImageGateway(config=parse_config(UPSTREAM + text)) for _ in range(2)]
-        first, second = (gateway.services.ids for gateway in gateways)
+        first, second = (gateway.services.lasting.ids for gateway in gateways)
         task_id, _ = first.own(first.owner("k"), now=1.0)
         known = [each.read(task_id, each.owner("k"), now=1.0) is not None for each in (first, second)]
         for gateway in gateways:

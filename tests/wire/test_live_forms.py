@@ -128,7 +128,7 @@ def run(scenario: Callable[[Provider, int, ImageGateway], Awaitable[None]]) -> N
         try:
             await scenario(provider, listener.getsockname()[1], gateway)
             limits = gateway.config.limits
-            left = gateway.services.budget
+            left = gateway.services.lasting.budget
             await until(lambda: (left._total, left._memory) == (limits.spool, limits.spool_memory))
         finally:
             uvicorn_server.should_exit = True

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final, Literal, NamedTuple
 from uuid import uuid4
 
-from imagegate.config.network import Clients
+from imagegate.config.network import Clients, foreign_client
 from imagegate.config.schema import Config
 from imagegate.config.store_factory import open_store
 from imagegate.errors import ConfigError, UpstreamError
@@ -51,7 +51,7 @@ async def check_live(config: Config) -> bool:
 
 async def findings(config: Config) -> AsyncIterator[Finding]:
     """Yield what upstreams, stores, databases and Redis say. Nothing is paid for: upstreams list their models."""
-    clients = Clients(config)
+    clients = Clients(config, foreign=foreign_client(config))
     try:
         for account in accounts_of(config, clients):
             async for finding in _of_upstream(account):

@@ -85,13 +85,18 @@ def _is_good_ca(upstream: UpstreamConfig) -> bool:
     return True
 
 
+def foreign_client(config: Config) -> HTTPClient:
+    """Return what fetches links that clients and providers name."""
+    return HTTPClient.of(AiohttpTransport(proxy=ProxyRule(url=config.delivery.fetch_proxy)))
+
+
 class Clients:
     """The HTTP clients of a gateway: one for foreign links, and one for each upstream that needs its own.
 
     Args:
         transport: takes the requests to all upstreams, and never those for foreign links; not closed here.
         on_surplus: is called with the name of an upstream that sent data beyond a reply.
-        before: those of the configuration that this one replaces; the client for foreign links is theirs.
+        foreign: fetches links that clients and providers name; closed here.
 
     Raises:
         ConfigError: a trust store or a certificate cannot be loaded.
@@ -103,16 +108,12 @@ class Clients:
         *,
         transport: Transport | None = None,
         on_surplus: Callable[[str], None] | None = None,
-        before: Clients | None = None,
+        foreign: HTTPClient,
     ) -> None:
         self._on_surplus = on_surplus
         self._names: dict[str, list[str]] = {}
         """Host and port -> the upstreams there."""
-        fetch_proxy = config.delivery.fetch_proxy
-        self.foreign: HTTPClient = (
-            HTTPClient.of(AiohttpTransport(proxy=ProxyRule(url=fetch_proxy))) if before is None else before.foreign
-        )
-        """For links that clients and providers name, behind the guard."""
+        self.foreign = foreign
         own = AiohttpTransport(on_surplus=self._note_surplus)
         self._shared = HTTPClient.of(own) if transport is None else HTTPClient(transport=transport)
         self._of: dict[str, HTTPClient] = {}

@@ -15,13 +15,11 @@ from imagegate.errors import Overloaded, RequestError, StorageError
 from imagegate.ingest.request_reader import retain
 from imagegate.protocol.messages import Exchange
 from imagegate.stores.blobs import Blobs
-from imagegate.tasks.base import TaskStore
-from imagegate.tasks.ids import TaskIds
-from imagegate.tasks.providers import ProviderTasks
+from imagegate.tasks.context import TaskContext
 from imagegate.tasks.records import TaskRecord, created_document, poll_url
 from imagegate.tasks.requests import keep_request, without_body
 from imagegate.tasks.run import Run, Work
-from imagegate.tasks.runner import TaskRunner, without_own
+from imagegate.tasks.runner import without_own
 from imagegate.tasks.webhooks import Webhooks
 from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
@@ -35,60 +33,42 @@ class TaskCreation:
     """Create tasks for requests with ``async: true``.
 
     Args:
-        runner: runs them.
-        store: keeps their records.
-        ids: makes their ids.
-        providers: makes the ids of tasks that a provider keeps.
+        context: shared with `TaskQueries`.
         webhooks: checks callback URLs.
         blobs: keeps requests for other processes.
         hooks: are notified of new tasks.
         in_flight: most tasks at a time in this process.
-        retry_after: value of ``Retry-After``, in seconds.
         needs_client_key: returns whether every candidate for a model needs the client's own key, which is never kept:
             no other process can then take over a task that was not sent.
         has_budget: returns whether money is limited for a principal. Its tasks stay the gateway's own, which settles
             them.
         knows_keys: returns whether every process knows a principal's own keys for upstreams, which are never kept.
-        public_url: returns the URL of the image store, from the scope of a request.
-        prefix: path of the API.
     """
 
     def __init__(
         self,
-        runner: TaskRunner,
+        context: TaskContext,
         *,
-        store: TaskStore,
-        ids: TaskIds,
-        providers: ProviderTasks,
         webhooks: Webhooks,
         blobs: Blobs,
         hooks: Hooks,
         in_flight: int,
-        retry_after: float,
         needs_client_key: Callable[[str], bool],
         has_budget: Callable[[Principal | None], bool],
         knows_keys: Callable[[Principal | None], bool],
-        public_url: Callable[[Scope], str],
-        prefix: str,
     ) -> None:
-        self._runner = runner
-        self._store = store
-        self._ids = ids
-        self._providers = providers
+        self._context = context
         self._webhooks = webhooks
         self._blobs = blobs
         self._hooks = hooks
         self._in_flight = in_flight
-        self._retry_after = retry_after
         self._needs_client_key = needs_client_key
         self._has_budget = has_budget
         self._knows_keys = knows_keys
-        self._public_url = public_url
-        self._prefix = prefix
 
     async def create(self, scope: Scope, exchange: Exchange, send: Send) -> None:
         """Answer 202 with the id of a task that does `exchange`, or with the error that shows before it is sent."""
-        if len(self._runner.runs) >= self._in_flight:
+        if len(self._context.runner.runs) >= self._in_flight:
             raise Overloaded(
                 "The gateway has as many tasks at work as it may. Try again in a moment.",
                 headers=[(b"retry-after", b"5")],
@@ -118,10 +98,10 @@ class TaskCreation:
         await self._answer(scope, send, run)
 
     async def _begin(self, scope: Scope, exchange: Exchange, callback_url: str) -> Run:
-        await self._ids.prepare()
+        await self._context.ids.prepare()
         now = time.time()
-        owner = self._ids.owner(exchange.identity)
-        task_id, number = self._ids.own(owner, now=now)
+        owner = self._context.ids.owner(exchange.identity)
+        task_id, number = self._context.ids.own(owner, now=now)
         record = TaskRecord(
             number=number,
             owner=owner.hex(),
@@ -129,15 +109,15 @@ class TaskCreation:
             model=exchange.public_model,
             images=exchange.request.n,
             task_id=task_id,
-            poll_url=poll_url(scope, self._prefix, task_id),
-            public_url=self._public_url(scope),
+            poll_url=poll_url(scope, self._context.prefix, task_id),
+            public_url=self._context.public_url(scope),
             callback_url=callback_url,
             traceparent=scope[PROGRESS_KEY].traceparent,
         )
         outer: Progress = scope[PROGRESS_KEY]
         unknown_keys = frozenset() if self._knows_keys(outer.principal) else frozenset(exchange.upstream_keys)
         needs_client = bool(unknown_keys) or self._needs_client_key(exchange.public_model)
-        if self._store.is_shared and not needs_client:
+        if self._context.store.is_shared and not needs_client:
             try:
                 kept = await keep_request(scope, exchange, self._blobs)
             except OSError as error:
@@ -145,25 +125,25 @@ class TaskCreation:
             record = msgspec.structs.replace(record, request=kept)
         for notify in scope.get(SENDING, ()):  # once another process can take it over, it counts as sent
             await notify(Sending())
-        await self._store.add(record)
-        run = Run(record, self._store, _progress_like(outer))
+        await self._context.store.add(record)
+        run = Run(record, self._context.store, _progress_like(outer))
         run.is_public = False
         run.unknown_keys = unknown_keys
         if not callback_url and not self._has_budget(outer.principal):
-            run.hand_over = lambda upstream, task: self._providers.id_of(upstream, task, record, owner)
+            run.hand_over = lambda upstream, task: self._context.providers.id_of(upstream, task, record, owner)
         retain(exchange.request)
-        self._runner.start(run, Work(without_body(scope), exchange))
+        self._context.runner.start(run, Work(without_body(scope), exchange))
         return run
 
     async def _answer(self, scope: Scope, send: Send, run: Run) -> None:
         record = run.record
         if run.provider_id is not None:
             record = msgspec.structs.replace(
-                record, task_id=run.provider_id, poll_url=poll_url(scope, self._prefix, run.provider_id)
+                record, task_id=run.provider_id, poll_url=poll_url(scope, self._context.prefix, run.provider_id)
             )
         headers = [
             (b"location", record.poll_url.encode()),
-            (b"retry-after", str(max(1, round(self._retry_after))).encode()),
+            (b"retry-after", str(max(1, round(self._context.retry_after))).encode()),
             (b"cache-control", b"no-store"),
         ]
         await send_json(send, 202, msgspec.json.encode(created_document(record)), headers)

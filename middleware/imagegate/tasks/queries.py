@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -15,12 +15,12 @@ from starlette.types import Scope
 from imagegate.errors import ContentWithheld, UpstreamError
 from imagegate.protocol.messages import ImageReply, identity_of, tenant_identity
 from imagegate.stores.unavailable import StoreUnavailable
-from imagegate.tasks.base import TaskNotCancellable, TaskNotFound, TaskStore
-from imagegate.tasks.ids import OwnTicket, ProviderTicket, TaskIds, Ticket
+from imagegate.tasks.base import TaskNotCancellable, TaskNotFound
+from imagegate.tasks.context import TaskContext
+from imagegate.tasks.ids import OwnTicket, ProviderTicket, Ticket
 from imagegate.tasks.outcomes import cancelled
-from imagegate.tasks.providers import NO_KEYS, ProviderTasks, lost, may_be_asked_again, provider_task, with_progress
+from imagegate.tasks.providers import NO_KEYS, lost, may_be_asked_again, provider_task, with_progress
 from imagegate.tasks.records import TaskRecord, poll_url
-from imagegate.tasks.runner import TaskRunner
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 _MAX_REMEMBERED: Final = 10_000
@@ -45,38 +45,19 @@ class TaskQueries:
     is over: the result is kept in the store, so that its images are fetched and stored once.
 
     Args:
-        runner: knows the tasks that run in this process.
-        store: keeps records.
-        ids: reads task ids.
-        providers: asks providers for their tasks.
-        retry_after: seconds between two requests to a provider for one task.
-        public_url: returns the URL of the image store, from the scope of a request.
-        prefix: path of the API.
+        context: shared with `TaskCreation`.
     """
 
     def __init__(
         self,
-        runner: TaskRunner,
-        *,
-        store: TaskStore,
-        ids: TaskIds,
-        providers: ProviderTasks,
-        retry_after: float,
-        public_url: Callable[[Scope], str],
-        prefix: str,
+        context: TaskContext,
     ) -> None:
-        self._runner = runner
-        self._store = store
-        self._ids = ids
-        self._providers = providers
-        self._retry_after = retry_after
-        self._public_url = public_url
-        self._prefix = prefix
+        self._context = context
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
     async def prepare(self) -> None:
         """Load in a thread the secret that `find` needs."""
-        await self._ids.prepare()
+        await self._context.ids.prepare()
 
     def find(self, text: str, authorization: str | None, progress: Progress, *, now: float) -> Found | None:
         """Return the task that an id names; None where it is not one of this client's.
@@ -84,7 +65,7 @@ class TaskQueries:
         Args:
             progress: knows whose request it is.
         """
-        ids, identity = self._ids, identity_of(progress.owner, authorization)
+        ids, identity = self._context.ids, identity_of(progress.owner, authorization)
         ticket = ids.read(text, ids.owner(identity), now=now)
         if ticket is None:
             return None
@@ -107,16 +88,16 @@ class TaskQueries:
         return await self._of_provider(found, found.ticket, scope)
 
     async def _own(self, found: Found) -> TaskRecord:
-        number = self._ids.number(found.ticket)
-        record = self._runner.own(number) or await self._store.get(number)
+        number = self._context.ids.number(found.ticket)
+        record = self._context.runner.own(number) or await self._context.store.get(number)
         if record is None:
             raise TaskNotFound
         return record
 
     async def _of_provider(self, found: Found, ticket: ProviderTicket, scope: Scope) -> TaskRecord:
-        if not self._providers.can_ask(provider_task(ticket), found.authorization, found.own_keys):
+        if not self._context.providers.can_ask(provider_task(ticket), found.authorization, found.own_keys):
             raise TaskNotFound  # the upstream is not configured any more
-        number = self._ids.number(ticket)
+        number = self._context.ids.number(ticket)
         asked = self._remember(number, self._record(found, ticket, number, scope))
         async with asked.lock:  # concurrent requests share one to the provider
             if not asked.record.is_over and time.monotonic() >= asked.next_at:
@@ -125,11 +106,11 @@ class TaskQueries:
 
     async def _answer(self, found: Found, ticket: ProviderTicket, asked: _Asked, scope: Scope) -> TaskRecord:
         with suppress(StoreUnavailable):  # the provider can still be asked
-            if kept := await self._store.get(asked.record.number):
+            if kept := await self._context.store.get(asked.record.number):
                 return msgspec.structs.replace(kept, task_id=asked.record.task_id, poll_url=asked.record.poll_url)
-        asked.next_at = time.monotonic() + self._retry_after
+        asked.next_at = time.monotonic() + self._context.retry_after
         try:
-            answer = await self._providers.ask(
+            answer = await self._context.providers.ask(
                 provider_task(ticket),
                 ticket.images,
                 public_url=asked.record.public_url,
@@ -155,12 +136,12 @@ class TaskQueries:
             return await self._keep(asked.record.failed(lost(error)))
         if not may_be_asked_again(error):
             raise error
-        asked.next_at = time.monotonic() + max(self._retry_after, error.retry_after or 0.0)
+        asked.next_at = time.monotonic() + max(self._context.retry_after, error.retry_after or 0.0)
         return asked.record
 
     async def _keep(self, record: TaskRecord) -> TaskRecord:
         with suppress(StoreUnavailable):  # this process remembers it
-            await self._store.finish(record)
+            await self._context.store.finish(record)
         return record
 
     def _record(self, found: Found, ticket: ProviderTicket, number: str, scope: Scope) -> TaskRecord:
@@ -172,8 +153,8 @@ class TaskQueries:
             model=ticket.model,
             images=ticket.images,
             task_id=found.task_id,
-            poll_url=poll_url(scope, self._prefix, found.task_id),
-            public_url=self._public_url(scope),
+            poll_url=poll_url(scope, self._context.prefix, found.task_id),
+            public_url=self._context.public_url(scope),
         )
 
     def _remember(self, number: str, record: TaskRecord) -> _Asked:
@@ -197,8 +178,8 @@ class TaskQueries:
             raise TaskNotCancellable("The task is over.", param="task_id")
         if isinstance(found.ticket, OwnTicket):
             ended = record.failed(cancelled())
-            if await self._store.cancel(ended):
-                await self._runner.cancelled_by_client(ended)
+            if await self._context.store.cancel(ended):
+                await self._context.runner.cancelled_by_client(ended)
                 return ended
             record = await self._own(found)
         return await self._cancel_at_provider(found, record)
@@ -206,10 +187,12 @@ class TaskQueries:
     async def _cancel_at_provider(self, found: Found, record: TaskRecord) -> TaskRecord:
         ticket = found.ticket
         provider = provider_task(ticket) if isinstance(ticket, ProviderTicket) else record.provider
-        if provider is None or not self._providers.can_ask(provider, found.authorization, found.own_keys):
+        if provider is None or not self._context.providers.can_ask(provider, found.authorization, found.own_keys):
             raise TaskNotCancellable("The provider is at work on it, and would bill it all the same.", param="task_id")
         try:
-            error = await self._providers.cancel(provider, authorization=found.authorization, own_keys=found.own_keys)
+            error = await self._context.providers.cancel(
+                provider, authorization=found.authorization, own_keys=found.own_keys
+            )
         except UpstreamError as failure:
             raise TaskNotCancellable(
                 f"The provider did not give the task up: {failure.message}", param="task_id"

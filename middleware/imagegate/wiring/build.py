@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
@@ -15,16 +15,12 @@ from imagegate.config.model_contracts import base_url_of, contracts_of, warnings
 from imagegate.config.network import Clients
 from imagegate.config.price_table import price_table
 from imagegate.config.schema import Config
-from imagegate.config.store_factory import open_blobs
 from imagegate.delivery.images_endpoint import PictureService
 from imagegate.logger import get_logger
 from imagegate.moderation.inspector import Inspector
 from imagegate.protocol.base_urls import read_base_url
 from imagegate.routing.catalog import Catalog
-from imagegate.spool.budget import UPLOADS_SHARE, Budget
 from imagegate.spool.memory import Memory, Share
-from imagegate.tasks.factory import task_secret
-from imagegate.tasks.ids import TaskIds
 from imagegate.telemetry.capture import Capture
 from imagegate.telemetry.console import IN_FLIGHT, Console, LoadPicture, refuse_console
 from imagegate.telemetry.hooks import Hook, Hooks
@@ -32,15 +28,12 @@ from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.metric_labels import Names
 from imagegate.telemetry.record import cost_of
 from imagegate.wiring.access import authenticator_of, browser_guard, moderator_of
+from imagegate.wiring.lasting import lasting_services
 from imagegate.wiring.services import Services
 from imagegate.wiring.upstreams import limiter_of
 
 if TYPE_CHECKING:
     from imagegate.http import Transport
-
-
-_KEPT_FILES: Final = 64 * 1024 * 1024
-"""Bytes on disk, beside those that uploads hold."""
 
 
 def build(
@@ -73,31 +66,18 @@ def build(
         get_logger().warning("upstream sent a reply before the request: connections are not reused", upstream=upstream)
         all_hooks.surplus_received(upstream)
 
-    clients = Clients(
-        config, transport=transport, on_surplus=note_surplus, before=replaced.clients if replaced else None
-    )
+    lasting = lasting_services(config) if replaced is None else replaced.lasting
+    clients = Clients(config, transport=transport, on_surplus=note_surplus, foreign=lasting.foreign)
     contracts = contracts_of(config)
     catalog = Catalog(contracts, config.routes)
     prices = price_table(config)
-    memory = replaced.memory if replaced else Memory(config.limits.memory)
-    budget = (
-        replaced.budget
-        if replaced
-        else Budget(
-            total=config.limits.spool,
-            memory=config.limits.spool_memory,
-            kept=_KEPT_FILES,
-            uploads=UPLOADS_SHARE,
-            shared=memory,
-        )
-    )
     images = PictureService(
         config.delivery,
-        client=clients.foreign,
-        budget=budget,
+        client=lasting.foreign,
+        budget=lasting.budget,
         max_image=config.limits.image,
         origins={base_url_of(upstream): clients.plain(upstream.name) for upstream in config.upstreams},
-        store=replaced.images.store if replaced else None,
+        store=lasting.store,
     )
     authenticator = authenticator_of(config, access)
     moderator = moderator_of(config, moderation)
@@ -109,10 +89,10 @@ def build(
     console = None
     if has_console and is_open:
         console = replaced.console if replaced is not None else None
-        console = console or _console(config, images, guard, memory, authenticator)
+        console = console or _console(config, images, guard, lasting.memory, authenticator)
     capture: Callable[[], Capture] | None = console.capture if console else None
     if capture is None and (config.log.prompts or config.log.links):
-        capture = partial(Capture, room=Share(memory, IN_FLIGHT))
+        capture = partial(Capture, room=Share(lasting.memory, IN_FLIGHT))
     own_hooks = (LogHook(config.log),) if hooks is None else tuple(hooks)
     all_hooks = Hooks(
         own_hooks if console is None else (*own_hooks, console),
@@ -123,17 +103,16 @@ def build(
     all_hooks.configured(Names.of(config))
     if replaced is None:
         images.store.health.listen(all_hooks.store_changed)
-        all_hooks.memory_watched(lambda: memory.held)
+        all_hooks.memory_watched(lambda: lasting.memory.held)
     limiters = {upstream.name: limiter_of(config, upstream, all_hooks, replaced) for upstream in config.upstreams}
     for name, limiter in limiters.items():
         if limiter.state != "closed":
             all_hooks.breaker_changed(name, limiter.state)
     services = Services(
         config=config,
+        lasting=lasting,
         clients=clients,
         catalog=catalog,
-        memory=memory,
-        budget=budget,
         images=images,
         moderator=moderator,
         inspector=inspector,
@@ -145,8 +124,6 @@ def build(
         hooks=all_hooks,
         capture=capture,
         limiters=limiters,
-        blobs=replaced.blobs if replaced else open_blobs(config),
-        ids=replaced.ids if replaced else TaskIds(task_secret(config), ttl=config.tasks.ttl),
         prices=prices,
     )
     for warning in warnings_of(config, contracts, has_access=authenticator is not None):

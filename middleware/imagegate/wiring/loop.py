@@ -30,7 +30,7 @@ def loop_services(
     Raises:
         ConfigError: a store needs a package that is not installed.
     """
-    config, hooks, images = services.config, services.hooks, services.images
+    config, hooks, images, lasting = services.config, services.hooks, services.images, services.lasting
     background = Background()
     accounts = {account.name: account for account in accounts_of(config, services.clients)}
     spending: Spending | None = None
@@ -52,7 +52,7 @@ def loop_services(
     elif before is not None and isinstance(before.replays, MemoryReplays):
         replays = before.replays
     else:
-        replays = open_replay_store(config, services.blobs, partial(hooks.record_unreadable, "reply"))
+        replays = open_replay_store(config, lasting.blobs, partial(hooks.record_unreadable, "reply"))
     return LoopServices(
         background=background,
         accounts=accounts,
@@ -60,13 +60,13 @@ def loop_services(
             accounts=accounts,
             delivery=images.delivery,
             fetcher=images.client_fetcher,
-            budget=services.budget,
+            budget=lasting.budget,
             public_url=images.public_url,
         ),
         tasks=tasks_of(services, accounts, background, spending, before, replaced),
         replays=replays,
-        calls=replaced.calls if replaced else KeyedCalls(replays, services.blobs, background, lease=config.tasks.lease),
-        sweeper=replaced.sweeper if replaced else Sweeper((images.store.sweep, services.blobs.sweep)),
+        calls=replaced.calls if replaced else KeyedCalls(replays, lasting.blobs, background, lease=config.tasks.lease),
+        sweeper=replaced.sweeper if replaced else Sweeper((images.store.sweep, lasting.blobs.sweep)),
         spending=spending,
         shared_limits=share_limits(services, replaced.shared_limits if replaced else None),
     )

@@ -23,16 +23,13 @@ from imagegate.routing.catalog import Catalog
 from imagegate.routing.limiter import UpstreamLimiter
 from imagegate.routing.shared_limits import SharedLimits
 from imagegate.spending.service import Spending
-from imagegate.spool.budget import Budget
-from imagegate.spool.memory import Memory
-from imagegate.stores.blobs import Blobs
 from imagegate.stores.sweeping import Sweeper
-from imagegate.tasks.ids import TaskIds
 from imagegate.tasks.manager import TaskManager
 from imagegate.telemetry.capture import Capture
 from imagegate.telemetry.console import Console
 from imagegate.telemetry.hooks import Hooks
 from imagegate.upstream.account import Account
+from imagegate.wiring.lasting import Lasting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +37,9 @@ class Services:
     """What the layers of one gateway share, whichever event loop it runs in."""
 
     config: Config
+    lasting: Lasting
     clients: Clients
     catalog: Catalog
-    memory: Memory
-    budget: Budget
     images: PictureService
     moderator: Moderator | None
     """The application's hooks; None: it has none."""
@@ -61,8 +57,6 @@ class Services:
     capture: Callable[[], Capture] | None
     """Makes what records the bodies of an exchange; None: they are not recorded."""
     limiters: Mapping[str, UpstreamLimiter]
-    blobs: Blobs
-    ids: TaskIds
     prices: PriceTable
 
     def enter_loop(self) -> None:
@@ -76,7 +70,7 @@ class Services:
 
     async def aclose(self) -> None:
         """Close stores and connections."""
-        await self.blobs.aclose()
+        await self.lasting.blobs.aclose()
         await self.clients.aclose()
         await self.images.aclose()
         if self.access is not None:

@@ -8,6 +8,7 @@ from functools import partial
 from imagegate.asgi.background import Background
 from imagegate.config.principals import principals_of
 from imagegate.spending.service import Spending
+from imagegate.tasks.context import TaskContext
 from imagegate.tasks.creation import TaskCreation
 from imagegate.tasks.factory import open_task_store
 from imagegate.tasks.manager import TaskManager
@@ -31,7 +32,7 @@ def tasks_of(
     before: LoopServices | None,
     replaced: LoopServices | None,
 ) -> TaskManager:
-    config, hooks, images, ids = services.config, services.hooks, services.images, services.ids
+    config, hooks, images, lasting = services.config, services.hooks, services.images, services.lasting
     principals = principals_of(config.access)
     tasks = config.tasks
     if replaced is not None:
@@ -40,7 +41,7 @@ def tasks_of(
         store = before.tasks.store
     else:
         store = open_task_store(config, partial(hooks.record_unreadable, "task"))
-    providers = ProviderTasks(accounts, images.delivery, ids, services.memory, inspector=services.inspector)
+    providers = ProviderTasks(accounts, images.delivery, lasting.ids, lasting.memory, inspector=services.inspector)
     webhooks = Webhooks(images.client_fetcher, secret=tasks.callback_secret, attempts=tasks.callback_attempts)
     queue = WebhookQueue(store, webhooks, hooks) if replaced is None else replaced.tasks.webhooks
     runner = TaskRunner(
@@ -52,41 +53,35 @@ def tasks_of(
         settle=None if spending is None else partial(settle_task, spending),
         runs=None if replaced is None else replaced.tasks.runner.runs,
     )
-    creation = TaskCreation(
-        runner,
+    context = TaskContext(
+        runner=runner,
         store=store,
-        ids=ids,
+        ids=lasting.ids,
         providers=providers,
-        webhooks=webhooks,
-        blobs=services.blobs,
-        hooks=hooks,
-        in_flight=tasks.in_flight,
         retry_after=tasks.poll_interval,
-        has_budget=(lambda _: False) if spending is None else spending.has_budget,
-        knows_keys=lambda principal: principal is not None and principals.get(principal.id) is not None,
-        needs_client_key=partial(needs_client_key, services.catalog, accounts),
         public_url=images.public_url,
         prefix=config.prefix,
     )
-    queries = TaskQueries(
-        runner,
-        store=store,
-        ids=ids,
-        providers=providers,
-        retry_after=tasks.poll_interval,
-        public_url=images.public_url,
-        prefix=config.prefix,
+    creation = TaskCreation(
+        context,
+        webhooks=webhooks,
+        blobs=lasting.blobs,
+        hooks=hooks,
+        in_flight=tasks.in_flight,
+        has_budget=(lambda _: False) if spending is None else spending.has_budget,
+        knows_keys=lambda principal: principal is not None and principals.get(principal.id) is not None,
+        needs_client_key=partial(needs_client_key, services.catalog, accounts),
     )
     take_over = TakeOver(
         runner,
         store=store,
         providers=providers,
         webhooks=queue,
-        blobs=services.blobs,
-        budget=services.budget,
+        blobs=lasting.blobs,
+        budget=lasting.budget,
         lease=tasks.lease,
         known=principals.get,
     )
     return TaskManager(
-        store=store, runner=runner, creation=creation, queries=queries, take_over=take_over, webhooks=queue
+        store=store, runner=runner, creation=creation, queries=TaskQueries(context), take_over=take_over, webhooks=queue
     )
