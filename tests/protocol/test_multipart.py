@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagegate.protocol.parsers.charsets import UnknownCharset, decode
+from imagegate.protocol.parsers.charsets import KNOWN, UnknownCharset, decode
 from imagegate.protocol.parsers.multipart import (
     MAX_NAME,
     Event,
@@ -529,6 +530,12 @@ def test_file_names_that_are_too_long():
     for name in (b"n" * 256, b"%C3%A4" * 256, b"a\0b"):
         with pytest.raises(MultipartError):
             events_of(form_with(b'Content-Disposition: form-data; name=image; filename="' + name + b'"\r\n'))
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_known_charsets_have_the_names_that_python_gives_them(name):
+    assert codecs.lookup(name).name == name
+    assert decode("A kite".encode(name), name) == "A kite"
 
 
 @pytest.mark.parametrize("charset", ["utf-8", "UTF8", "ISO-8859-1", "latin1", "windows-1252", "GB18030", "Shift_JIS"])

@@ -15,7 +15,6 @@ from typing import Any, Final
 from imagegate import __version__
 from imagegate.cli.keys import add_parser as add_keys_parser
 from imagegate.cli.spend import add_parsers as add_spending
-from imagegate.config.model_contracts import contracts_of, warnings_of
 from imagegate.errors import ConfigError
 
 DEFAULT_PORT: Final = 8000
@@ -247,6 +246,7 @@ def _models(options: argparse.Namespace) -> int:
 
         print(provider_page(load_adapter(options.adapter)), end="")
         return 0
+    from imagegate.config.model_contracts import contracts_of
     from imagegate.layers.models import model_list
     from imagegate.routing.catalog import Catalog
     from imagegate.standalone import find_config
@@ -293,6 +293,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from imagegate.config.loader import load_config
+    from imagegate.config.model_contracts import contracts_of, warnings_of
 
     config = load_config(options.file)
     contracts = contracts_of(config)

@@ -16,11 +16,11 @@ import msgspec
 
 from imagegate.access.principal import Limits
 from imagegate.access.stored_key import KeySettings, StoredKey
-from imagegate.config.schema import Config
 from imagegate.errors import ConfigError
 
 if TYPE_CHECKING:
     from imagegate.access.key_table import KeyTable
+    from imagegate.config.schema import Config
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}

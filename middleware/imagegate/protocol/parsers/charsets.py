@@ -8,17 +8,16 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-_KNOWN: Final = frozenset(
-    codecs.lookup(name).name
-    for name in (
-        *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "us-ascii", "iso-8859-1"),
-        *(f"iso-8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16)),
+KNOWN: Final = frozenset(
+    (
+        *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "ascii", "iso8859-1"),
+        *(f"iso8859-{part}" for part in (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16)),
         *(f"cp{page}" for page in (437, 850, 852, 866, 874, 932, 949, 950, *range(1250, 1259))),
-        *("gb2312", "gbk", "gb18030", "big5", "big5-hkscs", "euc-jp", "shift-jis", "iso-2022-jp", "euc-kr"),
+        *("gb2312", "gbk", "gb18030", "big5", "big5hkscs", "euc_jp", "shift_jis", "iso2022_jp", "euc_kr"),
         *("koi8-r", "koi8-u", "mac-roman", "mac-cyrillic", "tis-620"),
     )
 )
-"""Of Python's codecs those that are character sets of text."""
+"""Those of Python's codecs that are character sets of text, as Python calls them; each is loaded when it is needed."""
 _PARAMETER: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]{1,40})', re.IGNORECASE | re.ASCII)
 
 
@@ -64,4 +63,4 @@ def _codec(charset: str) -> str | None:
         name = codecs.lookup(charset.strip()).name
     except (LookupError, ValueError):
         return None
-    return name if name in _KNOWN else None
+    return name if name in KNOWN else None
