@@ -48,7 +48,7 @@ def test_names_of_models_do_not_fill_the_memory() -> None:
     prices = table({})
     for number in range(3000):
         prices.find("main", f"gpt-image-2-{number}")
-    assert len(vars(prices)["_found"]) <= 1025
+    assert prices.look_up.cache_info().currsize <= 1024
 
 
 @pytest.mark.parametrize("name", installed())
