@@ -50,8 +50,9 @@ async def converse(
         UpstreamError: classified by what may have been made, its text free of keys and hosts.
         StorageError: `consumer` did not take a picture.
     """
-    context = trace or trace_headers(progress.traceparent, progress.tracestate)
-    headers = partial(upstream.headers, authorization, context)
+    if not trace and progress.traceparent:
+        trace = trace_headers(progress.traceparent, progress.tracestate)
+    headers = partial(upstream.headers, authorization, trace)
     started = time.perf_counter()
     reply: UpstreamReply | None = None
     try:
