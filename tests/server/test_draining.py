@@ -102,11 +102,14 @@ def test_an_answer_that_has_begun_is_hung_up_on() -> None:
 
 
 def test_another_cancellation_is_passed_on() -> None:
-    """A host that cancels an exchange for reasons of its own finds it cancelled."""
+    """A host that cancels an exchange for reasons of its own finds it cancelled, unless something was sent upstream."""
 
     async def test() -> None:
-        task, sent = await cut_short(Waiting(attempts=1), is_draining=False)
+        task, sent = await cut_short(Waiting(), is_draining=False)
         assert (task.cancelled(), sent) == (True, [])
+        task, (start, _) = await cut_short(Waiting(attempts=1), is_draining=False)
+        assert (task.exception(), start["status"]) == (None, 502)
+        assert (b"x-should-retry", b"false") in start["headers"]
 
     asyncio.run(test())
 

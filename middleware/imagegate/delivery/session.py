@@ -126,8 +126,8 @@ class DeliverySession:
 
     async def _run(self, forward: Forward, below: InnerResponse, *, relay: bool) -> None:
         try:
-            asked = {"images": self._exchange.request.n}
-            extension = {"sink": self._sink, "relay": relay, "events": self._streamed, **asked}
+            n = self._exchange.request.n
+            extension: dict[str, object] = {"sink": self._sink, "relay": relay, "events": self._streamed, "images": n}
             await forward(extension, self._rooms, below)
             await self._finish(below)
             self._note_size(self._sink.largest)
