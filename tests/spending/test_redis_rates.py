@@ -149,3 +149,43 @@ def test_what_has_no_limits_asks_nobody(redis: Redis) -> None:
                 assert client.info("stats")["total_commands_processed"] == before + 1
 
     run(scenario)
+
+
+def test_one_round_trip_admits_a_request(redis: Redis) -> None:
+    """Whatever limits how many accounts have; another one ends it where requests at a time are limited."""
+
+    async def scenario() -> None:
+        async with opened(redis, count=1) as (rates,):
+            accounts = [account(f"trip-{place}", **dict.fromkeys(ORDER, 10**6)) for place in range(4)]
+            bare = [account("bare", requests_per_day=10**6)]
+            await rates.leave(await rates.admit(accounts, 1))  # the scripts are there
+            with redis.client() as client:
+                for each, commands in ((accounts, 2), (bare, 1)):
+                    client.config_resetstat()
+                    for _ in range(50):
+                        await rates.leave(await rates.admit(each, 2))
+                    calls = client.info("commandstats")
+                    assert calls["cmdstat_evalsha"]["calls"] == 50 * commands
+                    assert not {"cmdstat_eval", "cmdstat_multi", "cmdstat_ping", "cmdstat_hello"} & calls.keys()
+
+    run(scenario)
+
+
+def test_a_clock_that_is_set_back_gives_nothing_back(redis: Redis) -> None:
+    """As that of a server that takes over; one that was far ahead does not keep the limit in force for years."""
+
+    async def scenario() -> None:
+        async with opened(redis, count=1) as (rates,):
+            mine = [account("clock", requests_per_day=1)]
+            await rates.admit(mine, 1)
+            with redis.client() as client:
+                for days, is_refused in ((1, True), (400, False)):  # ahead of now, by what is kept
+                    name = "{imagegate}:rate:key:clock"
+                    client.hset(name, mapping={"day": int(client.time()[0] // 86400) + days, "rd": 1})
+                    if is_refused:
+                        with pytest.raises(RateLimited):
+                            await rates.admit(mine, 1)
+                    else:
+                        await rates.admit(mine, 1)
+
+    run(scenario)

@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.types import Scope
 from tests.wire.field_support import LARGE, SMALL
 from tests.wire.spending_support import GENERATIONS, PRICE, TOKEN_PRICE, CountingProvider, ask, body, config, eventually
@@ -142,6 +145,49 @@ def test_a_key_at_its_limit_is_refused_on_every_way_in(rig: Rig, kind: str, limi
     assert rig.provider.requests == before
     for looked in ("/v1/models", "/v1/usage"):
         assert rig.web.get(looked, headers=headers).status_code == 200
+
+
+def test_a_key_at_its_limit_still_gets_what_it_has_paid_for(rig: Rig) -> None:
+    """Its tasks, its images, and answers that are replayed."""
+    key = rig.add("spent", spend_per_day=2 * PRICE)
+    headers = {"authorization": f"Bearer {key}"}
+    keyed = {**headers, "idempotency-key": "spent"}
+    first = rig.web.post(GENERATIONS, json=body(response_format="url"), headers=keyed)
+    task = ask(rig.web, key, **{"async": True}).json()["task_id"]
+    eventually(lambda: rig.web.get(f"/v1/tasks/{task}", headers=headers).json()["status"] == "completed", "the task")
+    rig.is_now(key, settled=2 * PRICE)
+    for _ in range(2):
+        assert ask(rig.web, key).status_code == 402
+        replayed = rig.web.post(GENERATIONS, json=body(response_format="url"), headers=keyed)
+        assert (replayed.status_code, replayed.content) == (200, first.content)
+        assert rig.web.get(first.json()["data"][0]["url"]).content == SMALL
+        assert rig.web.get(f"/v1/tasks/{task}", headers=headers).json()["status"] == "completed"
+        rig.principals[key] = Principal(id=key, limits=Limits(spend_per_day=0.0, requests_per_day=10))
+    rig.is_now(key, settled=2 * PRICE)
+
+
+@pytest.mark.parametrize("is_priced", [True, False])
+def test_without_principals_and_limits_nothing_changes(tmp_path: Path, is_priced: bool) -> None:
+    """The same answers as without prices, no fields about limits, and ``/v1/usage`` is the application's own."""
+    provider = CountingProvider()
+
+    async def own(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("the application's own")
+
+    app = Starlette(routes=[Route("/v1/usage", own)])
+    with serving(provider.app) as port:
+        whole = config(port, str(tmp_path))
+        if not is_priced:
+            del whole["prices"]
+        app.add_middleware(ImageGateway, config=whole, hooks=())
+        with serving(app) as bound, httpx.Client(base_url=f"http://127.0.0.1:{bound}", timeout=20) as web:
+            assert web.get("/v1/usage").text == "the application's own"
+            for kind, (path, options) in PATHS.items():
+                reply = web.post(path, **options)
+                assert reply.status_code == (404 if "edit" in kind else 202 if kind == "task" else 200), reply.text
+                assert not [name for name in reply.headers if "ratelimit" in name]
+            for prompt, status in (("refuse", 429), ("break", 502)):
+                assert ask(web, "anything", prompt).status_code == status
 
 
 def test_a_client_that_leaves_has_its_money_held(rig: Rig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import httpx
@@ -79,6 +79,61 @@ def test_a_stranger_before_there_is_any_key(rig: Rig) -> None:
     assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
+def all_of(reply: httpx.Response) -> Any:
+    """Status, body and header fields, but for ids and the time."""
+    fields = [(name, value) for name, value in reply.headers.multi_items() if name not in ("x-request-id", "date")]
+    return reply.status_code, reply.content, sorted(fields)
+
+
+def _form(rig: Rig, path: str, key: str, files: int = 1, size: int = 0) -> httpx.Response:
+    uploads = [("image[]", (f"{place}.png", SMALL + bytes(size), "image/png")) for place in range(files)]
+    return rig.web.post(path, data=BODY, files=uploads, headers={"authorization": f"Bearer {key}"})
+
+
+WAYS_IN: Final[dict[str, Callable[[Rig, str, str], httpx.Response]]] = {
+    "generation": lambda rig, key, task: rig.post(key),
+    "stream": lambda rig, key, task: rig.post(key, stream=True),
+    "task": lambda rig, key, task: rig.post(key, **{"async": True}),
+    "explanation": lambda rig, key, task: rig.post(key, headers={"imagegate-explain": "?1"}),
+    "keyed": lambda rig, key, task: rig.post(key, headers={"idempotency-key": "seen"}),
+    "edit": lambda rig, key, task: _form(rig, "/v1/images/edits", key),
+    "large edit": lambda rig, key, task: _form(rig, "/v1/images/edits", key, 7, 1_500_000),
+    "variation": lambda rig, key, task: _form(rig, "/v1/images/variations", key),
+    "models": lambda rig, key, task: rig.get("/v1/models", key),
+    "model": lambda rig, key, task: rig.get("/v1/models/gpt-image-2", key),
+    "task asked for": lambda rig, key, task: rig.get(f"/v1/tasks/{task}", key),
+    "task given up": lambda rig, key, task: rig.web.delete(
+        f"/v1/tasks/{task}", headers={"authorization": f"Bearer {key}"}
+    ),
+    "usage": lambda rig, key, task: rig.get("/v1/usage", key),
+    "console": lambda rig, key, task: rig.get("/console/exchanges", key),
+}
+
+
+def test_a_foreign_key_sees_nothing_of_anothers(rig: Rig) -> None:
+    """What belongs to somebody else is answered as what does not exist, and no idempotency key leads to it."""
+    _, mine = rig.table.create("gina", KeySettings())
+    _, foreign = rig.table.create("hugo", KeySettings())
+    reply = rig.post(mine, response_format="url", headers={"idempotency-key": "mine"})
+    link = reply.json()["data"][0]["url"]
+    task = rig.post(mine, **{"async": True}).json()["task_id"]
+    unknown = f"{task[:-1]}{'A' if task[-1] != 'A' else 'B'}"
+    for ask in ("task asked for", "task given up"):
+        found = WAYS_IN[ask](rig, foreign, task)
+        assert found.status_code == 404
+        assert all_of(found) == all_of(WAYS_IN[ask](rig, foreign, unknown))
+    sent = len(rig.sent)
+    assert "idempotency-replayed" not in rig.post(foreign, headers={"idempotency-key": "mine"}).headers
+    assert len(rig.sent) == sent + 1
+    usage = rig.get("/v1/usage", foreign).json()
+    assert (usage["name"], usage["day"]["requests"]) == ("hugo", 1)
+    # An image is served to whoever has its signed link, and to nobody without.
+    path, _, signature = link.partition("?")
+    assert rig.get(link, foreign).status_code == rig.web.get(link).status_code == 200
+    wrong, absent = (rig.web.get(f"{each}?{signature[:-2]}xx") for each in (path, f"{path[:-12]}{'0' * 8}.png"))
+    assert (wrong.status_code, wrong.content) == (absent.status_code, absent.content)
+
+
 def test_a_revoked_key_answers_as_an_unknown_one(rig: Rig) -> None:
     """On every way in, once what is remembered of it has passed; and nothing of it goes to the provider."""
     _, key = rig.table.create("alice", KeySettings())
@@ -86,22 +141,18 @@ def test_a_revoked_key_answers_as_an_unknown_one(rig: Rig) -> None:
     assert rig.sent[-1] == "Bearer house"
     task = rig.post(key, **{"async": True}).json()["task_id"]
     assert rig.get(f"/v1/tasks/{task}", key).status_code == 200
+    _, expired = rig.table.create("old", KeySettings(), expires=int(time.time()) - 1)
+    _, rotated = rig.table.create("rotated", KeySettings())
+    rig.table.rotate("rotated")
     rig.table.revoke("alice")
     time.sleep(2 * CACHE)
-    unknown = new_key()
-    for ask in (
-        lambda key: rig.post(key),
-        lambda key: rig.post(key, stream=True),
-        lambda key: rig.post(key, **{"async": True}),
-        lambda key: rig.post(key, headers={"imagegate-explain": "?1"}),
-        lambda key: rig.web.post("/v1/images/edits", data=BODY, headers={"authorization": f"Bearer {key}"}),
-        lambda key: rig.get("/v1/models", key),
-        lambda key: rig.get("/v1/models/gpt-image-2", key),
-        lambda key: rig.get(f"/v1/tasks/{task}", key),
-        lambda key: rig.get("/console/exchanges", key),
-    ):
-        revoked, foreign = ask(key), ask(unknown)
-        assert (revoked.status_code, revoked.text) == (401, foreign.text)
+    sent = len(rig.sent)
+    for kind, ask in WAYS_IN.items():
+        unknown = ask(rig, new_key(), task)
+        assert unknown.status_code == 401, kind
+        for other in (key, expired, rotated):
+            assert all_of(ask(rig, other, task)) == all_of(unknown), kind
+    assert len(rig.sent) == sent
 
 
 def test_what_a_holder_has_survives_rotation(rig: Rig) -> None:
