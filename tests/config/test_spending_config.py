@@ -24,6 +24,7 @@ def config(**more: Any) -> dict[str, Any]:
         ({"rates": "http://a"}, "spending.rates: must be"),
         ({"reserve": -1}, "spending.reserve: must not be negative"),
         ({"lease": 0}, "no duration"),
+        ({"lease": 0.4}, "must be at least 0.5 s"),
         ({"ledgers": "x"}, "ledgers"),
     ],
 )

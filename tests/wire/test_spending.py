@@ -252,6 +252,39 @@ def test_limits_are_refused_with_their_headers(rig: Rig) -> None:
     assert rig.web.get("/v1/models", headers={"authorization": f"Bearer {key}"}).status_code == 200
 
 
+def test_what_no_candidate_can_do_is_refused_before_it_is_counted(rig: Rig) -> None:
+    """Else a member of a group could use its limits up with requests that cost nothing."""
+    key = rig.add("faulty", groups={"shared": Limits(images_per_day=20, spend_per_day=100.0)})
+    for n, model, code in (
+        (1000, "flat", "integer_above_max_value"),
+        (-1000, "flat", "integer_below_min_value"),
+        (2, "gpt-image-2", "price_unknown"),
+        (2, "unknown", "model_not_found"),
+    ):
+        assert ask(rig.web, key, "A cat", model, n=n).json()["error"]["code"] == code
+    assert ask(rig.web, key).headers["x-ratelimit-remaining-images"] == "19"
+    rig.is_now(key, settled=PRICE)
+
+
+@pytest.mark.parametrize("limit", [1e300, float("inf")])
+def test_a_limit_beyond_all_measure_is_none(rig: Rig, limit: float) -> None:
+    key = rig.add(f"rich-{limit}", spend_per_day=limit)
+    assert ask(rig.web, key).status_code == 200
+    rig.is_now(key, settled=PRICE)
+    assert rig.web.get("/v1/usage", headers={"authorization": f"Bearer {key}"}).status_code == 200
+
+
+def test_a_task_ends_though_its_key_is_withdrawn(rig: Rig) -> None:
+    """Its limits may be lowered, too: what was admitted is settled."""
+    key = rig.add("withdrawn", spend_per_day=1.0)
+    assert ask(rig.web, key, "slow", **{"async": True}).status_code == 202
+    rig.principals[key] = Principal(id=key, limits=Limits(spend_per_day=0.0))
+    assert ask(rig.web, key).status_code == 402
+    del rig.principals[key]
+    assert ask(rig.web, key).status_code == 401
+    rig.is_now(key, settled=PRICE)
+
+
 def test_requests_at_a_time(rig: Rig) -> None:
     key = rig.add("one", in_flight=1)
     slow = threading.Thread(target=ask, args=(rig.web, key, "slow"))

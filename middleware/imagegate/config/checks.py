@@ -36,6 +36,8 @@ from imagegate.protocol.names import did_you_mean
 from imagegate.registry import load_adapter
 from imagegate.stores.redis_client import is_redis_url
 
+_SHORTEST_LEASE: Final = 0.5
+"""Seconds, in a third of which a process can be sure to give a sign of life."""
 _SHORTEST_SECRET: Final = 16
 CLOUDS: Final = ("s3://", "gs://", "az://")
 _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+")
@@ -201,6 +203,11 @@ def _check_moderation(moderation: ModerationConfig) -> None:
 
 
 def _check_spending(spending: SpendingConfig) -> None:
+    if spending.lease < _SHORTEST_LEASE:
+        raise KeyedError(
+            f"spending.lease: must be at least {_SHORTEST_LEASE:g} s; what a process has reserved is held after it",
+            ("spending", "lease"),
+        )
     if not 0 <= spending.reserve < 10**9:
         raise KeyedError("spending.reserve: must not be negative", ("spending", "reserve"))
     if spending.rates not in ("", "memory://") and not is_redis_url(spending.rates):

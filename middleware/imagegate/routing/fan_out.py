@@ -9,7 +9,7 @@ from typing import Final
 
 from imagegate.contracts.changes import Change
 from imagegate.errors import RequestError, UpstreamError, UpstreamUncertain
-from imagegate.protocol.messages import Exchange, ImageReply
+from imagegate.protocol.messages import Exchange, ImageReply, Target
 from imagegate.protocol.usage import sum_usage
 
 _INTEGER = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -45,6 +45,29 @@ def image_shares(exchange: Exchange, max_images: int) -> tuple[int, ...]:
         return (n,)
     largest = contract.most_images(exchange.request.fields)
     return (n,) if n <= largest else shares(n, largest)
+
+
+def check_n(exchange: Exchange, targets: Sequence[Target], max_images: int) -> None:
+    """Check that a candidate takes as many images as a request asks for.
+
+    Args:
+        max_images: as for `image_shares`.
+
+    Raises:
+        RequestError: `n` is above the maximum of each.
+    """
+    if exchange.request.n == 1:
+        return
+    failure: RequestError | None = None
+    for target in targets:
+        try:
+            image_shares(exchange.replace(target=target), max_images)
+        except RequestError as error:
+            failure = error
+        else:
+            return
+    if failure is not None:
+        raise failure
 
 
 def part_of(exchange: Exchange, sizes: Sequence[int], place: int) -> Exchange:

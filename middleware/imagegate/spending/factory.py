@@ -86,4 +86,5 @@ def open_spending(
         gateway=config.access.limits,
         fallback=spending.reserve,
         lease=spending.lease,
+        max_images=config.limits.images,
     )

@@ -15,7 +15,7 @@ MOST: Final = 9 * 10**18
 @lru_cache(1024)
 def nanos(amount: float) -> int:
     """Return an amount in nanos, rounded up: what is reserved and settled is never less than what was billed."""
-    return min(ceil(round(amount * NANO, 3)), MOST)
+    return MOST if amount >= MOST / NANO else ceil(round(amount * NANO, 3))
 
 
 def amount(nanos: int) -> float:

@@ -15,6 +15,7 @@ from imagegate.asgi.background import repeat, stop
 from imagegate.logger import get_logger
 from imagegate.protocol.messages import Exchange
 from imagegate.routing.catalog import Catalog
+from imagegate.routing.fan_out import check_n
 from imagegate.spending.accounts import Account, accounts_of, key_account
 from imagegate.spending.costs import NOTHING, Outcome, Pays, PriceOf, charge, most_cost, outcome_of
 from imagegate.spending.ledger import InsufficientQuota, Ledger, LedgerUnavailable, Reservation, TaskReservation, day_of
@@ -56,6 +57,7 @@ class Spending:
         fallback: the most that an image costs of a model whose price does not say; 0: such a model has no budget.
         hooks: hear of limits that are near or reached.
         lease: seconds without a sign of life after which what a process had reserved is held.
+        max_images: maximum `n` of a request, unless the contract allows more.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Spending:
         gateway: Limits = NO_LIMITS,
         fallback: float = 0.0,
         lease: float = 30.0,
+        max_images: int = 10,
     ) -> None:
         self.rates = rates
         self.ledger = ledger
@@ -80,6 +83,7 @@ class Spending:
         self._hooks = hooks
         self._fallback = fallback
         self._lease = lease
+        self._max_images = max_images
         self._loops: tuple[asyncio.Task[None], ...] = ()
 
     def accounts_of(self, principal: Principal | None) -> tuple[Account, ...]:
@@ -107,14 +111,15 @@ class Spending:
         accounts = self.accounts_of(principal)
         names = tuple(account.id for account in accounts)
         images = max([request.n, *(target.most_images(request) for target in targets)])
+        # What no candidate can do is refused before it is counted.
+        check_n(exchange, targets, self._max_images)
+        has_budget, most = any(account.has_budget for account in accounts), 0
+        if has_budget:
+            most = most_cost(request, targets, self._price_of, self._payer_for(principal), self._fallback)
         admission = NOT_COUNTED if task is not None and task.is_again else await self._count(accounts, images)
         reservation: Reservation | None = None
         try:
-            has_budget = any(account.has_budget for account in accounts)
             if has_budget or task is not None:
-                most = 0
-                if has_budget:
-                    most = most_cost(request, targets, self._price_of, self._payer_for(principal), self._fallback)
                 reservation = Reservation(
                     id=task.id if task is not None else uuid4().hex,
                     accounts=names,
