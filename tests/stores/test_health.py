@@ -94,6 +94,26 @@ def test_one_refusal_and_three_troubles() -> None:
     assert bucket.states == ["unavailable", "usable", "unavailable"]
 
 
+def test_after_one_trouble_nothing_is_bought_without_a_probe() -> None:
+    """A bucket that fails from now on has cost one picture, not three."""
+    bucket = Bucket()
+
+    async def work() -> None:
+        await bucket.health.check()
+        bucket.health.failed(StoreTrouble("503"), 10)
+        await bucket.health.check()  # it was a single one
+        bucket.error = StoreTrouble("504")
+        bucket.health.failed(StoreTrouble("503"), 10)
+        with pytest.raises(OSError, match="504"):
+            await bucket.health.check()
+        bucket.error = None
+        await bucket.until_usable()
+        await bucket.health.aclose()
+
+    run(work())
+    assert bucket.states == ["unavailable", "usable"]
+
+
 def test_a_full_bucket_is_probed_with_as_much_as_it_refused() -> None:
     bucket = Bucket()
 

@@ -260,19 +260,18 @@ def check_live(config: Path) -> subprocess.CompletedProcess[str]:
 def test_passing_trouble_closes_nothing_and_lasting_trouble_does(
     upstream_port: tuple[Upstream, int], upstream: Upstream, server: S3Server, tmp_path: Path
 ) -> None:
-    """A bucket that fails once is asked again; one that fails three times in a row is left alone until it works."""
+    """A bucket that fails once is asked again, with a probe: what it does not take then either is not paid for."""
     answering = Answering(500, b"<Error><Code>InternalError</Code></Error>")
     with good_until_now(upstream_port[1], server, tmp_path / "imagegate.toml") as (process, url, line):
-        for _ in range(2):
+        for _ in range(4):
             line.lead_to(answering.port)
-            refused(url, upstream, 502, "storage_failed")
             refused(url, upstream, 502, "storage_failed")
             line.lead_to(server.port)
             assert post(url).status_code == 200
         line.lead_to(answering.port)
-        for _ in range(3):
-            refused(url, upstream, 502, "storage_failed")
-        refused(url, upstream, 503, "store_unavailable", paid=0)
+        refused(url, upstream, 502, "storage_failed")
+        for _ in range(2):
+            refused(url, upstream, 503, "store_unavailable", paid=0)
         line.lead_to(server.port)
         until(lambda: readiness(process)[0] == 200, what="the probe")
         assert post(url).status_code == 200

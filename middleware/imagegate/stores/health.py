@@ -60,9 +60,9 @@ class StoreHealth:
 class BucketHealth(StoreHealth):
     """Lets pictures through to a bucket that takes them.
 
-    The first picture waits for a probe. A bucket that refuses the credentials, is not there or is full is left alone
-    from then on; one that does not answer, or fails, when it has done so several times in a row. Probes then find out
-    when it can be used again.
+    The first picture waits for a probe, and so does the next one after each that the bucket did not take. A bucket that
+    refuses the credentials, is not there or is full is left alone from then on; one that does not answer, or fails,
+    when it has not taken the probe either, or several pictures in a row. Probes then find out when it can be used.
 
     Args:
         probe: writes and removes an object of so many bytes; raises `OSError`.
@@ -113,6 +113,7 @@ class BucketHealth(StoreHealth):
         if isinstance(error, StoreFull):
             self._probe_size = max(1, min(size, _LARGEST_PROBE))
         elif not isinstance(error, StoreRefused) and self._in_a_row < self._failures:
+            self._is_known = self._is_known and not isinstance(error, StoreTrouble)
             return
         if isinstance(error, OSError):
             self._is_known = True
@@ -126,7 +127,8 @@ class BucketHealth(StoreHealth):
             self.refused(error)
             self._keep_probing()
         else:
-            self._in_a_row, self._probe_size = 0, 1
+            if self.state != "usable":
+                self._in_a_row, self._probe_size = 0, 1
             self.become("usable")
         self._is_known = True
 
