@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from imagegate.errors import ImagegateError, RequestError
 from imagegate.server.request_head import check_head, read_head
 
-LINE = b"POST /v1/images/generations HTTP/1.1\r\n"
-names = st.sampled_from([b"Upgrade", b"upgrade", b"UPGRADE", b"Content-Length", b"Transfer-Encoding", b"Host", b"X"])
+LINE = b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\n"
+names = st.sampled_from([b"Upgrade", b"upgrade", b"UPGRADE", b"Content-Length", b"X"])
 values = st.binary(max_size=20).map(lambda value: value.replace(b"\r", b"").replace(b"\n", b""))
-fields = st.lists(st.tuples(names, values), max_size=8)
+coded = st.lists(st.just((b"Transfer-Encoding", b"Chunked")), max_size=1)
+fields = st.tuples(coded, st.lists(st.tuples(names, values), max_size=8)).map(lambda parts: parts[0] + parts[1])
 
 
 def head_of(pairs: list[tuple[bytes, bytes]]) -> bytes:
@@ -47,7 +48,7 @@ def test_a_length_is_one_that_a_parser_takes(pairs: list[tuple[bytes, bytes]]) -
 def test_bounds(pairs: list[tuple[bytes, bytes]], limit: int, most: int) -> None:
     """A head is refused exactly where it is over one of its limits."""
     raw = head_of(pairs)
-    if len(raw) <= limit and len(pairs) <= most:
+    if len(raw) <= limit and len(pairs) + 1 <= most:
         check_head(raw, limit=limit, fields=most)
         return
     with pytest.raises(ImagegateError) as caught:
@@ -81,3 +82,25 @@ def test_no_tunnel() -> None:
     with pytest.raises(ImagegateError) as caught:
         read_head(b"CONNECT example.com:80 HTTP/1.1\r\n\r\n")
     assert (caught.value.status, caught.value.code) == (501, "method_not_supported")
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nX-Host: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\ntransfer-encoding: gzip\r\n\r\n", 400),
+    ],
+)
+def test_one_host_and_one_coding(head: bytes, status: int) -> None:
+    with pytest.raises(ImagegateError) as caught:
+        read_head(head)
+    assert caught.value.status == status
+
+
+def test_heads_that_are_as_good() -> None:
+    for head in (b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHOST:\r\n\r\n"):
+        assert read_head(head) == (head, None)

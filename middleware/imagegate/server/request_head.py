@@ -13,6 +13,8 @@ from imagegate.errors import ImagegateError, RequestError
 END: Final = b"\r\n\r\n"
 """Ends every head, and every chunked body."""
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,18})[ \t]*\r\n")
+_IS_CODED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*,[ \t]*chunked[ \t]*\r\n")
+"""By something else before it is chunked; a body that is not chunked in the end is the parser's to refuse."""
 _UPGRADE: Final = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _IGNORED: Final = b"\r\nignored"
 """In the place of ``Upgrade``, and as long: no byte of the head moves."""
@@ -28,7 +30,8 @@ def read_head(raw: bytes) -> tuple[bytes, int | None]:
     that a parser that would stop for it goes on, and the body stays a body.
 
     Raises:
-        ImagegateError: the method asks for a tunnel.
+        ImagegateError: the method asks for a tunnel, or the body has a coding that is not undone here.
+        RequestError: it does not name one host (RFC 9112, section 3.2).
     """
     if raw.startswith(b"CONNECT "):
         raise ImagegateError(
@@ -37,7 +40,20 @@ def read_head(raw: bytes) -> tuple[bytes, int | None]:
     lower = raw.lower()
     if b"\r\nupgrade" in lower:
         raw = _UPGRADE.sub(_IGNORED, raw)
-    length = None if b"\r\ntransfer-encoding" in lower else _LENGTH.search(lower)
+    hosts = lower.count(b"\r\nhost:")
+    if hosts > 1 or (not hosts and b" http/1.1\r\n" in lower):
+        raise RequestError("The request must have one Host header field.", code="invalid_http")
+    is_coded = b"\r\ntransfer-encoding" in lower
+    if is_coded and lower.count(b"\r\ntransfer-encoding:") > 1:
+        raise RequestError("The request must have one Transfer-Encoding header field.", code="invalid_http")
+    if is_coded and _IS_CODED.search(lower):
+        raise ImagegateError(
+            "The only transfer coding that is supported is chunked.",
+            type="invalid_request_error",
+            code="transfer_coding_not_supported",
+            status=501,
+        )
+    length = None if is_coded else _LENGTH.search(lower)
     return raw, None if length is None else int(length[1])
 
 
