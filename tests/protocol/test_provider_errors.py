@@ -588,3 +588,10 @@ def test_what_is_marked_as_withheld_is_no_picture(flag: str) -> None:
     body = json.dumps({"data": [{flag: False, "url": "https://a.example/blurred.png"}]}).encode()
     with pytest.raises(ModerationBlocked):
         read_reply(UpstreamReply(status=200, headers={}, body=body), now=1)
+
+
+@pytest.mark.parametrize("text", ["Your prompt 'a kite' was refused", "iVBORw0KGgo" * 40, "a\nb", ""])
+def test_a_text_in_place_of_a_name_is_none(text):
+    """Codes and types stand in log lines and spans, which have no prompts and no images."""
+    error = failure(400, {"error": {"code": text, "type": text, "message": "No."}})
+    assert (error.code, error.type) == ("invalid_request", "invalid_request_error")

@@ -16,6 +16,8 @@ _MODERATION_WORD = re.compile(
     r"|image_safety|^safety$|blocklist|recitation|\bspii\b|nsfw",
     re.IGNORECASE,
 )
+_LONGEST_NAME: Final = 64
+"""Characters of a provider's code or type."""
 _HTTP_ERROR = re.compile(r"[45][0-9][0-9]", re.ASCII)
 _MODERATION_PHRASE = re.compile(
     r"safety system|content policy|content_policy|content moderation|moderated|was filtered|sensitive content"
@@ -119,7 +121,7 @@ def refusal(found: ProviderError, *, status: int | None = None, request_id: str 
     return UpstreamRefused(
         message,
         status=status,
-        type=found.type or _TYPE_OF_STATUS.get(status, "upstream_error"),
+        type=_own_type(found) or _TYPE_OF_STATUS.get(status, "upstream_error"),
         param=found.param,
         code=_own_code(found) or _CODE_OF_TYPE.get(found.type or "") or _CODE_OF_STATUS.get(status, "upstream_error"),
         retry_after=found.retry_after,
@@ -128,8 +130,19 @@ def refusal(found: ProviderError, *, status: int | None = None, request_id: str 
 
 
 def _own_code(found: ProviderError) -> str | None:
-    """Return the provider's code; None: it has none, or a sentence in its place, as xAI may."""
-    return None if found.code is None or " " in found.code.strip() else found.code
+    """Return the provider's code; None: it has none, or a text in its place, as xAI may.
+
+    Codes are in log lines and spans, where a text could quote the prompt or carry an image.
+    """
+    return found.code if _is_name(found.code) else None
+
+
+def _own_type(found: ProviderError) -> str | None:
+    return found.type if _is_name(found.type) else None
+
+
+def _is_name(text: str | None) -> bool:
+    return text is not None and len(text) <= _LONGEST_NAME and len(text.split()) == 1
 
 
 def uncertain(message: str, *, timed_out: bool = False, request_id: str | None = None) -> UpstreamUncertain:
