@@ -303,20 +303,22 @@ def test_openai_edits_with_a_markup():
 
     adapter = load_adapter("openai")
     contracts = load_contracts(adapter.contracts())
-    asked = ImageRequest(operation="edits", fields={"model": "m", "prompt": "A hat"}, images=(ONE,), markup=TWO)
+    asked = ImageRequest(operation="edits", fields={"model": "m", "prompt": "A hat"}, images=(ONE,), markup=MASK)
     for model in ("gpt-image-2.5-flare", "gpt-image-2.6-flare"):
         fitted, changes = fit(asked, contracts[model])
         assert changes == ()
         parts = adapter.encode(fitted).parts
         assert [(part.name, part.upload) for part in parts if isinstance(part, FilePart)] == [
             ("image", ONE),
-            ("markup", TWO),
+            ("markup", MASK),
         ]
         with pytest.raises(RequestError, match="a mask or a markup"):
             fit(msgspec.structs.replace(asked, mask=MASK), contracts[model])
-    with pytest.raises(RequestError) as caught:
-        fit(asked, contracts["gpt-image-2"])
-    assert caught.value.param == "markup"
+    wrong = [MemoryFile(png(alpha=False)), MemoryFile(png(3, 9)), MemoryFile(b"no picture")]
+    for markup, model in [(MASK, "gpt-image-2"), *((each, "gpt-image-2.6-flare") for each in wrong)]:
+        with pytest.raises(RequestError) as caught:
+            fit(msgspec.structs.replace(asked, markup=markup), contracts[model])
+        assert caught.value.param == "markup"
 
 
 def test_openai_animations_take_no_mask():

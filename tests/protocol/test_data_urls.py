@@ -28,6 +28,7 @@ ENCODED = base64.b64encode(CONTENT).decode()
         "data:image/png;base64," + "%0A".join(ENCODED[place : place + 76] for place in range(0, len(ENCODED), 76)),
         f"data:image/png,{quote(CONTENT, safe='')}",
         f"data:image/png;base64,{ENCODED}#part",
+        f"data:image/png;base64,{ENCODED.translate(str.maketrans('+/', '-_')).rstrip('=')}",
     ],
 )
 def test_spellings(url: str) -> None:
@@ -40,7 +41,7 @@ def test_text() -> None:
     assert read_data_url("data:,x").media_type == ""
 
 
-@pytest.mark.parametrize("body", ["A", "AAAAA", "AA=A", "AAAA=", "A!AA", "AA-_", "====", "AAA=="])
+@pytest.mark.parametrize("body", ["A", "AAAAA", "AA=A", "AAAA=", "A!AA", "A+-_", "====", "AAA=="])
 def test_base64_that_is_none(body: str) -> None:
     with pytest.raises(InvalidBase64):
         read_data_url(f"data:image/png;base64,{body}")

@@ -28,9 +28,11 @@ def check_uploads(request: ImageRequest, rule: ReferenceRule) -> list[Change]:
             raise RequestError("This model takes no file ids here; send the file or a link.", param=image.member)
         if isinstance(image, FileRef):
             check_image(image, rule)
+    first = next((image for image in request.images if isinstance(image, FileRef)), None)
     if isinstance(request.mask, FileRef):
-        first = next((image for image in request.images if isinstance(image, FileRef)), None)
         check_mask(request.mask, first, rule)
+    if isinstance(request.markup, FileRef):
+        check_markup(request.markup, first, rule)
     named = [(f"image[{place}]", image) for place, image in enumerate(request.images)]
     changes = [type_change(name, upload) for name, upload in [*named, ("mask", request.mask)] if upload is not None]
     return [change for change in changes if change is not None]
@@ -102,6 +104,32 @@ def check_mask(mask: FileRef, first: FileRef | None, rule: ReferenceRule) -> Non
         return
     own, other = (mask.facts.width, mask.facts.height), (first.facts.width, first.facts.height)
     if own != other:
+        raise refuse(f"is {own[0]}x{own[1]}; it must have the size of the first image, {other[0]}x{other[1]}.")
+
+
+def check_markup(markup: FileRef, first: FileRef | None, rule: ReferenceRule) -> None:
+    """Refuses a markup that cannot lie on the `first` image. Raises `RequestError`.
+
+    openai-python 3.57: "a transparent PNG overlaid on the first image", which "must match that image's dimensions after
+    orientation and contain transparent pixels".
+    """
+
+    def refuse(reason: str) -> RequestError:
+        return RequestError(f"The markup {reason}", param="markup", code="invalid_image_file")
+
+    if markup.media_type != "image/png":
+        raise refuse(f"is {markup.media_type}; it must be a PNG.")
+    if markup.size > rule.max_bytes:
+        raise refuse(f"has {markup.size:,} bytes; this model takes at most {rule.max_bytes:,}.")
+    if markup.facts is None:
+        raise refuse("says that it is a PNG, but is no image that can be read.")
+    if not markup.facts.alpha:
+        raise refuse("has no alpha channel; the image must show through it.")
+    if first is None or first.facts is None or not first.facts.width:
+        return
+    own, other = (markup.facts.width, markup.facts.height), (first.facts.width, first.facts.height)
+    may_be_turned = first.media_type != "image/png"  # by what EXIF says of its orientation
+    if own != other and not (may_be_turned and own == other[::-1]):
         raise refuse(f"is {own[0]}x{own[1]}; it must have the size of the first image, {other[0]}x{other[1]}.")
 
 

@@ -17,7 +17,7 @@ _VERSION: Final = re.compile(r"v[0-9]+(?:\.[0-9]+)*(?:[a-z]+[0-9]*)?", re.ASCII 
 _DEPLOYMENT: Final = re.compile(r"/deployments/[^/]+(?:/|$)")
 _ENDPOINTS: Final = (
     *("/images/generations", "/images/edits", "/images/variations"),
-    *("/chat/completions", "/completions", "/responses", "/embeddings", "/models", "/files"),
+    *("/chat/completions", "/completions", "/responses", "/embeddings", "/models", "/files", "/messages", "/tasks"),
 )
 """What is pasted with a base URL: the ends of OpenAI's endpoints."""
 _OWN: Final = "v1"
@@ -119,9 +119,10 @@ def fault_of(url: str, own_paths: Collection[str] = ()) -> str:
         return _SHAPE
     path = parts.path.rstrip("/")
     ends = (*_ENDPOINTS, *own_paths)
-    if path.endswith(ends) or (path.endswith("/images") and _has_version(path)):
-        found = max((end for end in ends if path.endswith(end)), key=len, default="/images")
-        shorter = path.removesuffix(found)
+    lower = path.lower()
+    if lower.endswith(ends) or (lower.endswith("/images") and _has_version(path)):
+        found = max((end for end in ends if lower.endswith(end)), key=len, default="/images")
+        shorter = path[: -len(found)]
         return f"is an endpoint, not the base URL of an API: leave out the '{path[len(shorter) :]}' at its end"
     return ""
 

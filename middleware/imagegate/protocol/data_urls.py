@@ -11,6 +11,7 @@ import pybase64
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", re.ASCII)
 _ENCODED: Final = re.compile(r"; *base64$", re.IGNORECASE)
 _AROUND: Final = "".join(map(chr, range(0x21)))
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _SPACES: Final = b"\t\n\f\r "
 
 
@@ -52,12 +53,17 @@ def read_data_url(url: str) -> DataURL:
 
 
 def forgiving_base64(data: bytes) -> bytes:
-    """Decode base64 with white space and without padding (WHATWG Infra, section 7). Raises `InvalidBase64`."""
+    """Decode base64 with white space and without padding (WHATWG Infra, section 7), or in the alphabet of URLs.
+
+    Raises `InvalidBase64`.
+    """
     try:
         return pybase64.b64decode(data, validate=True)
     except ValueError:
         pass
     data = data.translate(None, _SPACES)
+    if (b"-" in data or b"_" in data) and not (b"+" in data or b"/" in data):
+        data = data.translate(_URL_SAFE)  # RFC 4648 section 5, which libraries offer for everything in URLs
     if len(data) % 4 == 0:
         data = data[:-2] if data.endswith(b"==") else data[:-1] if data.endswith(b"=") else data
     if len(data) % 4 == 1:

@@ -16,7 +16,7 @@ from imagegate.errors import UpstreamError
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.messages import HeldMemory, ImageReply
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import UpstreamReply, may_be_read
+from imagegate.protocol.replies import NO_IMAGE, UpstreamReply, may_be_read
 from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.streaming.image_sinks import PictureSink
 from imagegate.streaming.reply_reader import ReplyConsumer
@@ -105,7 +105,7 @@ async def _until_over(
         )
     except UpstreamError as failure:
         _note_readings(failure, upstream, task.poll_url)
-        error = failure if failure.ends_task else _lost(failure)
+        error = failure if failure.ends_task or failure.code == NO_IMAGE else _lost(failure)
     error.details["upstream_task_id"] = task.id[:256]
     raise error
 
