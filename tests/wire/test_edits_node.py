@@ -44,12 +44,43 @@ SQUARE = "tokmodel/openai/dall-e-2"
 """Takes one file."""
 
 
-@pytest.fixture(scope="session")
-def packages(pytestconfig: pytest.Config) -> Path:
-    """Where the script finds the SDKs."""
+class Program:
+    """The script, which makes one call for each line that it is given."""
+
+    def __init__(self, folder: Path, log: Path) -> None:
+        self._log = log
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                ["node", str(folder / SCRIPT.name)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+
+    def __call__(self, *call: str) -> dict[str, Any]:
+        """Make a call; return what came back."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(call) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, self._log.read_text()[-2000:]
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def end(self) -> None:
+        self._process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def program(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """One Node process for all tests: starting it takes longest."""
     folder = node_packages(pytestconfig)
-    shutil.copy(SCRIPT, folder)
-    return folder
+    shutil.copy(SCRIPT, folder)  # where it finds the SDKs
+    program = Program(folder, tmp_path_factory.mktemp("node") / "log")
+    yield program
+    program.end()
 
 
 @pytest.fixture
@@ -63,18 +94,13 @@ Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def node(packages: Path, running: Running, tmp_path: Path) -> Run:
-    """Runs one operation in a Node process of its own."""
+def node(program: Program, running: Running, tmp_path: Path) -> Run:
+    """Makes one call as a program on Node would."""
 
     def run(operation: str, model: str, files: dict[str, bytes], mask: bytes = b"") -> dict[str, Any]:
         for name, content in {**files, "mask.png": mask or mask_for()}.items():
             (tmp_path / name).write_bytes(content)
-        arguments = [f"{running.url}/v1", model, *(str(tmp_path / name) for name in ("mask.png", *files))]
-        command = ["node", str(packages / SCRIPT.name), operation, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        return program(operation, f"{running.url}/v1", model, *(str(tmp_path / name) for name in ("mask.png", *files)))
 
     return run
 
