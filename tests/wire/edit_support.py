@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -263,8 +264,9 @@ def gateway_process(config: Path, *, arguments: Sequence[str] = (), **environmen
 
 def _answers(port: int) -> bool:
     try:
+        socket.create_connection(("127.0.0.1", port)).close()  # which costs next to nothing as long as it is refused
         return httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code in (200, 401)
-    except httpx.TransportError:
+    except (OSError, httpx.TransportError):
         return False
 
 

@@ -159,7 +159,8 @@ def refused(
     return reply, error
 
 
-SIZES = pytest.mark.parametrize("size", [1000, 12 * MIB], ids=["small", "large"])
+SMALL, LARGE = 1000, 12 * MIB
+"""Pictures that go to the bucket in one request, and in parts."""
 REFUSAL = b"<Error><Code>AccessDenied</Code></Error>"
 
 
@@ -215,10 +216,12 @@ def readiness(process: Process) -> tuple[int, dict[str, str]]:
     return reply.status_code, reply.json()
 
 
-@SIZES
 @pytest.mark.parametrize(
-    ("status", "body", "state"),
-    [(403, REFUSAL, "unavailable"), (507, b"<Error><Code>XMinioStorageFull</Code></Error>", "full")],
+    ("size", "status", "body", "state"),
+    [
+        (SMALL, 403, REFUSAL, "unavailable"),
+        (LARGE, 507, b"<Error><Code>XMinioStorageFull</Code></Error>", "full"),
+    ],
     ids=["refuses", "full"],
 )
 def test_one_refusal_is_enough(
