@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from tests.pictures import ONE_PIXEL
 
 from imagegate import Config, ConfigError, ImageGateway
 from imagegate.config.loader import read_config
 from imagegate.config.reloading import check_reload
 
 BODY = {"model": "kites", "prompt": "A kite", "response_format": "b64_json"}
-PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
 
 def config(model: str = "kites", **more: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Running:
         self.asked.set()
         await self.may_end.wait()
         self.answered += 1
-        return httpx.Response(200, json={"created": 1, "data": [{"b64_json": PICTURE}]})
+        return httpx.Response(200, json={"created": 1, "data": [{"b64_json": ONE_PIXEL}]})
 
     async def post(self, **more: Any) -> httpx.Response:
         return await self.client.post("/v1/images/generations", json={**BODY, **more})

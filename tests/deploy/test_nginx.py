@@ -14,6 +14,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.nginx import needs_nginx, nginx
+from tests.pictures import ONE_PIXEL
 from tests.wire.stream_support import Provider, completed, partial
 
 import imagegate
@@ -26,7 +27,6 @@ pytestmark = [pytest.mark.nginx, needs_nginx]
 CONFIGURATION: Final = Path(imagegate.__file__).parents[2] / "deploy" / "nginx" / "imagegate.conf"
 MIB: Final = 1024**2
 PNG: Final = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000400000004000802000000")
-PICTURE: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 @contextlib.contextmanager
@@ -61,7 +61,7 @@ class Counting:
             message = await receive()
             self.received += len(message.get("body", b""))
             more = message.get("more_body", False)
-        body = json.dumps({"created": 1, "data": [{"b64_json": PICTURE}]}).encode()
+        body = json.dumps({"created": 1, "data": [{"b64_json": ONE_PIXEL}]}).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
         await send({"type": "http.response.body", "body": body})
 

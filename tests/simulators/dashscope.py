@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
-from tests.simulators.base import TextDialect
+from tests.simulators.base import TextDialect, refuse
 from tests.simulators.strict_json import (
     BLOCKED_WORD,
     FAILING_WORD,
@@ -23,7 +23,6 @@ from tests.simulators.strict_json import (
     between,
     check_members,
     pixels,
-    reject,
 )
 
 from imagegate.demo.providers.common import RefusedError
@@ -86,7 +85,7 @@ class _Dialect(TextDialect):
 
 
 def _failure(code: str, message: str, status: int = 400) -> RefusedError:
-    return reject(status, code=code, message=message, request_id="r")
+    return refuse(status, code=code, message=message, request_id="r")
 
 
 def _invalid(name: str, reason: str) -> RefusedError:

@@ -22,7 +22,6 @@ from tests.simulators.strict_json import (
     between,
     check_members,
     pixels,
-    reject,
 )
 
 from imagegate.demo.providers.common import RefusedError
@@ -62,7 +61,7 @@ class _Dialect(TextDialect):
 
 
 def _invalid(name: str, reason: str) -> RefusedError:
-    return reject(400, code=20015, message=f"The parameter is invalid. {name} {reason}", data=None)
+    return refuse(400, code=20015, message=f"The parameter is invalid. {name} {reason}", data=None)
 
 
 def create_app() -> Starlette:
@@ -78,18 +77,18 @@ class _SiliconFlow(HostedSimulator):
         fields: dict[str, Any] = incoming.fields or {}
         own = _MODELS.get(str(fields.get("model")))
         if own is None:
-            raise reject(400, code=20012, message="Model does not exist. Please check it carefully.", data=None)
+            raise refuse(400, code=20012, message="Model does not exist. Please check it carefully.", data=None)
         required = ["prompt", "image_size" if "image_size" in own else "image"]
         check_members(fields, {**_COMMON, **own}, _invalid, required=required)
         prompt = fields["prompt"]
         if LIMITED_WORD in prompt:
-            raise reject(
+            raise refuse(
                 429, message="Request was rejected due to rate limiting. Details: RPM limit reached.", data=None
             )
         if BLOCKED_WORD in prompt:
-            raise reject(451, code=20060, message="The prompt was rejected by content moderation.", data=None)
+            raise refuse(451, code=20060, message="The prompt was rejected by content moderation.", data=None)
         if FAILING_WORD in prompt:
-            raise reject(503, code=50505, message="Model service overloaded. Please try again later.", data=None)
+            raise refuse(503, code=50505, message="Model service overloaded. Please try again later.", data=None)
         if HIDDEN_WORD in prompt:
             return JSONResponse({"code": 50507, "message": "Unknown error.", "data": None})
         images = [fields[name] for name in ("image", "image2", "image3") if name in fields]

@@ -38,11 +38,6 @@ Refuse = Callable[[str, str], RefusedError]
 """Returns the refusal of a member, by its name and a reason."""
 
 
-def reject(status: int, /, **document: Any) -> RefusedError:
-    """Return a refusal with a JSON document, whose members may have any name."""
-    return RefusedError("", status=status, extra=document)
-
-
 def check_members(given: Any, known: Mapping[str, Check], refuse: Refuse, *, required: Sequence[str] = ()) -> None:
     """Refuse members that are missing, not known, of another type or with another value."""
     if not isinstance(given, dict):

@@ -19,7 +19,6 @@ from tests.simulators.strict_json import (
     HostedSimulator,
     check_members,
     pixels,
-    reject,
 )
 
 from imagegate.demo.providers.common import RefusedError
@@ -45,7 +44,7 @@ class _Dialect(TextDialect):
 
     def no_route(self, incoming: Incoming, status: int) -> RefusedError:
         """See `frame.Dialect`."""
-        return reject(status, status=status, error="Not Found", path=incoming.path)
+        return refuse(status, status=status, error="Not Found", path=incoming.path)
 
 
 def create_app() -> Starlette:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from tests.nginx import needs_nginx, nginx
+from tests.pictures import ONE_PIXEL
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
@@ -26,7 +27,6 @@ from imagegate.standalone import Standalone
 
 EVIL = {"origin": "https://evil.example", "sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
 FORM = {"model": (None, "openai/gpt-image-1"), "prompt": (None, "A kite")}
-PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 class Paid:
@@ -39,7 +39,7 @@ class Paid:
     async def _answer(self, request: Request) -> JSONResponse:
         await request.body()
         self.posts += 1
-        return JSONResponse({"created": 1, "data": [{"b64_json": PICTURE}]})
+        return JSONResponse({"created": 1, "data": [{"b64_json": ONE_PIXEL}]})
 
 
 @pytest.fixture(scope="module")

@@ -147,9 +147,7 @@ def folder_of_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-image-2", "tokenlab/nano-banana-pro", "toapis/gpt-image-1.5-official"])
-def test_sixteen_large_files(
-    gateway: Process, upstream: SlowUpstream, folder_of_files: list[Path], model: str
-) -> None:
+def test_sixteen_large_files(gateway: Process, upstream: SlowUpstream, folder_of_files: list[Path], model: str) -> None:
     """As a form, by links to the store, and through an upload API: 96 MB pass in less than 24 MiB."""
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0, timeout=120) as client:
         client.images.edit(model=model, image=("a.png", picture(1)), prompt="A small one")

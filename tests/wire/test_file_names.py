@@ -11,8 +11,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from tests.pictures import ONE_PIXEL
 from tests.wire.edit_support import picture
-from tests.wire.test_doors import PICTURE, config_of
+from tests.wire.test_doors import config_of
 
 from imagegate import ImageGateway
 from imagegate.demo.servers import serving
@@ -38,7 +39,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[
     async def edits(request: Request) -> JSONResponse:
         head = (await request.body())[:2000].decode("utf-8", "replace")
         found.extend(re.findall(r'name="image"; filename="(.*)"\r\n', head))
-        return JSONResponse({"created": 1, "data": [{"b64_json": PICTURE}]})
+        return JSONResponse({"created": 1, "data": [{"b64_json": ONE_PIXEL}]})
 
     with serving(Starlette(routes=[Route("/v1/images/edits", edits, methods=["POST"])])) as port:
         config = config_of(port, tmp_path_factory.mktemp("names"))
