@@ -14,18 +14,21 @@ help:
 demo: $(VENV)/.demo ## runs the gateway and local providers, and shows every kind of request
 	$(BIN)/imagegate demo $(ARGS)
 
-# As many processes as there are cores; the tests of a file stay in one, so that what they share starts once. A process
-# that is killed ends the run: started anew, it may wait for ever.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0
+# The tests of a file stay in one process, so that what they share starts once; the order is that of tests/conftest.py. A
+# process that is killed ends the run: started anew, it may wait for ever.
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+# Tests of servers wait half of their time, so that three processes share two cores.
+CORES := $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)')
+PROCESSES := $(shell expr \( $(CORES) \* 3 + 1 \) / 2)
 
 test: $(VENV)/.test ## all tests, with their coverage, in under 8 minutes on two cores
 	$(BIN)/coverage erase
-	$(PYTEST) --cov --cov-report= $(ARGS)
+	$(PYTEST) -n $(PROCESSES) --cov --cov-report= $(ARGS)
 	$(BIN)/coverage report --fail-under=95
 
 # tests/wire has none of them; leaving it out saves its imports.
 test-fast: $(VENV)/.test ## tests that start no server and no program, in under a minute
-	HYPOTHESIS_PROFILE=fast $(PYTEST) -m "not server" --ignore=tests/wire $(ARGS)
+	HYPOTHESIS_PROFILE=fast $(PYTEST) -n auto -m "not server" --ignore=tests/wire $(ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint ## style, format and strict types
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import shutil
@@ -68,12 +67,19 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests that start servers or programs."""
+    """Marks tests that start servers or programs, and has the files with the slowest of them run first.
+
+    Processes that run files together end at about the same time then: what is left at the end is short.
+    """
+    slowness: dict[str, int] = {}
     for item in items:
         file = item.path.relative_to(TESTS).as_posix()
         is_in_server_folder = file.startswith(tuple(f"{name}/" for name in SERVER_FOLDERS))
         if (is_in_server_folder and file not in SERVERLESS_FILES) or any(map(item.get_closest_marker, PROGRAMS)):
             item.add_marker("server")
+        slow = sum(any(map(item.get_closest_marker, kinds)) for kinds in (("server",), ("memory", *PROGRAMS)))
+        slowness[file] = max(slow, slowness.get(file, 0))
+    items.sort(key=lambda item: -slowness[item.path.relative_to(TESTS).as_posix()])
 
 
 def pytest_collection_finish() -> None:
@@ -124,17 +130,6 @@ def structlog_as_it_was() -> Iterator[None]:
     """Tests that configure structlog leave no trace."""
     yield
     structlog.reset_defaults()
-
-
-@pytest.fixture(autouse=True)
-def memory_to_itself(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests that measure memory wait for each other, in whichever processes they run."""
-    if request.node.get_closest_marker("memory") is None:
-        yield
-        return
-    with (tmp_path_factory.getbasetemp().parent / "memory.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @dataclass(frozen=True)
