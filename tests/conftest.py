@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 
 from imagegate.demo.servers import gateway, local_providers, write_config
 
-hypothesis.settings.register_profile("default", deadline=None, max_examples=200)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("fast", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -128,7 +128,7 @@ def _is_only_value(cell: Cell, name: str, value: Any) -> bool:
 
 def _contract(cell: Cell) -> Contract | None:
     contract = find_contract(_contracts(cell.adapter), cell.model)
-    return contract.of(cell.asked.operation) if contract else None
+    return contract.by_operation[cell.asked.operation] if contract else None
 
 
 @cache
