@@ -37,7 +37,7 @@ def test_a_task_starts_queued() -> None:
     body = post(request_of()).json()
     created_at = body.pop("created_at")
     assert body.pop("id").startswith("tsk_img_")
-    assert abs(time.time() - created_at) < 5
+    assert abs(time.time() - created_at) < 60
     expected = {"object": "generation.task", "model": "gpt-image-1.5-official", "status": "queued", "progress": 0}
     assert {**expected, "metadata": {}} == body
 

@@ -65,7 +65,9 @@ def test_the_workflows_are_sound(name: str) -> None:
     file = ROOT / ".github" / "workflows" / name
     run(BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", file)
     run(BIN / "zizmor", "--offline", "--no-progress", file)
-    for action in re.findall(r"uses: (\S+)", file.read_text("utf-8")):
+    actions = re.findall(r"uses: (\S+)", file.read_text("utf-8"))
+    assert actions
+    for action in actions:
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), f"{action} may change"
 
 

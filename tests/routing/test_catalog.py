@@ -159,7 +159,9 @@ def test_models_lists_every_name_once_with_who_answers():
 def test_every_listed_model_resolves_to_what_the_list_says():
     """What the list promises is what a request gets."""
     catalog = Catalog(UPSTREAMS, {"best": ("three/b-2",)})
-    for name, targets in catalog.models():
+    listed = catalog.models()
+    assert "best" in dict(listed)
+    for name, targets in listed:
         assert targets == catalog.resolve(name)
 
 

@@ -154,9 +154,8 @@ def test_several_pictures_differ(own: Setting) -> None:
     assert [post.path for post in own.tap.posts] == ["/prompt"]
     made = contents(own.edit(picture(1, 64), picture(2, 64), n=2, extra_body={"seed": 4}))
     assert len(set(made)) == 2
-    assert sorted(
-        post.json["prompt"]["3"]["inputs"]["seed"] for post in own.tap.posts if post.path.endswith("/prompt")
-    )[-2:]
+    jobs = [post for post in own.tap.posts if post.path.endswith("/prompt")]
+    assert sorted(job.json["prompt"]["3"]["inputs"]["seed"] for job in jobs[1:]) == [4, 5]
 
 
 def test_references_are_uploaded(own: Setting) -> None:
@@ -275,7 +274,8 @@ def test_an_upload_that_fails_costs_nothing(tmp_path: Path) -> None:
     with running(tmp_path, unlucky) as own:
         error = problem(lambda: own.edit(picture(1, 64), picture(2, 64)))
         assert "reference image" in error["message"]
-        assert all(post.path == "/upload/image" for post in own.tap.posts)
+        assert unlucky.broken >= 1
+        assert own.tap.posts == []
 
 
 def test_a_picture_that_cannot_be_fetched_at_once_is_fetched_again(tmp_path: Path) -> None:
@@ -294,8 +294,7 @@ def test_a_server_that_forgot_the_job_leaves_open_what_was_made(tmp_path: Path) 
         assert own.raw.get(task["poll_url"].removeprefix("/v1")).json()["status"] in ("pending", "processing")
         app.state.comfyui.forget()
         state = own.raw.get(task["poll_url"].removeprefix("/v1"))
-        assert state.status_code in (200, 404, 502), state.text
-        assert "task" in state.text
+        assert (state.status_code, state.json()["status"]) in ((200, "pending"), (200, "processing")), state.text
 
 
 def test_jobs_are_cancelled(tmp_path: Path) -> None:

@@ -303,21 +303,27 @@ def test_edits(start: Start, name: str) -> None:
     assert problem(lambda: own.edit(*too_many))["status"] == 400
 
 
-@every_provider
+EDITORS = {name: each for name, each in PROVIDERS.items() if each.edits_in is not None}
+
+
+@pytest.mark.parametrize("name", [name for name, each in EDITORS.items() if each.mask_model != each.model])
+def test_masks_are_refused_by_name(start: Start, name: str) -> None:
+    """Where the model takes none."""
+    own = start(name)
+    editor = replace(own, model=asked(own, EDITORS[name].edit_model))
+    assert problem(lambda: editor.edit(picture(1, 64), mask=mask_for(64)))["param"] == "mask"
+    assert submits(own) == []
+
+
+@pytest.mark.parametrize("name", [name for name, each in EDITORS.items() if each.mask_model])
 def test_masks(start: Start, name: str) -> None:
-    """Taken where there is a model for it, in the polarity that it reads; else refused by name."""
-    own, each = start(name), PROVIDERS[name]
-    if each.edits_in is not None:
-        if each.mask_model != each.model:
-            editor = replace(own, model=asked(own, each.edit_model))
-            assert problem(lambda: editor.edit(picture(1, 64), mask=mask_for(64)))["param"] == "mask"
-            assert submits(own) == []
-        if each.mask_model:
-            images = own.client.images.edit(
-                model=asked(own, each.mask_model), prompt="a hat", image=picture(1, 64), mask=mask_for(64)
-            )
-            assert len(contents(images)) == 1
-            assert [own.server.state.repainted[0].at(0.5, y) for y in (0, 1)] == [True, False]
+    """Taken where there is a model for it, in the polarity that it reads."""
+    own = start(name)
+    images = own.client.images.edit(
+        model=asked(own, EDITORS[name].mask_model), prompt="a hat", image=picture(1, 64), mask=mask_for(64)
+    )
+    assert len(contents(images)) == 1
+    assert [own.server.state.repainted[0].at(0.5, y) for y in (0, 1)] == [True, False]
 
 
 @pytest.mark.parametrize("name", [name for name, each in PROVIDERS.items() if each.has_moderation])

@@ -546,7 +546,9 @@ def test_the_page_names_every_attribute(name: str) -> None:
     from imagegate.telemetry import otel_attributes
 
     source = inspect.getsource(getattr(otel_attributes, name))
-    for attribute in re.findall(r'"((?:imagegate|gen_ai|server|http)\.[\w.]+)"', source):
+    attributes = re.findall(r'"((?:imagegate|gen_ai|server|http)\.[\w.]+)"', source)
+    assert attributes
+    for attribute in attributes:
         short = "." + attribute.rpartition(".")[2]
         assert f"`{attribute}`" in PAGE or f"`{short}`" in PAGE, attribute
 
