@@ -54,6 +54,21 @@ def test_a_client_without_keys_is_its_authorization(client: httpx.Client, provid
     assert {each.headers["authorization"] for each in provider.posts} == {"Bearer key-of-the-gateway"}
 
 
+def test_clients_without_authorization_are_their_address(provider: FakeUpstream) -> None:
+    """They share tasks with all others that send none, and idempotency keys with those from the same address."""
+    named = {"Idempotency-Key": "shared"}
+    with serving(ImageGateway(config=config(provider))) as port:
+        first, same, other = (
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(local_address=address))
+            for address in ("127.0.0.1", "127.0.0.1", "127.0.0.2")
+        )
+        with first, same, other:
+            answers = [each.post(GENERATIONS, json=ASKED, headers=named) for each in (first, same, other)]
+            assert ["idempotency-replayed" in answer.headers for answer in answers] == [False, True, False]
+            task = first.post(GENERATIONS, json={**ASKED, "async": True}).headers["location"]
+            assert other.get(task).status_code == 200
+
+
 def test_web_pages_are_kept_out(client: httpx.Client) -> None:
     for name, value, code in (
         ("Origin", "https://evil.example", "origin_not_allowed"),
