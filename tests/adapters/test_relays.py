@@ -470,6 +470,23 @@ DISABLED = {"sequential_image_generation": "disabled"}
 
 
 @pytest.mark.parametrize(
+    ("images", "most"), [(0, 15), (1, 14), (6, 9), (14, 1)], ids=["none", "one", "six", "as many as there may be"]
+)
+def test_seedreams_groups_count_references(images: int, most: int) -> None:
+    """What is beyond the limit is refused before it is sent, and named as the client wrote it."""
+    more: dict[str, Any] = {"operation": "edits", "images": [LINK] * images} if images else {}
+    for size in (0, most + 1, 99):
+        group = {**GROUP, "sequential_image_generation_options": {"max_images": size}}
+        refused("seedream", "seedream-4-5-251128", "sequential_image_generation_options.max_images", **more, **group)
+    group = {**GROUP, "sequential_image_generation_options": {"max_images": most}}
+    assert outbound(load_adapter("seedream"), "seedream-4-5-251128", prompt="A hat", **more, **group).json
+    refused(
+        *("seedream", "seedream-4-5-251128", "sequential_image_generation_options.max_images"),
+        **{**GROUP, "sequential_image_generation_options": {"max_images": "3"}},
+    )
+
+
+@pytest.mark.parametrize(
     ("model", "asked", "body"),
     [
         ("seedream-4-5-251128", {}, {}),

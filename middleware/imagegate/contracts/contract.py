@@ -28,15 +28,26 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How many they may be where it does not say."""
     when: Mapping[str, tuple[str | int | bool, ...]] = {}
     """Members, and the values of them that ask for a group."""
+    with_references: bool = False
+    """Whether `most` counts the request's references too."""
 
     def size(self, fields: Mapping[str, Any]) -> int:
         """Return how many pictures a request may have for one; 1: it asks for no group."""
-        if any(fields.get(name) not in values for name, values in self.when.items()):
+        if not self.is_asked(fields):
             return 1
+        value = self.asked(fields)
+        return value if type(value) is int and 1 <= value <= self.most else self.most
+
+    def is_asked(self, fields: Mapping[str, Any]) -> bool:
+        """Return whether a request asks for a group."""
+        return all(fields.get(name) in values for name, values in self.when.items())
+
+    def asked(self, fields: Mapping[str, Any]) -> Any:
+        """Return what a request says of its size; None: nothing."""
         value: Any = fields
         for name in self.member.split("."):
             value = value.get(name) if isinstance(value, Mapping) else None
-        return value if type(value) is int and 1 <= value <= self.most else self.most
+        return value
 
 
 class Retirement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -73,6 +73,7 @@ def fit(
         if error.param not in work.named_by_client:
             raise
         raise _as_named(error, work.named_by_client[error.param]) from None
+    work.check_group()
     work.add_defaults(random)
     fitted = work.request()
     return (request if fitted is request or fitted == request else fitted), tuple(work.changes)
@@ -259,6 +260,14 @@ class _Fitting:
                 self.drop(name)
         if self.fields.get("background") == "transparent":
             self._check_transparency()
+
+    def check_group(self) -> None:
+        """Raise `RequestError` where a group of pictures is larger than the model makes."""
+        group = self.contract.group
+        if group is None or not group.is_asked(self.fields) or (asked := group.asked(self.fields)) is None:
+            return
+        references = len(self._request.images) if group.with_references else 0
+        Parameter(type="integer", min=1, max=max(group.most - references, 1)).check(group.member, asked)
 
     def add_defaults(self, random: Callable[[int, int], int]) -> None:
         """What the client left out and the provider would choose otherwise than clients expect."""
