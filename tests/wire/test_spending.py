@@ -336,6 +336,30 @@ def test_a_key_sees_its_own_figures(rig: Rig) -> None:
     assert rig.web.get("/console/usage").status_code == 401
 
 
+def test_figures_are_looked_up_once_for_all_who_wait(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that asks for them all the time must not keep the ledger from making reservations."""
+    key = rig.add("curious", spend_per_day=1.0)
+    spending = rig.gateway.loop_services.spending
+    assert spending is not None
+    true, questions = spending.ledger.balances, list[Any]()
+
+    async def slowly(*arguments: Any) -> Any:
+        questions.append(arguments)
+        await asyncio.sleep(0.2)
+        return await true(*arguments)
+
+    monkeypatch.setattr(spending.ledger, "balances", slowly)
+    with ThreadPoolExecutor(8) as threads:
+        look = lambda _: rig.web.get("/v1/usage", headers={"authorization": f"Bearer {key}"}).json()  # noqa: E731
+        found = list(threads.map(look, range(8)))
+    assert len(questions) < 8
+    assert all(each["name"] == "curious" for each in found)
+    monkeypatch.undo()
+    assert ask(rig.web, key).status_code == 200
+    rig.is_now(key, settled=PRICE)
+    assert look(0)["day"]["spent"] == PRICE
+
+
 def test_keys_and_the_gateway_in_a_file_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Limits of TOML, a ledger in SQLite that a second gateway goes on with, and a restart that forgets nothing."""
     provider = CountingProvider()

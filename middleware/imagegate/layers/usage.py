@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import msgspec
@@ -10,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.asgi.helpers import send_json
 from imagegate.layers.base import Layer, Work
 from imagegate.spending.accounts import GATEWAY, key_account
-from imagegate.spending.ledger import day_of
+from imagegate.spending.ledger import Balances, day_of
 from imagegate.spending.report import usage_document
 from imagegate.spending.service import Spending
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
@@ -28,6 +29,8 @@ class Usage(Layer):
         super().__init__(app, prefix=prefix)
         self._spending = spending
         self._currency = currency
+        self._asked: dict[str, asyncio.Task[Balances]] = {}
+        """Questions to the ledger that are not answered yet, by account."""
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         ours = scope[PROGRESS_KEY].endpoint == "usage"
@@ -40,7 +43,15 @@ class Usage(Layer):
         limits = self._spending.gateway if principal is None else principal.limits
         day = day_of(time.time())
         periods = day, day[:7]
-        balances = await self._spending.ledger.balances(periods, [account])
+        balances = await self._balances(periods, account)
         name = principal.name if principal is not None else GATEWAY
         document = usage_document(name, account, limits, balances, periods, self._currency)
         await send_json(send, 200, msgspec.json.encode(document), [(b"cache-control", b"no-store")])
+
+    async def _balances(self, periods: tuple[str, str], account: str) -> Balances:
+        """Ask the ledger once for all who wait, so that a key that asks all the time delays no reservation."""
+        asked = self._asked.get(account)
+        if asked is None:
+            asked = self._asked[account] = asyncio.create_task(self._spending.ledger.balances(periods, [account]))
+            asked.add_done_callback(lambda _: self._asked.pop(account, None))
+        return await asyncio.shield(asked)

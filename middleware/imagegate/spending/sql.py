@@ -46,7 +46,7 @@ class SQLLedger:
 
     is_shared = True
 
-    def __init__(self, url: str, *, lease: float = 30.0, patience: float = 20.0) -> None:
+    def __init__(self, url: str, *, lease: float = 30.0, patience: float = 30.0) -> None:
         try:
             from imagegate.spending.sql_statements import Statements
         except ImportError:

@@ -20,10 +20,12 @@ _LOCK: Final = text(f"SELECT pg_advisory_xact_lock({0x696D6765})")
 """Of PostgreSQL: one process changes the schema at a time."""
 
 _TIMEOUT: Final = 5
-"""Seconds for a connection, for a statement with its wait for a lock, and for a pause within a transaction."""
+"""Seconds for a connection, and for a pause within a transaction."""
+_STATEMENT: Final = 15
+"""Seconds for a statement with its wait for a lock, behind the transactions of many processes."""
 POSTGRES_OPTIONS: Final[Mapping[str, Any]] = {
     "connect_timeout": _TIMEOUT,
-    "options": f"-c statement_timeout={_TIMEOUT}s -c idle_in_transaction_session_timeout={_TIMEOUT}s",
+    "options": f"-c statement_timeout={_STATEMENT}s -c idle_in_transaction_session_timeout={_TIMEOUT}s",
     # A server that is silent, as behind a broken network, is given up as soon.
     "tcp_user_timeout": 1000 * _TIMEOUT,
     "keepalives_idle": _TIMEOUT,
