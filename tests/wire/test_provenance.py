@@ -120,19 +120,24 @@ def streamed_link(url: str, name: str) -> tuple[bytes, str]:
     return httpx.get(re.findall(r'"url":"([^"]+)"', text)[-1]).content, "c2pa"
 
 
+def replayed(url: str, name: str) -> tuple[bytes, str]:
+    asking = {"json": {"model": "openai/gpt-image-1", "prompt": name}, "headers": {"idempotency-key": name}}
+    first, again = (httpx.post(f"{url}/v1/images/generations", **asking, timeout=30) for _ in range(2))
+    assert (first.content, again.headers["idempotency-replayed"]) == (again.content, "true")
+    return base64.b64decode(again.json()["data"][0]["b64_json"]), again.headers["imagegate-provenance"]
+
+
 def by_task(url: str, name: str) -> tuple[bytes, str]:
     poll = asked(url, prompt=name, **{"async": True}).json()["poll_url"]
     until(lambda: httpx.get(url + poll).json()["status"] == "completed")
     return httpx.get(httpx.get(url + poll).json()["data"][0]["url"]).content, "c2pa"
 
 
-WAYS = (stored, as_base64, fetched, streamed, streamed_link, by_task)
+WAYS = (stored, as_base64, fetched, streamed, streamed_link, replayed, by_task)
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize(
-    "way", [stored, as_base64, fetched, streamed, streamed_link, by_task], ids=lambda way: way.__name__
-)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_signature_survives(
     url: str, images: Mapping[str, bytes], way: Callable[[str, str], tuple[bytes, str]], name: str
 ) -> None:

@@ -106,6 +106,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     images_delivered: int = 0
     form: ResponseFormat | None = None
     task_state: str = ""
+    provenance: str = ""
     link_base: str = ""
     error_code: str = ""
     outcome: str = ""
