@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imagegate.contracts.contract import Contract
 from imagegate.contracts.documents import load_contracts
 from imagegate.contracts.parameter import Parameter
-from imagegate.errors import ModerationBlocked, UpstreamRefused, UpstreamUncertain
+from imagegate.errors import ModerationBlocked, Overloaded, UpstreamRefused, UpstreamUncertain
 from imagegate.protocol.messages import Exchange, ImageReply, ImageRequest, ReplyImage, Target
 from imagegate.registry import load_adapter
 from imagegate.routing.fan_out import gravest, image_shares, incomplete, merge, part_of, seeds_of, shares
@@ -123,8 +123,9 @@ def test_a_failure_before_anything_was_made_stays_what_it_is():
         UpstreamRefused("Broken.", status=500, code="server_error"),
         UpstreamUncertain("Timed out.", status=504, code="upstream_timeout"),
         ModerationBlocked("Refused for its content.", code="content_policy_violation"),
+        Overloaded("The gateway waited for a permit in vain."),
     ],
-    ids=["rate", "server", "timeout", "moderation"],
+    ids=["rate", "server", "timeout", "moderation", "ours"],
 )
 def test_a_failure_after_something_was_made_lists_it_and_is_not_paid_again(error):
     """The error says how many images were made and where they are, and goes nowhere else."""
@@ -153,6 +154,7 @@ def test_what_the_failed_part_itself_had_made_is_listed_too():
 REFUSED = UpstreamRefused("No.", status=400)
 BUSY = UpstreamRefused("Later.", status=429)
 UNCERTAIN = UpstreamUncertain("Cut.")
+OURS = Overloaded("No room.")
 UNKNOWN = ValueError("a mistake of ours")
 
 
@@ -164,6 +166,8 @@ UNKNOWN = ValueError("a mistake of ours")
         ([REFUSED, BUSY], REFUSED),
         ([BUSY], BUSY),
         ([BUSY, UNCERTAIN, UNKNOWN], UNKNOWN),
+        ([OURS, UNCERTAIN, BUSY], UNCERTAIN),
+        ([BUSY, OURS], OURS),
         ([UNCERTAIN, UpstreamUncertain("Later.")], UNCERTAIN),
     ],
 )

@@ -132,6 +132,15 @@ def test_replay(here: Here) -> None:
     assert here.ear.records[-1].attempts == 0
 
 
+def test_parts_of_one_request(here: Here) -> None:
+    """They are sent at the same time, under one key: each once, and none is taken for another call's."""
+    asked = generation("parts", model="openai/dall-e-3", n=4)
+    first, second = here.post(asked, "parts"), here.post(asked, "parts")
+    assert (first.status_code, len(first.json()["data"])) == (200, 4)
+    assert (second.content, second.headers["idempotency-replayed"]) == (first.content, "true")
+    assert here.origin.made("parts") == 4
+
+
 def test_joined(here: Here) -> None:
     """Requests that come while the first is at work get its answer."""
     result = in_threads(lambda _: here.post(generation("hold together"), "k2"), 5)

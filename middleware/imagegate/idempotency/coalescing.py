@@ -47,6 +47,8 @@ class Call:
         self.error: ImagegateError | None = None
         self.progress = progress
         self.recording = recording
+        self.marking = asyncio.Lock()
+        """The parts of a split request are sent at the same time, and are one call all the same."""
 
     @property
     def sent(self) -> bool:
@@ -120,15 +122,16 @@ class KeyedCalls:
 
     async def mark_sent(self, call: Call) -> None:
         """Call before a POST is sent. Raises where it must not be."""
-        try:
-            is_ours = await self._store.mark_sent(call.claim)
-        except ReplaysUnavailable:
-            if call.sent:
-                return  # it is kept that one was sent, and this is one more of the same call
-            raise
-        if not is_ours:
-            raise ReplaysUnavailable  # the lease expired and another process took the slot
-        call.claim.sent = True
+        async with call.marking:
+            try:
+                is_ours = await self._store.mark_sent(call.claim)
+            except ReplaysUnavailable:
+                if call.sent:
+                    return  # it is kept that one was sent, and this is one more of the same call
+                raise
+            if not is_ours:
+                raise ReplaysUnavailable  # the lease expired and another process took the slot
+            call.claim.sent = True
 
     async def aclose(self) -> None:
         """Call after the last call has ended."""

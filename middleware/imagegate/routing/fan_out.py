@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Final
 
 from imagegate.contracts.changes import Change
-from imagegate.errors import RequestError, UpstreamError, UpstreamUncertain
+from imagegate.errors import ImagegateError, RequestError, UpstreamError, UpstreamUncertain
 from imagegate.protocol.messages import Exchange, ImageReply, Target
 from imagegate.protocol.usage import sum_usage
 
@@ -123,19 +123,26 @@ def merge(replies: Sequence[ImageReply]) -> ImageReply:
 
 
 def gravest(failures: Sequence[Exception]) -> Exception:
-    """Return the most restrictive error of several parts: unexpected, then uncertain, then the client's."""
+    """Return the most restrictive error of several parts: unexpected, then uncertain, then ours and the client's."""
 
     def gravity(error: Exception) -> int:
-        if not isinstance(error, UpstreamError):
+        if not isinstance(error, ImagegateError):
             return 0
+        if not isinstance(error, UpstreamError):
+            return 2  # nothing was sent of that part, but of another one perhaps
         return 1 if error.outcome == "uncertain" else 2 + error.allows_fallback
 
     return min(failures, key=gravity)
 
 
-def incomplete(error: UpstreamError, made: Sequence[ImageReply], n: int) -> UpstreamError:
-    """Return a part's error as the whole's. The images of other parts were billed, so it is not retried."""
-    images = tuple(image for reply in made for image in reply.images) + tuple(error.made)
+def incomplete(error: ImagegateError, made: Sequence[ImageReply], n: int) -> ImagegateError:
+    """Return a part's error, the provider's or our own, as the whole's.
+
+    The images of other parts were billed, so it is not retried.
+    """
+    images = tuple(image for reply in made for image in reply.images)
+    if isinstance(error, UpstreamError):
+        images += tuple(error.made)
     if not images:
         return error
     whole = UpstreamUncertain(

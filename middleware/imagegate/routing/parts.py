@@ -73,7 +73,7 @@ class FanOut:
             pause = self._pause(retries, attempt.until)
             if pause is None:
                 error = gravest(self._failures)
-                raise incomplete(error, self._made, sum(self._sizes)) if isinstance(error, UpstreamError) else error
+                raise incomplete(error, self._made, sum(self._sizes)) if isinstance(error, ImagegateError) else error
             retries += 1
             self._progress.retries += 1
             attempt = attempt._replace(queue_timeout=self._policy.queue_timeout)
