@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
+import msgspec.inspect
 
-from imagegate.adapter import Adapter
+from imagegate.adapter import Adapter, TextFile
 from imagegate.config.loader import key_variable
 from imagegate.contracts.body import BodyRule
 from imagegate.contracts.contract import Contract
@@ -20,6 +21,13 @@ _FORMS: Mapping[str, str] = {
     "objects": "links as `images: [{image_url}]`",
     "inline": "base64 in JSON",
     "uploads": "files, by the upload API",
+}
+_KINDS: Mapping[type[msgspec.inspect.Type], str] = {
+    msgspec.inspect.IntType: "a whole number",
+    msgspec.inspect.FloatType: "a number",
+    msgspec.inspect.BoolType: "true, false",
+    msgspec.inspect.DictType: "a table",
+    msgspec.inspect.VarTupleType: "a list",
 }
 _TYPES: Mapping[str, str] = {"string": "text", "boolean": "true, false", "integer": "a whole number"}
 
@@ -54,9 +62,28 @@ def _head(adapter: Adapter) -> Iterator[str]:
 def _options(adapter: Adapter) -> Iterator[str]:
     fields = msgspec.structs.fields(adapter.options_type)
     if fields:
-        rows = [(f"`{field.encode_name}`", f"`{field.default!r}`".replace("'", '"')) for field in fields]
         yield "## Options"
-        yield _table(("option", "default"), rows)
+        yield _table(("option", "takes", "default"), [(f"`{each.encode_name}`", *_option(each)) for each in fields])
+
+
+def _option(field: msgspec.structs.FieldInfo) -> tuple[str, str]:
+    """Return what an option takes, and what it is where the configuration says nothing."""
+    kind = msgspec.inspect.type_info(field.type)
+    kinds = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
+    takes = " or ".join(dict.fromkeys(filter(None, map(_kind, kinds))))
+    default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    return takes, "" if default in (None, "") or default == {} else f"`{_json(default)}`"
+
+
+def _kind(kind: msgspec.inspect.Type) -> str:
+    match kind:
+        case msgspec.inspect.LiteralType(values):
+            return _words(values)
+        case msgspec.inspect.CustomType(cls):
+            return "the name of a text file" if cls is TextFile else cls.__name__
+        case msgspec.inspect.NoneType():
+            return ""
+    return _KINDS.get(type(kind), "text")
 
 
 def _models(contracts: Mapping[str, Contract]) -> Iterator[str]:
@@ -178,13 +205,11 @@ def _takes(parameter: Parameter) -> str:
     if parameter.values:
         text = _words(parameter.values)
     elif parameter.min is not None and parameter.max is not None:
-        text = f"{parameter.min:g} to {parameter.max:g}"
+        text = f"{_number(parameter.min)} to {_number(parameter.max)}"
     elif parameter.min is not None:
-        text = f"from {parameter.min:g}"
+        text = f"from {_number(parameter.min)}"
     else:
-        text = {"string": "text", "boolean": "true, false", "integer": "a whole number"}.get(
-            parameter.type, parameter.type
-        )
+        text = _TYPES.get(parameter.type, parameter.type)
     notes = [f"at most {parameter.max_length:,} characters"] if parameter.max_length else []
     notes += [f"only with `{name}` {_words(values)}" for name, values in parameter.only_with.items()]
     notes += [f"not with `{name}` {_words(values)}" for name, values in parameter.not_with.items()]
@@ -240,6 +265,10 @@ def _rest(adapter: Adapter) -> Iterator[str]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
 
 
 def _words(values: Iterable[object]) -> str:
