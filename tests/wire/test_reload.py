@@ -27,7 +27,7 @@ APPLIED = "the configuration was applied"
 REFUSED = "the configuration is refused"
 KEY = "key-of-alice"
 GENERATIONS = "/v1/images/generations"
-LIMITS = "[access.limits]\nrequests_per_day = 1000\n"
+LIMITS = "[access.principals.key-1.limits]\nrequests_per_day = 1000\n"
 TASK: dict[str, Any] = {"async": True}
 PICTURE = base64.b64encode(SMALL).decode()
 
@@ -181,11 +181,11 @@ def test_a_bad_file_is_refused(configured: Configured, started: Process, change:
 
 
 def test_limits_take_effect_and_counts_go_on(configured: Configured, started: Process) -> None:
-    """What was used before counts under the new limit."""
+    """What was used under a limit before counts under the new one."""
     used = get(started, "/v1/usage").json()["day"]["requests"]
     assert [post(started).status_code for _ in range(2)] == [200] * 2
     assert get(started, "/v1/usage").json()["day"]["requests"] == used + 2
-    configured.write(more=f"[access.principals.key-1.limits]\nrequests_per_day = {used + 3}\n{LIMITS}")
+    configured.write(more=LIMITS.replace("1000", str(used + 3)))
     hang_up(started)
     assert [post(started).status_code for _ in range(3)] == [200, 429, 429]
 

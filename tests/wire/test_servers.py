@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -118,6 +119,7 @@ class Server:
                 env={**os.environ, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         self.url = f"http://127.0.0.1:{port}"
         until(lambda: self.process.poll() is not None or self.answers, what=f"the server: {self.log}")
@@ -146,8 +148,9 @@ class Server:
         return httpx.post(f"{self.url}{GENERATIONS}", json=body, headers=KEY, timeout=PATIENCE)
 
     def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        """With its workers, where a test has left any."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
