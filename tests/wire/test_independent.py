@@ -189,11 +189,12 @@ def test_addresses_of_tasks_are_kept_to_the_letter(adapter: str, model: str, tmp
     with setting(tmp_path, own.app(), adapter, more=more, path="/proxy") as at:
         body = {"model": f"own/{model}", "prompt": "a cat", "async": True}
         task = at.raw.post("/images/generations", json=body).json()
+        reply = task
         for _ in range(50):
-            reply = at.raw.get(f"/tasks/{task['task_id']}").json()
             if reply["status"] not in ("pending", "processing"):
                 break
             sleep(0.02)
+            reply = at.raw.get(f"/tasks/{task['task_id']}").json()
         assert (reply["status"], len(reply["data"]), own.refused) == ("completed", 1, [])
 
 
