@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable
 from functools import cached_property
 
@@ -37,6 +38,7 @@ class ResultRoom:
         self._way: Hashable = None
         self._secured = 0
         self._in_store: list[Reservation] = []
+        self._securing = asyncio.Lock()
 
     @cached_property
     def files(self) -> ResultBudget:
@@ -50,6 +52,10 @@ class ResultRoom:
             NoRoom: there is none, so the request must not be sent.
             ImageStoreUnavailable: nor can the store take anything.
         """
+        async with self._securing:  # parts are sent at the same time
+            await self._secure(sending)
+
+    async def _secure(self, sending: Sending) -> None:
         fields, exchange = self._exchange.request.fields, self._exchange
         expected, streamed = bytes_expected(fields), fields.get("stream") is True
         self._picture = (sending.upstream, sending.model, expected)
