@@ -97,6 +97,9 @@ def test_a_deployment_names_the_model(gateway: str, provider: tuple[Provider, st
     assert httpx.post(url, json={"prompt": "A cat"}, headers={"api-key": KEY}).status_code == 200
     assert json.loads(provider[0].requests[-1][2])["model"] == "gpt-image-2"
     assert httpx.post(url, data={"prompt": "A cat"}, files={}, headers={"api-key": KEY}).status_code == 415
+    slashed = url.replace("gpt-image-2", "openai/openai/gpt-image-2")
+    assert httpx.post(slashed, json={"prompt": "A cat"}, headers={"api-key": KEY}).status_code == 200
+    assert json.loads(provider[0].requests[-1][2])["model"] == "openai/gpt-image-2"
     edits = url.replace("generations", "edits")
     answer = httpx.post(edits, data={"prompt": "A cat"}, files={"image": PICTURE}, headers={"api-key": KEY})
     assert answer.status_code == 200, answer.text

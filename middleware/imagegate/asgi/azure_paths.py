@@ -14,7 +14,10 @@ DEPLOYMENT: Final = "imagegate.deployment"
 """Scope key of the deployment that the path names, which is the model."""
 AZURE: Final = "/openai/"
 """What Azure's paths begin with."""
-_PATH: Final = re.compile(r"/openai/(?:deployments/([^/]{1,256})|v1)(/images/(?:generations|edits|variations)/?)")
+_PATH: Final = re.compile(
+    r"/openai/(?:deployments/([^/](?:.{0,254}[^/])?)|v1)(/images/(?:generations|edits|variations)/?)"
+)
+"""A model may have slashes in it, ``openai/dall-e-3`` for one, which the clients do not encode."""
 
 
 def openai_scope(scope: Scope, prefix: str) -> Scope | None:
