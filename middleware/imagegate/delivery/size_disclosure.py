@@ -46,7 +46,8 @@ def size_changes(asked: Any, sizes: Collection[str], disclosed: Collection[Chang
     pixels = _pixels(expected)
     if pixels is None:
         return ()
-    return tuple(Change("size", "made", asked, size) for size in dict.fromkeys(sizes) if size != str(pixels))
+    wanted = expected if asked is None else asked  # the gateway's own, where the client named none
+    return tuple(Change("size", "made", wanted, size) for size in dict.fromkeys(sizes) if size != str(pixels))
 
 
 def _pixels(size: Any) -> Pixels | None:
