@@ -35,10 +35,11 @@ class A1111(Adapter):
         fields = request.fields
         document = {name: value for name, value in fields.items() if name not in _OWN}
         document |= {"batch_size": 1, "n_iter": request.n, **pixels(fields.get("size"))}
-        document["override_settings"] = {"return_grid": False}
+        settings: dict[str, Any] = {"return_grid": False}
+        document["override_settings"] = settings
         if request.model != LOADED:
             # Loading a checkpoint takes long: it stays loaded instead of being put back after each request.
-            document["override_settings"]["sd_model_checkpoint"] = request.model
+            settings["sd_model_checkpoint"] = request.model
             document["override_settings_restore_afterwards"] = False
         if not request.images:
             return UpstreamRequest(method="POST", path="/sdapi/v1/txt2img", document=document)

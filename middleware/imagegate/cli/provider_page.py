@@ -83,7 +83,8 @@ def _kind(kind: msgspec.inspect.Type) -> str:
             return "the name of a text file" if cls is TextFile else cls.__name__
         case msgspec.inspect.NoneType():
             return ""
-    return _KINDS.get(type(kind), "text")
+        case _:
+            return _KINDS.get(type(kind), "text")
 
 
 def _models(contracts: Mapping[str, Contract]) -> Iterator[str]:
