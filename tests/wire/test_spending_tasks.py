@@ -100,10 +100,10 @@ class Rig(Both):
         """These are the balance's figures, and the others nothing."""
         wanted = Balance(**{name: nanos(value) if name in MONEY else value for name, value in figures.items()})
         for _ in range(100):
-            if (found := self.spent(account)) == wanted:
+            if self.spent(account) == wanted:
                 return
             time.sleep(0.05)
-        raise AssertionError(f"{account}: {found}")
+        assert self.spent(account) == wanted
 
     def kept(self) -> bytes:
         """Every record of a task in Redis."""

@@ -46,7 +46,13 @@ class Use(NamedTuple):
 
 def has_rates(limits: Limits) -> bool:
     """Return whether requests or images are limited."""
-    return any(getattr(limits, name) is not None for name in ORDER)
+    return not (
+        limits.in_flight is None
+        and limits.requests_per_minute is None
+        and limits.images_per_minute is None
+        and limits.requests_per_day is None
+        and limits.images_per_day is None
+    )
 
 
 class Counts:
