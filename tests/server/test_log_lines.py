@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from tests.ports import free_port
+from tests.waiting import until
 
 from imagegate import __version__
 from imagegate.demo.servers import serving
@@ -35,17 +36,25 @@ SERVE = (str(BIN / "imagegate"), "serve")
 PLAIN = (str(BIN / "uvicorn"), "imagegate.standalone:app")
 
 
-@pytest.fixture
-def slow() -> Iterator[tuple[int, threading.Event]]:
+class Slow(NamedTuple):
     """A provider that answers when it is told to."""
-    release = threading.Event()
+
+    port: int
+    release: threading.Event
+    is_asked: threading.Event
+
+
+@pytest.fixture
+def slow() -> Iterator[Slow]:
+    release, is_asked = threading.Event(), threading.Event()
 
     async def answer(request: Request) -> JSONResponse:
+        is_asked.set()
         await asyncio.to_thread(release.wait, 30)
         return JSONResponse({"created": 1, "data": [{"url": "https://images.invalid/1.png"}]})
 
     with serving(Starlette(routes=[Route("/v1/images/generations", answer, methods=["POST"])])) as port:
-        yield port, release
+        yield Slow(port, release, is_asked)
 
 
 @contextlib.contextmanager
@@ -81,10 +90,10 @@ def lines(log: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("command", [SERVE, PLAIN], ids=["serve", "uvicorn"])
-def test_every_line_has_one_format(tmp_path: Path, slow: tuple[int, threading.Event], command: tuple[str, ...]) -> None:
+def test_every_line_has_one_format(tmp_path: Path, slow: Slow, command: tuple[str, ...]) -> None:
     """Lines of the gateway, of its exchanges and of uvicorn are JSON with one format of time; none has an escape."""
-    slow[1].set()
-    with gateway(tmp_path, slow[0], *command) as (port, _, log):
+    slow.release.set()
+    with gateway(tmp_path, slow.port, *command) as (port, _, log):
         url = f"http://127.0.0.1:{port}/v1/images/generations"
         assert httpx.post(url, json={"model": "pictures", "prompt": "A cat"}, timeout=20).status_code == 200
     found = lines(log)
@@ -93,9 +102,9 @@ def test_every_line_has_one_format(tmp_path: Path, slow: tuple[int, threading.Ev
     assert "\x1b" not in log.read_text()
 
 
-def test_the_start_says_what_is_on(tmp_path: Path, slow: tuple[int, threading.Event]) -> None:
+def test_the_start_says_what_is_on(tmp_path: Path, slow: Slow) -> None:
     """Version, address, upstreams, routes, store and console."""
-    with gateway(tmp_path, slow[0], *SERVE) as (port, _, log):
+    with gateway(tmp_path, slow.port, *SERVE) as (port, _, log):
         (start,) = [line for line in lines(log) if line["event"] == "imagegate starts"]
     assert start["version"] == __version__
     assert start["address"] == f"http://127.0.0.1:{port}/v1"
@@ -108,9 +117,9 @@ def test_the_start_says_what_is_on(tmp_path: Path, slow: tuple[int, threading.Ev
     assert "sk-of-upstream" not in log.read_text()
 
 
-def test_lines_for_people_have_no_colors_in_a_file(tmp_path: Path, slow: tuple[int, threading.Event]) -> None:
+def test_lines_for_people_have_no_colors_in_a_file(tmp_path: Path, slow: Slow) -> None:
     """Escapes are for terminals."""
-    with gateway(tmp_path, slow[0], *SERVE, style="console") as (_, _, log):
+    with gateway(tmp_path, slow.port, *SERVE, style="console") as (_, _, log):
         pass
     assert "imagegate starts" in log.read_text()
     assert "Application startup complete." in log.read_text()
@@ -118,19 +127,18 @@ def test_lines_for_people_have_no_colors_in_a_file(tmp_path: Path, slow: tuple[i
 
 
 @pytest.mark.parametrize("command", [SERVE, PLAIN], ids=["serve", "uvicorn"])
-def test_a_hangup_ends_nothing(tmp_path: Path, slow: tuple[int, threading.Event], command: tuple[str, ...]) -> None:
+def test_a_hangup_ends_nothing(tmp_path: Path, slow: Slow, command: tuple[str, ...]) -> None:
     """A request that is at the provider gets its answer, and a line says that the configuration was applied."""
     answers: list[httpx.Response] = []
-    with gateway(tmp_path, slow[0], *command) as (port, process, log):
+    with gateway(tmp_path, slow.port, *command) as (port, process, log):
         url = f"http://127.0.0.1:{port}/v1/images/generations"
         body = {"model": "pictures", "prompt": "A cat"}
         client = threading.Thread(target=lambda: answers.append(httpx.post(url, json=body, timeout=20)))
         client.start()
-        time.sleep(0.5)
+        assert slow.is_asked.wait(20)
         process.send_signal(signal.SIGHUP)
-        time.sleep(0.5)
-        slow[1].set()
+        until(lambda: "the configuration was applied" in log.read_text(), what="the new configuration")
+        slow.release.set()
         client.join()
         assert process.poll() is None
     assert answers[0].status_code == 200
-    assert "the configuration was applied" in log.read_text()
