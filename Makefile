@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Without it every process of the tests compiles their modules and ours anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-fast lint docs dist lock pages bench bench-peers bench-page clean
 .DEFAULT_GOAL := help
