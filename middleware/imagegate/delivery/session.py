@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import msgspec
 from starlette.types import Scope, Send
@@ -33,7 +33,7 @@ from imagegate.protocol.reply_streams import (
     pictures_of,
     usage_of,
 )
-from imagegate.streaming.image_sinks import PictureSink, Receiver
+from imagegate.streaming.image_sinks import PictureSink
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
 Forward = Callable[[dict[str, object], Sequence[ResultRoom], Send], Awaitable[None]]
@@ -69,11 +69,12 @@ class DeliverySession:
         self._streamed = exchange.request.fields.get("stream") is True
         self._inspector = inspector
         self._rooms = [converter.room(exchange, form)]
-        self._received: ResponseFormat = form
+        received: ResponseFormat = form
         if inspector is not None and form == "url":
-            self._received = "b64_json"
-            self._rooms.append(converter.room(exchange, self._received))
-        self._sink = PictureSink(self._receiver)
+            received = "b64_json"
+            self._rooms.append(converter.room(exchange, received))
+        # A method of this object would make a cycle of the two, and megabytes wait for the garbage collector.
+        self._sink = PictureSink(partial(converter.receiver, received, exchange.store_identity, self._rooms[-1]))
         self._kept: list[Picture] = []
         self._facts: list[Facts | None] = []
         """Of the finished pictures of a stream."""
@@ -110,9 +111,6 @@ class DeliverySession:
                     await self._sink.close(self._kept)
                 for room in self._rooms:
                     room.release()
-
-    def _receiver(self) -> Receiver:
-        return self._converter.receiver(self._received, self._exchange.store_identity, self._rooms[-1])
 
     @cached_property
     def _delivery(self) -> ImageConverter:
