@@ -228,7 +228,6 @@ def test_ordinary_urls_are_no_data_urls(url):
         ("data:", "invalid_url"),
         ("data:image/png;base64,", "invalid_image_file"),
         ("data:image/png;base64,ÄÄÄÄ", "invalid_base64"),
-        ("data:image/png;base64,AA-_", "invalid_base64"),
         ("data:image/png;base64,AAEC====", "invalid_base64"),
         ("data:image/png;base64,A=EC", "invalid_base64"),
     ],
