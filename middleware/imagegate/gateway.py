@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class ImageGateway:
     """Serve the OpenAI Images API through the configured providers; pass every other request to the application.
 
-    ``app.add_middleware(ImageGateway, config="imagegate.toml")`` mounts it in FastAPI or Starlette. It also stands
+    ``app.add_middleware(ImageGateway, config="imagegate.toml")`` mounts it in FastAPI or Starlette. It also runs
     alone (`app` left out), and below ``Mount``, whose parent must then run `lifespan` or ``async with gateway``.
 
     Args:

@@ -41,7 +41,7 @@ def form(app: Any, path: str, data: dict[str, Any], *files: Any, **headers: str)
         (together.create_app, TOGETHER, {**PRO, "width": 512, "height": 512, "n": 2}, ""),
         (deepinfra.create_app, DEEPINFRA, {**PROMPT, "width": 512, "height": 512}, ""),
         (huggingface.create_app, HUGGINGFACE, {"inputs": "a cat", "parameters": {"seed": 1}}, "image/png"),
-        (fireworks.create_app, SCHNELL, {**PROMPT, "aspect_ratio": "4:3"}, "image/png"),
+        (fireworks.create_app, SCHNELL, {**PROMPT, "aspect_ratio": "5:4"}, "image/png"),
         (fireworks.create_app, SDXL, {**PROMPT, "width": 1024, "height": 1024}, "image/jpeg"),
         (fireworks.create_app, KONTEXT, {**PROMPT, "output_format": "png"}, ""),
         (bedrock.create_app, "/model/stability.sd3-5-large-v1:0/invoke", {**PROMPT, "mode": "text-to-image"}, ""),

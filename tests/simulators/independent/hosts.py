@@ -236,7 +236,7 @@ def fireworks() -> Provider:
             need(f"{size[0]}x{size[1]}" in _SDXL, f"size {size}")
         elif path.endswith("/text_to_image"):
             only(body, "prompt", "aspect_ratio", "seed", "guidance_scale", "num_inference_steps")
-            one_of(body, "aspect_ratio", *_NINE, "4:3", "3:4")
+            one_of(body, "aspect_ratio", *_NINE)
             size = shaped(body.get("aspect_ratio", "1:1"), 2**20)
         else:
             need(path.startswith("flux-kontext-"), f"no such path {call.path}", 404)
