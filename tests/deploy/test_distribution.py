@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import venv
 import zipfile
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,6 +18,7 @@ import imagegate
 pytestmark = pytest.mark.server
 
 ROOT: Final = Path(imagegate.__file__).parents[2]
+PYTHONS: Final = ("3.11", "3.12", "3.13")
 
 
 class Built(NamedTuple):
@@ -37,9 +37,22 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(wheel, source)
 
 
-def test_the_wheel_runs_where_nothing_else_is_installed(built: Built, tmp_path: Path) -> None:
+def python(version: str) -> str:
+    """The interpreter of a version; skips the test where there is none."""
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
+        return sys.executable
+    versions = Path.home() / ".pyenv" / "versions"
+    found = [shutil.which(f"python{version}"), *map(str, sorted(versions.glob(f"{version}.*/bin/python")))]
+    for name in filter(None, found):
+        if subprocess.run([name, "-c", ""], capture_output=True).returncode == 0:
+            return name
+    pytest.skip(f"there is no Python {version}")
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_wheel_runs_where_nothing_else_is_installed(built: Built, version: str, tmp_path: Path) -> None:
     """With its declared dependencies alone: the command, every adapter, and a mounted gateway."""
-    venv.create(tmp_path / "env", with_pip=False)
+    subprocess.run([python(version), "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
     program = tmp_path / "env" / "bin"
     install = [sys.executable, "-m", "pip", "--python", str(program / "python"), "install", "--quiet", "--no-compile"]
     subprocess.run([*install, f"{built.wheel}[server]"], check=True, capture_output=True)
