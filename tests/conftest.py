@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,11 +144,17 @@ class Running:
     ports: Mapping[str, int]
 
 
-@pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """The whole product with a file store, as the demo runs it."""
-    folder: Path = tmp_path_factory.mktemp("running")
+@contextmanager
+def running_product(folder: Path) -> Iterator[Running]:
+    """Run the whole product with a file store, as the demo does."""
     with local_providers(task_seconds=0.05) as (providers, ports):
         write_config(folder / "imagegate.toml", ports, store=folder / "images")
         with gateway(folder / "imagegate.toml", port=0) as port:
             yield Running(f"http://127.0.0.1:{port}", providers, ports)
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The whole product, shared by all tests."""
+    with running_product(tmp_path_factory.mktemp("running")) as product:
+        yield product

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from tests.pictures import ONE_PIXEL
+from tests.smallest_png import ONE_PIXEL
 
 from imagegate import Config, ConfigError, ImageGateway
 from imagegate.config.loader import read_config

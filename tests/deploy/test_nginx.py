@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.nginx import needs_nginx, nginx
-from tests.pictures import ONE_PIXEL
+from tests.smallest_png import ONE_PIXEL
 from tests.wire.stream_support import Provider, completed, partial
 
 import imagegate

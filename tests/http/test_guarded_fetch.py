@@ -521,8 +521,8 @@ async def test_rebinding_between_check_and_connection(monkeypatch: pytest.Monkey
         raise AssertionError("a second lookup")
 
     async with (
-        Site({"/": response()}).running("127.0.0.2") as site,
-        Site({"/": response(b"secret")}).running("127.0.0.1", site.port) as trap,
+        Site({"/": response(b"secret")}).running("127.0.0.1") as trap,
+        Site({"/": response()}).running("127.0.0.2", trap.port) as site,
         watched() as (client, sent),
     ):
         fetcher = Fetcher(client, allow=["127.0.0.2"], resolve=resolve)
@@ -544,8 +544,8 @@ async def test_rebinding_between_redirects(client: HTTPClient) -> None:
         return answers.pop(0)
 
     async with (
-        Site({"/": redirect("/2"), "/2": response()}).running("127.0.0.2") as site,
-        Site({"/2": response(b"secret")}).running("127.0.0.1", site.port) as trap,
+        Site({"/2": response(b"secret")}).running("127.0.0.1") as trap,
+        Site({"/": redirect("/2"), "/2": response()}).running("127.0.0.2", trap.port) as site,
     ):
         fetcher = Fetcher(client, allow=["127.0.0.2"], resolve=resolve)
         with pytest.raises(FetchRefused):

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from tests.nginx import needs_nginx, nginx
-from tests.pictures import ONE_PIXEL
+from tests.smallest_png import ONE_PIXEL
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from tests.pictures import ONE_PIXEL
+from tests.smallest_png import ONE_PIXEL
 from tests.wire.edit_support import picture
 from tests.wire.test_doors import config_of
 

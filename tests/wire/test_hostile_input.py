@@ -11,11 +11,18 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from tests.conftest import Running
+from tests.conftest import Running, running_product
 
 PATH = "/v1/images/generations"
 GOOD = {"model": "tokmodel/openai/dall-e-2", "prompt": "A kite", "size": "256x256"}
 MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The whole product, with providers of its own, whose requests are counted."""
+    with running_product(tmp_path_factory.mktemp("hostile")) as product:
+        yield product
 
 
 @pytest.fixture(scope="module")

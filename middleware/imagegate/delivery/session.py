@@ -12,11 +12,11 @@ from starlette.types import Scope, Send
 from imagegate.asgi.helpers import ClientDisconnected
 from imagegate.contracts.contract import Operation
 from imagegate.delivery.converter import ImageConverter
+from imagegate.delivery.disclosure import check_count, fewer, format_changes, size_changes
 from imagegate.delivery.inner_response import InnerResponse
 from imagegate.delivery.response_format import ResponseFormat
 from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.delivery.result_room import ResultRoom
-from imagegate.delivery.size_disclosure import check_count, fewer, size_changes
 from imagegate.errors import ContentWithheld, FetchError, ImagegateError, StorageError, UpstreamError, forget_frames
 from imagegate.moderation.inspector import Inspector, images_of_event
 from imagegate.protocol.image_format import Facts
@@ -298,7 +298,7 @@ class DeliverySession:
         await self._sink.release((*event.pictures.values(), *delivered.pictures.values()))
 
     def _note(self, facts: Sequence[Facts | None]) -> None:
-        """Write down the size that the pictures have, and whether it is the one that was asked for."""
+        """Write down the sizes that the images have, and where size or format is not what was asked for."""
         progress = self._progress
         sizes = [f"{known.width}x{known.height}" for known in facts if known is not None and known.width]
         progress.sizes_made = tuple(sizes)
@@ -306,8 +306,13 @@ class DeliverySession:
         others = tuple(change for change in progress.reply_changes if change.kind != "made")
         disclosed = (*progress.route_changes, *progress.fit_changes, *progress.reference_changes)
         disclosed += progress.conversion_changes
-        asked = self._exchange.request.fields.get("size")
-        progress.reply_changes = (*others, *size_changes(asked, sizes, disclosed))
+        asked = self._exchange.request.fields
+        formats = [known.kind for known in facts if known is not None]
+        progress.reply_changes = (
+            *others,
+            *size_changes(asked.get("size"), sizes, disclosed),
+            *format_changes(asked.get("output_format"), formats, disclosed),
+        )
 
 
 def _translated(event: StreamEvent, operation: Operation) -> Iterator[StreamEvent]:

@@ -115,7 +115,9 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
 
 def _document(body: bytes) -> dict[str, Any] | None:
     """Return a reply's document; a stream that was not asked for is read as the reply that it amounts to."""
-    value = read_value(body) or read_printed(body)
+    value = read_value(body)
+    if value is None:
+        value = read_printed(body)
     if value == []:
         return None
     if isinstance(value, list):
@@ -264,7 +266,9 @@ def read_upload(reply: UpstreamReply) -> str:
 def _failure(reply: UpstreamReply, request_id: str | None) -> UpstreamError:
     """Return the error of a reply with a status of 400 or more."""
     body = in_utf8(reply.body, reply.headers.get("content-type", ""))
-    document = read_value(body) or read_printed(body)
+    document = read_value(body)
+    if document is None:
+        document = read_printed(body)
     if document is None and is_stream(body[:_HEAD]):
         document = documents_of(body)
     text = "" if document is not None else body[:_MOST_TEXT].decode("utf-8", "replace")

@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 
 from imagegate.delivery.converter import ImageConverter
+from imagegate.delivery.disclosure import check_count
 from imagegate.delivery.response_format import ResponseFormat
-from imagegate.delivery.size_disclosure import check_count
 from imagegate.errors import UpstreamError
 from imagegate.moderation.inspector import Inspector
 from imagegate.protocol.messages import ImageReply, Picture

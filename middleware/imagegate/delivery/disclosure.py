@@ -1,4 +1,4 @@
-"""Discloses images that differ from the request, in number or in size."""
+"""Discloses images that differ from the request, in number, size or format."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from imagegate.contracts.changes import Change
 from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
 from imagegate.errors import UpstreamError
+from imagegate.protocol.image_format import ImageFormat
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
 
@@ -48,6 +49,28 @@ def size_changes(asked: Any, sizes: Collection[str], disclosed: Collection[Chang
         return ()
     wanted = expected if asked is None else asked  # the gateway's own, where the client named none
     return tuple(Change("size", "made", wanted, size) for size in dict.fromkeys(sizes) if size != str(pixels))
+
+
+def format_changes(asked: Any, formats: Collection[ImageFormat], disclosed: Collection[Change]) -> tuple[Change, ...]:
+    """Disclose images of another format than the client has been led to expect.
+
+    Args:
+        asked: the client's ``output_format``.
+        formats: of the images, by their bytes.
+        disclosed: changes disclosed already; where the member was dropped, no format was promised.
+    """
+    changes = [change for change in disclosed if change.field == "output_format"]
+    if not isinstance(asked, str) or any(change.kind == "dropped" for change in changes):
+        return ()
+    expected = _format_name([asked, *(str(change.to) for change in changes)][-1])
+    made = dict.fromkeys(each.media_type.partition("/")[2].partition("+")[0] for each in formats)
+    return tuple(Change("output_format", "made", asked, name) for name in made if name != expected)
+
+
+def _format_name(text: str) -> str:
+    """Return a format as media types spell it."""
+    name = text.lower().removeprefix("image/").removeprefix(".")
+    return {"jpg": "jpeg", "svg+xml": "svg"}.get(name, name)
 
 
 def _pixels(size: Any) -> Pixels | None:
