@@ -182,7 +182,9 @@ def namespaces() -> Generator[None]:
         yield
     finally:
         for side in range(2):
-            subprocess.run(["ip", "netns", "del", f"spend{side}"], check=False, capture_output=True)
+            # The kernel removes a namespace later, and what is in it with it: the name of a link must be free at once.
+            for words in (("link", "del", f"sp{side}"), ("netns", "del", f"spend{side}")):
+                subprocess.run(["ip", *words], check=False, capture_output=True)
 
 
 class RedisProcess:
