@@ -63,7 +63,7 @@ def format_changes(asked: Any, formats: Collection[ImageFormat], disclosed: Coll
     if not isinstance(asked, str) or any(change.kind == "dropped" for change in changes):
         return ()
     expected = _format_name([asked, *(str(change.to) for change in changes)][-1])
-    made = dict.fromkeys(each.media_type.partition("/")[2].partition("+")[0] for each in formats)
+    made = dict.fromkeys(each.name for each in formats)
     return tuple(Change("output_format", "made", asked, name) for name in made if name != expected)
 
 

@@ -87,48 +87,53 @@ def check_image(upload: FileRef, rule: ReferenceRule) -> None:
 
 
 def check_mask(mask: FileRef, first: FileRef | None, rule: ReferenceRule) -> None:
-    """Refuses a mask that does not belong to the `first` image. Raises `RequestError`."""
-
-    def refuse(reason: str) -> RequestError:
-        return RequestError(f"The mask {reason}", param="mask", code="invalid_image_file")
-
-    if mask.media_type != "image/png":
-        raise refuse(f"is {mask.media_type}; it must be a PNG.")
-    if mask.size > rule.max_mask_bytes:
-        raise refuse(f"has {mask.size:,} bytes; this model takes at most {rule.max_mask_bytes:,}.")
-    if mask.facts is None:
-        raise refuse("says that it is a PNG, but is no image that can be read.")
-    if not mask.facts.alpha:
-        raise refuse("has no alpha channel; transparent pixels mark what is to be changed.")
-    if first is None or first.facts is None or not first.facts.width:
-        return
-    own, other = (mask.facts.width, mask.facts.height), (first.facts.width, first.facts.height)
-    if own != other:
-        raise refuse(f"is {own[0]}x{own[1]}; it must have the size of the first image, {other[0]}x{other[1]}.")
+    """Refuse a mask that does not belong to the `first` image. Raises `RequestError`."""
+    _check_overlay("mask", mask, first, most=rule.max_mask_bytes, alpha="transparent pixels mark what is to be changed")
 
 
 def check_markup(markup: FileRef, first: FileRef | None, rule: ReferenceRule) -> None:
-    """Refuses a markup that cannot lie on the `first` image. Raises `RequestError`.
+    """Refuse a markup that cannot lie on the `first` image. Raises `RequestError`.
 
     openai-python 3.57: "a transparent PNG overlaid on the first image", which "must match that image's dimensions after
     orientation and contain transparent pixels".
     """
+    may_be_turned = first is not None and first.media_type != "image/png"  # by what EXIF says of its orientation
+    _check_overlay(
+        "markup",
+        markup,
+        first,
+        most=rule.max_bytes,
+        alpha="the image must show through it",
+        may_be_turned=may_be_turned,
+    )
+
+
+def _check_overlay(
+    name: str, file: FileRef, first: FileRef | None, *, most: int, alpha: str, may_be_turned: bool = False
+) -> None:
+    """Refuse a file that is no PNG with transparency of the first image's size. Raises `RequestError`.
+
+    Args:
+        name: of the member.
+        most: maximum bytes.
+        alpha: what transparency is for, in the words of an error.
+        may_be_turned: width and height may change places.
+    """
 
     def refuse(reason: str) -> RequestError:
-        return RequestError(f"The markup {reason}", param="markup", code="invalid_image_file")
+        return RequestError(f"The {name} {reason}", param=name, code="invalid_image_file")
 
-    if markup.media_type != "image/png":
-        raise refuse(f"is {markup.media_type}; it must be a PNG.")
-    if markup.size > rule.max_bytes:
-        raise refuse(f"has {markup.size:,} bytes; this model takes at most {rule.max_bytes:,}.")
-    if markup.facts is None:
+    if file.media_type != "image/png":
+        raise refuse(f"is {file.media_type}; it must be a PNG.")
+    if file.size > most:
+        raise refuse(f"has {file.size:,} bytes; this model takes at most {most:,}.")
+    if file.facts is None:
         raise refuse("says that it is a PNG, but is no image that can be read.")
-    if not markup.facts.alpha:
-        raise refuse("has no alpha channel; the image must show through it.")
+    if not file.facts.alpha:
+        raise refuse(f"has no alpha channel; {alpha}.")
     if first is None or first.facts is None or not first.facts.width:
         return
-    own, other = (markup.facts.width, markup.facts.height), (first.facts.width, first.facts.height)
-    may_be_turned = first.media_type != "image/png"  # by what EXIF says of its orientation
+    own, other = (file.facts.width, file.facts.height), (first.facts.width, first.facts.height)
     if own != other and not (may_be_turned and own == other[::-1]):
         raise refuse(f"is {own[0]}x{own[1]}; it must have the size of the first image, {other[0]}x{other[1]}.")
 

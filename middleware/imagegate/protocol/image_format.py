@@ -18,6 +18,11 @@ class ImageFormat(NamedTuple):
     media_type: str
     extension: str
 
+    @property
+    def name(self) -> str:
+        """As ``output_format`` spells it: ``png``, ``jpeg``, ``svg``."""
+        return self.media_type.partition("/")[2].partition("+")[0]
+
 
 PNG: Final = ImageFormat("image/png", "png")
 JPEG: Final = ImageFormat("image/jpeg", "jpg")

@@ -53,7 +53,7 @@ def completed_events(reply: ImageReply, operation: Operation) -> Iterator[Stream
         tokens = Tokens()
         facts = {name: reply.fields[name] for name in _EVENT_FIELDS if name in reply.fields}
         if image.facts is not None:
-            facts.setdefault("output_format", image.facts.kind.media_type.partition("/")[2].partition("+")[0])
+            facts.setdefault("output_format", image.facts.kind.name)
             if image.facts.width:
                 facts.setdefault("size", f"{image.facts.width}x{image.facts.height}")
         document: dict[str, Any] = {"type": kind, "created_at": reply.created, **facts, **_image(image, tokens)}
