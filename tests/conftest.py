@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import certifi
 import hypothesis
@@ -19,6 +20,9 @@ import structlog
 from starlette.applications import Starlette
 
 from imagegate.demo.servers import gateway, local_providers, write_config
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
 
 hypothesis.settings.register_profile("default", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("fast", deadline=None, max_examples=30)
@@ -142,6 +146,15 @@ class Running:
     providers: Mapping[str, Starlette]
     """Name -> application; ``app.state.received`` is what it got."""
     ports: Mapping[str, int]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server that all tests share, each with databases of its own."""
+    from tests.postgres import postgres_server  # its driver is imported only where it is needed
+
+    with postgres_server() as server:
+        yield server
 
 
 @contextmanager

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.postgres import Postgres, postgres_server
+from tests.postgres import Postgres
 
 from imagegate.spending.ledger import Ledger
 from imagegate.spending.memory import MemoryLedger
 from imagegate.spending.sql import SQLLedger
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with postgres_server() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

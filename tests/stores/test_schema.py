@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import MetaData, create_engine, inspect, text
-from tests.postgres import Postgres, postgres_server
+from tests.postgres import Postgres
 
 from imagegate import ConfigError, Limits
 from imagegate.access import database as access
@@ -26,12 +25,6 @@ from imagegate.spending.sql import SQLLedger
 from imagegate.stores.schema import VERSIONS
 
 ACCOUNTS = (Account("key:a", Limits(spend_per_day=1.0)),)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    with postgres_server() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
