@@ -19,7 +19,7 @@ from imagegate.demo.servers import serving
 pytestmark = pytest.mark.memory
 
 MIB = 1024 * 1024
-SIZE, REFERENCE, REFERENCES = 32_000_000, 6_900_000, 12
+SIZE, REFERENCE, REFERENCES = 48_000_000, 6_900_000, 12
 CHUNK = 256 * 1024
 MAY_GROW = 24 * MIB
 
@@ -107,7 +107,7 @@ def gateway(native: tuple[Native, int], tmp_path: Path) -> Iterator[Process]:
     ["gemini/gemini-3-pro-image", "openai-compatible/any", "openrouter/google/gemini", "seedream/seedream-4-5-251128"],
 )
 def test_a_large_picture_inline_or_as_the_whole_reply(native, gateway, model, form):
-    """32 MB pass in either form, and the process hardly grows."""
+    """48 MB pass in either form, and the process hardly grows."""
     provider, _ = native
     body = {"model": model, "prompt": "A kite", "response_format": form}
 

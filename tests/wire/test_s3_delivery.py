@@ -311,13 +311,13 @@ def test_client_that_leaves(upstream_port: tuple[Upstream, int], upstream: Upstr
 def test_five_pictures_of_twenty_megabytes(
     upstream_port: tuple[Upstream, int], upstream: Upstream, server: S3Server, tmp_path: Path
 ) -> None:
-    """100 MB go into the bucket through a gateway process that grows by less than 24 MiB."""
+    """200 MB go into the bucket through a gateway process that grows by less than 24 MiB."""
     config = tmp_path / "imagegate.toml"
     config.write_text(document(upstream_port[1], server.port))
     with gateway_process(config) as process:
         url = f"{process.url}/v1/images/generations"
         assert post(url).status_code == 200
-        upstream.pictures = [large_picture(20_000_000, number)[:20_000_000] for number in range(5)]
+        upstream.pictures = [large_picture(20_000_000, number)[:20_000_000] for number in range(10)]
         before = process.memory("VmHWM")
         reply = post(url, n=5)
         grown = process.memory("VmHWM") - before

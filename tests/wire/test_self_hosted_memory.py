@@ -21,7 +21,7 @@ from imagegate.demo.servers import serving
 pytestmark = pytest.mark.memory
 
 MIB = 1024 * 1024
-SIZE, IMAGES = 20_000_000, 5
+SIZE, IMAGES = 20_000_000, 8
 CHUNK = 256 * 1024
 SMALL = 1000
 
