@@ -6,7 +6,6 @@ setting of its own.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import Callable
@@ -16,8 +15,6 @@ from typing import Any, Final
 from starlette.types import ASGIApp
 
 UPSTREAM_VARIABLE: Final = "BENCHMARK_UPSTREAM"
-_THRESHOLDS: Final = gc.get_threshold()
-"""Python's own, for no application has been imported yet."""
 
 
 def use_config(path: Path) -> None:
@@ -30,9 +27,7 @@ def alone() -> ASGIApp:
     """The gateway by itself: ``uvicorn imagegate.standalone:app``, with log lines, metrics and console."""
     from imagegate import standalone
 
-    app: ASGIApp = standalone.app
-    _collect_as_usual()
-    return app
+    return standalone.app
 
 
 def mounted() -> ASGIApp:
@@ -67,15 +62,6 @@ def floor_httpx() -> ASGIApp:
     from floors import OnHttpx
 
     return OnHttpx(os.environ[UPSTREAM_VARIABLE])
-
-
-def _collect_as_usual() -> None:
-    """Undo what the gateway may have told the garbage collector of a process of its own: the others have not done so.
-
-    A host application may set it, too, and then for all that runs in it.
-    """
-    gc.unfreeze()
-    gc.set_threshold(*_THRESHOLDS)
 
 
 APPS: Final[dict[str, Callable[[], Any]]] = {

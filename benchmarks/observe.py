@@ -82,9 +82,8 @@ async def measure(
     from imagegate.protocol.prices import ModelPrice
     from imagegate.telemetry.hooks import Hook, Hooks
     from imagegate.telemetry.log import LogHook
-    from imagegate.telemetry.progress import PROGRESS_KEY, Progress
+    from imagegate.telemetry.progress import PROGRESS_KEY, Progress, cost_of, timed_call
     from imagegate.telemetry.prometheus import PrometheusHook
-    from imagegate.telemetry.record import cost_of
     from imagegate.tracing import operation
 
     changes = (Change("size", "mapped", "1920x1080", "1920x1088"), Change("style", "dropped"))
@@ -98,12 +97,9 @@ async def measure(
             await receive()
             progress.model, progress.upstream, progress.upstream_model = "gpt-image-2", "tokenlab", "gpt-image-2"
             progress.images_asked, progress.size_asked, progress.fit_changes = 1, "1920x1080", changes
-
-            async def called() -> None:
-                progress.attempts += 1
-
             with operation("attempt", account=account, model="gpt-image-2") as attempt:
-                await progress.call("tokenlab", "gpt-image-2", called())
+                with timed_call(progress, "tokenlab", "gpt-image-2"):
+                    progress.attempts += 1
                 attempt.note(images=1, usage=usage)
             with operation("store", size=100_000):
                 pass

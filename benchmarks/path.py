@@ -1,8 +1,9 @@
 """Count the modules and calls of ours that one small generation goes through.
 
-A provider in a process of its own answers with a link, which the client asked for and gets as it is. The gateway runs
-under uvicorn in this thread, its client in another. `sys.setprofile` watches this thread while one warm request is
-answered, and counts the functions whose code lies in the gateway's packages.
+A provider in a process of its own answers with a link, which the client asked for and gets as it is. It is spoken to as
+TokenLab, which takes `response_format`, so that nothing of the request has to change; GPT Image models of OpenAI itself
+never answer with links. The gateway runs under uvicorn in this thread, its client in another. `sys.setprofile` watches
+this thread while one warm request is answered, and counts the functions whose code lies in the gateway's packages.
 
     python benchmarks/path.py [--list] [--alone]
 
@@ -144,7 +145,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="count what a process of its own adds, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="imagegate-path-") as name, servers.upstream(Path(name), 600) as provider:
-        apps.use_config(servers.gateway_config(Path(name), provider.url))
+        apps.use_config(servers.gateway_config(Path(name), provider.url, adapter="tokenlab"))
         # Log lines are written as they are elsewhere, and nobody reads them here.
         errors, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115
         try:

@@ -123,11 +123,12 @@ class Run:
     def all(self, proxies: Sequence[Proxy], bucket: Proxy | None, chosen: Callable[[str], bool]) -> None:
         form, gateway = self._form, [each for each in proxies if each.name in GATEWAYS]
         few = min(4, form.requests)
+        # For what most goals are about: a machine that others share has its moods.
+        many = form.rounds * 3 if form.rounds > 1 else 1
         if chosen("W1"):
             with self.started(proxies) as up:
                 for connections in form.connections:
-                    # Most goals are about one of them, and a machine that others share has its moods.
-                    rounds = form.rounds * 3 if connections == GOALS_AT else form.rounds
+                    rounds = many if connections == GOALS_AT else form.rounds
                     self.compare([("W1", each) for each in _able(up, connections)], connections, rounds)
             self._table.retention("W1", form.connections)
         if chosen("rates"):
@@ -143,10 +144,10 @@ class Run:
             # Links are made by gateways of their own: what they leave in memory is not the other form's.
             with self.started(proxies) as up, self.started([*gateway, *([bucket] if bucket else [])]) as linked:
                 turns = [("W2", each) for each in up.values()] + [("W2url", each) for each in linked.values()]
-                self.compare(turns, few)
+                self.compare(turns, few, many)
         if chosen("W3"):
             with self.started(proxies) as up:
-                self.compare([("W3", each) for each in up.values()], few)
+                self.compare([("W3", each) for each in up.values()], few, many)
         if chosen("W4"):
             for at_once, rounds in form.at_once.items():
                 with self.started([each for each in proxies if _can(each, at_once)]) as up:

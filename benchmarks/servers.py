@@ -150,7 +150,7 @@ def command(folder: Path, upstream: str) -> Iterator[Server]:
         yield replace(server, stored=folder / "images")
 
 
-def gateway_config(folder: Path, upstream: str, *, s3: str = "") -> Path:
+def gateway_config(folder: Path, upstream: str, *, s3: str = "", adapter: str = "openai") -> Path:
     """Write a configuration with keys, so that every layer has work to do; with a file store, or a bucket."""
     config = folder / "imagegate.toml"
     store = f"s3://{BUCKET}" if s3 else f"file://{folder / 'images'}"
@@ -159,7 +159,7 @@ def gateway_config(folder: Path, upstream: str, *, s3: str = "") -> Path:
         f'access_key_id = "{S3_KEY}"\nsecret_access_key = "{S3_SECRET}"\n'
     )
     config.write_text(
-        f'[[upstreams]]\nname = "openai"\nbase_url = "{upstream}/v1"\napi_key = "upstream"\n'
+        f'[[upstreams]]\nname = "{adapter}"\nbase_url = "{upstream}/v1"\napi_key = "upstream"\n'
         f'[access]\nkeys = ["{KEY}"]\n[delivery]\nstore = "{store}"\n' + (cloud if s3 else "")
     )
     return config

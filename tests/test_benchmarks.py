@@ -322,13 +322,18 @@ def test_what_seeing_costs_runs() -> None:
 
 
 def test_path_counts_modules_and_calls() -> None:
-    """benchmarks/path.py prints both figures with their goals, and with --list the calls in order."""
+    """benchmarks/path.py prints both figures with their goals, which hold, and with --list the calls in order."""
     command = [sys.executable, str(BENCHMARKS / "path.py"), "--list"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     listed, _, counted = done.stdout.partition("\n\n")
     *_, modules, calls = counted.splitlines()
-    assert re.fullmatch(r" *\d+ modules of ours; goal: at most \d+", modules)
-    assert re.fullmatch(r" *\d+ calls; goal: at most \d+ \(and \d+ resumptions\)", calls)
+    for line, pattern in (
+        (modules, r" *(\d+) modules of ours; goal: at most (\d+)"),
+        (calls, r" *(\d+) calls; goal: at most (\d+) \(and \d+ resumptions\)"),
+    ):
+        found = re.fullmatch(pattern, line)
+        assert found is not None
+        assert int(found[1]) <= int(found[2]), done.stdout
     assert int(calls.split()[0]) == len(listed.splitlines()) > 50
     assert listed.splitlines()[0].startswith("imagegate")

@@ -144,3 +144,53 @@ def test_an_exchange_leaves_no_cycles(case: str, tmp_path: Path) -> None:
             assert not found, found
 
     asyncio.run(test())
+
+
+WORKFLOW = json.dumps({"1": {"class_type": "Any", "inputs": {"text": "", "seed": 1, "batch": 1}}})
+MADE = {"9": {"images": [{"filename": "0.png", "subfolder": "", "type": "output"}]}}
+
+
+@pytest.mark.parametrize(
+    ("status", "job", "expected"),
+    [
+        (200, {"status": "completed", "outputs": MADE}, 200),
+        (200, {"status": "failed"}, 502),
+        (404, {"error": "Job not found"}, 502),
+    ],
+)
+def test_a_lost_reply_leaves_no_cycles(status: int, job: Mapping[str, object], expected: int, tmp_path: Path) -> None:
+    """Its task is looked for by the id that the request gave it; the error that it was lost with is not kept."""
+    workflow = tmp_path / "workflow.json"
+    workflow.write_text(WORKFLOW)
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/prompt":
+            return httpx.Response(200, headers={"content-type": "text/html"}, content=b"<html>" + bytes(1000))
+        if request.url.path == "/view":
+            return httpx.Response(200, headers={"content-type": "image/png"}, content=SMALL)
+        return httpx.Response(status, json={"id": "job", **job})
+
+    config = parse_config(
+        '[[upstreams]]\nname = "own"\nadapter = "comfyui"\nbase_url = "http://127.0.0.1:9"\napi_key = "k"\n'
+        f'[upstreams.options]\nworkflow = "{workflow}"\n'
+        'inputs = { prompt = "1.text", seed = "1.seed", n = "1.batch" }\n'
+        '[tasks]\npoll_interval = "10ms"\ndeadline = "100ms"\n'
+        f'[delivery]\nstore = "file://{tmp_path}"\npublic_url = "http://gate.test/images"\n'
+    )
+    body = json.dumps({"model": "own/x", "prompt": "a cat", "response_format": "b64_json"}).encode()
+
+    async def test() -> None:
+        async with ImageGateway(config=config, transport=httpx.MockTransport(provider)) as gateway:
+
+            async def send() -> Any:
+                headers = [(b"content-type", JSON), (b"content-length", str(len(body)).encode())]
+                return await ask(gateway, "POST", "/v1/images/generations", headers=headers, body=body)
+
+            answered = await send()
+            assert answered.status == expected, answered.body[:500]
+            with collected() as found:
+                for _ in range(REQUESTS):
+                    await asyncio.create_task(send())
+            assert not found, found
+
+    asyncio.run(test())

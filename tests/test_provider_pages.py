@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
 from imagegate.cli import main
 from imagegate.cli.provider_page import provider_page
+from imagegate.config.price_table import find_by_pattern
 from imagegate.contract import load_contracts
 from imagegate.registry import installed, load_adapter
 
@@ -46,6 +48,27 @@ def test_a_page_says_where_prices_are_from(name: str) -> None:
     for model, price in prices.models.items():
         assert f"`{model}`" in page
         assert f"<{price.source or prices.source}>" in page
+    for model, reason in prices.unpriced.items():
+        assert f"- `{model}`: {reason}" in page
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_has_a_price_or_a_reason(name: str) -> None:
+    """None is silently unknown; and no price, or reason, is of a model that is in no contract."""
+    adapter = load_adapter(name)
+    contracts, prices, provider = load_contracts(adapter.contracts()), adapter.prices(), adapter.contracts().provider
+    assert provider is not None
+    silent = [
+        model
+        for model in contracts
+        if not (find_by_pattern(prices.models, model) or find_by_pattern(prices.unpriced, model) or provider.no_prices)
+    ]
+    assert silent == []
+    assert all(reason.endswith(".") for reason in prices.unpriced.values())
+    named = {*prices.models, *prices.unpriced}
+    assert [
+        one for one in named if not any(fnmatchcase(model, one) or fnmatchcase(one, model) for model in contracts)
+    ] == []
 
 
 def test_no_page_is_left_over() -> None:

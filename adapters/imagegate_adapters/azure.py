@@ -29,6 +29,7 @@ class Azure(OpenAIAdapter):
 
     name = "azure"
     base_url = ""
+    own_hosts = ("*.openai.azure.com", "*.cognitiveservices.azure.com", "*.services.ai.azure.com")
     authentication = Authentication(header="api-key", scheme="")
     token_authentication = BEARER
     options_type = AzureOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from imagegate.adapter import (
     linked,
     native_body,
 )
-from imagegate.replies import read_object
+from imagegate.replies import failure, read_object
 
 _SERVICES: Final[Mapping[str, str]] = {
     "multimodal-generation": "/v1/services/aigc/multimodal-generation/generation",
@@ -35,7 +36,10 @@ _STATUS: Final[Mapping[str, int]] = {
     "ModelNotFound": 404,
     "Throttling": 429,
 }
-"""Statuses that error codes have, up to their first dot, where the reply has a good one."""
+"""Statuses that error codes mean where the reply has a good one, by any of the parts between their dots."""
+_INSPECTION: Final = "InvalidParameter.DataInspection"
+"""Code of a reference that was refused for its content, and of one that could not be loaded to be looked at."""
+_DOWNLOAD: Final = re.compile(r"\bdownload", re.IGNORECASE)
 
 
 class DashScope(Adapter):
@@ -65,12 +69,41 @@ class DashScope(Adapter):
         return _service(request) != _AT_ONCE
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        """An error in a 200, ``{code, message}`` without ``output``, has the status that its code means."""
-        document = read_object(reply.body) if reply.status < 300 else None
-        code = None if document is None or "output" in document else document.get("code")
-        if isinstance(code, str) and (status := _STATUS.get(code.partition(".")[0])):
-            reply = msgspec.structs.replace(reply, status=status)
-        return super().decode(reply, now=now)
+        """An error in a 200, of a request or of a task that has failed, has the status that its code means."""
+        document = read_object(reply.body) if not 300 <= reply.status < 400 else None
+        said, is_task = _said(document or {}, reply.status)
+        status = reply.status if reply.status >= 400 else _status_of(said.get("code"))
+        if status is None:
+            return super().decode(reply, now=now)
+        if is_task or _is_not_loaded(said):
+            error = failure(status, _without_suspicion(said), request_id=reply.headers.get("x-request-id"))
+            error.ends_task = is_task
+            raise error
+        return super().decode(msgspec.structs.replace(reply, status=status), now=now)
+
+
+def _said(document: Mapping[str, Any], status: int) -> tuple[Mapping[str, Any], bool]:
+    """Return what has ``code`` and ``message``, and whether it is a task that has failed."""
+    output = document.get("output")
+    if status < 300 and isinstance(output, Mapping) and output.get("task_status") == "FAILED":
+        return output, True
+    return (document if "output" not in document else {}), False
+
+
+def _status_of(code: object) -> int | None:
+    """Return the status that a code means by the first of its parts that is known; None: by none."""
+    parts = code.split(".") if isinstance(code, str) else []
+    return next((_STATUS[part] for part in parts if part in _STATUS), None)
+
+
+def _is_not_loaded(said: Mapping[str, Any]) -> bool:
+    message = said.get("message")
+    return said.get("code") == _INSPECTION and isinstance(message, str) and _DOWNLOAD.search(message) is not None
+
+
+def _without_suspicion(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an error with a code by which a reference that could not be loaded is no refusal for its content."""
+    return {**said, "code": _INSPECTION.partition(".")[0]} if _is_not_loaded(said) else said
 
 
 def _service(request: ImageRequest) -> str:

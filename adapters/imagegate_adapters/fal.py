@@ -21,6 +21,8 @@ from imagegate.replies import address_beside, failure, provider_error, read_docu
 
 _STATUS = "/status"
 _EARLY = "Request is still in progress"
+_FAILED = (422, 500)
+"""Statuses that results have where the model refused the request, or failed."""
 
 
 class Fal(Adapter):
@@ -49,7 +51,7 @@ class Fal(Adapter):
             return PendingTask(id=task.id, poll_url=result, is_over=True)
         if task.is_over and reply.status == 400 and document.get("detail") == _EARLY:
             return task
-        if reply.status >= 400 and isinstance(document.get("detail"), list):
+        if _is_of_the_model(task, reply.status, document.get("detail")):
             raise _ended(reply.status, document)
         if reply.status < 300 and document.get("has_nsfw_concepts"):
             try:
@@ -66,13 +68,20 @@ class Fal(Adapter):
         return UpstreamRequest(method="PUT", path="/", url=url)
 
 
+def _is_of_the_model(task: PendingTask, status: int, detail: Any) -> bool:
+    """Return whether an error is that of the model, which ends the task: a list, and with a result a sentence too."""
+    if isinstance(detail, list):
+        return status >= 400
+    return task.is_over and status in _FAILED and isinstance(detail, str)
+
+
 def _ended(status: int, document: Mapping[str, Any]) -> UpstreamError:
-    """Return the model's own error; it lists what is wrong, where fal itself has a sentence."""
-    found = provider_error(document)
+    """Return the model's own error. One with the status of a time-out leaves open what is charged."""
     error = failure(status, document)
-    if found is not None and (status >= 500 or isinstance(error, ModerationBlocked)):
+    found = provider_error(document)
+    if found is not None and error.outcome == "rejected" and (status >= 500 or isinstance(error, ModerationBlocked)):
         error = refusal(found)  # the status is the one of a result
-    error.ends_task = error.outcome == "rejected"
+    error.ends_task = True
     return error
 
 

@@ -26,6 +26,7 @@ class Ideogram(Adapter):
 
     name = "ideogram"
     base_url = "https://api.ideogram.ai"
+    task_path = "/v1/generations/{id}"
     authentication = Authentication(header="api-key", scheme="")
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from imagegate.adapter import (
+    FileID,
     ImageReply,
     ImageRequest,
     OpenAIAdapter,
@@ -42,4 +43,6 @@ class XAI(OpenAIAdapter):
 
 
 def _object(reference: Reference) -> dict[str, Any]:
+    if isinstance(reference, FileID):
+        return {"file_id": reference.id}
     return {"url": linked(reference), "type": "image_url"}

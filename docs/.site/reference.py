@@ -100,9 +100,11 @@ def _parts(hint: Any) -> Iterator[Any]:
 
 
 def _docstrings(struct: type) -> dict[str, str]:
-    """The docstring below each member of a class."""
+    """The docstring below each member of a class, and of those that it stands on."""
+    bases = (base for base in struct.__bases__ if _is_struct(base) and base is not msgspec.Struct)
+    inherited = {name: text for base in bases for name, text in _docstrings(base).items()}
     (body,) = (node.body for node in ast.parse(inspect.getsource(struct)).body if isinstance(node, ast.ClassDef))
-    return {
+    return inherited | {
         ast.unparse(before.target): inspect.cleandoc(str(after.value.value))
         for before, after in pairwise(body)
         if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)

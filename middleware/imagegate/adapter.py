@@ -159,6 +159,8 @@ class Adapter:
     """Hosts beside that of `base_url` to which the provider's links to tasks may lead, and the key with them:
     ``api.eu.example.com``, ``*.example.com``. They count for https, and where `base_url` is the adapter's own or one of
     them."""
+    own_hosts: Collection[str] = ()
+    """Hosts of the provider, beside those of `base_url` and `task_hosts`, at which its prices hold."""
     keyed_results: bool = False
     """Whether pictures at the provider's own origin need the key, so that clients cannot load them."""
     names_jobs: bool = False

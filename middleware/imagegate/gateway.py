@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.access.host import PrincipalSource
 from imagegate.asgi.azure_paths import AZURE, openai_scope
 from imagegate.asgi.helpers import before_shutdown, report_failure, route_path, running_loop
+from imagegate.asgi.in_flight import Permits
 from imagegate.asgi.not_found import NotFound, Readiness
-from imagegate.asgi.permits import Permits
 from imagegate.config.loader import read_config
 from imagegate.config.reloading import check_reload
 from imagegate.config.schema import Config
@@ -132,7 +132,9 @@ class ImageGateway:
                 try:
                     await self._stack.observe(endpoint, scope, receive, send)
                 finally:
-                    running.leave()
+                    running.count -= 1
+                    if running is not self._running:  # another configuration has taken its place
+                        running.wake()
                 return
             if self.services.images.serves(scope):
                 await self.services.images.serve(scope, receive, send)

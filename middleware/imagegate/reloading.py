@@ -15,16 +15,16 @@ class Running:
 
     def __init__(self) -> None:
         self.count = 0
+        """Raised and lowered by the gateway."""
         self._ended: asyncio.Event | None = None
 
-    def leave(self) -> None:
-        """Count one exchange less."""
-        self.count -= 1
+    def wake(self) -> None:
+        """End the waiting of `join` if no exchange is left."""
         if not self.count and self._ended is not None:
             self._ended.set()
 
     async def join(self) -> None:
-        """Wait until there is none, where no new ones begin."""
+        """Wait until there is none, where no new ones begin; `wake` must be called whenever one ends."""
         if self.count:
             self._ended = asyncio.Event()
             await self._ended.wait()

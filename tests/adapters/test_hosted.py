@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.adapters.test_goldens import BEARER, JSON, MASK, ONE, TWO, b64, headers
 
-from imagegate.adapter import ImageRequest, Link, PendingTask
+from imagegate.adapter import FileID, ImageRequest, Link, PendingTask
 from imagegate.errors import ConfigError, RequestError, UpstreamUncertain
 from imagegate.http import HTTPClient
 from imagegate.registry import installed, load_adapter
@@ -53,7 +53,7 @@ def test_xai(model, asked, body):
 
 
 def test_xai_edits():
-    """JSON with one object, or a list of them; links stay links; no masks."""
+    """JSON with one object, or a list of them; links stay links, and ids of files ids; no masks."""
     adapter = load_adapter("xai")
     seen = outbound(adapter, GROK, operation="edits", images=[ONE], prompt="A hat", size="16:9")
     assert (seen.method, seen.url, headers(seen)) == ("POST", f"{XAI}/edits", {**JSON, **BEARER})
@@ -61,10 +61,26 @@ def test_xai_edits():
     assert seen.json == {"model": GROK, "prompt": "A hat", "aspect_ratio": "16:9", "image": one}
     assert sent("xai", GROK, operation="edits", images=[ONE, TWO])["images"] == [one, two]
     assert sent("xai", GROK, operation="edits", images=[LINK])["image"] == {"url": LINK.url, "type": "image_url"}
+    file, own = FileID("file-1", "images[0]"), {"file_id": "file-1"}
+    assert sent("xai", GROK, operation="edits", images=[file])["image"] == own
+    assert sent("xai", GROK, operation="edits", images=[LINK, file])["images"] == [
+        {"url": LINK.url, "type": "image_url"},
+        own,
+    ]
     for more in ({"images": [ONE], "mask": MASK}, {"images": [ONE] * 4}):
         with pytest.raises(RequestError) as caught:
             sent("xai", GROK, operation="edits", **more)
         assert caught.value.param in ("mask", "image")
+
+
+@pytest.mark.parametrize("model", load_adapter("xai").prices().models)
+def test_what_xai_says_that_a_request_has_cost(model: str) -> None:
+    """In ticks of 1e-10 USD; without them it is the images' price, of which the dearest is reserved."""
+    price = load_adapter("xai").prices().models[model]
+    assert price.cost(2, {"cost_in_usd_ticks": 1_234_500_000}, references=[0]) == pytest.approx(0.12345)
+    for usage in (None, {}):
+        assert price.cost(2, usage, references=[0]) == pytest.approx(2 * (price.image + price.reference_image))
+    assert price.most_per_image() == max(rates.image for rates in (price, *price.variants))
 
 
 class TestXAI(AdapterContract):
@@ -482,6 +498,36 @@ class TestFal(AdapterContract):
             document=detail("internal_server_error"),
             task=OVER,
             means=502,
+        ),
+        *(
+            Fixture(
+                name=f"{status} with a sentence",
+                outcome="ended",
+                status=status,
+                document={"detail": said},
+                task=OVER,
+                means=means,
+            )
+            for status, said, means in ((422, "Invalid image", 422), (500, "Internal Server Error", 502))
+        ),
+        Fixture(
+            name="the model took too long",
+            outcome="ended",
+            status=504,
+            document=detail("generation_timeout"),
+            task=OVER,
+            means=504,
+        ),
+        *(
+            Fixture(name=f"{status} of the queue", outcome=kind, status=status, document={"detail": "No."}, task=OVER)
+            for status, kind in ((401, "refused"), (404, "refused"), (502, "uncertain"), (504, "uncertain"))
+        ),
+        Fixture(
+            name="422 in place of a status",
+            outcome="refused",
+            status=422,
+            document={"detail": "Invalid status URL"},
+            task=STATUS,
         ),
         Fixture(
             name="early", outcome="task", status=400, document={"detail": "Request is still in progress"}, task=OVER

@@ -15,7 +15,7 @@ from tests.adapters.test_goldens import BEARER, COMMON, JSON, MASK, ONE, TWO, fo
 
 from imagegate.adapter import ImageReply, ImageRequest, Link, PendingTask, UpstreamReply
 from imagegate.contract import load_contracts
-from imagegate.errors import ConfigError, RequestError
+from imagegate.errors import ConfigError, RequestError, UpstreamError
 from imagegate.fitting.fit import fit
 from imagegate.registry import load_adapter
 from imagegate.testing import outbound, rendered
@@ -317,6 +317,28 @@ def test_prompts_that_ideogram_wrote_anew() -> None:
     assert isinstance(result, ImageReply)
     assert (result.created, result.images[0].fields["revised_prompt"]) == (7, "A tall hat")
     assert "prompt" not in result.images[0].fields
+
+
+def test_ideogram_asks_for_generations() -> None:
+    """At one address for all models; what is pending has no pictures yet, and what failed is over."""
+    adapter = load_adapter("ideogram")
+
+    def reply(**more: Any) -> UpstreamReply:
+        document = {"generation_id": "a/b", "created": "2026-11-29T00:00:00Z", **more}
+        return UpstreamReply(status=200, headers={}, body=json.dumps(document).encode())
+
+    task = adapter.decode(reply(), now=1)
+    assert task == PendingTask(id="a/b")
+    asked = rendered(adapter, adapter.poll(task))
+    assert (asked.method, asked.url) == ("GET", f"{IDEOGRAM}/generations/a%2Fb")
+    assert asked.headers["api-key"] == "sk-test-key"
+    assert adapter.decode_task(task, reply(status="pending"), now=1) == task
+    item = {"prompt": "A tall hat", "url": "https://a.example/1.png", "is_image_safe": True}
+    done = adapter.decode_task(task, reply(status="completed", response_type="url", data=[item]), now=1)
+    assert isinstance(done, ImageReply)
+    assert (done.images[0].url, done.images[0].fields["revised_prompt"]) == (item["url"], "A tall hat")
+    with pytest.raises(UpstreamError):
+        adapter.decode_task(task, reply(status="failed"), now=1)
 
 
 def test_regions_of_bedrock() -> None:

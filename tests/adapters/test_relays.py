@@ -342,12 +342,36 @@ def test_dashscope_edits():
         refused("dashscope", model, param, **asked)
 
 
+def test_sizes_below_dashscopes_step_cost_less() -> None:
+    """What 1K becomes in every usual ratio; nothing above the step does."""
+    adapter = load_adapter("dashscope")
+    price = adapter.prices().models["qwen-image-3.0-pro*"]
+    (lower,) = price.variants
+    for size in lower.when["parameters.size"]:
+        width, height = map(int, str(size).split("*"))
+        assert 512 * 512 <= width * height <= 1024 * 1024
+    for ratio in ("1:1", "16:9", "9:16", "4:3", "3:4", "3:2", "2:3", "5:4", "4:5", "2:1", "1:2", "4:1", "1:4", "21:9"):
+        body = outbound(adapter, "qwen-image-3.0-pro", prompt="A hat", aspect_ratio=ratio, resolution="1K").json
+        width, height = map(int, body["parameters"]["size"].split("*"))
+        assert price.cost(1, None, body) == (0.04 if width * height <= 1024 * 1024 else 0.075), ratio
+    for size in ("auto", "2048x2048", "1328x1328"):
+        assert price.cost(1, None, outbound(adapter, "qwen-image-3.0-pro", prompt="A hat", size=size).json) == 0.075
+
+
 def choices(*links: str) -> dict[str, Any]:
     return {
         "choices": [
             {"finish_reason": "stop", "message": {"role": "assistant", "content": [{"image": link}]}} for link in links
         ]
     }
+
+
+INSPECTION = "InvalidParameter.DataInspection"
+NOT_LOADED = "Unable to download the media resource during the data inspection process."
+
+
+def failed(code: str, message: str = "No.") -> dict[str, Any]:
+    return {"output": {"task_id": "t", "task_status": "FAILED", "code": code, "message": message}, "request_id": "r"}
 
 
 class TestDashScope(AdapterContract):
@@ -450,6 +474,52 @@ class TestDashScope(AdapterContract):
                 ("AccessDenied.Unpurchased", 403),
                 ("ModelNotFound", 404),
                 ("Throttling.RateQuota", 429),
+            )
+        ),
+        Fixture(
+            name="a code whose second part is known",
+            outcome="refused",
+            document={"code": "BadRequest.InvalidParameter", "message": "No.", "request_id": "r"},
+            means=400,
+        ),
+        *(
+            Fixture(name=f"{code} of a task", outcome="ended", document=failed(code), code=code, means=means, task=TASK)
+            for code, means in (
+                ("InvalidParameter", 400),
+                ("BadRequest.InvalidURL", 400),
+                ("Arrearage", 402),
+                ("AccessDenied.Unpurchased", 403),
+                ("Throttling.RateQuota", 429),
+                ("InternalError.Algo", 502),
+            )
+        ),
+        *(
+            Fixture(
+                name=f"a reference that is not loaded, {status}",
+                outcome="refused" if task is None else "ended",
+                status=status,
+                document=document,
+                code="InvalidParameter",
+                means=400,
+                task=task,
+            )
+            for status, document, task in (
+                (400, {"code": INSPECTION, "message": NOT_LOADED, "request_id": "r"}, None),
+                (200, {"code": INSPECTION, "message": NOT_LOADED, "request_id": "r"}, None),
+                (200, failed(INSPECTION, NOT_LOADED), TASK),
+            )
+        ),
+        *(
+            Fixture(
+                name=f"a reference that is refused for its content, {status}",
+                outcome="moderated",
+                status=status,
+                document=document,
+                task=task,
+            )
+            for status, document, task in (
+                (400, {"code": INSPECTION, "message": "Input data may be inappropriate.", "request_id": "r"}, None),
+                (200, failed(INSPECTION, "Input data may be inappropriate."), TASK),
             )
         ),
         Fixture(
@@ -606,8 +676,11 @@ CHAT = {"api": "chat"}
     ("asked", "body"),
     [
         ({}, {}),
-        ({"size": "1024x1024", "n": 1}, {"aspect_ratio": "1:1", "resolution": "1K"}),
-        ({"size": "2340x1080", "quality": "hd"}, {"aspect_ratio": "19.5:9", "resolution": "2K", "quality": "high"}),
+        ({"size": "1024x1024", "n": 1}, {"size": "1024x1024"}),
+        ({"size": "2340x1080", "quality": "hd"}, {"size": "2340x1080", "quality": "high"}),
+        ({"size": "1.5K"}, {"resolution": "1.5K"}),
+        ({"size": "1536x1024", "resolution": "2K"}, {"aspect_ratio": "3:2", "resolution": "2K"}),
+        ({"aspect_ratio": "16:9"}, {"aspect_ratio": "16:9"}),
         (
             {"size": "auto", "output_format": "webp", "compression": 80},
             {"aspect_ratio": "auto", "output_format": "webp", "output_compression": 80},
@@ -620,7 +693,7 @@ CHAT = {"api": "chat"}
     ],
 )
 def test_openrouter(asked, body):
-    """A ratio and a tier, and what /images has."""
+    """Pixels alone go as they are, everything else as a ratio and a tier, beside what /images has."""
     seen = outbound(load_adapter("openrouter"), "google/gemini-3-pro-image", prompt="A hat", **asked)
     assert (seen.method, seen.url, headers(seen)) == ("POST", f"{OPENROUTER}/images", {**JSON, **BEARER})
     assert seen.json == {"model": "google/gemini-3-pro-image", "prompt": "A hat", **body}
@@ -728,7 +801,13 @@ class TestOpenRouterChat(AdapterContract):
         Fixture(
             name="error in the choice",
             outcome="refused",
-            document={"choices": [{"error": {"code": 502, "message": "Provider error."}, "finish_reason": "error"}]},
+            document={"choices": [{"error": {"code": 503, "message": "Provider error."}, "finish_reason": "error"}]},
+        ),
+        Fixture(
+            name="a provider behind it that gave up",
+            outcome="uncertain",
+            document={"error": {"code": 504, "message": "Upstream timed out"}},
+            code="upstream_timeout",
         ),
     )
 

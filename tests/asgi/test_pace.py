@@ -10,7 +10,7 @@ from starlette.types import Message
 from tests.virtual_time import run
 
 from imagegate.asgi.helpers import ClientDisconnected
-from imagegate.asgi.pace import Pace, PacedClient
+from imagegate.asgi.in_flight import Pace, PacedClient
 from imagegate.errors import RequestTimeout
 
 FAST = 100_000_000

@@ -8,8 +8,8 @@ import contextlib
 import pytest
 from starlette.types import Message
 
-from imagegate.asgi.disconnects import while_connected
 from imagegate.asgi.helpers import ClientDisconnected
+from imagegate.asgi.in_flight import while_connected
 
 
 async def gone() -> Message:

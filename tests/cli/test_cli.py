@@ -142,7 +142,9 @@ def test_prices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ours say so, with date and source; the operator's own win; what nobody knows is not invented."""
     file = folder / "priced.toml"
     file.write_text(
-        '[[upstreams]]\nname = "o"\nadapter = "openai"\napi_key = "k"\n[prices.models]\n"gpt-image-1.5" = '
+        '[[upstreams]]\nname = "o"\nadapter = "openai"\napi_key = "k"\n'
+        '[[upstreams]]\nname = "p"\nadapter = "openai"\napi_key = "k"\n'
+        '[upstreams.models.unpriced]\nparameters = { prompt = {} }\n[prices.models]\n"gpt-image-1.5" = '
         '{ image = 0.5, variants = [{ when = { quality = ["high", "auto"] }, image = 1 }] }\n'
     )
     code, out, _ = run(capsys, "prices", "--config", str(file))
@@ -153,25 +155,58 @@ def test_prices(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert "output_image 30" in lines["o/gpt-image-2"]
     assert "(ours, 2026-06-05, https://" in lines["o/gpt-image-2"]
-    assert lines["o/dall-e-3"].strip() == "no price is known"
+    assert lines["p/unpriced"].strip() == "no price is known: nothing says what it costs"
     code, out, _ = run(capsys, "prices", "--config", str(file), "--json")
     listed = {entry["model"]: entry for entry in json.loads(out)}
-    assert (code, listed["gpt-image-2"]["from"], listed["dall-e-3"]["from"]) == (0, "adapter", "")
+    assert (code, listed["gpt-image-2"]["from"], listed["unpriced"]["from"]) == (0, "adapter", "")
     assert listed["gpt-image-1.5"]["most_per_image"] == 1
 
 
+def test_prices_by_size_and_step(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every unit has its words, and the bound is that of the model's contract."""
+    file = folder / "units.toml"
+    file.write_text(
+        '[[upstreams]]\nname = "bfl"\napi_key = "k"\n[prices.models]\n'
+        '"flux-2-pro" = { image = 0.015, megapixel = 0.015, megapixel_pixels = 1048576, round_up = true, '
+        "reference_megapixel = 0.02, reference_image = 0.001 }\n"
+        '"flux-2-flex" = { step = 0.001, steps = 28, variants = [{ when = { guidance = [1] }, image = 0 }] }\n'
+        '"flux-kontext-pro" = { megapixel_step = 0.5, steps = 2 }\n"flux-dev" = { usage_cost = "cost" }\n'
+        '"flux-pro-1.1" = { image = 0 }\n'
+    )
+    _, out, _ = run(capsys, "prices", "--config", str(file))
+    lines = {name: text.strip() for name, text in (line.split("  ", 1) for line in out.splitlines())}
+    assert lines["bfl/flux-2-pro"] == (
+        "USD 0.015 an image and 0.015 a megapixel; references: 0.001 a piece and 0.02 a megapixel; a megapixel is "
+        "1048576 pixels; parts of a megapixel count as whole ones; at most 0.075 an image (yours)"
+    )
+    assert lines["bfl/flux-2-flex"] == (
+        "USD 0.001 a step; 0 an image where guidance is 1; 28 steps where none are named; at most 0.05 an image (yours)"
+    )
+    assert lines["bfl/flux-kontext-pro"] == (
+        "USD 0.5 a step of a megapixel; 2 steps where none are named; at most: not known (yours)"
+    )
+    assert lines["bfl/flux-dev"] == "USD as the reply says in usage.cost; at most: not known (yours)"
+    assert lines["bfl/flux-pro-1.1"] == "free of charge (yours)"
+
+
 def test_providers_without_prices_say_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also one that has a single contract for whatever model is asked for."""
+    """Also one that has a single contract for whatever model is asked for; and single models of others."""
     file = folder / "unpriced.toml"
     file.write_text(
-        '[[upstreams]]\nname = "openrouter"\napi_key = "k"\n[[upstreams]]\nname = "fireworks"\napi_key = "k"\n'
+        '[[upstreams]]\nname = "huggingface"\napi_key = "k"\n[[upstreams]]\nname = "deepinfra"\napi_key = "k"\n'
+        '[[upstreams]]\nname = "fal"\napi_key = "k"\n'
+        '[[upstreams]]\nname = "relay"\nadapter = "fal"\napi_key = "k"\nbase_url = "https://relay.example"\n'
     )
     _, out, _ = run(capsys, "prices", "--config", str(file))
     lines = dict(line.split("  ", 1) for line in out.splitlines())
-    assert "no price is known: they are those of the provider that answers" in lines["openrouter/*"]
-    assert all(
-        "no price is known: most models are charged by the step" in lines[name] for name in lines if "/*" not in name
-    )
+    for name, reason in {
+        "huggingface/*": "they are those of the provider that answers",
+        "deepinfra/black-forest-labs/FLUX-2-max": "it is 0.07 USD at the usual size",
+        "fal/*": "a model without a contract has a price of its own",
+        "relay/fal-ai/flux/dev": "the address is not the provider's own",
+    }.items():
+        assert f"no price is known: {reason}" in lines[name]
+    assert "no price is known" not in lines["fal/fal-ai/flux/dev"]
 
 
 def test_models_as_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,7 +333,7 @@ def test_serve_passes_its_options_on(
     monkeypatch.setattr("uvicorn.run", lambda app, **options: seen.update(options, app=app))
     arguments = ["serve", "--config", "gate.toml", "--host", "0.0.0.0", "--port", "81", "--workers", "3"]
     assert run(capsys, *arguments)[0] == 0
-    expected = {"app": "imagegate.standalone:create_app", "factory": True, "host": "0.0.0.0", "port": 81, "workers": 3}
+    expected = {"app": "imagegate.server.run:create_app", "factory": True, "host": "0.0.0.0", "port": 81, "workers": 3}
     assert expected == {name: seen[name] for name in expected}
     assert str(config) == os.environ["IMAGEGATE_CONFIG"]
 

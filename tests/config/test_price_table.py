@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from imagegate.config.loader import read_config
-from imagegate.config.price_table import PriceTable, price_table
+from imagegate.config.price_table import PriceTable, find_by_pattern, is_at_provider, price_table
+from imagegate.config.schema import UpstreamConfig
 from imagegate.protocol.prices import read_prices
 from imagegate.registry import installed, load_adapter
 
@@ -42,6 +43,41 @@ def test_shipped_prices_count_where_the_operator_has_none() -> None:
 )
 def test_another_price_than_the_providers_is_not_ours_to_say(prices: dict[str, Any], upstream: dict[str, Any]) -> None:
     assert table(prices, **upstream).find("main", "gpt-image-2") is None
+
+
+@pytest.mark.parametrize(
+    ("prices", "upstream", "reason"),
+    [
+        ({"shipped": False}, {}, "switched off"),
+        ({"currency": "EUR"}, {}, "are in USD"),
+        ({}, {"base_url": "https://relay.example"}, "not the provider's own"),
+        ({}, {}, ""),
+    ],
+)
+def test_why_a_model_has_no_price(prices: dict[str, Any], upstream: dict[str, Any], reason: str) -> None:
+    found = table(prices, **upstream).reason("main", "no-such-model")
+    assert reason in found
+    assert bool(reason) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "base_url", "is_own"),
+    [
+        ("bfl", "https://api.eu.bfl.ai", True),
+        ("bfl", "http://api.eu.bfl.ai", False),
+        ("bfl", "https://bfl.ai.example", False),
+        ("openai", "", True),
+        ("openai", "https://eu.api.openai.com.example", False),
+    ],
+)
+def test_regional_addresses_are_the_providers(adapter: str, base_url: str, is_own: bool) -> None:
+    assert is_at_provider(UpstreamConfig(name="x", adapter=adapter, api_key="k", base_url=base_url)) is is_own
+
+
+def test_reasons_are_found_like_prices() -> None:
+    entries = {"*": 1, "a-*": 2, "a-b-*": 3, "a-b": 4}
+    assert [find_by_pattern(entries, name) for name in ("x", "a-x", "a-b-x", "a-b")] == [1, 2, 3, 4]
+    assert find_by_pattern({"a": 1}, "b") is None
 
 
 def test_names_of_models_do_not_fill_the_memory() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from imagegate.contracts.contract import Contract
 from imagegate.contracts.documents import ContractDocument, families, load_contracts, read_document
 from imagegate.contracts.parameter import Parameter
 from imagegate.contracts.sizes import FlexibleRule, ListRule, NoSizeRule, RatioRule, RatioTierRule
@@ -62,6 +65,9 @@ def test_null_is_named_where_it_does_not_fit():
         Parameter().check("model", None)
 
 
+TOO_SHORT = (
+    "Invalid 'x': string too short. Expected a string with minimum length 6, but got a string with length 3 instead."
+)
 TOO_LONG = (
     "Invalid 'x': string too long. Expected a string with maximum length 3, but got a string with length 4 instead."
 )
@@ -95,10 +101,28 @@ TOO_LONG = (
             "decimal_above_max_value",
         ),
         (
+            Parameter(type="integer", max=4294967294),
+            4294967295,
+            "Invalid 'x': integer above maximum value. Expected a value <= 4294967294, but got 4294967295 instead.",
+            "integer_above_max_value",
+        ),
+        (
+            Parameter(type="number", min=0.1234567),
+            0,
+            "Invalid 'x': decimal below minimum value. Expected a value >= 0.1234567, but got 0 instead.",
+            "decimal_below_min_value",
+        ),
+        (
             Parameter(max_length=3),
             "four",
             TOO_LONG,
             "string_above_max_length",
+        ),
+        (
+            Parameter(min_length=6, max_length=128),
+            "abc",
+            TOO_SHORT,
+            "string_below_min_length",
         ),
         (
             Parameter(values=("low", "medium", "high", "auto")),
@@ -136,6 +160,57 @@ def test_values_out_of_bounds_are_refused_in_openais_words(parameter, value, mes
 def test_values_within_bounds_pass(parameter, value):
     """Bounds are inclusive, and lengths count characters."""
     parameter.check("x", value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "longest"),
+    [
+        (Parameter(), sys.maxsize),
+        (Parameter(max_length=64), 64),
+        (Parameter(min_length=1), None),
+        (Parameter(type="integer"), None),
+        (Parameter(type="any"), None),
+        (Parameter(values=("low", "high")), None),
+        (Parameter(max_length=64, forbidden=("<",)), None),
+        (Parameter(replace={"|": "/"}), None),
+        (Parameter(translate={"hd": "high"}), None),
+        (Parameter(nearest={"hd": "high"}), None),
+        (Parameter(omit=("auto",)), None),
+        (Parameter(only_with={"background": ("transparent",)}), None),
+        (Parameter(not_with={"background": ("transparent",)}), None),
+    ],
+)
+def test_texts_that_need_no_look(parameter, longest):
+    """Only where there is no rule but a length; `check` takes each of them."""
+    assert parameter.free_length == longest
+    for text in ("", "a|<b", "x" * 64):
+        if longest is not None and len(text) <= longest:
+            parameter.check("field", text)
+    contract = Contract(parameters={"field": parameter})
+    assert contract.free_texts == ({} if longest is None else {"field": longest})
+
+
+@pytest.mark.parametrize(
+    ("parameter", "is_choice"),
+    [
+        (Parameter(values=("low", "high"), translate={"hd": "high"}, nearest={"max": "high"}, omit=("auto",)), True),
+        (Parameter(), False),
+        (Parameter(type="integer", values=(1, 2)), False),
+        (Parameter(type="integer", values=("1",)), False),
+        (Parameter(values=("<x>",), forbidden=("<",)), False),
+        (Parameter(values=("photo|real", "photo/real"), replace={"|": "/"}), False),
+        (Parameter(values=("medium",), max_length=4), False),
+        (Parameter(values=("medium",), min_length=9), False),
+        (Parameter(values=("png",), only_with={"background": ("transparent",)}), False),
+        (Parameter(values=("png",), not_with={"background": ("transparent",)}), False),
+    ],
+)
+def test_lists_of_values_that_are_all_there_is_to_know(parameter, is_choice):
+    """A value of the list may still be refused or replaced where there is another rule."""
+    assert Contract(parameters={"field": parameter}).choices == ({"field": parameter.values} if is_choice else {})
+    if is_choice:
+        for value in parameter.values:
+            parameter.check("field", value)
 
 
 def test_a_long_value_is_not_quoted_whole():

@@ -40,24 +40,41 @@ def test_what_is_wanted(fields: dict[str, Any], size: Any, formats: bool, expect
 
 @given(
     st.sampled_from(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"]),
-    st.sampled_from(["PNG", "JPEG", "WEBP"]),
+    st.sampled_from(["PNG", "JPEG", "WEBP", "BMP"]),
     st.sampled_from([PNG, JPEG, WEBP, None]),
     st.booleans(),
     st.integers(1, 40),
     st.integers(1, 40),
 )
 def test_every_mode_in_every_format(mode: str, form: str, kind: Any, crop: bool, width: int, height: int) -> None:
-    """What Pillow writes is converted, and has the size and the format that was asked for."""
+    """What Pillow writes is converted, and has the size and the format that was asked for; a BMP becomes a PNG."""
     source = io.BytesIO()
     try:
         Image.new(mode, (24, 16)).save(source, form)
+        Image.open(io.BytesIO(source.getvalue())).load()
     except (OSError, ValueError, KeyError):
-        return  # the format has no such mode
-    made = converted(source.getvalue(), Wanted(size=Pixels(width, height), crop=crop, kind=kind))
+        return  # the format has no such mode, or the oldest Pillow cannot read its own BMP with a palette
+    wanted = Wanted(size=Pixels(width, height), crop=crop, kind=kind)
+    made = converted(source.getvalue(), wanted)
     facts = inspect(made)
     before = inspect(source.getvalue())
     assert facts is not None and before is not None
-    assert (facts.width, facts.height, facts.kind) == (width, height, kind or before.kind)
+    assert wanted.is_possible(before)
+    expected = PNG if form == "BMP" else before.kind
+    assert (facts.width, facts.height, facts.kind) == (width, height, kind or expected)
+    disclosed = {change.field: change.to for change in wanted.changes(before)}
+    assert disclosed.get("output_format", before.kind.extension) == facts.kind.extension
+
+
+def test_a_tiff_is_left_as_it_is() -> None:
+    """A small one may ask for gigabytes, or for hours."""
+    source = io.BytesIO()
+    Image.new("RGB", (24, 16)).save(source, "TIFF")
+    facts = inspect(source.getvalue())
+    assert facts is not None
+    assert not Wanted(size=Pixels(8, 8)).is_possible(facts)
+    with pytest.raises(NotConverted):
+        converted(source.getvalue(), Wanted(size=Pixels(8, 8)))
 
 
 @given(st.binary(max_size=300))

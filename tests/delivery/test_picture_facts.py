@@ -219,7 +219,7 @@ def test_kinds_without_a_size_in_their_head():
     assert Facts(SVG, 0, 0, True) == inspect(b'<svg xmlns="http://www.w3.org/2000/svg" width="10" height="10">')
 
 
-@pytest.mark.parametrize("head", [b"", b"GIF", b"BM\x00\x00", b"%PDF-1.7", b"\x00\x00\x00\x1cftypheic", b"<html>"])
+@pytest.mark.parametrize("head", [b"", b"GIF", b"BM\x00\x00", b"%PDF-1.7", b"\x00\x00\x00\x1cftypqt  ", b"<html>"])
 def test_what_is_no_picture(head):
     """Other files have no facts."""
     assert inspect(head) is None

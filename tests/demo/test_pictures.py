@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageStat
 from tests.demo.support import size_and_format
 
 from imagegate.demo.lettering import drawable, fit, font_of, wrap
@@ -57,6 +57,17 @@ def test_every_provider_has_pictures(provider: str) -> None:
 def test_extreme_shapes_are_drawn(size: tuple[int, int]) -> None:
     """Tiny and very long pictures keep their size and do not fail on their caption."""
     assert (*size, "PNG") == size_and_format(draw(*size, prompt="a very long prompt " * 60))
+
+
+@pytest.mark.parametrize("size", [(320, 200), (1, 1), (7, 900), (1100, 16)])
+def test_every_format_holds_the_same_picture(size: tuple[int, int]) -> None:
+    """The PNG differs from the JPEG by no more than what JPEG loses."""
+    with (
+        Image.open(io.BytesIO(draw(*size))) as lossless,
+        Image.open(io.BytesIO(draw(*size, image_format="jpeg"))) as lossy,
+    ):
+        difference = ImageStat.Stat(ImageChops.difference(lossless, lossy))
+    assert max(difference.mean) < 6
 
 
 def test_a_transparent_picture_has_transparent_pixels() -> None:

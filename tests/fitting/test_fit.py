@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import msgspec
@@ -126,14 +127,120 @@ def test_a_changed_request_loses_its_bytes_and_nothing_else():
         (
             "dall-e-3",
             {"safety_identifier": "s", "user": "u"},
+            {"user": "s"},
+            [Change("user", "dropped"), Change("safety_identifier", "renamed", "safety_identifier", "user")],
+        ),
+        (
+            "dall-e-3",
+            {"safety_identifier": "", "user": "u"},
             {"user": "u"},
             [Change("safety_identifier", "dropped")],
         ),
     ],
 )
 def test_members_with_a_twin_are_renamed(name, fields, expected, changes):
-    """The model's own name, where it was sent too, wins over the other one."""
+    """The model's own name, where it was sent too, wins over the other one; but a safety identifier beats a user."""
     assert (expected, changes) == ask(family(name), **fields)
+
+
+def test_what_was_renamed_and_then_dropped_is_one_change():
+    """The model's name of it is in no request that goes out."""
+    speed = {"values": ["TURBO", "QUALITY"], "translate": {"high": "QUALITY"}, "omit": ["auto"]}
+    contract = family(
+        "dall-e-3", renames={"quality": "rendering_speed"}, parameters={**PROMPT, "rendering_speed": speed}
+    )
+    assert ask(contract, quality="auto") == ({}, [Change("quality", "dropped")])
+    expected = [
+        Change("quality", "renamed", "quality", "rendering_speed"),
+        Change("rendering_speed", "mapped", "high", "QUALITY"),
+    ]
+    assert ask(contract, quality="high") == ({"rendering_speed": "QUALITY"}, expected)
+
+
+def test_a_size_that_becomes_the_default_is_one_change():
+    """It was left out for the model's sake, and then the default was put in its place."""
+    size = {"rule": "list", "values": ["1328x1328"]}
+    contract = family("dall-e-3", size=size, parameters={**PROMPT, "size": {"default": "1328x1328"}})
+    assert ask(contract, size="auto") == ({"size": "1328x1328"}, [Change("size", "mapped", "auto", "1328x1328")])
+    assert ask(contract) == ({"size": "1328x1328"}, [Change("size", "added", to="1328x1328")])
+
+
+FLAT = ["width", "height"]
+EDGES = {"size": {"rule": "flexible", "multiple": 32, "min_edge": 256, "max_edge": 1440}}
+
+
+@pytest.mark.parametrize(
+    ("edges", "fields", "expected", "changes"),
+    [
+        (["width", "height"], {"width": 1024, "height": 768}, {"size": "1024x768"}, []),
+        (["width", "height"], {"width": 1000, "height": 750}, {"size": "1024x768"}, ["size"]),
+        (
+            ["image_size.width", "image_size.height"],
+            {"image_size": {"width": 512, "height": 512}},
+            {"size": "512x512"},
+            [],
+        ),
+        (
+            ["width", "height"],
+            {"width": 1024, "height": 768, "size": "512x512"},
+            {"size": "512x512"},
+            ["width", "height"],
+        ),
+        (["width", "height"], {"width": 1024}, {}, ["width"]),
+        (["width", "height"], {"width": 1024, "height": True}, {}, ["width", "height"]),
+        (["width", "height"], {"width": 1024, "height": -1}, {}, ["width", "height"]),
+    ],
+)
+def test_width_and_height_of_the_models_own_are_a_size(edges, fields, expected, changes):
+    """They are fitted like any other; half a size is none."""
+    contract = family("dall-e-3", body={"edges": edges}, **EDGES)
+    found, told = ask(contract, **fields)
+    assert (found, [change.field for change in told]) == (expected, changes)
+
+
+def test_width_and_height_of_a_form_are_text():
+    fields = {"model": "m", "prompt": "a hat", "width": "1024", "height": "768"}
+    asked = ImageRequest(operation="generations", fields=fields, from_form=True)
+    fitted, changes = fit(asked, family("dall-e-3", body={"edges": FLAT}, **EDGES))
+    assert (fitted.fields["size"], changes) == ("1024x768", ())
+
+
+PICTURE = "https://images.example/1.png"
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("input_image", PICTURE),
+        ("input_image_2", "data:image/png;base64,iVBORw0KGgo="),
+        ("image_input", [PICTURE]),
+        ("input_references", [{"type": "image_url", "image_url": {"url": PICTURE}}]),
+        ("mask_image_url", PICTURE),
+        ("input_image_mask", {"file_id": "f"}),
+        ("reference_image_b64", base64.b64encode(png(64, 64)).decode()),
+    ],
+)
+def test_references_under_a_providers_own_name_are_never_dropped(member, value):
+    """Without them another picture would be made, and paid for."""
+    error = refusal(family("dall-e-3"), **{member: value})
+    assert (error.param, error.code) == (member, "unsupported_parameter")
+    assert ask(family("dall-e-3", unknown="pass"), **{member: value}) == ({member: value}, [])
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("image_size", "landscape_4_3"),
+        ("image_prompt_strength", 0.5),
+        ("mask_blur", 4),
+        ("reference_mode", "style"),
+        ("image_format", {"type": "png"}),
+        ("callback", PICTURE),
+        ("images_per_prompt", []),
+    ],
+)
+def test_members_that_only_sound_like_references_are_dropped(member, value):
+    assert ask(family("dall-e-3"), **{member: value}) == ({}, [Change(member, "dropped")])
 
 
 @pytest.mark.parametrize("member", ["input_fidelity", "style", "response_format", "seed", "größe", ""])

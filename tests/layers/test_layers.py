@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -22,7 +23,8 @@ from imagegate.delivery.converter import ImageConverter
 from imagegate.http import HTTPClient
 from imagegate.http.guarded_fetch import Fetcher
 from imagegate.ingest.request_reader import ReadLimits
-from imagegate.layers import Admit, Deliver, Fit, Observe, Read, References, Route
+from imagegate.layers import Admit, Deliver, Fit, Idempotency, Observe, Read, References, Route, Tasks
+from imagegate.layers.models import Models
 from imagegate.registry import load_adapter
 from imagegate.routing.catalog import Catalog
 from imagegate.stores import MemoryStore
@@ -169,6 +171,7 @@ LAYERS: dict[str, Callable[[ASGIApp], ASGIApp]] = {
     "admit": Admit,
     "read": read,
     "observe": lambda app: Observe(app, hooks=()),
+    "idempotency": Idempotency,
     "references": References,
     "route": lambda app: Route(app, catalog=CATALOG),
 }
@@ -304,6 +307,53 @@ def test_other_requests_pass(layer: Callable[[ASGIApp], ASGIApp], method: str, p
         answered.headers
     )
     assert rig.problems == []
+
+
+@pytest.mark.parametrize("layer", [layer for name, layer in LAYERS.items() if name not in ("admit", "observe")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/models"), ("GET", "/v1/models/x"), ("GET", "/v1/tasks/x"), ("DELETE", "/v1/tasks/x")],
+)
+def test_a_layer_for_images_takes_no_other_endpoint(
+    layer: Callable[[ASGIApp], ASGIApp], method: str, path: str
+) -> None:
+    """An application's own models and tasks are asked for through a layer alone as if it was not there."""
+    handler = Handler()
+    scope = http_scope(path, method=method)
+    answered = asyncio.run(exchange(Rig(layer, handler).outer, scope, b""))
+    assert handler.scopes[0] is scope
+    assert (answered.status, answered.json) == (200, handler.reply)
+
+
+@pytest.mark.parametrize(
+    ("members", "headers", "expected"),
+    [
+        ({}, {}, []),
+        ({"async": False}, {}, ["Tasks"]),
+        ({"callback_url": "https://example.com"}, {}, ["Tasks"]),
+        ({"image_urls": ["https://example.com/a.png"]}, {}, ["References"]),
+        ({"mask_url": "https://example.com/a.png", "async": False}, {}, ["Tasks", "References"]),
+        ({}, {"idempotency-key": "k"}, ["Idempotency"]),
+    ],
+)
+def test_a_request_meets_only_layers_that_it_concerns(
+    members: dict[str, Any], headers: dict[str, str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain generation passes by what is for keys, tasks, references and lists; what each is for reaches it."""
+    met: list[str] = []
+
+    async def meet(self: Any, *request: Any) -> None:
+        met.append(type(self).__name__)
+        await (self.forward if len(request) == 4 else self.down)(*request)
+
+    for layer in (Idempotency, Tasks, References):
+        monkeypatch.setattr(layer, "handle_exchange", meet)
+    monkeypatch.setattr(Models, "handle", meet)
+    other: Any = SimpleNamespace()
+    own = References(Fit(Handler(watches=False)))
+    stack = Models(Read(Idempotency(Tasks(own, creation=other, runner=other))), catalog=CATALOG)
+    answered = post(Observe(stack, hooks=()), {**LEGAL, **members}, headers=headers, leaves=False)
+    assert (answered.status, met) == (200, expected)
 
 
 @every_layer

@@ -158,3 +158,30 @@ def test_the_work_grows_as_the_document_does(unit: bytes) -> None:
     """A megabyte of what is looked at sign by sign; were each sign to look at all that follows, this took minutes."""
     body = b'{"a":[' + unit * (1_000_000 // len(unit))
     assert len(json_mender.mended(body)) <= 2 * len(body)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"QUJD" * 10, b"A", b"=", b"\n", b" ", b"\\", b"\\/", b'"', b'"b64_json":"', b"\xff", b","])
+    ),
+    st.data(),
+)
+def test_what_is_passed_on_needs_no_mending(pieces: list[bytes], data: st.DataObject) -> None:
+    """A piece that need not be fed would have come out as it went in, and what follows comes out as it would have."""
+    body = b'{"data":[{"b64_json":"' + b"".join(pieces) + b'"}]}'
+    cuts = [0, *sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8))), len(body)]
+    fed, passed = JSONMender(), JSONMender()
+    for start, end in pairwise(cuts):
+        piece = body[start:end]
+        right = fed.feed(piece)
+        assert right == (piece if passed.pass_on(piece) else passed.feed(piece))
+    assert fed.finish() == passed.finish()
+
+
+def test_most_pieces_of_a_picture_are_passed_on() -> None:
+    mender, piece = JSONMender(), b"QUJD" * 1000
+    assert not mender.pass_on(piece)
+    mender.feed(b'{"b64_json":"' + piece)
+    assert mender.pass_on(piece)
+    assert not mender.pass_on(piece + b'"')
+    assert mender.feed(b'QQ"}') + mender.finish() == b'QQ=="}'

@@ -63,3 +63,24 @@ def test_any_bytes(rest: bytes, head: bytes) -> None:
     late = LateFacts()
     late.feed(head + rest)
     late.complete(inspect(head + rest))
+
+
+@pytest.mark.parametrize(
+    "part", [chunk(b"teXt", b""), b"\xff\xe2\x00\x02", b"\xff", b"\xff\x01"], ids=["chunk", "segment", "fill", "marker"]
+)
+def test_no_end_of_small_parts(part: bytes) -> None:
+    """Following them has a bound: they are a client's, and each costs time in the event loop."""
+    head = png() if part[0] != 0xFF else b"\xff\xd8"
+    late, followed = LateFacts(), 0
+    late.feed(head)
+    while not late.is_done and followed < 100_000:
+        late.feed(part)
+        followed += 1
+    assert 1000 < followed < 10_000
+    assert late.complete(inspect(head)) == inspect(head)
+
+
+def test_zeros_are_no_chunks() -> None:
+    late = LateFacts()
+    late.feed(png() + bytes(24))
+    assert late.is_done

@@ -372,6 +372,34 @@ def test_an_error_in_a_200_has_the_status_of_its_words(found, status):
     assert status == refusal(found).status
 
 
+@pytest.mark.parametrize(
+    ("found", "status", "code"),
+    [
+        (ProviderError(message="x", status=504), 504, "upstream_timeout"),
+        (ProviderError(message="x", code="524"), 504, "upstream_timeout"),
+        (ProviderError(message="x", code="502"), 502, "upstream_uncertain"),
+        (ProviderError(message="x", type="520"), 502, "upstream_uncertain"),
+        (ProviderError(message="x", code="RequestTimeOut"), 504, "upstream_timeout"),
+        (ProviderError(message="x", code="timeout", type="server_error"), 504, "upstream_timeout"),
+        (ProviderError(message="x", type="gateway_timeout"), 504, "upstream_timeout"),
+        (ProviderError(message="x", type="timed_out"), 504, "upstream_timeout"),
+        (ProviderError(message="x", code="DEADLINE_EXCEEDED"), 504, "upstream_timeout"),
+    ],
+)
+def test_an_error_in_a_200_may_say_that_the_provider_gave_up(found, status, code):
+    """Then something may have been made, as with that status itself; beside a status, or of a task, nothing goes on."""
+    error = refusal(found)
+    assert ("uncertain", status, code) == (error.outcome, error.status, error.code)
+    assert refusal(found, status=400).outcome == "rejected"
+    assert refusal(found, is_over=True).outcome == "rejected"
+
+
+def test_a_message_alone_is_no_word_of_giving_up():
+    """Prompts are quoted in messages, and parameters may be called so."""
+    assert refusal(ProviderError(message="Invalid timeout: 504")).outcome == "rejected"
+    assert refusal(ProviderError(message="x", code="timeout_too_long", type="invalid_request_error")).status == 400
+
+
 STATUSES = {
     400: ("invalid_request_error", "image_generation_user_error", "bad_request_error"),
     401: ("authentication_error", "unauthorized", "invalid_api_key"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -678,3 +679,38 @@ def test_what_gemini_says_instead_of_a_picture_is_told(candidate, words):
     with pytest.raises(UpstreamError) as caught:
         load_adapter("gemini").decode(reply, now=1)
     assert caught.value.message.endswith(f"It says: {words}")
+
+
+_ITEMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "url": st.sampled_from(["https://a.example/1.png", "http://a.example/2", "/3.png", "", None, 7]),
+        "b64_json": st.sampled_from(["iVBORw0KGgoAAAAN", "imagegate-1-2", "data:image/png;base64,AA==", "", None]),
+        "revised_prompt": st.sampled_from(["a cat", None]),
+        "error": st.just({"message": "no"}),
+    },
+)
+_DOCUMENTS = st.fixed_dictionaries(
+    {"data": st.lists(_ITEMS, max_size=3)},
+    optional={
+        "created": st.sampled_from([1, 0, -1, "soon", None]),
+        "usage": st.just({"total_tokens": 3}),
+        "size": st.sampled_from(["1024x1024", None]),
+        "status": st.sampled_from(["completed", "failed", "pending"]),
+        "id": st.just("task-1"),
+    },
+)
+
+
+@given(_DOCUMENTS)
+def test_the_short_way_reads_the_same(document: dict[str, Any]) -> None:
+    """A byte order mark, which strict JSON does not allow, changes nothing in what is read of a document."""
+
+    def read(body: bytes) -> object:
+        try:
+            return read_reply(UpstreamReply(status=200, headers={}, body=body), now=5)
+        except UpstreamError as error:
+            return type(error), error.message, error.code, error.outcome, error.made
+
+    body = msgspec.json.encode(document)
+    assert read(body) == read(b"\xef\xbb\xbf" + body)

@@ -214,9 +214,21 @@ def test_choices_beside_each_other_are_one_place_in_the_order() -> None:
 def test_a_model_without_a_route_has_nothing_to_draw() -> None:
     """It goes where it always goes, and an unknown one nowhere."""
     catalog = Catalog(UPSTREAMS, {})
-    assert catalog.draw("a", Random(1).random) == catalog.resolve("a")
+    targets = catalog.draw("a", Random(1).random)
+    assert targets == catalog.resolve("a")
+    assert catalog.settled == {"a": targets}
     with pytest.raises(ModelNotFound):
         catalog.draw("unknown", Random(1).random)
+    assert "unknown" not in catalog.settled
+
+
+def test_candidates_that_change_places_are_not_settled() -> None:
+    """A group of one choice has one order; what was resolved for an explanation is no draw."""
+    catalog = Catalog(UPSTREAMS, {"m": ROUTE, "alone": (Choice(to="two/b", weight=3), "one/a")})
+    catalog.resolve("m")
+    catalog.draw("m", Random(1).random)
+    assert catalog.draw("alone", Random(1).random) == catalog.resolve("alone")
+    assert catalog.settled.keys() == {"alone"}
 
 
 # Files on the fly

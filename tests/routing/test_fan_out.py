@@ -63,9 +63,35 @@ def test_what_is_for_one_image_is_several_requests(model, fields, expected):
 def test_images_are_merged_in_order_with_all_that_they_carry():
     """The first reply's images come first, and each keeps its own members."""
     first = ImageReply(images=(ReplyImage(url="a", fields={"revised_prompt": "x"}),), created=5, fields={"size": "s"})
-    second = ImageReply(images=(ReplyImage(b64_json="AAAA"), ReplyImage(url="b")), created=9, fields={"size": "t"})
+    second = ImageReply(images=(ReplyImage(b64_json="AAAA"), ReplyImage(url="b")), created=9, fields={"size": "s"})
     expected = ImageReply(images=(*first.images, *second.images), created=5, fields={"size": "s"})
     assert expected == merge([first, second])
+
+
+def test_what_replies_do_not_agree_on_is_told_of_their_images():
+    """A seed made the images of its own reply, which know it better where they have one themselves."""
+    first = reply("a", "b", seed=101, background="opaque")
+    second = ImageReply(
+        images=(ReplyImage(url="c", fields={"seed": 7, "index": 0}), ReplyImage(url="d")),
+        created=1,
+        fields={"seed": 102, "background": "opaque", "request_id": "r2"},
+    )
+    merged = merge([first, second])
+    assert merged.fields == {"background": "opaque"}
+    assert [image.fields for image in merged.images] == [
+        {"seed": 101},
+        {"seed": 101},
+        {"seed": 7, "request_id": "r2"},
+        {"seed": 102, "request_id": "r2"},
+    ]
+
+
+def test_what_was_billed_is_added_up():
+    """Recraft says what a reply cost beside its images; what is no number is told of each reply's."""
+    assert merge([reply("a", credits=240), reply("b", credits=80)]).fields == {"credits": 320}
+    odd = merge([reply("a", credits=240), reply("b", credits="80")])
+    assert odd.fields == {}
+    assert [image.fields for image in odd.images] == [{"credits": 240}, {"credits": "80"}]
 
 
 def test_usage_is_added_up_in_depth():

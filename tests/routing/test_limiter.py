@@ -304,11 +304,24 @@ def test_the_deadline(was_sent: bool) -> None:
             await asyncio.sleep(LONG)
 
         with pytest.raises(UpstreamUncertain if was_sent else UpstreamUnavailable) as caught:
-            await rig.gate.run(ask, rig.progress, queue_timeout=0, until=asyncio.get_running_loop().time())
+            await rig.gate.run(ask, rig.progress, queue_timeout=0, until=asyncio.get_running_loop().time() + 1)
         assert caught.value.status == 504
         assert ((b"x-should-retry", b"false") in caught.value.headers) is was_sent
         assert ("upstream_task_id" in caught.value.details) is was_sent
         assert (["open"] if was_sent else []) == rig.states
+
+    run(test())
+
+
+def test_nothing_is_begun_after_the_deadline() -> None:
+    async def test() -> None:
+        rig = Rig()
+        with pytest.raises(UpstreamUnavailable) as caught:
+            await rig.gate.run(unasked, rig.progress, queue_timeout=0, until=asyncio.get_running_loop().time())
+        assert (caught.value.status, caught.value.code) == (504, "deadline_exceeded")
+
+    async def unasked() -> None:
+        raise AssertionError
 
     run(test())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,7 +131,7 @@ def test_no_retry_outlasts_the_deadline() -> None:
         parts = FanOut(
             (1, 1), provider, parallel=2, policy=policy, random=lambda: 0.5, progress=Progress("generations")
         )
-        await parts.run(ATTEMPT._replace(until=until))
+        await parts.run(msgspec.structs.replace(ATTEMPT, until=until))
 
     with pytest.raises(UpstreamUncertain, match="1 of 2 images were made"):
         asyncio.run(test())

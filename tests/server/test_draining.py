@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imagegate.asgi.permits import Permits
+from imagegate.asgi.in_flight import Permits
 from imagegate.cli.commands import main
 from imagegate.errors import ConfigError
 from imagegate.layers import Admit, Observe

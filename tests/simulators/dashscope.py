@@ -30,6 +30,12 @@ from imagegate.demo.providers.incoming import Incoming
 
 SPLIT_WORD: Final = "halved"
 """Of the pictures of such a prompt the last one is withheld."""
+FAILURES: Final[Mapping[str, str]] = {
+    "unfit": "InvalidParameter",
+    "penniless": "Arrearage",
+    "hurried": "Throttling.RateQuota",
+}
+"""Words of prompts, each with the code with which the task fails."""
 _ROOT: Final = "/api/v1"
 _COMMON: Final[Mapping[str, Check]] = {"seed": between(0, 2**31 - 1), "watermark": bool}
 _QWEN: Final[Mapping[str, Check]] = {**_COMMON, "negative_prompt": at_most(500), "prompt_extend": bool}
@@ -174,6 +180,8 @@ class _DashScope(HostedSimulator):
         if BLOCKED_WORD in prompt:
             message = "Input data may contain inappropriate content."
             end = {"task_status": "FAILED", "code": "DataInspectionFailed", "message": message}
+        elif found := next((code for word, code in FAILURES.items() if word in prompt), None):
+            end = {"task_status": "FAILED", "code": found, "message": "The task has failed."}
         elif FAILING_WORD in prompt:
             end = {"task_status": "FAILED", "code": "InternalError", "message": "The model could not make it."}
         id_ = self.begin(prompt, ["PENDING", "RUNNING"], end)

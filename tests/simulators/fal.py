@@ -36,6 +36,12 @@ from imagegate.demo.providers.incoming import Incoming
 
 BROKEN: Final = "shattered"
 """A prompt with this word makes a request that is complete with an error, and has no result."""
+ENDS: Final[Mapping[str, tuple[int, Any]]] = {
+    "unseen": (422, "Invalid image"),
+    "fallen": (500, "Internal Server Error"),
+    "endless": (504, [{"loc": ["body"], "msg": "Generation took too long", "type": "generation_timeout"}]),
+}
+"""Words of prompts, each with the error that comes in place of a result."""
 _PRESETS: Final = ("square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9")
 _RATIOS: Final = ("21:9", "16:9", "4:3", "3:2", "1:1", "2:3", "3:4", "9:16", "9:21")
 _GEMINI: Final = ("auto", "21:9", "16:9", "3:2", "4:3", "5:4", "1:1", "4:5", "3:4", "2:3", "9:16")
@@ -220,6 +226,9 @@ class _Fal(Simulator):
         if HOPELESS in request.prompt:
             detail = [{"loc": ["body"], "msg": "Internal server error", "type": "internal_server_error"}]
             raise refuse(500, detail=detail)
+        for word, (status, said) in ENDS.items():
+            if word in request.prompt:
+                raise refuse(status, detail=said)
         for name in ("mask_url", "mask_image_url"):
             if name in fields:
                 by = "white" if name == "mask_url" else "alpha"

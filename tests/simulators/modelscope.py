@@ -1,7 +1,7 @@
 """ModelScope API-Inference: tasks that a header asks for and another one asks about.
 
 Sources: ModelScope, "API-Inference", image generation (copies of 2025-10 to 2026-07); modelscope-img-test.py of
-ZhuBaiwan-oOZZXX/modelscope-image2openai.
+ZhuBaiwan-oOZZXX/modelscope-image2openai; a measurement of 2026-09-25: what a submission is answered with.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class _ModelScope(HostedSimulator):
         else:
             end = {"task_status": "SUCCEED", "output_images": [self.link(incoming, width, height, prompt)]}
         id_ = self.begin(prompt, ["PENDING", "PROCESSING"], end)
-        return JSONResponse({"task_id": id_})
+        # As measured on 2026-09-25: what succeeded is that the task was taken. Copies of the page have the id alone.
+        accepted = {"task_status": "SUCCEED"} if len(self.tasks) % 2 else {}
+        return JSONResponse({**accepted, "task_id": id_, "request_id": "r"})
 
     async def _ask(self, incoming: Incoming) -> Response:
         if incoming.headers.get("x-modelscope-task-type") != "image_generation":

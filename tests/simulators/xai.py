@@ -36,11 +36,15 @@ RATIOS: Final = (
     *("19.5:9", "9:19.5", "20:9", "9:20"),
 )
 _TIERS: Final[Mapping[str, float]] = {"1k": 1024, "1.5k": 1536, "2k": 2048}
+_FILE: Final = "https://files.example/file.png"
+"""What stands for a file of the Files API."""
 _TICKS: Final = 200_000_000
 """Of an image: two cents."""
 
 
 def _object(value: Any) -> str:
+    if isinstance(value, dict) and "file_id" in value:
+        return "" if set(value) == {"file_id"} and isinstance(value["file_id"], str) else "Input should be an id alone"
     if not isinstance(value, dict) or set(value) - {"url", "type"} or value.get("type", "image_url") != "image_url":
         return "Input should be an object with url and type"
     return is_source(value.get("url"))
@@ -112,7 +116,7 @@ class _XAI(Simulator):
         images = fields.get("images") or [fields["image"]]
         ratio = fields.get("aspect_ratio", "auto")
         if ratio == "auto":
-            width, height = first_size([each["url"] for each in images])
+            width, height = first_size([each.get("url", _FILE) for each in images])
             ratio = f"{width}:{height}"
         return self._answer(incoming, fields, ratio)
 

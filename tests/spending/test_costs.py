@@ -5,6 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +44,42 @@ def test_the_dearest_candidate_counts() -> None:
     assert most(("a", "flat"), ("b", "tokens"), n=3) == nanos(0.6 + 3 * 64 * 5e-6)
     assert most(("a", "flat"), ("b", "tokens"), own="b") == nanos(0.08)  # paid with the client's own key
     assert most(("b", "tokens"), prompt="é" * 500) == nanos(0.2 + 1064 * 5e-6)  # a token is at least a byte
+
+
+SIZED = ModelPrice(image=0.01, megapixel=0.02, reference_megapixel=0.01, round_up=True)
+
+
+def test_the_largest_image_of_the_contract_is_reserved() -> None:
+    """With every reference of the request as large as one is charged at most, for each image."""
+    contract = load_contracts(
+        read_document(
+            "[models.m]\nparameters = { prompt = {} }\nsize = { rule = 'flexible', max_pixels = 4000000 }\n"
+            "[models.m.edits]\nreferences = { max = 3 }\nsize = { rule = 'ratio', ratios = ['1:1'] }\n"
+        )
+    )["m"]
+    target = Target(upstream="a", model="m", contract=contract)
+    request = ImageRequest(operation="generations", fields={"model": "m", "prompt": "", "n": 2})
+    assert most_cost(request, [target], lambda upstream, name: SIZED, lambda _: True, 0.0) == nanos(0.18)
+    images = (FileID("a"), Link("https://x/b.png"))
+    edit = ImageRequest(operation="edits", fields={"model": "m", "prompt": "", "n": 2}, images=images)
+    with pytest.raises(RequestError, match="is not known"):  # a ratio does not bind the pixels
+        most_cost(edit, [target], lambda upstream, name: SIZED, lambda _: True, 0.0)
+    bound = msgspec.structs.replace(SIZED, megapixels=1.5)
+    assert most_cost(edit, [target], lambda upstream, name: bound, lambda _: True, 0.0) == nanos(2 * (0.05 + 2 * 0.04))
+    free = msgspec.structs.replace(edit, fields={"model": "m", "prompt": "", "size": "1000x1000"})
+    unknown = Target(upstream="a", model="m", contract=None)
+    assert most_cost(free, [unknown], lambda upstream, name: SIZED, lambda _: True, 0.0) == nanos(0.03 + 2 * 0.04)
+
+
+def test_what_was_made_is_charged() -> None:
+    """By its sizes and references; the reservation, where these are not known."""
+    done = [UpstreamCall("a", "flat", "ok", 0.1, 2)]
+    sizes = ["1000x1000", "1000x1001"]
+    found = outcome_of(nanos(9), 2, calls=done, made=2, usage=None, price=SIZED, sizes=sizes, references=[1_000_000, 0])
+    assert found == (nanos(0.03 + 0.05 + 2 * (0.01 + 0.04)), 0)
+    assert outcome_of(nanos(9), 2, calls=done, made=2, usage=None, price=SIZED) == (nanos(9), 0)
+    cost = ModelPrice(usage_cost="cost", reserve=1)
+    assert outcome_of(nanos(9), 2, calls=done, made=2, usage={"cost": 0.5}, price=cost) == (nanos(0.5), 0)
 
 
 class Live:

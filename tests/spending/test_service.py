@@ -28,6 +28,7 @@ from imagegate.telemetry.progress import Progress
 
 PRICES = {
     "flat": {"image": 0.04},
+    "edited": {"image": 0.04, "reference_megapixel": 0.01},
     "varied": {"image": 0.04, "variants": [{"when": {"quality": ["high"]}, "image": 0.1}]},
     "token": {"tokens": {"output": 10}, "reserve": 0.2},
 }
@@ -52,10 +53,21 @@ def opened(**spending: Any) -> Spending:
 
 
 def record(
-    model: str, upstream: str = "p", *, quality: str = "low", is_own_key: bool = False, **facts: Any
+    model: str,
+    upstream: str = "p",
+    *,
+    quality: str = "low",
+    is_own_key: bool = False,
+    references: tuple[int, ...] = (),
+    **facts: Any,
 ) -> TaskRecord:
     provider = ProviderTask(
-        upstream=upstream, id="theirs", model=model, fields={"quality": quality}, is_own_key=is_own_key
+        upstream=upstream,
+        id="theirs",
+        model=model,
+        fields={"quality": quality},
+        references=references,
+        is_own_key=is_own_key,
     )
     base: dict[str, Any] = {
         "number": "t",
@@ -86,6 +98,7 @@ UNCERTAIN = {"imagegate": {"outcome": "uncertain"}}
         (record("varied", quality="high"), MADE, 0.2, 0),
         (record("token"), (2, {"output_tokens": 3000}), 0.03, 0),
         (record("token"), MADE, 0.6, 0),
+        (record("edited", references=(500_000, 0)), MADE, 2 * (0.04 + 0.005 + 0.04), 0),
         (record("unpriced"), MADE, 0.6, 0),
         (record("flat", upstream="gone"), MADE, 0.08, 0),
         (record("flat", is_own_key=True), MADE, 0, 0),

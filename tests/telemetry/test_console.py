@@ -32,8 +32,8 @@ from imagegate.telemetry.capture import SMALL_ANSWER, Capture, documents_of, pic
 from imagegate.telemetry.console import Console, page, policy
 from imagegate.telemetry.console.ring import Ring
 from imagegate.telemetry.console.thumbnails import EDGE, LARGEST_ORIGINAL, thumbnail
-from imagegate.telemetry.progress import Progress
-from imagegate.telemetry.record import ExchangeRecord, finish
+from imagegate.telemetry.progress import Progress, finish
+from imagegate.telemetry.record import ExchangeRecord
 from imagegate.testing import Lint
 
 KEYS = {"alice": "alices-key", "bob": "bobs-key", "root": "roots-key"}

@@ -20,9 +20,9 @@ from imagegate.errors import UpstreamRefused, UpstreamUncertain, UpstreamUnreach
 from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.metric_definitions import METRICS
 from imagegate.telemetry.metric_labels import Names
-from imagegate.telemetry.progress import Progress
+from imagegate.telemetry.progress import Progress, classify, finish, timed_call
 from imagegate.telemetry.prometheus import FOLDER_VARIABLE, PrometheusHook
-from imagegate.telemetry.record import ExchangeRecord, classify, finish
+from imagegate.telemetry.record import ExchangeRecord
 
 CONFIG = parse_config("""
 [[upstreams]]
@@ -250,15 +250,11 @@ def test_calls_are_classified_by_their_error() -> None:
     """A POST is what its error says; one that somebody broke off is cancelled."""
     progress = told()
 
-    async def work(error: BaseException | None) -> str:
-        if error is not None:
-            raise error
-        return "made"
-
-    assert asyncio.run(progress.call("a", "b", work(None))) == "made"
+    with timed_call(progress, "a", "b"):
+        pass
     for error in (UpstreamUnreachable("x"), UpstreamRefused("x"), UpstreamUncertain("x"), KeyboardInterrupt()):
-        with pytest.raises(type(error)):
-            asyncio.run(progress.call("a", "b", work(error)))
+        with pytest.raises(type(error)), timed_call(progress, "a", "b"):
+            raise error
     assert [call.outcome for call in progress.calls] == ["ok", "not_sent", "rejected", "uncertain", "cancelled"]
     assert all(call.seconds >= 0 for call in progress.calls)
 

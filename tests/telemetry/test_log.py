@@ -29,8 +29,7 @@ from imagegate.streaming.image_sinks import storage_error
 from imagegate.telemetry.capture import Capture
 from imagegate.telemetry.log import LogHook, line_of
 from imagegate.telemetry.log_output import configure_logs
-from imagegate.telemetry.progress import Progress
-from imagegate.telemetry.record import finish
+from imagegate.telemetry.progress import Progress, finish
 from imagegate.testing import Lint
 
 

@@ -29,9 +29,8 @@ from imagegate.config.loader import parse_config
 from imagegate.contracts.changes import Change
 from imagegate.demo.servers import serving
 from imagegate.telemetry.metric_definitions import METRICS
-from imagegate.telemetry.progress import Progress
+from imagegate.telemetry.progress import Progress, finish
 from imagegate.telemetry.prometheus import PrometheusHook
-from imagegate.telemetry.record import finish
 
 pytestmark = [
     pytest.mark.prometheus,

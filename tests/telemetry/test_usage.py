@@ -12,8 +12,7 @@ from imagegate.protocol.prices import ModelPrice, PriceVariant
 from imagegate.protocol.trace_context import read_traceparent, read_tracestate, span_id, trace_id
 from imagegate.protocol.usage import TOKEN_KINDS, sum_usage, tokens_by_kind
 from imagegate.telemetry.metric_labels import size_class
-from imagegate.telemetry.progress import Progress
-from imagegate.telemetry.record import cost_of
+from imagegate.telemetry.progress import Progress, cost_of
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -190,6 +189,8 @@ PRICES = PriceTable(
             "a/m": ModelPrice(image=0.1),
             "m": ModelPrice(image=0.2),
             "t": ModelPrice(tokens={"input_text": 5, "output": 40}),
+            "s": ModelPrice(megapixel=0.02, reference_megapixel=0.01),
+            "r": ModelPrice(usage_cost="cost"),
             "v": ModelPrice(image=0.1, variants=(PriceVariant(when={"quality": ("high",)}, image=0.4),)),
         }
     ),
@@ -220,3 +221,37 @@ def test_the_price_depends_on_the_request_that_was_sent() -> None:
     assert cost_of(progress, PRICES) == pytest.approx(0.2)
     progress.sent_fields = {"quality": "high"}
     assert cost_of(progress, PRICES) == pytest.approx(0.8)
+
+
+def test_the_price_depends_on_what_was_made() -> None:
+    """By the pictures' sizes as the provider made them, else by the size that was sent; nothing is guessed."""
+    progress = Progress("edits", upstream="a", upstream_model="s", images_made=1)
+    assert cost_of(progress, PRICES) is None
+    progress.sent_fields = {"size": "1000x1000"}
+    assert cost_of(progress, PRICES) == pytest.approx(0.02)
+    progress.sizes_made = ("2000x1000",)
+    assert cost_of(progress, PRICES) == pytest.approx(0.04)
+    progress.provider_sizes = ("2000x2000",)
+    assert cost_of(progress, PRICES) == pytest.approx(0.08)
+
+
+def test_the_price_depends_on_references() -> None:
+    """Those beside the members of the request, else those in them, else the files that the client sent."""
+    progress = Progress("edits", upstream="a", upstream_model="s", images_made=1, sizes_made=("1000x1000",))
+    progress.upload_count = 1
+    assert cost_of(progress, PRICES) == pytest.approx(0.02 + 0.04)
+    progress.sent_fields = {
+        "images": [{"image_url": "https://x/a.png"}, {"file_id": "b"}],
+        "mask_url": "https://x/m.png",
+    }
+    assert cost_of(progress, PRICES) == pytest.approx(0.02 + 3 * 0.04)
+    progress.sent_references = (500_000, 0)
+    assert cost_of(progress, PRICES) == pytest.approx(0.02 + 0.005 + 0.04)
+
+
+def test_a_reply_names_its_cost() -> None:
+    progress = Progress("generations", upstream="a", upstream_model="r", images_made=1)
+    assert cost_of(progress, PRICES) is None
+    progress.replied(1, {"cost": 0.03})
+    progress.replied(1, {"cost": 0.04})
+    assert cost_of(progress, PRICES) == pytest.approx(0.07)

@@ -118,6 +118,7 @@ def rig(folder: Path, policy: str) -> Iterator[Rig]:
     provider, keep = Provider(), Keep()
     with serving(provider) as port:
         config = parse_config(
+            '[prices.models."openai/gpt-image-2"]\nmegapixel = 1\n'
             f'[[upstreams]]\nname = "openai"\nbase_url = "http://127.0.0.1:{port}"\napi_key = "k"\n'
             f'[policy]\n{policy}\n[delivery]\nstore = "file://{folder / "images"}"\n'
         )
@@ -184,6 +185,8 @@ def test_resized(resizing: Rig, way: Callable[[Rig, str], tuple[httpx.Response, 
     assert ";made=" not in changes
     until(lambda: resizing.records and resizing.records[-1].images_delivered == 1)
     assert resizing.records[-1].sizes_made == ("1024x1024",)
+    made = 1024 if name == "as asked" else 1254
+    assert resizing.records[-1].cost == pytest.approx(made * made / 1_000_000)  # what the provider made
 
 
 def test_cropped(cropping: Rig) -> None:

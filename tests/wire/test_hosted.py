@@ -513,6 +513,34 @@ def test_a_task_of_the_clients_own(start: Start, name: str) -> None:
     assert len(submits(own)) == 1
 
 
+@pytest.mark.parametrize(
+    ("word", "status", "code"), [("unseen", 422, "invalid_request"), ("fallen", 502, None), ("endless", 504, None)]
+)
+def test_results_of_fal_that_are_errors(start: Start, word: str, status: int, code: str | None) -> None:
+    """They end the task at once, with the model's own sentence, whether it is in a list or not."""
+    own = start("fal")
+    before = len(received(own.server))
+    found = problem(lambda: own.generate(prompt=f"an {word} hat"))
+    detail = fal.ENDS[word][1]
+    assert (found["status"], found["message"]) == (status, detail if isinstance(detail, str) else detail[0]["msg"])
+    assert code in (None, found["code"])
+    assert len(submits(own)) == 1
+    questions = [each.path for each in received(own.server)[before:] if each.method == "GET"]
+    assert len([path for path in questions if not path.endswith("/status")]) == 1
+
+
+def test_files_that_xai_already_has(start: Start) -> None:
+    """Their ids are passed on, beside links too."""
+    own = start("xai")
+    link = "https://93.184.215.14/hat.png"
+    for images in ([{"file_id": "file-1"}], [{"image_url": link}, {"file_id": "file-1"}]):
+        answer = own.raw.post("/images/edits", json={"model": own.model, "prompt": "a hat", "images": images})
+        assert answer.status_code == 200, answer.text
+    one, two = (post.json for post in own.tap.posts)
+    assert one["image"] == {"file_id": "file-1"}
+    assert two["images"] == [{"url": link, "type": "image_url"}, {"file_id": "file-1"}]
+
+
 def test_fal_is_asked_to_cancel(start: Start) -> None:
     """At the address that belongs to the status, with the key; fal does not say whether it did, so the task goes on."""
     own = start("fal")

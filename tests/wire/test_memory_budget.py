@@ -273,6 +273,7 @@ def test_calls_with_a_key_hold_what_they_need_until_their_end(rig: Rig) -> None:
         httpx.post(f"{rig.url}{GENERATIONS}", json=document, headers=headers, timeout=1)
     assert rig.held >= LARGE, "the client has left, and the call goes on"
     SAY_SO.set()
+    until(lambda: rig.held < LARGE)
     reply = httpx.post(f"{rig.url}{GENERATIONS}", json=document, headers=headers, timeout=60)
     assert reply.status_code == 200
 
@@ -324,6 +325,7 @@ def test_an_open_console_captures_answers_within_the_budget(rig: Rig) -> None:
                 piece = client.recv(MIB)
                 assert piece, bytes(answer[:1000])
                 answer += piece
-        # Answers are taken as long as the system has buffers: what is held sinks until all of them are full.
-        until(lambda: 4 * MIB < rig.held < 10 * MIB)  # of 32
+        # Answers are taken as long as the system has buffers: what is held sinks until all of them are full. Where
+        # that is depends on the system, and is 5 to 12 MiB.
+        until(lambda: 4 * MIB < rig.held < 16 * MIB)  # of 32
         assert rig.post().status_code == 200

@@ -389,6 +389,17 @@ def test_dashscope_pictures_of_which_one_fails(started: Callable[[str], Setting]
     assert len(own.tap.posts) == 1
 
 
+@pytest.mark.parametrize(("word", "status"), [("unfit", 400), ("penniless", 402), ("hurried", 429)])
+def test_dashscope_tasks_fail_with_the_status_of_their_code(
+    started: Callable[[str], Setting], word: str, status: int
+) -> None:
+    """As the same code in place of a task does; a limit ends the task too, which is not asked for again."""
+    own = started("dashscope-wan")
+    error = problem(lambda: own.generate(prompt=f"an {word} cat"))
+    assert (error["status"], error["code"]) == (status, dashscope.FAILURES[word])
+    assert len(own.tap.posts) == 1
+
+
 def test_dashscope_models_that_only_edit(started: Callable[[str], Setting]) -> None:
     """A generation is refused before it is sent, and the first editor takes no size."""
     own = started("dashscope")
@@ -435,7 +446,7 @@ def test_openrouter_streams_where_its_provider_does(started: Callable[[str], Set
 @pytest.mark.parametrize(
     ("name", "sent"),
     [
-        ("openrouter", {"aspect_ratio": "16:9", "resolution": "1K", "quality": "high"}),
+        ("openrouter", {"size": "1792x1024", "quality": "high"}),
         (
             "openrouter-chat",
             {"modalities": ["image", "text"], "image_config": {"aspect_ratio": "16:9", "image_size": "1K"}},

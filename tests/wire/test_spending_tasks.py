@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import itertools
 import signal
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import httpx
 import pytest
 from redis import Redis as Client
 from starlette.types import Receive, Scope, Send
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.wire.keeping_support import EDITS, Origin, Redis, ended, generation, held_edit, redis_server
 from tests.wire.shared_support import Both, create, kill, silence
 
@@ -105,6 +106,15 @@ class Rig(Both):
             time.sleep(0.05)
         assert self.spent(account) == wanted
 
+    @contextlib.contextmanager
+    def no_transaction(self) -> Generator[None]:
+        """Wait until no process writes to the ledger, and let none begin: one that is suspended keeps its lock."""
+        file = self.folder / "ledger.db"
+        with contextlib.closing(sqlite3.connect(file, timeout=PATIENCE, isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield
+            db.execute("ROLLBACK")
+
     def kept(self) -> bytes:
         """Every record of a task in Redis."""
         with Client.from_url(self.address) as client:
@@ -161,7 +171,8 @@ def test_a_process_that_was_suspended_releases_nothing_of_anothers(rig: Rig) -> 
     first, maker = rig.gateway("300ms", rig.more)
     task = create(by(maker), held_edit(rig.port, "hold taken"), EDITS)
     rig.comes_to("key:ada", reserved=PRICE, requests=1)
-    first.process.send_signal(signal.SIGSTOP)
+    with rig.no_transaction():
+        first.process.send_signal(signal.SIGSTOP)
     _, other = rig.here("300ms", rig.more)
     rig.origin.link_gate.set()
     until(lambda: rig.origin.made("hold taken"), what="the other process")

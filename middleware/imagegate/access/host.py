@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from imagegate.access.principal import Principal
 from imagegate.asgi.background import is_cancelled
-from imagegate.asgi.permits import Permits
+from imagegate.asgi.in_flight import Permits
 from imagegate.errors import ImagegateError, Overloaded
 from imagegate.logger import get_logger
 

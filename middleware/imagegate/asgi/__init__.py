@@ -1,4 +1,4 @@
-"""ASGI idioms: messages, bodies, responses, API keys and requests to an application in the same process.
+"""ASGI idioms: messages, bodies, responses, clients and requests to an application in the same process.
 
 An edge: names ASGI and nothing else outside, and is used by everything that speaks it.
 """

@@ -211,7 +211,8 @@ def _takes(parameter: Parameter) -> str:
         text = f"from {_number(parameter.min)}"
     else:
         text = _TYPES.get(parameter.type, parameter.type)
-    notes = [f"at most {parameter.max_length:,} characters"] if parameter.max_length else []
+    notes = [f"at least {parameter.min_length:,} characters"] if parameter.min_length else []
+    notes += [f"at most {parameter.max_length:,} characters"] if parameter.max_length else []
     notes += [f"only with `{name}` {_words(values)}" for name, values in parameter.only_with.items()]
     notes += [f"not with `{name}` {_words(values)}" for name, values in parameter.not_with.items()]
     notes += [f"`{_json(parameter.default)}` where none is sent"] if parameter.default is not None else []
@@ -241,16 +242,20 @@ def _retired(contracts: Mapping[str, Contract]) -> Iterator[str]:
 def _prices(adapter: Adapter) -> Iterator[str]:
     """Yield how many models have a price, and of when, or why none has one."""
     document, provider = adapter.prices(), adapter.contracts().provider
+    if not document.models and not document.unpriced and not (provider and provider.no_prices):
+        return
+    yield "## Prices"
     if document.models:
-        yield "## Prices"
         dates = sorted({price.date or document.date for price in document.models.values()})
         sources = dict.fromkeys(price.source or document.source for price in document.models.values())
         when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
         yield f"In {document.currency}, of {when}: {_words(document.models)}. `[prices.models]` overrides them."
         yield "\n".join(f"- <{source}>" for source in sources)
     elif provider and provider.no_prices:
-        yield "## Prices"
         yield f"None are shipped: {provider.no_prices} `[prices.models]` names your own."
+    if document.unpriced:
+        yield "No price is shipped of:"
+        yield "\n".join(f"- `{model}`: {reason}" for model, reason in document.unpriced.items())
 
 
 def _rest(adapter: Adapter) -> Iterator[str]:

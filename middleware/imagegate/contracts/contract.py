@@ -126,6 +126,17 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return tuple(name for name, each in self.parameters.items() if each.random or each.default is not None)
 
     @cached_property
+    def free_texts(self) -> Mapping[str, int]:
+        """Members that take any string up to so many characters."""
+        lengths = {name: each.free_length for name, each in self.parameters.items()}
+        return {name: length for name, length in lengths.items() if length is not None}
+
+    @cached_property
+    def choices(self) -> Mapping[str, tuple[str | int | bool, ...]]:
+        """Members with a list of values and no other rule for them."""
+        return {name: each.values for name, each in self.parameters.items() if each.is_choice}
+
+    @cached_property
     def streams(self) -> bool:
         """Whether ``stream: true`` is taken."""
         parameter = self.parameters.get("stream")

@@ -14,7 +14,7 @@ Contracts are TOML tables, shipped by adapters and written by users in the same 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Final
 
@@ -29,6 +29,9 @@ _MERGED: Final = (*_KEYED, "names", "with_size", "constants")
 _CLEARED: Final = "\0cleared"
 """Marks members that stand on a ``false``: what lies below it is gone."""
 _NESTED: Final = ("edits", "variations")
+_KEPT: Final = 128
+"""Documents, and mergers of them, that are remembered: a gateway reads those of each upstream when its configuration is
+checked, when it is built and when it is loaded anew, and several in a process have the same adapters."""
 
 
 class ProviderFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,7 +75,12 @@ class ContractError(ConfigError):
 
 
 def read_document(source: str) -> ContractDocument:
-    """Parses the text of a contract file. Raises `ConfigError`."""
+    """Parses the text of a contract file; documents are not to be changed. Raises `ConfigError`."""
+    return _read(source)
+
+
+@lru_cache(_KEPT)
+def _read(source: str) -> ContractDocument:
     try:
         return msgspec.toml.decode(source, type=ContractDocument)
     except (msgspec.DecodeError, ValueError) as error:
@@ -91,6 +99,12 @@ def load_contracts(*documents: ContractDocument) -> dict[str, Contract]:
     Raises:
         ConfigError: naming the model and the key that is wrong.
     """
+    return dict(_merged(msgspec.msgpack.encode(documents)))
+
+
+@lru_cache(_KEPT)
+def _merged(encoded: bytes) -> Mapping[str, Contract]:
+    documents = msgspec.msgpack.decode(encoded, type=tuple[ContractDocument, ...])
     known: dict[str, Mapping[str, Any]] = dict(families())
     models: dict[str, Mapping[str, Any]] = {}
     for document in documents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -38,6 +39,8 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The only values; empty: any of the type."""
     min: float | None = None
     max: float | None = None
+    min_length: int | None = None
+    """Characters."""
     max_length: int | None = None
     """Characters."""
     translate: Mapping[str, str] = {}
@@ -62,6 +65,21 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     random: bool = False
     """Whether a random integer from `min` to `max` is sent where the client sends none."""
 
+    @property
+    def free_length(self) -> int | None:
+        """Characters of a string up to which it is legal, whatever it says; None: there are other rules for it."""
+        rules = (self.values, self.translate, self.nearest, self.omit, self.forbidden, self.replace)
+        if self.type != "string" or any(rules) or self.only_with or self.not_with or self.min_length is not None:
+            return None
+        return sys.maxsize if self.max_length is None else self.max_length
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether each of `values` is legal, whatever else there is: there are no other rules for it."""
+        others = (self.forbidden, self.replace, self.only_with, self.not_with)
+        has_length = self.min_length is not None or self.max_length is not None
+        return self.type == "string" and bool(self.values) and not has_length and not any(others)
+
     def check_type(self, field: str, value: Any) -> None:
         """Raises `RequestError` where `value` has not this parameter's JSON type."""
         wrong_bool = isinstance(value, bool) and self.type in ("integer", "number")
@@ -78,7 +96,18 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             self._check_range(field, value)
         if found := next((text for text in self.forbidden if isinstance(value, str) and text in value), None):
             raise RequestError(f"Invalid '{field}': it must not contain '{found}'.", param=field)
-        if self.max_length is not None and isinstance(value, str) and len(value) > self.max_length:
+        if isinstance(value, str):
+            self._check_length(field, value)
+
+    def _check_length(self, field: str, value: str) -> None:
+        if self.min_length is not None and len(value) < self.min_length:
+            raise RequestError(
+                f"Invalid '{field}': string too short. Expected a string with minimum length {self.min_length}, "
+                f"but got a string with length {len(value)} instead.",
+                param=field,
+                code="string_below_min_length",
+            )
+        if self.max_length is not None and len(value) > self.max_length:
             raise RequestError(
                 f"Invalid '{field}': string too long. Expected a string with maximum length {self.max_length}, "
                 f"but got a string with length {len(value)} instead.",
@@ -90,15 +119,20 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         kind = "integer" if self.type == "integer" else "decimal"
         if self.min is not None and value < self.min:
             raise RequestError(
-                f"Invalid '{field}': {kind} below minimum value. Expected a value >= {self.min:g}, "
+                f"Invalid '{field}': {kind} below minimum value. Expected a value >= {_number(self.min)}, "
                 f"but got {value} instead.",
                 param=field,
                 code=f"{kind}_below_min_value",
             )
         if self.max is not None and value > self.max:
             raise RequestError(
-                f"Invalid '{field}': {kind} above maximum value. Expected a value <= {self.max:g}, "
+                f"Invalid '{field}': {kind} above maximum value. Expected a value <= {_number(self.max)}, "
                 f"but got {value} instead.",
                 param=field,
                 code=f"{kind}_above_max_value",
             )
+
+
+def _number(value: float) -> str:
+    """Return a bound as it is written in a contract: never rounded."""
+    return str(int(value)) if float(value).is_integer() else repr(value)

@@ -305,6 +305,8 @@ class RatioTierRule(
     """What the provider takes where no ratio is sent; named only where it does not exist in every tier."""
     tier_with_references: bool = True
     """False: the provider refuses a tier beside reference images."""
+    pixels_field: str | None = None
+    """The field for pixels, for providers that take those too, where neither ratio nor tier is named."""
 
     def __post_init__(self) -> None:
         _check_words("ratios", self.ratios, Ratio)
@@ -318,6 +320,8 @@ class RatioTierRule(
         return (self.field, self.tier_field)
 
     def fit(self, wanted: Wanted, *, with_references: bool = False) -> Fitted:
+        if self.pixels_field is not None and wanted.pixels is not None:
+            return Fitted({self.pixels_field: str(wanted.pixels)})
         fields, off = self._fit_ratio(wanted)
         exact = off <= PUBLISHED_RATIO_ERROR
         asked = wanted.nominal_tier

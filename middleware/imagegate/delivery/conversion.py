@@ -10,7 +10,7 @@ import msgspec
 
 from imagegate.contracts.changes import Change
 from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
-from imagegate.protocol.image_format import JPEG, PNG, WEBP, Facts, ImageFormat
+from imagegate.protocol.image_format import BMP, JPEG, PNG, WEBP, Facts, ImageFormat
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +20,9 @@ MOST_PIXELS: Final = 36_000_000
 """Of an image before and after: four bytes each, twice, while it is converted."""
 _FORMATS: Final = {"png": PNG, "jpeg": JPEG, "jpg": JPEG, "webp": WEBP}
 _NAMES: Final = {PNG: "PNG", JPEG: "JPEG", WEBP: "WEBP"}
+_READ: Final = {**_NAMES, BMP: "BMP"}
+"""Formats that are converted from; a BMP becomes a PNG, unless something else is wanted. A TIFF is left as it is: its
+tiles may be larger than itself, and Pillow counts its frames in quadratic time."""
 _DEFAULT_QUALITY: Final = 95
 
 
@@ -45,15 +48,19 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     def is_possible(self, facts: Facts) -> bool:
         """Return whether an image of this format and size is converted at all."""
         after = self.size.width * self.size.height if self.size else 0
-        return facts.kind in _NAMES and 0 < facts.width * facts.height <= MOST_PIXELS and after <= MOST_PIXELS
+        return facts.kind in _READ and 0 < facts.width * facts.height <= MOST_PIXELS and after <= MOST_PIXELS
+
+    def becomes(self, kind: ImageFormat) -> ImageFormat:
+        """Return the format of an image that was converted from `kind`."""
+        return self.kind or (kind if kind in _NAMES else PNG)
 
     def changes(self, facts: Facts) -> list[Change]:
         """Return what is disclosed of an image that was converted."""
         changes: list[Change] = []
         if self.size is not None and (facts.width, facts.height) != (self.size.width, self.size.height):
             changes.append(Change("size", "converted", f"{facts.width}x{facts.height}", str(self.size)))
-        if self.kind is not None and facts.kind != self.kind:
-            changes.append(Change("output_format", "converted", facts.kind.extension, self.kind.extension))
+        if (kind := self.becomes(facts.kind)) != facts.kind:
+            changes.append(Change("output_format", "converted", facts.kind.extension, kind.extension))
         if facts.c2pa:
             changes.append(Change("provenance", "dropped"))
         return changes
@@ -86,12 +93,12 @@ def converted(content: bytes, wanted: Wanted) -> bytes:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(BytesIO(content), formats=tuple(_NAMES.values())) as image:
+        with Image.open(BytesIO(content), formats=tuple(_READ.values())) as image:
             if getattr(image, "n_frames", 1) > 1 or image.width * image.height > MOST_PIXELS:
                 raise NotConverted
             if image.mode.startswith(("I", "F")):  # more bits than Pillow's conversion keeps: it would become white
                 raise NotConverted
-            kind = wanted.kind or next(kind for kind, name in _NAMES.items() if name == image.format)
+            kind = wanted.becomes(next(kind for kind, name in _READ.items() if name == image.format))
             profile = image.info.get("icc_profile")
             upright = ImageOps.exif_transpose(image)
             made = _in_mode(upright, kind)

@@ -10,14 +10,13 @@ from typing import Any, Final
 import msgspec
 
 from imagegate.delivery.response_format import ResponseFormat
-from imagegate.delivery.result_room import ResultRoom
-from imagegate.delivery.usual_sizes import UsualSizes
+from imagegate.delivery.result_room import ResultRoom, UsualSizes
 from imagegate.errors import FetchError, RequestError, StorageError, UpstreamError
 from imagegate.http.guarded_fetch import Fetcher, FetchFailed, FetchRefused
 from imagegate.protocol.image_format import Facts, inspect, sniff
 from imagegate.protocol.inline_images import decode_base64, padded
 from imagegate.protocol.links import absolute_link, is_full
-from imagegate.protocol.messages import Exchange, FileRef, ImageReply, Picture, ReplyImage, StoredPicture, StreamEvent
+from imagegate.protocol.messages import FileRef, ImageReply, Picture, ReplyImage, StoredPicture, StreamEvent
 from imagegate.protocol.parsers.lenient_json import is_sound, read_object
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.reply_encoding import Tokens
@@ -58,16 +57,14 @@ class ImageConverter:
         self._store = store
         self._fetcher = fetcher
         self._budget = budget or default_budget()
-        self._usual = usual or UsualSizes()
+        self.usual = usual or UsualSizes()
+        self.room = partial(ResultRoom, self._store, self._budget, self.usual)
+        """Makes the room for what an exchange will make, in a response format; nothing is secured yet."""
 
     def for_client(self, authorization: str | None) -> ImageConverter:
         """The same for a client, whose pictures the store may keep apart from others'."""
         store = StoreOfTenant(self._store, authorization or "")
-        return ImageConverter(store, self._fetcher, self._budget, usual=self._usual)
-
-    def room(self, exchange: Exchange, form: ResponseFormat) -> ResultRoom:
-        """Return the room for what an exchange will make; nothing is secured yet."""
-        return ResultRoom(self._store, self._budget, self._usual, exchange, form=form)
+        return ImageConverter(store, self._fetcher, self._budget, usual=self.usual)
 
     def receiver(self, form: ResponseFormat, authorization: str | None, room: ResultRoom | None = None) -> Receiver:
         """Return what takes a client's picture while it comes in.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from imagegate.contracts.changes import Change
@@ -30,6 +30,15 @@ def fewer(asked: int, made: int, images: tuple[ReplyImage, ...] = ()) -> Upstrea
     error = uncertain(f"The provider made {made} of {asked} images.")
     error.code, error.param, error.made = "fewer_images", "n", images
     return error
+
+
+def stated_size(fields: Mapping[str, Any]) -> str:
+    """Return the size that a reply says an image has, as ``WIDTHxHEIGHT``; empty: it says none."""
+    width, height = fields.get("width"), fields.get("height")
+    if type(width) is int and type(height) is int and width > 0 < height:
+        return f"{width}x{height}"
+    size = _pixels(fields.get("size"))
+    return "" if size is None else str(size)
 
 
 def size_changes(asked: Any, sizes: Collection[str], disclosed: Collection[Change]) -> tuple[Change, ...]:

@@ -1,4 +1,4 @@
-"""Receives the wrapped application's response: a typed reply, a stream of events, or raw bytes parsed incrementally."""
+"""Receives a response of the wrapped application that is no typed reply: events, or bytes parsed incrementally."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagegate.asgi.helpers import content_length, without_headers
 from imagegate.delivery.response_writer import ResponseWriter
 from imagegate.errors import UpstreamError
 from imagegate.protocol.image_format import Facts, inspect
-from imagegate.protocol.messages import EVENT, REPLY, HeldMemory, ImageReply, StreamEvent
+from imagegate.protocol.messages import EVENT, HeldMemory, ImageReply, StreamEvent
 from imagegate.protocol.parsers.base64_decoder import ScanError
 from imagegate.protocol.parsers.base64_json import Base64Scanner, PictureData, PictureEnd, PictureStart
 from imagegate.protocol.parsers.json_mender import JSONMender
@@ -77,8 +77,6 @@ class InnerResponse:
         self._on_event = on_event
         self._on_pictures = on_pictures
         self._asked = asked
-        self.typed: tuple[ImageReply, str] | None = None
-        """A reply of a layer, and where its links are trusted to lead."""
         self._start: Message = {}
         self._take: Callable[[Message], Awaitable[None]] = self._hold
         self._held: list[bytes] = []
@@ -90,9 +88,7 @@ class InnerResponse:
 
     async def __call__(self, message: Message) -> None:
         kind = message["type"]
-        if kind == REPLY:
-            self.typed = message["reply"], message.get("origin", "")
-        elif kind == EVENT:
+        if kind == EVENT:
             self.had_events = True
             if self._on_event is not None:
                 await self._on_event(message["event"], message.get("origin", ""))
@@ -215,15 +211,11 @@ class Relay:
     async def take(self, message: Message) -> None:
         body = message.get("body", b"")
         is_last = not message.get("more_body", False)
-        sound = await mended(self._mender, body) + (self._mender.finish() if is_last else b"")
-        try:
-            for place, events in enumerate(self._scanner.steps(sound)):
-                if place:
-                    await asyncio.sleep(0)  # what is dense takes long
-                for event in events:
-                    self._note(event)
-        except ScanError as error:
-            raise uncertain(f"The provider's reply is invalid. {error}") from error
+        if not is_last and self._scanner.needs_end_only and self._mender.pass_on(body):
+            sound = body
+        else:
+            sound = await mended(self._mender, body) + (self._mender.finish() if is_last else b"")
+            await self._scan(sound)
         self._room += len(body) - len(sound)
         if self._room < 0 and self._is_announced:
             raise uncertain("The provider's reply is no valid JSON.")
@@ -236,6 +228,16 @@ class Relay:
             piece = self._held.popleft()
             self._held_size -= len(piece)
             await self._pass(piece)
+
+    async def _scan(self, sound: bytes) -> None:
+        try:
+            for place, events in enumerate(self._scanner.steps(sound)):
+                if place:
+                    await asyncio.sleep(0)  # what is dense takes long
+                for event in events:
+                    self._note(event)
+        except ScanError as error:
+            raise uncertain(f"The provider's reply is invalid. {error}") from error
 
     def _note(self, event: Any) -> None:
         if isinstance(event, PictureStart):

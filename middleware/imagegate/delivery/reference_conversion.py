@@ -95,7 +95,10 @@ class ReferenceConversion:
         links = [await self._link(image) for image in request.images]
         mask_link = await self._link(request.mask) if request.mask is not None else None
         if form == "objects":  # written out with the body
-            self._record_renames(request, "images", "mask")
+            body = request.body_rule
+            names = body.images if body is not None and body.images else "images"
+            mask_name = body.mask if body is not None and body.mask else "mask"
+            self._record_renames(request, names if isinstance(names, str) else names[0], mask_name)
             images = [_reference(link) for link in links]
             mask = None if mask_link is None else _reference(mask_link)
             return msgspec.structs.replace(request, body=None, images=tuple(images), mask=mask)

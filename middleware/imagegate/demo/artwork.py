@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 Rgb = tuple[int, int, int]
 Motif = Callable[[ImageDraw.ImageDraw, int, int, Random, list[Rgb]], None]
 
-CANVAS_EDGE: Final = 1400
+CANVAS_EDGE: Final = 1024
 """Longest edge of the canvas that shapes are drawn on, in pixels."""
 
 

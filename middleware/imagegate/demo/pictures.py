@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
+import zlib
 from typing import Final
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 from imagegate.demo.artwork import Rgb, accent, paint
 from imagegate.demo.lettering import TextBlock, fit
@@ -58,14 +60,34 @@ def _seed_of(prompt: str, provider: str, index: int) -> int:
 
 
 def _encode(image: Image.Image, form: str) -> bytes:
-    buffer = io.BytesIO()
     if form == "PNG":
-        image.save(buffer, form, compress_level=1)
-    elif form == "JPEG":
+        return _png(image)
+    buffer = io.BytesIO()
+    if form == "JPEG":
         image.save(buffer, form, quality=88)
     else:
         image.save(buffer, form, quality=85, method=0)
     return buffer.getvalue()
+
+
+_UP: Final = b"\x02"
+_COLOUR_TYPES: Final = {"RGB": 2, "RGBA": 6}
+
+
+def _png(image: Image.Image) -> bytes:
+    """Encode with the filter Up in all rows, which suits soft colours: Pillow tries five in each, at double cost."""
+    width, height = image.size
+    above = Image.new(image.mode, image.size)
+    above.paste(image, (0, 1))
+    differences = ImageChops.subtract_modulo(image, above).tobytes()
+    row = width * len(image.getbands())
+    rows = b"".join(_UP + differences[start : start + row] for start in range(0, len(differences), row))
+    header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[image.mode], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+        for kind, data in chunks
+    )
 
 
 def _write_caption(image: Image.Image, texts: list[str], mark: Rgb) -> None:

@@ -6,7 +6,7 @@ dropped, what would change the meaning is refused with an error that names the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import randint
 from typing import Any, Final, Literal
 
@@ -17,10 +17,18 @@ from imagegate.contracts.contract import SIZE_FIELDS, Contract
 from imagegate.contracts.parameter import Parameter
 from imagegate.contracts.reference_rule import ReferenceRule
 from imagegate.errors import RequestError, choice_error, type_error
-from imagegate.fitting.reference_rules import added_size, check_uploads
-from imagegate.fitting.size_fields import check_distance, nested, remove_nested, set_nested, size_changes, wanted_size
-from imagegate.protocol.messages import FileRef, ImageRequest, Reference
-from imagegate.protocol.references import LIST_MEMBERS, MASK_MEMBERS, references_of
+from imagegate.fitting.reference_rules import added_size, check_stray_reference, check_uploads, links_in, part_of
+from imagegate.fitting.size_fields import (
+    check_distance,
+    join_edges,
+    nested,
+    remove_nested,
+    set_nested,
+    size_changes,
+    wanted_size,
+)
+from imagegate.protocol.messages import ImageRequest
+from imagegate.protocol.references import LIST_MEMBERS, MASK_MEMBERS
 from imagegate.protocol.requests import from_text
 
 Policy = Literal["nearest", "strict", "pass"]
@@ -65,6 +73,7 @@ def fit(
     if request.operation == "variations" and contract.variations is None:
         work.vary_by_edit()
     work.rename()
+    work.join_edges()
     work.fit_references()
     work.fit_size()
     try:
@@ -92,10 +101,11 @@ class _Fitting:
         self.changes: list[Change] = []
         self.named_by_client: dict[str, str] = {}
         """The model's own name of a member -> the client's."""
+        self._has_joined = False
 
     def request(self) -> ImageRequest:
         """The request as it has become."""
-        unchanged = not self.changes and not self._request.from_form
+        unchanged = not self.changes and not self._request.from_form and not self._has_joined
         fitted = self._request if unchanged else self._request.with_fields(self.fields)
         if fitted.operation != self._operation:
             fitted = msgspec.structs.replace(fitted, operation=self._operation)
@@ -112,18 +122,31 @@ class _Fitting:
     # Names
 
     def rename(self) -> None:
-        """Members that the model has under another name; its own name, where it was sent too, wins."""
+        """Members that the model has under another name; its own name, where it was sent too, wins.
+
+        But `safety_identifier` wins over `user`, as at OpenAI.
+        """
         if self.contract.renames.keys().isdisjoint(self.fields):
             return
         for name, own in self.contract.renames.items():
+            if name == "safety_identifier" and self.fields.get(name) and own in self.fields:
+                self.drop(own)
             if name in self.fields and own not in self.fields:
                 self.changes.append(Change(name, "renamed", name, own))
                 self.fields = {own if key == name else key: value for key, value in self.fields.items()}
                 self.named_by_client[own] = name
 
+    def join_edges(self) -> None:
+        """Width and height in the model's own members are a size like any other."""
+        edges = self.contract.body.edges if self.contract.body is not None else ()
+        if edges and "size" not in self.fields and self.contract.parameters.keys().isdisjoint(edges):
+            self._has_joined = join_edges(self.fields, edges)
+
     def drop(self, name: str) -> None:
         del self.fields[name]
-        self.changes.append(Change(name, "dropped"))
+        if (clients := self.named_by_client.pop(name, None)) is not None:
+            self.changes.remove(Change(clients, "renamed", clients, name))
+        self.changes.append(Change(clients or name, "dropped"))
 
     # Reference images
 
@@ -141,10 +164,10 @@ class _Fitting:
         sent = [name for name in LIST_MEMBERS if name in self.fields]
         if not sent and not self._request.images and not self._request.live:
             return
-        first = sent[0] if sent else _part_of(self._request.images)
+        first = sent[0] if sent else part_of(self._request.images)
         if rule is None:
             raise RequestError("This model takes no reference images.", param=first, code="unsupported_parameter")
-        links = {name: _links(name, self.fields[name]) for name in sent}
+        links = {name: links_in(name, self.fields[name]) for name in sent}
         if sum(len(listed) for listed in links.values()) + len(self._request.images) > rule.max:
             raise RequestError(f"This model takes at most {rule.max} reference images.", param=first)
         for name in sent:
@@ -162,7 +185,7 @@ class _Fitting:
         if not rule.fields:
             raise RequestError("This model takes no links to images here.", param=name, code="unsupported_parameter")
         target = rule.fields[0]
-        self.fields[target] = [*_links(target, self.fields.get(target, [])), *links]
+        self.fields[target] = [*links_in(target, self.fields.get(target, [])), *links]
         del self.fields[name]
         self.changes.append(Change(name, "renamed", name, target))
 
@@ -237,11 +260,14 @@ class _Fitting:
 
     def fit_parameters(self) -> None:
         keep, parameters = self.contract.members_of_rules, self.contract.parameters
+        free_texts, choices = self.contract.free_texts, self.contract.choices
         deferred: list[str] = []
         if self.fields.get("stream") is True:
             self._fit_stream()
-        for name in list(self.fields):
+        for name, value in list(self.fields.items()):
             if name in keep:
+                continue
+            if isinstance(value, str) and (len(value) <= free_texts.get(name, -1) or value in choices.get(name, ())):
                 continue
             parameter = parameters.get(name)
             if parameter is None:
@@ -281,7 +307,15 @@ class _Fitting:
             if parameter.random:
                 value = random(int(parameter.min or 0), int(parameter.max or _LARGEST_SEED))
             self.fields[name] = value
-            self.changes.append(Change(name, "added", to="random" if parameter.random else value))
+            self._note_added(name, "random" if parameter.random else value)
+
+    def _note_added(self, name: str, value: Any) -> None:
+        """One item for each member: what was dropped before has become the default."""
+        clients = self.named_by_client.get(name, name)
+        if (dropped := Change(clients, "dropped")) not in self.changes:
+            self.changes.append(Change(name, "added", to=value))
+            return
+        self.changes[self.changes.index(dropped)] = Change(clients, "mapped", self._request.fields.get(clients), value)
 
     def _fit_stream(self) -> None:
         """Where the model does not stream, the gateway makes the stream; what belongs to the model's own goes too."""
@@ -293,6 +327,8 @@ class _Fitting:
     def _unknown(self, name: str) -> None:
         if name == "background" and self.fields[name] == "transparent" and self.contract.unknown == "drop":
             raise RequestError("This model cannot make transparent backgrounds.", param="background")
+        if self.contract.unknown == "drop":
+            check_stray_reference(name, self.fields[name])
         if self.strict and name != "response_format":
             raise RequestError(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
         if self.contract.unknown == "drop":
@@ -343,19 +379,3 @@ def _as_named(error: RequestError, name: str) -> RequestError:
     """The same error about the member as the client called it."""
     message = error.message.replace(f"'{error.param}'", f"'{name}'")
     return RequestError(message, param=name, code=error.code, type=error.type)
-
-
-def _links(name: str, value: Any) -> list[str]:
-    """The URLs of a member of a generation's JSON."""
-    if isinstance(value, list) and not value:
-        return []
-    _, sources, _ = references_of({name: value})
-    for source in sources:
-        if source.url is None:
-            raise RequestError("Generations take links to images, no file ids.", param=source.member)
-    return [source.url for source in sources if source.url is not None]
-
-
-def _part_of(references: Sequence[Reference]) -> str:
-    first = next(iter(references), None)
-    return first.part if isinstance(first, FileRef) else "image"

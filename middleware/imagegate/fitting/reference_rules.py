@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import SIZE_FIELDS, Contract
 from imagegate.contracts.reference_rule import ReferenceForm, ReferenceRule
@@ -9,12 +13,63 @@ from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
 from imagegate.contracts.sizes import ListRule
 from imagegate.errors import RequestError
 from imagegate.fitting.size_fields import wanted_size
-from imagegate.protocol.messages import FileID, FileRef, ImageRequest
+from imagegate.protocol.image_format import holds_picture
+from imagegate.protocol.messages import FileID, FileRef, ImageRequest, Reference
+from imagegate.protocol.references import references_of
 
 AS_OPENAI = ReferenceRule(forms=("files", "objects"), mask=True, file_ids=True)
 """For models without a contract: unchanged, but a mixture of files and links becomes links."""
 
+_REFERENCE_NAME = re.compile(r"mask|image|picture|photo|reference|img")
+_LONGEST_NAME = 64
+_INNER = ("url", "image_url", "image", "data", "b64_json", "file_id")
+"""Members of an object that hold what it refers to."""
+_HEAD = 400
+"""Characters of base64 by which an image is recognized."""
+_MOST_ITEMS = 16
 _SAME_TYPE = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+
+
+def check_stray_reference(name: str, value: Any) -> None:
+    """Refuse a member that a model does not have where it holds a reference or a mask, by its name and its value.
+
+    Providers call theirs ``input_image``, ``image_input``, ``input_references`` or ``mask_image_url``.
+
+    Raises:
+        RequestError: naming the member.
+    """
+    if _REFERENCE_NAME.search(name[:_LONGEST_NAME].lower()) is not None and _is_reference(value):
+        raise RequestError(
+            f"This model takes no '{name}'. Send references as the images of an edit, and a mask as its 'mask'.",
+            param=name,
+            code="unsupported_parameter",
+        )
+
+
+def _is_reference(value: Any) -> bool:
+    if isinstance(value, str):
+        is_link = value[:16].lstrip().lower().startswith(("http://", "https://", "data:"))
+        return is_link or holds_picture(value[:_HEAD])
+    if isinstance(value, Mapping):
+        return any(_is_reference(value.get(key)) or (key == "file_id" and bool(value.get(key))) for key in _INNER)
+    return isinstance(value, Sequence) and any(map(_is_reference, value[:_MOST_ITEMS]))
+
+
+def links_in(name: str, value: Any) -> list[str]:
+    """The URLs of a member of a generation's JSON."""
+    if isinstance(value, list) and not value:
+        return []
+    _, sources, _ = references_of({name: value})
+    for source in sources:
+        if source.url is None:
+            raise RequestError("Generations take links to images, no file ids.", param=source.member)
+    return [source.url for source in sources if source.url is not None]
+
+
+def part_of(references: Sequence[Reference]) -> str:
+    """Return the part of a form that the first file came in."""
+    first = next(iter(references), None)
+    return first.part if isinstance(first, FileRef) else "image"
 
 
 def check_uploads(request: ImageRequest, rule: ReferenceRule) -> list[Change]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from imagegate.contracts.changes import Change
@@ -11,6 +11,8 @@ from imagegate.contracts.sizes import PUBLISHED_RATIO_ERROR, Fitted, SizeRule, W
 from imagegate.errors import RequestError, type_error
 
 _TOLERANCE_SLACK: Final = 1e-9
+_MOST_DIGITS: Final = 6
+"""Of a width or a height."""
 
 
 def wanted_size(sent: Mapping[str, str]) -> Wanted:
@@ -93,11 +95,39 @@ def size_changes(sent: Mapping[str, str], fitted: Mapping[str, str]) -> list[Cha
 
 def nested(fields: Mapping[str, Any], path: str) -> Any:
     """The member, if it says something about the size: only strings do."""
+    value = _member(fields, path)
+    return value if isinstance(value, str) else None
+
+
+def _member(fields: Mapping[str, Any], path: str) -> Any:
     name, _, inner = path.partition(".")
     value = fields.get(name)
     if inner:
         value = value.get(inner) if isinstance(value, Mapping) else None
-    return value if isinstance(value, str) else None
+    return value
+
+
+def join_edges(fields: dict[str, Any], edges: Sequence[str]) -> bool:
+    """Replace width and height by the size that they are; return whether both were there.
+
+    Args:
+        edges: paths of the two members.
+    """
+    sent = [_edge(fields, path) for path in edges]
+    if None in sent:
+        return False
+    for path in edges:
+        remove_nested(fields, path)
+    fields["size"] = "x".join(map(str, sent))
+    return True
+
+
+def _edge(fields: Mapping[str, Any], path: str) -> int | None:
+    """Return a width or a height, which a form has as text; None: there is none."""
+    value = _member(fields, path)
+    if isinstance(value, str) and len(value) <= _MOST_DIGITS and value.isascii() and value.isdecimal():
+        value = int(value)
+    return value if type(value) is int and value > 0 else None
 
 
 def set_nested(fields: dict[str, Any], path: str, value: str) -> None:

@@ -6,7 +6,7 @@ seen it? `NotSent` says no, `Interrupted` says perhaps; nothing else is raised f
 
 from __future__ import annotations
 
-from imagegate.http.client import HTTPClient, are_header_fields, close, iter_body, read_body
+from imagegate.http.client import HTTPClient, close, iter_body, read_body
 from imagegate.http.messages import (
     CHUNK,
     DEFAULT_TIMEOUTS,
@@ -14,9 +14,11 @@ from imagegate.http.messages import (
     BodyTooLarge,
     Interrupted,
     NotSent,
+    Request,
     Response,
     Timeouts,
     Transport,
+    are_header_fields,
 )
 from imagegate.http.transports.aiohttp_transport import AiohttpTransport
 
@@ -29,6 +31,7 @@ __all__ = [
     "HTTPClient",
     "Interrupted",
     "NotSent",
+    "Request",
     "Response",
     "Timeouts",
     "Transport",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import zlib
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Sequence
 from copy import copy
-from functools import lru_cache
-from typing import Any, Self
+from functools import partial
+from threading import RLock
+from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
+from weakref import WeakSet
+
+import msgspec
 
 from imagegate.http.messages import (
     CHUNK,
@@ -16,7 +19,6 @@ from imagegate.http.messages import (
     Body,
     BodyTooLarge,
     Interrupted,
-    NotSent,
     Request,
     Response,
     Sender,
@@ -24,10 +26,6 @@ from imagegate.http.messages import (
     Transport,
 )
 from imagegate.http.transports.aiohttp_transport import AiohttpTransport
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FIELD_VALUE = re.compile(r"[\t -~]*").fullmatch
-
 
 _instead_of_network: Sender | None = None
 
@@ -40,15 +38,17 @@ def use_instead_of_network(transport: Transport | None) -> Callable[[], None]:
     Args:
         transport: None: the network.
     """
-    global _instead_of_network
     before = _instead_of_network
-    _instead_of_network = None if transport is None else _through(transport)
+    _replace_network(None if transport is None else _through(transport))
+    return partial(_replace_network, before)
 
-    def undo() -> None:
-        global _instead_of_network
-        _instead_of_network = before
 
-    return undo
+def _replace_network(sender: Sender | None) -> None:
+    global _instead_of_network
+    with _choosing:
+        _instead_of_network = sender
+        for client in tuple(_clients):
+            client.choose_sender()
 
 
 def is_offline() -> bool:
@@ -80,6 +80,17 @@ class HTTPClient:
             self._sender = transport or AiohttpTransport()
         else:
             self._sender = _through(transport)
+        self.choose_sender()
+
+    def choose_sender(self) -> None:
+        """Choose between the client's own connections and what replaces the network."""
+        with _choosing:
+            _clients.add(self)
+            sender = self._sender if _instead_of_network is None else _instead_of_network
+            self.transmit: Callable[[Request], Coroutine[Any, Any, Response]] = sender.send
+            """Sends one request, as `Sender.send` does; it is the method of the transport itself wherever it can."""
+            if self._headers or self._query:
+                self.transmit = partial(_send_with, sender, self._headers, self._query)
 
     @classmethod
     def of(cls, transport: AiohttpTransport) -> Self:
@@ -101,6 +112,7 @@ class HTTPClient:
         client._owns_sender = False
         client._headers, client._query = headers, query
         client.added_headers = frozenset(name.lower() for name, _ in headers)
+        client.choose_sender()
         return client
 
     def without(self, header: str) -> HTTPClient:
@@ -111,17 +123,12 @@ class HTTPClient:
         client._owns_sender = False
         client._headers = tuple(field for field in self._headers if field[0].lower() != header)
         client.added_headers = self.added_headers - {header}
+        client.choose_sender()
         return client
 
     def completed(self, url: str, headers: Sequence[tuple[str, str]]) -> tuple[str, Sequence[tuple[str, str]]]:
         """Return the address and the header fields of a request as they are sent."""
-        if self._headers:
-            headers = [field for field in headers if field[0].lower() not in self.added_headers] + [*self._headers]
-        if self._query:
-            present = {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
-            added = urlencode([pair for pair in self._query if pair[0] not in present])
-            url += f"{'&' if '?' in url else '?'}{added}" if added else ""
-        return url, headers
+        return _completed(url, headers, self._headers, self._query)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -138,21 +145,8 @@ class HTTPClient:
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         sni_hostname: str | None = None,
     ) -> Coroutine[Any, Any, Response]:
-        """Send one request and return as soon as the head of the reply is there.
-
-        An iterable `content` is read once and not closed; without a `content-length` header it goes out
-        chunked. `sni_hostname` is the name that the server's certificate must carry when it is not the
-        URL's. The caller closes the response. Raises NotSent or Interrupted, the latter also while the body
-        is read; an exception of the iterable itself comes out as it is.
-        """
-        if self._headers or self._query:
-            url, headers = self.completed(url, headers)
-        if not _is_token(method):
-            raise NotSent("not a valid HTTP method")
-        if not are_header_fields(headers):
-            raise NotSent("a request header holds characters that HTTP does not allow")
-        sender = self._sender if _instead_of_network is None else _instead_of_network
-        return sender.send(Request(method, url, headers, content, timeouts, sni_hostname))
+        """Send one request, whose parts are those of `Request`, as `transmit` does."""
+        return self.transmit(Request(method, url, headers, content, timeouts, sni_hostname))
 
     async def aclose(self) -> None:
         """Close every connection; what is still being read ends with Interrupted."""
@@ -160,14 +154,33 @@ class HTTPClient:
             await self._sender.aclose()
 
 
-@lru_cache(maxsize=256)
-def _is_token(text: str) -> bool:
-    return _TOKEN.fullmatch(text) is not None
+_clients: WeakSet[HTTPClient] = WeakSet()
+"""All that there are, of all threads: they are told when something replaces the network."""
+_choosing: Final = RLock()
+"""Held while clients choose their transport."""
 
 
-def are_header_fields(fields: Iterable[tuple[str, str]]) -> bool:
-    """Return whether HTTP allows all characters of header fields (RFC 9110, section 5)."""
-    return all([_is_token(name) and _FIELD_VALUE(value) for name, value in fields])  # noqa: C419 - quicker
+def _send_with(
+    sender: Sender, headers: Sequence[tuple[str, str]], query: Sequence[tuple[str, str]], request: Request
+) -> Coroutine[Any, Any, Response]:
+    url, completed = _completed(request.url, request.headers, headers, query)
+    return sender.send(msgspec.structs.replace(request, url=url, headers=completed))
+
+
+def _completed(
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    added_headers: Sequence[tuple[str, str]],
+    added_query: Sequence[tuple[str, str]],
+) -> tuple[str, Sequence[tuple[str, str]]]:
+    if added_headers:
+        names = {name.lower() for name, _ in added_headers}
+        headers = [*(field for field in headers if field[0].lower() not in names), *added_headers]
+    if added_query:
+        present = {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
+        added = urlencode([pair for pair in added_query if pair[0] not in present])
+        url += f"{'&' if '?' in url else '?'}{added}" if added else ""
+    return url, headers
 
 
 async def close(response: Response) -> None:

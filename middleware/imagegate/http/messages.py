@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Coroutine, Mapping, Sequence
+import re
+from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import msgspec
 
@@ -13,6 +14,22 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 256 * 1024
 """Bytes: no piece of a body handed out or handed to the socket is larger."""
+
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+is_field_value: Final = re.compile(r"[\t -~]*").fullmatch
+"""Matches values of header fields whose characters HTTP allows (RFC 9110, section 5.5)."""
+
+
+@lru_cache(maxsize=256)
+def is_token(text: str) -> bool:
+    """Return whether a text can be a method or the name of a header field (RFC 9110, section 5.6.2)."""
+    return _TOKEN(text) is not None
+
+
+def are_header_fields(fields: Iterable[tuple[str, str]]) -> bool:
+    """Return whether HTTP allows all characters of header fields."""
+    return all(is_token(name) and is_field_value(value) for name, value in fields)
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,15 +48,17 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
-class Request(NamedTuple):
-    """One request, as `imagegate.http.HTTPClient.send` takes it."""
+class Request(msgspec.Struct, frozen=True):
+    """One request."""
 
     method: str
     url: str
-    headers: Sequence[tuple[str, str]]
-    content: bytes | AsyncIterable[bytes] | None
-    timeouts: Timeouts
-    sni_hostname: str | None
+    headers: Sequence[tuple[str, str]] = ()
+    content: bytes | AsyncIterable[bytes] | None = None
+    """An iterable is read once and not closed; without a ``content-length`` among `headers` it goes out chunked."""
+    timeouts: Timeouts = DEFAULT_TIMEOUTS
+    sni_hostname: str | None = None
+    """The name that the server's certificate must carry where it is not the URL's."""
 
 
 class NotSent(Exception):
@@ -51,6 +70,15 @@ class NotSent(Exception):
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
         super().__init__(message)
         self.timed_out = timed_out
+
+
+def not_http(request: Request) -> NotSent | None:
+    """Return the error for a request whose method or header fields HTTP does not allow; None: it is sound."""
+    if not is_token(request.method):
+        return NotSent("not a valid HTTP method")
+    if not are_header_fields(request.headers):
+        return NotSent("a request header holds characters that HTTP does not allow")
+    return None
 
 
 class Interrupted(Exception):
@@ -107,9 +135,17 @@ Transport: TypeAlias = "httpx.AsyncBaseTransport"
 
 
 class Sender(Protocol):
-    """Sends single requests. Raises `NotSent` and `Interrupted`."""
+    """Sends single requests."""
 
-    def send(self, request: Request) -> Coroutine[Any, Any, Response]: ...
+    def send(self, request: Request) -> Coroutine[Any, Any, Response]:
+        """Send a request and return as soon as the head of the reply is there. Its holder closes the reply.
+
+        Raises:
+            NotSent: nothing of it was sent, also where HTTP does not allow its method or its header fields.
+            Interrupted: it may have been; also while the body is read. An exception of an iterable `content` comes
+                out as it is.
+        """
+        ...
 
     async def aclose(self) -> None:
         """Closes every connection, also those in use."""

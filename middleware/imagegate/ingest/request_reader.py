@@ -43,15 +43,34 @@ class ReadLimits(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_LIMITS: Final = ReadLimits()
 
 
+class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What the header fields of a request say of its body."""
+
+    content_type: bytes
+    media_type: bytes
+    """The same without parameters, in lower case."""
+    is_form: bool
+    length: int | None
+    """Bytes; None: unknown."""
+    encodings: tuple[bytes, ...]
+    """Values of ``Content-Encoding``."""
+    explain: bool
+    """Whether the request is only to be explained."""
+
+
 async def read_exchange(
     scope: Scope,
     receive: Receive,
+    head: RequestHead | None = None,
     *,
     limits: ReadLimits = DEFAULT_LIMITS,
     budget: Budget | None = None,
     memory: Memory | None = None,
 ) -> Exchange:
     """Read and validate the body of a request. The caller must call `release`.
+
+    Args:
+        head: of the request, where it is known.
 
     Raises:
         RequestError: invalid request; names the field.
@@ -60,21 +79,20 @@ async def read_exchange(
     """
     progress: Progress = scope[PROGRESS_KEY]
     operation: Operation = progress.endpoint  # type: ignore[assignment]
-    # Reject an invalid header before the body is read.
-    content_type, length, explain = _head_of(scope)
-    progress.explained = bool(explain) and _is_true(explain)
+    head = head or head_of(scope)
+    progress.explained = head.explain
+    length = head.length
     budget = budget or default_budget()
-    media_type = content_type.split(b";", 1)[0].strip().lower()
     held: HeldMemory | None
-    if media_type == _FORM:
+    if head.is_form:
         held = reserve_for_form(memory, length)
         try:
-            form = await read_form(content_type, receive, limits=limits.form, budget=budget, held=held)
+            form = await read_form(head.content_type, receive, limits=limits.form, budget=budget, held=held)
             request = request_of_form(form, operation, max_prompt=limits.prompt, deployment=scope.get(DEPLOYMENT, ""))
         except BaseException:
             _close(held)
             raise
-    elif media_type == b"application/json" or media_type.endswith(b"+json"):
+    elif head.media_type == b"application/json" or head.media_type.endswith(b"+json"):
         if length is not None and length > limits.json_body:
             raise too_large(limits.json_body, endless=False)
         held = None if memory is None else memory.reserve(_COPIES * (length or 0))
@@ -89,9 +107,8 @@ async def read_exchange(
             _close(held)
             raise
     else:
-        raise UnsupportedMedia(
-            f"The body must be application/json or multipart/form-data, not '{media_type.decode('latin-1')[:64]}'.",
-        )
+        shown = head.media_type.decode("latin-1")[:64]
+        raise UnsupportedMedia(f"The body must be application/json or multipart/form-data, not '{shown}'.")
     return exchange_of(scope, request, held)
 
 
@@ -242,26 +259,31 @@ def _check(request: ImageRequest) -> None:
             )
 
 
-def _head_of(scope: Scope) -> tuple[bytes, int | None, list[bytes]]:
-    """Return media type, length in bytes (None: unknown) and the values of ``Imagegate-Explain``, in one pass."""
+def head_of(scope: Scope) -> RequestHead:
+    """Return what the header fields say, in one pass. Raises `RequestError` for a malformed ``Imagegate-Explain``."""
     content_type: bytes | None = None
     digits: bytes | None = None
+    encodings: list[bytes] = []
     explain: list[bytes] = []
     for name, value in scope["headers"]:
         if name == b"content-type":
             content_type = value if content_type is None else content_type
         elif name == b"content-length":
             digits = value if digits is None else digits
+        elif name == b"content-encoding":
+            encodings.append(value)
         elif name == _EXPLAIN:
             explain.append(value)
-    length = int(digits[:20]) if digits is not None and digits.isdigit() else None
-    return content_type or b"application/json", length, explain
-
-
-def wants_explanation(scope: Scope) -> bool:
-    """Return whether a request is only to be explained. Raises `RequestError`."""
-    explain = [value for name, value in scope["headers"] if name == _EXPLAIN]
-    return bool(explain) and _is_true(explain)
+    content_type = content_type or b"application/json"
+    media_type = content_type.split(b";", 1)[0].strip().lower()
+    return RequestHead(
+        content_type=content_type,
+        media_type=media_type,
+        is_form=media_type == _FORM,
+        length=int(digits[:20]) if digits is not None and digits.isdigit() else None,
+        encodings=tuple(encodings),
+        explain=bool(explain) and _is_true(explain),
+    )
 
 
 def _is_true(explain: Collection[bytes]) -> bool:

@@ -12,13 +12,11 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.access.authenticator import Authenticator
+from imagegate.access.authenticator import Authenticator, named
 from imagegate.access.permissions import check_operation
-from imagegate.asgi.api_keys import named
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import announced_length, is_form, read_body, too_large
-from imagegate.asgi.pace import DEFAULT_PACE, Pace, PacedClient, PacedClients
-from imagegate.asgi.permits import PERMIT, Permits
+from imagegate.asgi.in_flight import DEFAULT_PACE, PERMIT, Pace, PacedClient, PacedClients, Permits
 from imagegate.errors import Overloaded, ShuttingDown
 from imagegate.ingest.request_reader import DEFAULT_LIMITS
 from imagegate.layers.base import Layer

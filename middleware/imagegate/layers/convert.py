@@ -83,6 +83,8 @@ class Convert(ExchangeLayer):
                 raise uncertain("The application's reply contains no image.")
             trusted = (origin,) if origin else ()
             reply = await self._delivery.deliver(reply, "b64_json", public_url="", sink=sink, trusted_origins=trusted)
+            facts = [image.facts for image in reply.images]
+            progress.provider_sizes = tuple(f"{each.width}x{each.height}" for each in facts if each and each.width)
             images = [await exact.convert(image) for image in reply.images]
             progress.conversion_changes = tuple(dict.fromkeys(exact.changes))
             room.note(sink.largest)
@@ -93,7 +95,7 @@ class Convert(ExchangeLayer):
             if above is None:
                 await _discard(sink, room)
             else:  # which delivers them, also those that were made before an error
-                above.on_close(partial(_discard, sink, room))
+                above().on_close(partial(_discard, sink, room))
 
 
 async def _discard(sink: PictureSink, room: ResultRoom) -> None:
@@ -104,7 +106,7 @@ async def _discard(sink: PictureSink, room: ResultRoom) -> None:
 
 def _below(scope: Scope, sink: PictureSink, room: ResultRoom) -> Scope:
     """Return the scope in which the layers below hand over all images, and secure room for them before they pay."""
-    extensions = {**(scope.get("extensions") or {}), REPLY: {"sink": sink, "relay": False, "events": False}}
+    extensions = {**(scope.get("extensions") or {}), REPLY: {"sink": lambda: sink, "relay": False, "events": False}}
     below: dict[str, Any] = {**scope, "extensions": extensions, SENDING: (room.secure, *scope.get(SENDING, ()))}
     if (listener := scope.get(TASK)) is not None:
         below[TASK] = partial(listener, keep=True)

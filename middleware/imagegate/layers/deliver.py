@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from msgspec import structs
@@ -13,14 +13,14 @@ from imagegate.config.loader import read_delivery
 from imagegate.config.schema import DeliveryConfig
 from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.images_endpoint import PictureService
-from imagegate.delivery.response_format import ResponseFormat, wanted_form
-from imagegate.delivery.response_writer import ResponseWriter
-from imagegate.delivery.result_room import ResultRoom
+from imagegate.delivery.response_format import ResponseFormat, default_form
 from imagegate.delivery.session import DeliverySession
+from imagegate.delivery.stream_session import StreamSession
 from imagegate.http import HTTPClient
-from imagegate.layers.base import ExchangeLayer, Layer, Work
+from imagegate.layers.base import ExchangeLayer, Layer
 from imagegate.moderation.inspector import Inspector
 from imagegate.protocol.messages import REPLY, Exchange
+from imagegate.telemetry.progress import PROGRESS_KEY
 from imagegate.upstream.dispatch_hooks import SENDING
 
 DEFAULT_STORE = "file://./images"
@@ -102,46 +102,32 @@ class Deliver(ExchangeLayer):
             return
         fields = exchange.request.fields
         streamed = fields.get("stream") is True
-        answer = ResponseWriter(
-            send, streamed=streamed, heartbeat=self._stream_heartbeat if streamed else self._heartbeat
-        )
-        form = wanted_form(
-            fields.get("response_format"),
-            exchange.public_model,
-            self._default,
-            streamed=streamed,
-            user_agent=None if "response_format" in fields else header(scope, b"user-agent"),
-        )
-        work = DeliverySession(
+        form = fields.get("response_format")
+        if form not in ("url", "b64_json"):
+            agent = None if "response_format" in fields else header(scope, b"user-agent")
+            form = default_form(exchange.public_model, self._default, streamed=streamed, user_agent=agent)
+        session = (StreamSession if streamed else DeliverySession)(
             self._delivery,
-            answer,
+            send,
             exchange,
             form=form,
-            scope=scope,
+            progress=scope[PROGRESS_KEY],
             public_url=partial(self._public_url, scope),
+            heartbeat=self._stream_heartbeat if streamed else self._heartbeat,
             inspector=self._inspector,
         )
-        await work.run(partial(self._forward, scope, exchange, receive))
+        await session.run(partial(self.forward, self._below(scope, session), exchange, receive, session))
 
-    def _forward(
-        self,
-        scope: Scope,
-        exchange: Exchange,
-        receive: Receive,
-        extension: dict[str, object],
-        rooms: Sequence[ResultRoom],
-        below: Send,
-    ) -> Work:
-        """Announce the typed reply extension; remove compression and extensions that would bypass this layer."""
-        extensions = {**(scope.get("extensions") or {}), REPLY: extension}
+    def _below(self, scope: Scope, session: DeliverySession) -> Scope:
+        """Return a scope that announces the typed reply, without compression and extensions that would bypass us."""
+        extensions = {**(scope.get("extensions") or {}), REPLY: session.extension}
         # First of all: what has no room is not even noted as sent.
-        sending = (*[room.secure for room in rooms], *scope.get(SENDING, ()))
-        scope = {**scope, "extensions": extensions, SENDING: sending}
+        scope = {**scope, "extensions": extensions, SENDING: (session.secure, *scope.get(SENDING, ()))}
         if not isinstance(self.app, Layer):
             for name in _BYPASSES:
                 extensions.pop(name, None)
             scope["headers"] = without_headers(scope["headers"], b"accept-encoding")
-        return self.forward(scope, exchange, receive, below)
+        return scope
 
 
 def _config(store: str | DeliveryConfig, public_url: str | Callable[[Scope], str]) -> DeliveryConfig:

@@ -7,13 +7,13 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi.helpers import header, receive_nothing
-from imagegate.asgi.permits import PERMIT, Permit
+from imagegate.asgi.helpers import receive_nothing
+from imagegate.asgi.in_flight import PERMIT, Permit
 from imagegate.idempotency.coalescing import Call, KeyedCalls, calls_in_memory
 from imagegate.idempotency.keys import HEADER, client_of, fingerprint, key_of, slot_of
 from imagegate.idempotency.relinking import Relinking
 from imagegate.ingest.request_reader import release, retain
-from imagegate.layers.base import ExchangeLayer, Work
+from imagegate.layers.base import Concern, ExchangeLayer
 from imagegate.protocol.messages import Exchange
 from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
@@ -32,6 +32,8 @@ class Idempotency(ExchangeLayer):
         link_base: returns what links in the response to a request begin with; None: nothing of the request.
     """
 
+    concern: Concern | None = Concern(header=HEADER)
+
     def __init__(
         self,
         app: ASGIApp,
@@ -47,19 +49,15 @@ class Idempotency(ExchangeLayer):
         super().__init__(app, prefix=prefix)
         self._calls = calls or calls_in_memory()
         self._ttl = ttl
-        self._derive = derive
+        if derive:
+            self.concern = None
         self._derive_window = derive_window
         self._hooks = hooks
         self._link_base = link_base
 
-    def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
-        if not self._derive and header(scope, HEADER) is None:
-            return self.forward(scope, exchange, receive, send)
-        return self._share(scope, exchange, receive, send)
-
-    async def _share(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
+    async def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
         key = key_of(scope)
-        if exchange.explain or (key is None and not self._derive):
+        if exchange.explain:
             await self.forward(scope, exchange, receive, send)
             return
         print_ = await fingerprint(exchange.request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from imagegate.access.principal import Principal
 from imagegate.asgi.helpers import route_path, send_json
-from imagegate.layers.base import Layer, Work
+from imagegate.layers.base import Layer
 from imagegate.protocol.messages import Target
 from imagegate.routing.catalog import Catalog
 from imagegate.telemetry.progress import PROGRESS_KEY
@@ -19,21 +19,19 @@ _LISTS_KEPT: Final = 64
 
 
 class Models(Layer):
-    """Lists the catalog in OpenAI's shape, or one model of it; every other endpoint goes to the layer below.
+    """Lists the catalog in OpenAI's shape, or one model of it.
 
     ``recommended_for=image`` (TokenLab's query) is taken; every model here is for images.
     """
 
+    endpoints = frozenset(("models",))
+
     def __init__(self, app: Layer, *, catalog: Catalog, prefix: str = "/v1") -> None:
         super().__init__(app, prefix=prefix)
         self._catalog = catalog
-        self._list = msgspec.json.encode(model_list(catalog))
         self._list_for = lru_cache(_LISTS_KEPT)(self._listed)
 
-    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
-        return self._answer(scope, send) if scope["method"] == "GET" else self.down(scope, receive, send)
-
-    async def _answer(self, scope: Scope, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raise `ModelNotFound`."""
         model = route_path(scope)[len(self.prefix) :].removeprefix("/models").strip("/")
         principal = scope[PROGRESS_KEY].principal
@@ -43,6 +41,11 @@ class Models(Layer):
             targets = self._catalog.resolve_for(restricted, model)
             body = msgspec.json.encode(_model(model, targets[0], targets))
         await send_json(send, 200, body)
+
+    @cached_property
+    def _list(self) -> bytes:
+        """The list of all models, written when it is first asked for: a start does not wait for it."""
+        return msgspec.json.encode(model_list(self._catalog))
 
     def _listed(self, patterns: tuple[str, ...]) -> bytes:
         """Return the list for principals that may ask for some models only."""

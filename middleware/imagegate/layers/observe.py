@@ -6,13 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from imagegate.asgi.helpers import ClientDisconnected, request_id, send_error
 from imagegate.errors import ImagegateError
-from imagegate.layers.base import Endpoint, Layer, Work, endpoint_of
-from imagegate.layers.error_boundary import ClientChannel, answer_errors
+from imagegate.layers.base import Endpoint, Layer, OutermostSend, Work, answer_errors, endpoint_of
 from imagegate.logger import get_logger
 from imagegate.protocol.trace_context import read_traceparent, read_tracestate, trace_id
 from imagegate.telemetry.capture import Capture
@@ -57,7 +56,7 @@ class Observe(Layer):
             if tracestate and progress.traceparent:
                 progress.tracestate = read_tracestate(tracestate)
         progress.capture = self._capture() if self._capture else None
-        client = ClientChannel(receive, send, progress)
+        client = _Client(receive, send, progress)
         started = perf_counter()
         self.hooks.exchange_started(progress)
         names = {"request_id": progress.request_id}  # of all log lines of the exchange
@@ -65,7 +64,7 @@ class Observe(Layer):
             names["trace_id"] = trace_id(progress.traceparent)
         bound = bind_contextvars(**names)
         try:
-            await answer_errors(self.down, {**scope, PROGRESS_KEY: progress}, client)
+            await answer_errors(self.down, {**scope, PROGRESS_KEY: progress}, client.receive, client)
         except ClientDisconnected:
             if not client.is_whole:
                 progress.error_code = "client_disconnected"
@@ -77,7 +76,7 @@ class Observe(Layer):
                 raise  # the response has started; the server closes the connection, so it is not taken for complete
             # The request may have been billed: the official SDKs must not retry it.
             paid = [(b"x-should-retry", b"false")] if progress.attempts else []
-            await send_error(client.send, ImagegateError("The gateway failed.", code="internal_error", headers=paid))
+            await send_error(client, ImagegateError("The gateway failed.", code="internal_error", headers=paid))
         finally:
             reset_contextvars(**bound)
             seconds = perf_counter() - started
@@ -89,6 +88,36 @@ class Observe(Layer):
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
         return self.down(scope, receive, send)
+
+
+class _Client(OutermostSend):
+    """The outermost `receive` and `send`, which count what comes in and goes out."""
+
+    def __init__(self, receive: Receive, send: Send, progress: Progress) -> None:
+        super().__init__(send, progress)
+        self._receive = receive
+        self._started = perf_counter()
+        self.is_whole = False
+        """Whether the response is complete: a disconnect after it is not early."""
+
+    async def receive(self) -> Message:
+        """Receive a message of the request."""
+        message = await self._receive()
+        if body := message.get("body"):
+            self._progress.bytes_in += len(body)
+        return message
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            self.is_whole = not message.get("more_body", False)
+            if body := message.get("body"):
+                progress = self._progress
+                progress.bytes_out += len(body)
+                if progress.first_byte_seconds is None:
+                    progress.first_byte_seconds = perf_counter() - self._started
+                if progress.capture:
+                    progress.capture.answer(body)
+        await super().__call__(message)
 
 
 def _sent_names(scope: Scope) -> tuple[bytes | None, bytes | None, Sequence[bytes]]:

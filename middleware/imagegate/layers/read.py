@@ -10,18 +10,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagegate.access.permissions import check_sizes
 from imagegate.access.principal import Principal
 from imagegate.asgi.azure_paths import DEPLOYMENT
-from imagegate.asgi.disconnects import while_connected
-from imagegate.asgi.helpers import announced_length, header, is_form
+from imagegate.asgi.helpers import header
+from imagegate.asgi.in_flight import while_connected
 from imagegate.errors import UnsupportedMedia
 from imagegate.idempotency.keys import HEADER
 from imagegate.ingest.request_reader import (
     DEFAULT_LIMITS,
     ReadLimits,
+    RequestHead,
+    head_of,
     read_exchange,
     release,
-    wants_explanation,
 )
-from imagegate.layers.base import Layer
+from imagegate.layers.base import IMAGES, Layer
 from imagegate.layers.read_form import FormHandler
 from imagegate.protocol.messages import ImageRequest
 from imagegate.spool.budget import Budget, default_budget
@@ -42,6 +43,8 @@ class Read(Layer):
         may_stream: returns whether the files of a request may be streamed upstream; None: never.
         find_model: raises `ModelNotFound` for a public model that a principal may not ask for; None: all may be.
     """
+
+    endpoints = IMAGES
 
     def __init__(
         self,
@@ -71,15 +74,18 @@ class Read(Layer):
             )
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if encodings := [value for name, value in scope["headers"] if name == b"content-encoding"]:
-            _check_encoding(b", ".join(encodings))
+        head = head_of(scope)
+        if head.encodings:
+            _check_encoding(b", ".join(head.encodings))
         principal: Principal | None = scope[PROGRESS_KEY].principal
         if principal is not None and (deployment := scope.get(DEPLOYMENT)):
             self._check_model(principal, deployment)
-        if self._forms is not None and (announced_length(scope) or 0) >= SMALLEST_LIVE_FORM and _is_live_form(scope):
+        if self._forms is not None and (head.length or 0) >= SMALLEST_LIVE_FORM and _is_live_form(scope, head):
             await self._forms(scope, receive, send)
             return
-        exchange = await read_exchange(scope, receive, limits=self._limits, budget=self._budget, memory=self._memory)
+        exchange = await read_exchange(
+            scope, receive, head, limits=self._limits, budget=self._budget, memory=self._memory
+        )
         try:
             if principal is not None and (principal.models or principal.sizes):
                 self._permit(scope, exchange.request.fields)
@@ -110,6 +116,6 @@ def _check_encoding(encoding: bytes) -> None:
         raise UnsupportedMedia(f"Content-Encoding '{shown[:64]}' is not supported. Send the body uncompressed.")
 
 
-def _is_live_form(scope: Scope) -> bool:
+def _is_live_form(scope: Scope, head: RequestHead) -> bool:
     """Return whether a body is a form that need not be known whole before anything is sent."""
-    return is_form(scope) and not wants_explanation(scope) and header(scope, HEADER) is None
+    return head.is_form and not head.explain and header(scope, HEADER) is None

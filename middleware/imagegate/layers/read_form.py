@@ -9,8 +9,8 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from imagegate.asgi.azure_paths import DEPLOYMENT
-from imagegate.asgi.disconnects import while_connected
 from imagegate.asgi.helpers import announced_length, header
+from imagegate.asgi.in_flight import while_connected
 from imagegate.errors import RequestError
 from imagegate.ingest.form_reader import FormReading
 from imagegate.ingest.request_reader import ReadLimits, exchange_of, request_of_form, reserve_for_form

@@ -8,7 +8,7 @@ from imagegate.delivery.reference_conversion import ReferenceConversion
 from imagegate.delivery.reference_publisher import ReferenceConverter
 from imagegate.fitting.reference_rules import AS_OPENAI
 from imagegate.ingest.streaming_form import StreamingForm
-from imagegate.layers.base import ExchangeLayer, Work
+from imagegate.layers.base import Concern, ExchangeLayer
 from imagegate.protocol.messages import Exchange
 from imagegate.protocol.references import LINK_FIELDS
 from imagegate.spool.upload import Upload
@@ -22,17 +22,13 @@ class References(ExchangeLayer):
         converter: performs the conversions; None: requests that need one are rejected.
     """
 
+    concern = Concern(members=LINK_FIELDS, references=True)
+
     def __init__(self, app: ASGIApp, *, prefix: str = "/v1", converter: ReferenceConverter | None = None) -> None:
         super().__init__(app, prefix=prefix)
         self._converter = converter
 
-    def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
-        request = exchange.request
-        if not (request.images or request.live) and LINK_FIELDS.isdisjoint(request.fields):
-            return self.forward(scope, exchange, receive, send)
-        return self._convert(scope, exchange, receive, send)
-
-    async def _convert(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
+    async def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
         opened: list[Upload] = []
         try:
             work = ReferenceConversion(self._converter, scope, exchange, opened)

@@ -14,7 +14,7 @@ from imagegate.ingest.streaming_form import NeedsBufferedForm
 from imagegate.layers.base import ExchangeLayer, Work
 from imagegate.layers.route_parts import PartsHandler
 from imagegate.protocol.messages import Exchange, Target
-from imagegate.routing.catalog import Catalog, addressed, model_change
+from imagegate.routing.catalog import Catalog
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.fan_out import image_shares
 from imagegate.routing.limiter import UpstreamLimiter
@@ -64,20 +64,15 @@ class Route(ExchangeLayer):
         self._deadline = deadline
 
     async def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
-        progress: Progress = scope[PROGRESS_KEY]
-        now = asyncio.get_running_loop().time
-        model = exchange.request.model
-        targets = self._catalog.resolve(model) if exchange.explain else self._catalog.draw(model, random.random)
+        model, catalog = exchange.request.model, self._catalog
+        targets = catalog.settled.get(model)
+        if targets is None:
+            targets = catalog.resolve(model) if exchange.explain else catalog.draw(model, random.random)
         if self._keyless and exchange.authorization is None:
             keyless = self._keyless - exchange.upstream_keys.keys()
             targets = [target for target in targets if target.upstream not in keyless] or targets
-        until = now() + self._deadline if self._deadline else None
-        attempts = Attempts(len(targets), self._policy, random.random, asked=progress.retries, until=until)
-        answer = _Answer(send)
-        try:
-            await self._ask_in_order(scope, exchange, receive, answer, attempts, targets)
-        finally:
-            attempts.forget()
+        until = asyncio.get_running_loop().time() + self._deadline if self._deadline else None
+        await self._ask_in_order(scope, exchange, receive, _Answer(send), targets, until)
 
     async def _ask_in_order(
         self,
@@ -85,36 +80,38 @@ class Route(ExchangeLayer):
         exchange: Exchange,
         receive: Receive,
         answer: _Answer,
-        attempts: Attempts,
         targets: Sequence[Target],
+        until: float | None,
     ) -> None:
         progress: Progress = scope[PROGRESS_KEY]
-        now = asyncio.get_running_loop().time
+        asked, now = progress.retries, asyncio.get_running_loop().time
+        attempts: Attempts | None = None  # needed once a candidate has failed
+        attempt = Attempt(until=until)
         last: int | None = None
-        while attempt := attempts.next(now()):
-            if attempt.pause > 0:
-                await asyncio.sleep(attempt.pause)
-            progress.fallbacks += last not in (None, attempt.place)
-            progress.retries += attempt.is_retry
-            if attempt.is_retry and exchange.request.live is not None:
-                raise NeedsBufferedForm  # its files are consumed; Read runs the request again with the whole form
-            last, waited = attempt.place, progress.queue_seconds
-            _record_target(progress, exchange, targets[last])
-            try:
-                await self._ask(scope, addressed(exchange, targets[last]), receive, answer, attempt)
-                return
-            except ImagegateError as error:
-                waited = progress.queue_seconds - waited
-                if not attempts.failed(last, error, now(), waited=waited) or answer.has_begun:
-                    raise
-        place, failure = attempts.error
-        if place != last:
-            _record_target(progress, exchange, targets[place])
-            progress.upstream_request_id = failure.details.get("upstream_request_id", "")
         try:
-            raise failure
+            while True:
+                if attempt.pause > 0:
+                    await asyncio.sleep(attempt.pause)
+                progress.fallbacks += last not in (None, attempt.place)
+                progress.retries += attempt.is_retry
+                if attempt.is_retry and exchange.request.live is not None:
+                    raise NeedsBufferedForm  # its files are consumed; Read runs the request again with the whole form
+                last, waited = attempt.place, progress.queue_seconds
+                progress.addressed(targets[last], exchange.public_model)
+                try:
+                    await self._ask(scope, exchange.to(targets[last]), receive, answer, attempt)
+                    return
+                except ImagegateError as error:
+                    waited = progress.queue_seconds - waited
+                    attempts = attempts or Attempts(len(targets), self._policy, random.random, asked=asked, until=until)
+                    if not attempts.failed(last, error, now(), waited=waited) or answer.has_begun:
+                        raise
+                if (following := attempts.next(now())) is None:
+                    raise _most_informative(attempts, progress, exchange, targets, last)
+                attempt = following
         finally:
-            del failure  # its traceback refers to this frame
+            if attempts is not None:
+                attempts.forget()
 
     async def _ask(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send, attempt: Attempt) -> None:
         n = exchange.request.n
@@ -146,8 +143,12 @@ class _Answer:
         await self._send(message)
 
 
-def _record_target(progress: Progress, exchange: Exchange, target: Target) -> None:
-    """Record `target` as the upstream of the exchange."""
-    progress.upstream, progress.upstream_model, progress.upstream_request_id = target.upstream, target.model, ""
-    progress.route_changes = model_change(exchange.public_model, target)
-    progress.fit_changes = progress.reference_changes = ()
+def _most_informative(
+    attempts: Attempts, progress: Progress, exchange: Exchange, targets: Sequence[Target], last: int
+) -> ImagegateError:
+    """Return the error that ends the exchange, whose candidate is recorded where it is not the `last` one."""
+    place, failure = attempts.error
+    if place != last:
+        progress.addressed(targets[place], exchange.public_model)
+        progress.upstream_request_id = failure.details.get("upstream_request_id", "")
+    return failure

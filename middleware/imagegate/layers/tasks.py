@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.helpers import header, send_json
 from imagegate.errors import RequestError
-from imagegate.layers.base import ExchangeLayer, Layer, Work, task_id_of
+from imagegate.layers.base import Concern, ExchangeLayer, Layer, task_id_of
 from imagegate.protocol.messages import Exchange
 from imagegate.tasks.base import TaskNotFound
 from imagegate.tasks.creation import TaskCreation
@@ -18,8 +18,6 @@ from imagegate.tasks.queries import TaskQueries
 from imagegate.tasks.records import TaskRecord, document, public_state
 from imagegate.tasks.runner import TaskRunner
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
-
-_MEMBERS: Final = frozenset(("async", "callback_url"))
 
 
 class Tasks(ExchangeLayer):
@@ -30,17 +28,14 @@ class Tasks(ExchangeLayer):
         runner: runs them through the layers below.
     """
 
+    concern = Concern(members=frozenset(("async", "callback_url")))
+
     def __init__(self, app: ASGIApp, *, creation: TaskCreation, runner: TaskRunner, prefix: str = "/v1") -> None:
         super().__init__(app, prefix=prefix)
         self._creation = creation
         runner.forward = self.forward
 
-    def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> Work:
-        if _MEMBERS.isdisjoint(exchange.request.fields):
-            return self.forward(scope, exchange, receive, send)
-        return self._handle(scope, exchange, receive, send)
-
-    async def _handle(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
+    async def handle_exchange(self, scope: Scope, exchange: Exchange, receive: Receive, send: Send) -> None:
         fields = exchange.request.fields
         wants_task = fields.get("async")
         if "callback_url" in fields and not wants_task:
@@ -59,23 +54,21 @@ class Tasks(ExchangeLayer):
 
 
 class TaskEndpoints(Layer):
-    """Serves ``GET`` and ``DELETE /v1/tasks/{id}``; forwards every other endpoint.
+    """Serves ``GET`` and ``DELETE /v1/tasks/{id}``.
 
     Args:
         queries: reads and cancels tasks.
         retry_after: value of ``Retry-After`` for unfinished tasks, in seconds.
     """
 
+    endpoints = frozenset(("tasks",))
+
     def __init__(self, app: ASGIApp, *, queries: TaskQueries, retry_after: float, prefix: str = "/v1") -> None:
         super().__init__(app, prefix=prefix)
         self._queries = queries
         self._retry_after = str(max(1, round(retry_after))).encode()
 
-    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
-        ours = scope[PROGRESS_KEY].endpoint == "tasks"
-        return self._answer(scope, send) if ours else self.down(scope, receive, send)
-
-    async def _answer(self, scope: Scope, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
         text = task_id_of(scope, self.prefix) or ""
         authorization = (header(scope, b"authorization") or b"").decode("latin-1") or None

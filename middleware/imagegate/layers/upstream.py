@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
+from typing import Final
 from uuid import uuid4
 
 import msgspec
@@ -14,15 +15,20 @@ from imagegate.asgi.helpers import send_json
 from imagegate.errors import AuthenticationError, ModelNotFound, NotPermitted
 from imagegate.layers.base import ExchangeLayer, send_reply
 from imagegate.protocol.messages import REPLY, Exchange
+from imagegate.protocol.reply_tasks import PendingTask
+from imagegate.protocol.trace_context import trace_headers
 from imagegate.streaming.reply_reader import ReplyConsumer
-from imagegate.telemetry.progress import PROGRESS_KEY, Progress
+from imagegate.telemetry.progress import PROGRESS_KEY, Progress, timed_call
 from imagegate.tracing import TRACER, operation
 from imagegate.upstream.account import Account
-from imagegate.upstream.conversation import converse
+from imagegate.upstream.conversation import ask_or_find, follow
 from imagegate.upstream.dispatch_hooks import SENDING, TASK, Sending
 from imagegate.upstream.explanation import explanation
 from imagegate.upstream.payers import PAYERS, with_payers
 from imagegate.upstream.results import load_results
+from imagegate.upstream.sending import PaidRequest, ask
+
+_UNTRACED: Final = nullcontext()
 
 
 class Upstream(ExchangeLayer):
@@ -43,6 +49,7 @@ class Upstream(ExchangeLayer):
             account = account.with_key_of(exchange.upstream_keys)
         progress.upstream, progress.sent_fields = account.name, exchange.request.fields
         asked = exchange.request
+        progress.sent_references = asked.reference_areas if asked.images or asked.mask is not None else ()
         if account.adapter.names_jobs:
             asked = msgspec.structs.replace(asked, job_id=str(uuid4()))
         request = account.adapter.encode(asked)
@@ -75,18 +82,24 @@ class Upstream(ExchangeLayer):
         traced = None
         if TRACER.get() is not None:
             traced = operation("attempt", endpoint=progress.endpoint, account=account, model=model)
-        with traced or nullcontext():
-            asking = converse(
-                account,
-                request,
+        with traced or _UNTRACED:
+            trace = traced.headers if traced is not None else ()
+            if not trace and progress.traceparent:
+                trace = trace_headers(progress.traceparent, progress.tracestate)
+            paid = PaidRequest(
+                upstream=account,
+                request=request,
                 authorization=exchange.authorization,
                 progress=progress,
                 consumer=consumer,
                 held=exchange.request.held,
-                on_task=None if listener is None else partial(listener, account.name, exchange.request.n),
-                trace=traced.headers if traced is not None else (),
+                trace=trace,
             )
-            reply = await progress.call(account.name, model, asking, images=images)
+            with timed_call(progress, account.name, model, images=images):
+                reply = await (ask_or_find if request.job_id else ask)(paid)
+                if isinstance(reply, PendingTask):
+                    on_task = None if listener is None else partial(listener, account.name, exchange.request.n)
+                    reply = await follow(paid, reply, on_task)
             if traced is not None:
                 traced.note(task_id=progress.upstream_task_id)
             if reply is not None:

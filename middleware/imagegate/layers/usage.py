@@ -9,7 +9,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.helpers import send_json
-from imagegate.layers.base import Layer, Work
+from imagegate.layers.base import Layer
 from imagegate.spending.accounts import GATEWAY, key_account
 from imagegate.spending.ledger import Balances, day_of
 from imagegate.spending.report import usage_document
@@ -25,6 +25,8 @@ class Usage(Layer):
         currency: of the prices.
     """
 
+    endpoints = frozenset(("usage",))
+
     def __init__(self, app: ASGIApp, *, spending: Spending, currency: str, prefix: str = "/v1") -> None:
         super().__init__(app, prefix=prefix)
         self._spending = spending
@@ -32,11 +34,7 @@ class Usage(Layer):
         self._asked: dict[str, asyncio.Task[Balances]] = {}
         """Questions to the ledger that are not answered yet, by account."""
 
-    def handle(self, scope: Scope, receive: Receive, send: Send) -> Work:
-        ours = scope[PROGRESS_KEY].endpoint == "usage"
-        return self._answer(scope, send) if ours else self.down(scope, receive, send)
-
-    async def _answer(self, scope: Scope, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         progress: Progress = scope[PROGRESS_KEY]
         principal = progress.principal
         account = GATEWAY if principal is None else key_account(principal.id)

@@ -54,7 +54,8 @@ def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
 def parameter_schema(name: str, parameter: Parameter) -> dict[str, Any]:
     """Return what holds for a parameter of every model, as JSON Schema."""
     schema: dict[str, Any] = {"enum": list(parameter.values)} if parameter.values else {"type": parameter.type}
-    limits = {"minimum": parameter.min, "maximum": parameter.max, "maxLength": parameter.max_length}
+    limits = {"minimum": parameter.min, "maximum": parameter.max}
+    limits |= {"minLength": parameter.min_length, "maxLength": parameter.max_length}
     schema |= {word: value for word, value in limits.items() if value is not None}
     if name in _MEANINGS:
         schema["description"] = _MEANINGS[name]

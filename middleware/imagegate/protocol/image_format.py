@@ -30,7 +30,21 @@ WEBP: Final = ImageFormat("image/webp", "webp")
 GIF: Final = ImageFormat("image/gif", "gif")
 AVIF: Final = ImageFormat("image/avif", "avif")
 SVG: Final = ImageFormat("image/svg+xml", "svg")
+BMP: Final = ImageFormat("image/bmp", "bmp")
+TIFF: Final = ImageFormat("image/tiff", "tiff")
+HEIC: Final = ImageFormat("image/heic", "heic")
+JXL: Final = ImageFormat("image/jxl", "jxl")
 
+_HEIC_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis"))
+_BMP_HEADERS: Final = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
+"""Bytes of the second header of a BMP, in all its versions."""
+_SHORT: Final = 3
+"""Type of a TIFF's number in two bytes."""
+_WIDTH, _HEIGHT, _EXTRA_SAMPLES = 256, 257, 338
+"""Tags of a TIFF."""
+_TIFF_ORDERS: Final = {b"II*\x00": "<", b"MM\x00*": ">"}
+_JXL_BOX: Final = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
+"""The container of JPEG XL; a bare codestream begins with two bytes that many texts in base64 begin with, too."""
 _AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
 _MOST_BRANDS: Final = 256
 _BLANKS: Final = b"\xef\xbb\xbf \t\r\n"
@@ -41,7 +55,7 @@ _PROLOG: Final = re.compile(
 )
 _SVG_ROOT: Final = re.compile(rb"\s*<(?:[\w.-]+:)?svg(?=[\s>/]|$)", re.IGNORECASE)
 _URL_SAFE: Final = str.maketrans("-_", "+/")
-BY_EXTENSION: Final = {found.extension: found for found in (PNG, JPEG, WEBP, GIF, AVIF, SVG)}
+BY_EXTENSION: Final = {found.extension: found for found in (PNG, JPEG, WEBP, GIF, AVIF, SVG, BMP, TIFF, HEIC, JXL)}
 
 
 def sniff(head: bytes) -> ImageFormat | None:
@@ -57,9 +71,14 @@ def sniff(head: bytes) -> ImageFormat | None:
         return WEBP
     if head.startswith((b"GIF87a", b"GIF89a")):
         return GIF
-    if head[4:8] == b"ftyp" and not _AVIF_BRANDS.isdisjoint(_brands(head)):
-        return AVIF
-    return SVG if _is_svg(head) else None
+    if head[4:8] == b"ftyp":
+        brands = _brands(head)
+        return AVIF if not _AVIF_BRANDS.isdisjoint(brands) else None if _HEIC_BRANDS.isdisjoint(brands) else HEIC
+    if head[:4] in _TIFF_ORDERS:
+        return TIFF
+    if head.startswith(b"BM") and len(head) >= 18:
+        return BMP if head[6:10] == bytes(4) and unpack_from("<I", head, 14)[0] in _BMP_HEADERS else None
+    return JXL if head.startswith(_JXL_BOX) else SVG if _is_svg(head) else None
 
 
 def _brands(head: bytes) -> set[bytes]:
@@ -109,9 +128,11 @@ def inspect(head: bytes) -> Facts | None:
         return None
     reader = _READERS.get(kind)
     try:
-        width, height, alpha = reader(head) if reader else (0, 0, kind in (AVIF, SVG))
+        width, height, alpha = reader(head) if reader else (0, 0, True)
     except (IndexError, ValueError, struct.error):
         width, height, alpha = 0, 0, False
+    if not (width and height):
+        width = height = 0
     return Facts(kind, width, height, alpha, has_c2pa(head))
 
 
@@ -174,4 +195,27 @@ def _gif(head: bytes) -> tuple[int, int, bool]:
     return width, height, True
 
 
-_READERS: Final = {PNG: _png, JPEG: _jpeg, WEBP: _webp, GIF: _gif}
+def _bmp(head: bytes) -> tuple[int, int, bool]:
+    """Return what follows the size of the second header; a negative height means rows from the top.
+
+    From its third version on it has a mask for transparency.
+    """
+    (size,) = unpack_from("<I", head, 14)
+    width, height = unpack_from("<HH" if size == 12 else "<II" if size == 16 else "<ii", head, 18)
+    alpha = size >= 56 and size != 64 and unpack_from("<I", head, 66)[0] != 0
+    return max(width, 0), abs(height), alpha
+
+
+def _tiff(head: bytes) -> tuple[int, int, bool]:
+    """Return what the first directory says (TIFF 6.0, section 2); often it stands at the end of the file."""
+    order = _TIFF_ORDERS[head[:4]]
+    (place,) = unpack_from(f"{order}I", head, 4)
+    (count,) = unpack_from(f"{order}H", head, place)
+    found: dict[int, int] = {}
+    for entry in range(place + 2, min(place + 2 + 12 * count, len(head) - 11), 12):
+        tag, kind = unpack_from(f"{order}HH", head, entry)
+        (found[tag],) = unpack_from(f"{order}{'H' if kind == _SHORT else 'I'}", head, entry + 8)
+    return found.get(_WIDTH, 0), found.get(_HEIGHT, 0), _EXTRA_SAMPLES in found
+
+
+_READERS: Final = {PNG: _png, JPEG: _jpeg, WEBP: _webp, GIF: _gif, BMP: _bmp, TIFF: _tiff}

@@ -11,6 +11,9 @@ from imagegate.protocol.image_format import Facts
 _PNG_HEAD: Final = 33
 """Bytes of the signature and of IHDR."""
 _NO_FRAME: Final = (0xC4, 0xC8, 0xCC)
+_MOST_PARTS: Final = 4096
+"""Chunks, segments and fill bytes that are followed. Real files have a few dozen before their pixels; one that is made
+of empty ones would keep the event loop busy for a microsecond for every twelve of its bytes."""
 
 
 class LateFacts:
@@ -24,6 +27,7 @@ class LateFacts:
         self._held = b""
         self._need = _PNG_HEAD
         self._skip = 0
+        self._parts = 0
         self._read: Callable[[LateFacts, bytes], None] = LateFacts._start
 
     def feed(self, data: bytes) -> None:
@@ -37,7 +41,9 @@ class LateFacts:
                 step = min(self._need - len(self._held), len(data) - place)
                 self._held += data[place : place + step]
                 if len(self._held) == self._need:
+                    self._parts += 1
                     self._read(self, self._held)
+                    self.is_done = self.is_done or self._parts > _MOST_PARTS
             place += step
 
     def complete(self, facts: Facts | None) -> Facts | None:
@@ -65,7 +71,7 @@ class LateFacts:
     def _chunk(self, head: bytes) -> None:
         length, name = unpack(">I4s", head)
         self._alpha = name == b"tRNS"
-        self.is_done = name in (b"tRNS", b"IDAT", b"IEND")
+        self.is_done = name in (b"tRNS", b"IDAT", b"IEND") or not name.isalpha()
         self._next(8, length + 4)
 
     def _marker(self, head: bytes) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from functools import cached_property
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from imagegate.contracts.body import BodyRule
+from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contract, Operation
 from imagegate.contracts.reference_rule import ReferenceRule
 from imagegate.protocol.image_format import Facts
@@ -21,8 +21,8 @@ REPLY: Final = "imagegate.reply"
 """ASGI extension, and type of the message that carries an `ImageReply` up to the layer that announced it.
 
 The message has ``reply``, and ``origin``, where links are trusted to lead. The extension says what else is taken:
-``sink`` takes pictures while the reply that carries them arrives; where ``relay`` is true, a large reply may come as
-the bytes that the provider sent; where ``events`` is true, a streamed one as messages of type `EVENT`.
+``sink()`` returns what takes pictures while the reply that carries them arrives; where ``relay`` is true, a large reply
+may come as the bytes that the provider sent; where ``events`` is true, a streamed one as messages of type `EVENT`.
 """
 EVENT: Final = "imagegate.event"
 """Type of the message that carries a `StreamEvent` as ``event``, and ``origin``."""
@@ -158,7 +158,12 @@ class LiveFiles(Protocol):
         ...
 
 
-class ImageRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+SHAPING: Final = ("size", "aspect_ratio", "resolution", "metadata", "output_format", "background")
+_LONGEST_SHAPE: Final = 64
+"""Characters: what a shape means is remembered, and clients choose them."""
+
+
+class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to the Images API, members as the client named them."""
 
     operation: Operation
@@ -183,23 +188,36 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     held: HeldMemory | None = None
     """What the request and the reply to it hold in memory; None: it is not counted."""
 
-    @cached_property
+    @property
     def model(self) -> str:
         model = self.fields["model"]
         return model if isinstance(model, str) else ""
 
-    @cached_property
+    @property
     def references(self) -> tuple[Reference, ...]:
         """Everything that is not in `fields`."""
         if self.mask is None and self.markup is None:
             return self.images
         return (*self.images, *(extra for extra in (self.mask, self.markup) if extra is not None))
 
-    @cached_property
+    @property
+    def reference_areas(self) -> tuple[int, ...]:
+        """Pixels of each of `references`; 0: they are not known."""
+        facts = (each.facts if isinstance(each, FileRef) else None for each in self.references)
+        return tuple(known.width * known.height if known is not None else 0 for known in facts)
+
+    @property
     def n(self) -> int:
         """Images asked for; 1 where the client does not say."""
         n = self.fields.get("n", 1)
         return n if isinstance(n, int) else 1
+
+    @property
+    def shape(self) -> tuple[str, ...] | None:
+        """What it says of the size and the format of its pictures, by member; None: one of them is no short text."""
+        said = [self.fields.get(name, "") for name in SHAPING]
+        is_plain = all([type(text) is str and len(text) <= _LONGEST_SHAPE for text in said])  # noqa: C419 - quicker
+        return tuple(said) if is_plain else None
 
     def with_fields(self, fields: Mapping[str, Any]) -> ImageRequest:
         return msgspec.structs.replace(self, fields=fields, body=None)
@@ -219,6 +237,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     contract: Contract | None
     """None: the model is in no contract, so the request passes unchanged."""
+
+    def change_of(self, public_model: str) -> tuple[Change, ...]:
+        """Return what discloses another model; the upstream's name as a prefix is no change of model."""
+        is_same = public_model in (self.model, f"{self.upstream}/{self.model}")
+        return () if is_same else (Change("model", "mapped", public_model, self.model),)
 
     def most_images(self, request: ImageRequest) -> int:
         """Return how many pictures a request may have here: ``n``, or those of a group."""
@@ -276,6 +299,13 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     def store_identity(self) -> str | None:
         """What the store keeps the client's images apart by: its tenant, else its identity."""
         return tenant_identity(self.tenant) or self.identity
+
+    def to(self, target: Target) -> Exchange:
+        """Return the exchange for a candidate, with the upstream's name of the model."""
+        request = self.request
+        if request.model != target.model:
+            request = request.with_fields({**request.fields, "model": target.model})
+        return msgspec.structs.replace(self, request=request, target=target)
 
     def replace(self, **members: Any) -> Exchange:
         return msgspec.structs.replace(self, **members)

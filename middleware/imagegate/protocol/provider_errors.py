@@ -50,14 +50,18 @@ _STATUS_OF_TYPE: Final[Mapping[str, int]] = {
 }
 # The gateway in front of the provider gave up; the provider itself may be at work (RFC 9110, Cloudflare's 52x).
 _GAVE_UP: Final = frozenset({502, 504, *range(520, 530)})
+_TIMEOUT_WORD = re.compile(r"time_?d?_?out|deadline_?exceeded", re.IGNORECASE)
 
 
 def is_moderated(found: ProviderError) -> bool:
     """Return whether a provider refused the request for its content."""
     if found.param == "moderation" or found.code in _NOT_ABOUT_CONTENT:
         return False  # `moderation` is the name of a parameter too
-    words = (found.code or "", found.type or "")
-    return any(map(_MODERATION_WORD.search, words)) or bool(_MODERATION_PHRASE.search(found.message))
+    return any(map(_MODERATION_WORD.search, _words_of(found))) or bool(_MODERATION_PHRASE.search(found.message))
+
+
+def _words_of(found: ProviderError) -> tuple[str, str]:
+    return found.code or "", found.type or ""
 
 
 def failure(
@@ -105,8 +109,16 @@ def leaves_open(status: int, *, is_explained: bool) -> bool:
     return status in _GAVE_UP or (not is_explained and (status >= 500 or status in (408, 409)))
 
 
-def refusal(found: ProviderError, *, status: int | None = None, request_id: str | None = None) -> UpstreamError:
-    """Return a provider's error as ours; without a `status`, as in a 200, the error's own words decide."""
+def refusal(
+    found: ProviderError, *, status: int | None = None, request_id: str | None = None, is_over: bool = False
+) -> UpstreamError:
+    """Return a provider's error as ours; without a `status`, as in a 200, the error's own words decide.
+
+    They may also say that the provider has given up waiting for what makes the pictures: that is uncertain.
+
+    Args:
+        is_over: it is the end of a task, after which nothing is made.
+    """
     message = shorten(found.message) or "The provider gave no reason."
     if is_moderated(found):
         return ModerationBlocked(
@@ -118,6 +130,11 @@ def refusal(found: ProviderError, *, status: int | None = None, request_id: str 
         )
     if status is None:
         status = _status_in_words(found)
+        is_named = (status or 502) >= 500 and any(map(_TIMEOUT_WORD.search, _words_of(found)))
+        timed_out = is_named or status in (504, 524)
+        if not is_over and (timed_out or status in _GAVE_UP):
+            return uncertain(message, timed_out=timed_out, request_id=request_id)
+        status = status or 502
     return UpstreamRefused(
         message,
         status=status,
@@ -200,7 +217,7 @@ _TYPE_OF_STATUS: Final[Mapping[int, str]] = {
 }
 
 
-def _status_in_words(found: ProviderError) -> int:
+def _status_in_words(found: ProviderError) -> int | None:
     if found.status is not None:
         return found.status
     for word in (found.code, found.type):
@@ -208,4 +225,4 @@ def _status_in_words(found: ProviderError) -> int:
             return int(word)
         if word and word in _STATUS_OF_TYPE:
             return _STATUS_OF_TYPE[word]
-    return 502
+    return None

@@ -49,6 +49,12 @@ def references_of(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Sourc
     return rest, images, masks[0] if masks else None
 
 
+def count_references(fields: Mapping[str, Any]) -> int:
+    """Return how many images and masks the members of a JSON request are."""
+    values = (fields[name] for name in (*LIST_MEMBERS, *MASK_MEMBERS) if name in fields)
+    return sum(len(value) if isinstance(value, list) else 1 for value in values)
+
+
 def _sources(name: str, value: Any) -> list[Source]:
     if isinstance(value, list):
         if not value:

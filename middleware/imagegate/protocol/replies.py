@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused
-from imagegate.protocol.error_reader import provider_error, read_error
+from imagegate.errors import ModerationBlocked, UpstreamError
+from imagegate.protocol.error_reader import provider_error
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.image_format import sniff
 from imagegate.protocol.links import is_full
@@ -22,37 +22,24 @@ from imagegate.protocol.messages import ImageReply, Picture, ReplyImage
 from imagegate.protocol.names import EITHER, LISTS, members_of, plain
 from imagegate.protocol.parsers.charsets import in_utf8
 from imagegate.protocol.parsers.lenient_json import read_object, read_printed, read_value, start_of_document
-from imagegate.protocol.provider_errors import (
-    failure,
-    is_moderated,
-    leaves_open,
-    refusal,
-    shorten,
-    some_failed,
-    uncertain,
+from imagegate.protocol.provider_errors import failure, leaves_open, uncertain
+from imagegate.protocol.reply_errors import (
+    FILTERED,
+    NO_IMAGE,
+    blocked_word,
+    ended,
+    has_failed,
+    incomplete,
+    redirected,
+    without_images,
 )
-from imagegate.protocol.reply_pictures import TEXTS, has_pictures, is_withheld, openai_images, pictures_in
+from imagegate.protocol.reply_pictures import TEXTS, has_pictures, pictures_in, plain_base64
 from imagegate.protocol.reply_streams import documents_in_lines, documents_of, is_stream, reply_of_stream
-from imagegate.protocol.reply_tasks import Bucket, PendingTask, TaskNode, task_in_location, task_node
+from imagegate.protocol.reply_tasks import PendingTask, TaskNode, task_in_location, task_node
 from imagegate.protocol.stray_pictures import picture_of_body, stray_pictures
 
 WHOLE_BODY: Final = "imagegate-whole-body"
 """Token of a picture that is a reply's whole body."""
-NO_IMAGE: Final = "no_image"
-FILTERED: Final = "CONTENT_FILTERED"
-"""A word for a picture that was blurred for its content."""
-_GEMINI_BLOCKS: Final = frozenset(
-    [
-        "SAFETY",
-        "IMAGE_SAFETY",
-        "PROHIBITED_CONTENT",
-        "IMAGE_PROHIBITED_CONTENT",
-        "RECITATION",
-        "IMAGE_RECITATION",
-        "BLOCKLIST",
-        "SPII",
-    ]
-)
 _PICTURE_MEMBERS: Final = frozenset(("created", *TEXTS, *EITHER))
 """Where pictures were found; in a reply of ours they are in ``data`` alone."""
 _LONGEST_STATUS: Final = 65_536
@@ -62,6 +49,11 @@ _HEAD: Final = 4096
 _OPENAI_FIELDS: Final = frozenset(("usage", "size", "quality", "background", "output_format"))
 _OPENAI_MEMBERS: Final = frozenset(("created", "data", *_OPENAI_FIELDS))
 """What OpenAI's replies have, which are read the short way."""
+_OPENAI_ITEM: Final = frozenset(("b64_json", "url", "revised_prompt"))
+_SHORTEST: Final = 8
+_SCHEMES: Final = ("data:", "DATA:", "https", "HTTPS", "http:", "HTTP:")
+_FEW: Final = 200
+"""Brackets and commas of a document that cannot be too deep or have too many members."""
 _MOST_TEXT: Final = 16 * 1024
 """Bytes of an error's body, where it is no JSON."""
 _TASK_REPLY_FIELDS: Final = ("usage", "size", "quality", "background", "output_format")
@@ -88,16 +80,19 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
     Raises:
         UpstreamError: the reply is an error, carries no picture, or cannot be read.
     """
+    sound = _sound_object(reply.body) if reply.status < 300 else None
+    if sound is not None and (plain_reply := _openai_reply(sound, now)) is not None:
+        return plain_reply
     request_id = reply.headers.get("x-request-id")
     if reply.status < 300 and is_picture(reply):
         return _picture(reply, now)
     if 300 <= reply.status < 400:
-        raise _redirected(reply.status, request_id)
+        raise redirected(reply.status, request_id)
     if reply.status >= 400:
         error = _failure(reply, request_id)
         _add_retry_after(error, seconds_asked(reply.headers, now=now))
         raise error
-    document = _document(reply.body)
+    document = _document(reply.body, sound)
     if document is None:
         if not reply.body.strip() and (task := task_in_location(reply.headers)) is not None:
             return task
@@ -113,9 +108,47 @@ def read_reply(reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
         return task
 
 
-def _document(body: bytes) -> dict[str, Any] | None:
-    """Return a reply's document; a stream that was not asked for is read as the reply that it amounts to."""
-    value = read_value(body)
+def _sound_object(body: bytes) -> dict[str, Any] | None:
+    """Return a JSON object, neither deep nor large, as RFC 8259 has it; None: it is to be read with more care."""
+    if body.count(b"{") + body.count(b"[") + body.count(b",") > _FEW:
+        return None
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return document if type(document) is dict else None
+
+
+def _openai_reply(document: Mapping[str, Any], now: int) -> ImageReply | None:
+    """Return the pictures of a document in OpenAI's own shape; None: it is in another one."""
+    items = document.get("data")
+    if type(items) is not list or not document.keys() <= _OPENAI_MEMBERS:
+        return None
+    images: list[ReplyImage] = []
+    for item in items:
+        if type(item) is not dict or not item.keys() <= _OPENAI_ITEM:
+            return None
+        encoded, url, prompt = item.get("b64_json"), item.get("url"), item.get("revised_prompt")
+        fields = {} if prompt is None else {"revised_prompt": prompt}
+        if type(encoded) is str and len(encoded) >= _SHORTEST and encoded[:5] not in _SCHEMES:
+            images.append(ReplyImage(b64_json=plain_base64(encoded), fields=fields))
+        elif encoded is None and type(url) is str and url.startswith(("https://", "http://")):
+            images.append(ReplyImage(url=url, fields=fields))
+        else:
+            return None
+    if not images:
+        return None
+    others = {name: document[name] for name in document if name in _OPENAI_FIELDS and document[name] is not None}
+    return ImageReply(images=tuple(images), created=_created(document, now), fields=others)
+
+
+def _document(body: bytes, sound: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a reply's document; a stream that was not asked for is read as the reply that it amounts to.
+
+    Args:
+        sound: the body, where it is an object that needs no more care.
+    """
+    value: dict[str, Any] | list[Any] | None = read_value(body) if sound is None else sound
     if value is None:
         value = read_printed(body)
     if value == []:
@@ -131,16 +164,6 @@ def _document(body: bytes) -> dict[str, Any] | None:
         value = read_object(body[start:])
         return value if value and any(image is not None for _, image in pictures_in(value)) else None
     return value
-
-
-def _redirected(status: int, request_id: str | None) -> UpstreamError:
-    """Return the error of a complete 3xx: a POST that was answered so has made nothing."""
-    return UpstreamRefused(
-        f"The provider answered {status}: its API is at another address than the one that is configured.",
-        status=502,
-        code="upstream_redirect",
-        request_id=request_id,
-    )
 
 
 def is_picture(reply: UpstreamReply) -> bool:
@@ -175,32 +198,31 @@ def is_ambiguous(status: int, body: bytes) -> bool:
 
 def read_document(document: Mapping[str, Any], *, now: int, request_id: str | None = None) -> ImageReply | PendingTask:
     """Return the same for a document that came with a status below 400. Raises `UpstreamError`."""
-    if document.keys() <= _OPENAI_MEMBERS and (plain_images := openai_images(document.get("data"))):
-        others = {name: document[name] for name in document if name in _OPENAI_FIELDS and document[name] is not None}
-        return ImageReply(images=plain_images, created=_created(document, now), fields=others)
+    if (plain_reply := _openai_reply(document, now)) is not None:
+        return plain_reply
     described = task_node(document)
     word, bucket, task = described.word, described.bucket, described.task()
     if bucket in ("failed", "cancelled", "moderated", "lost"):
-        error = _ended(bucket, document, str(word), request_id)
+        error = ended(bucket, document, str(word), request_id)
         error.ends_task = bucket != "lost"  # its outcome is unknown
         raise error
     if described.is_known_to_wait and task is not None:
         return task  # whatever links it carries are not the picture yet
-    if blocked := _blocked_word(document):
+    if blocked := blocked_word(document):
         raise ModerationBlocked(f"The provider blocked the request: {blocked[:128]}", request_id=request_id)
     read = pictures_in(document)
     images = [image for _, image in read if image is not None]
     if all(image.written for image in images) and task is not None and _still_waits(described, document):
         return task
-    failed = [item for item, image in read if image is None and _failed(item)]
+    failed = [item for item, image in read if image is None and has_failed(item)]
     if failed:
-        error = _incomplete(failed, images, request_id)
+        error = incomplete(failed, images, request_id)
         error.ends_task = bucket == "done"
         raise error
     if not images:
         images = _misplaced(described) or (stray_pictures(document) if provider_error(document) is None else [])
     if not images:
-        error = _without_images(document, request_id)
+        error = without_images(document, request_id, is_over=bucket == "done")
         error.ends_task = bucket == "done" and error.outcome == "rejected"  # fal: COMPLETED, with an error
         raise error
     fields = (
@@ -222,10 +244,18 @@ def read_progress(task: PendingTask, reply: UpstreamReply) -> PendingTask | None
     if document is None or described is None or described.bucket != "pending" or described.task() is not None:
         return None
     if not described.is_known_to_wait and (
-        _blocked_word(document) or provider_error(document) or any(image for _, image in pictures_in(document))
+        blocked_word(document) or provider_error(document) or any(image for _, image in pictures_in(document))
     ):
         return None
     return msgspec.structs.replace(task, progress=described.progress)
+
+
+def named_task(reply: UpstreamReply) -> PendingTask | None:
+    """Return the task that a small reply names by a member that only tasks have, whatever it says of its state."""
+    small = reply.status < 300 and len(reply.body) <= _LONGEST_STATUS
+    document = read_object(reply.body) if small else None
+    described = task_node(document) if document is not None else None
+    return described.task() if described is not None and described.names_task else None
 
 
 def _still_waits(described: TaskNode, document: Mapping[str, Any]) -> bool:
@@ -282,80 +312,10 @@ def _add_retry_after(error: UpstreamError, seconds: float | None) -> None:
         error.headers.append((b"retry-after", str(ceil(seconds)).encode()))
 
 
-def _ended(bucket: Bucket, document: Mapping[str, Any], word: str, request_id: str | None) -> UpstreamError:
-    found = read_error(document)
-    message = shorten(found.message) if found else ""
-    if bucket == "moderated" or (found and is_moderated(found)):
-        code = found.code if found and found.code == "content_policy_violation" else None
-        return ModerationBlocked(message or f"The provider answered: {word}.", code=code, request_id=request_id)
-    if bucket == "lost":
-        return UpstreamRefused(
-            message or "The provider no longer knows the task.",
-            status=404,
-            type="invalid_request_error",
-            code="task_not_found",
-            request_id=request_id,
-        )
-    if bucket == "cancelled" or document.get("cancelled") is True:
-        return UpstreamRefused(message or "The task was cancelled.", code="task_cancelled", request_id=request_id)
-    code = found.code if found and found.code else "generation_failed"
-    return UpstreamRefused(message or "The provider could not make the image.", code=code, request_id=request_id)
-
-
-# Pictures
-
-
-def _failed(item: Any) -> bool:
-    return isinstance(item, dict) and (_has_reason(item) or is_withheld(item))
-
-
-def _has_reason(item: dict[str, Any]) -> bool:
-    """Whether an item without a picture says why: as ``error``, or as ``code`` and ``message`` at DashScope."""
-    return bool(item.get("error")) or (isinstance(item.get("code"), str) and isinstance(item.get("message"), str))
-
-
-def _incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | None) -> UpstreamError:
-    """Return the error for missing images; it lists those that were made."""
-    reason = next((found for item in failed if _has_reason(item) and (found := read_error(item))), None)
-    if reason is None:
-        error: UpstreamError = ModerationBlocked(
-            "The provider withheld the image for its content.", request_id=request_id
-        )
-    else:
-        error = refusal(reason, request_id=request_id)
-    whole = some_failed([error] * len(failed), len(images))
-    whole.made = tuple(images)
-    return whole
-
-
-def _without_images(document: Mapping[str, Any], request_id: str | None) -> UpstreamError:
-    if found := provider_error(document):
-        return refusal(found, request_id=request_id)
-    said = read_error(document)
-    reason = f" It says: {said.message}" if said and said.says_something else ""
-    error = uncertain(f"The provider's reply contains no image.{reason}", request_id=request_id)
-    error.code = NO_IMAGE
-    return error
-
-
 def _misplaced(described: TaskNode) -> list[ReplyImage]:
     """Return the result of a task that is done where versions of New-API have it: in ``fail_reason``."""
     link = members_of(described.node).get("failreason") if described.bucket == "done" else None
     return [ReplyImage(url=link)] if isinstance(link, str) and is_full(link) else []
-
-
-def _blocked_word(document: Mapping[str, Any]) -> str | None:
-    """Refusals that some providers hide in a 200 without an error."""
-    feedback = document.get("promptFeedback")
-    if isinstance(feedback, dict) and feedback.get("blockReason"):
-        return str(feedback["blockReason"])
-    candidates = document.get("candidates")
-    for candidate in candidates if isinstance(candidates, list) else []:
-        reason = candidate.get("finishReason") if isinstance(candidate, dict) else None
-        if isinstance(reason, str) and reason in _GEMINI_BLOCKS:
-            return reason
-    reasons = (document.get("finish_reason"), document.get("finishReason"))
-    return FILTERED if FILTERED in reasons else None
 
 
 def _created(document: Mapping[str, Any], now: int) -> int:

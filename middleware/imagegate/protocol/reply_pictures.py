@@ -25,9 +25,6 @@ _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{32,}={0,2}", re.ASCII)
 _HEAD: Final = 400
 """Characters of base64 by which an image is recognized."""
 _URL_SAFE: Final = str.maketrans("-_", "+/")
-_OPENAI_ITEM: Final = frozenset(("b64_json", "url", "revised_prompt"))
-_SHORTEST: Final = 8
-_SCHEMES: Final = ("data:", "DATA:", "https", "HTTPS", "http:", "HTTP:")
 _MOST_ITEMS: Final = 1000
 _DEEPEST: Final = 12
 _SURE: Final = 3
@@ -37,23 +34,6 @@ def pictures_in(node: Any) -> list[tuple[Any, ReplyImage | None]]:
     """Return the items of a reply in the provider's order, each with its picture; None: it has none."""
     found, _ = _search(node, 0)
     return found
-
-
-def openai_images(items: Any) -> tuple[ReplyImage, ...]:
-    """Return the pictures of OpenAI's own shape; empty: look more carefully."""
-    images: list[ReplyImage] = []
-    for item in items if type(items) is list else ():
-        if type(item) is not dict or not item.keys() <= _OPENAI_ITEM:
-            return ()
-        encoded, url, prompt = item.get("b64_json"), item.get("url"), item.get("revised_prompt")
-        fields = {} if prompt is None else {"revised_prompt": prompt}
-        if type(encoded) is str and len(encoded) >= _SHORTEST and encoded[:5] not in _SCHEMES:
-            images.append(ReplyImage(b64_json=plain_base64(encoded), fields=fields))
-        elif encoded is None and type(url) is str and url.startswith(("https://", "http://")):
-            images.append(ReplyImage(url=url, fields=fields))
-        else:
-            return ()
-    return tuple(images)
 
 
 def has_pictures(items: list[Any]) -> bool:
@@ -71,7 +51,7 @@ def picture_in(item: Any) -> ReplyImage | None:
     fields = {
         name: value
         for name, value in item.items()
-        if plain(name) not in TEXTS and name != "respect_moderation" and value is not None
+        if plain(name) not in TEXTS and name != "respect_moderation" and value is not None and not _is_form(name, value)
     }
     weak: ReplyImage | None = None
     for name in TEXTS:
@@ -83,6 +63,11 @@ def picture_in(item: Any) -> ReplyImage | None:
                 return image
             weak = weak or (image if name in LINK_MEMBERS or value.startswith("/") else None)
     return weak
+
+
+def _is_form(name: str, value: Any) -> bool:
+    """Return whether a member says in which form the picture came, as at Together: clients may get it in another."""
+    return name == "type" and value in ("b64_json", "base64", "url")
 
 
 def is_withheld(item: Mapping[str, Any]) -> bool:

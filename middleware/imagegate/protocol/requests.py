@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from imagegate.contracts.contract import Operation
+from imagegate.contracts.contract import Contract, Operation
 from imagegate.contracts.parameter import Parameter
 from imagegate.contracts.size_syntax import MAX_SIZE_LENGTH
 from imagegate.errors import RequestError, type_error
@@ -51,6 +51,7 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "style": Parameter(),
     "user": Parameter(),
 }
+_RULES: Final = Contract(parameters=PARAMETERS)
 
 
 def read_json(body: bytes, operation: Operation, *, max_prompt: int, deployment: str = "") -> ImageRequest:
@@ -151,8 +152,11 @@ def check_fields(fields: Mapping[str, Any], operation: Operation, *, max_prompt:
             )
         if len(fields["prompt"]) > max_prompt:
             Parameter(max_length=max_prompt).check("prompt", fields["prompt"])
+    free_texts, choices = _RULES.free_texts, _RULES.choices
     for name, value in fields.items():
-        if value is not None and name in PARAMETERS:
+        if value is None or name not in PARAMETERS:
+            continue
+        if not isinstance(value, str) or (len(value) > free_texts.get(name, -1) and value not in choices.get(name, ())):
             PARAMETERS[name].check(name, value)
 
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import groupby
 from math import log
 from typing import Final
 
-import msgspec
-
 from imagegate.access.permissions import may_ask_for
 from imagegate.access.principal import Principal
 from imagegate.config.routes import Choice, address_of
-from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contracts, find_contract
 from imagegate.errors import ModelNotFound
-from imagegate.protocol.messages import Exchange, ImageRequest, Target
+from imagegate.protocol.messages import ImageRequest, Target
 from imagegate.protocol.names import did_you_mean
 
 ANY_MODEL: Final = "*"
 """Contract of the models that no other one of its upstream names. It claims no public name: a model
 without an upstream's name means a listed one."""
-_RESOLVED_KEPT: Final = 1024
+_SETTLED_KEPT: Final = 1024
 """Maximum number of cached models; clients choose the names, so the cache is bounded."""
 _LONGEST_KEPT: Final = 256
 """Maximum length of a cached name, in characters; a client may send a name as long as a body."""
@@ -46,9 +42,11 @@ class Catalog:
                 [(self._target(*address_of(entry).split("/", 1)), _weight(entry)) for entry in group]
                 for group in _groups(entries)
             ]
-            self._groups[model] = tuple(tuple(group) for group in groups)
+            if any(len(group) > 1 for group in groups):
+                self._groups[model] = tuple(tuple(group) for group in groups)
             self._routes[model] = tuple(target for group in groups for target, _ in group)
-        self._by_contract = lru_cache(_RESOLVED_KEPT)(self._resolve)
+        self.settled: dict[str, Sequence[Target]] = {}
+        """Candidates of models that were asked for, where they always come in the same order."""
 
     def resolve(self, model: str) -> Sequence[Target]:
         """Return the candidates for a public model, best first.
@@ -56,9 +54,15 @@ class Catalog:
         Raises:
             ModelNotFound: with the closest existing names.
         """
-        if route := self._routes.get(model):
-            return route  # weighted groups in the order of the configuration
-        return self._by_contract(model) if len(model) <= _LONGEST_KEPT else self._resolve(model)
+        if (settled := self.settled.get(model)) is not None:
+            return settled
+        # Weighted groups come in the order of the configuration.
+        targets = self._routes.get(model) or self._resolve(model)
+        if model not in self._groups and len(model) <= _LONGEST_KEPT:
+            if len(self.settled) >= _SETTLED_KEPT:
+                del self.settled[next(iter(self.settled))]
+            self.settled[model] = targets
+        return targets
 
     def resolve_for(self, principal: Principal | None, model: str) -> Sequence[Target]:
         """Return the candidates for a public model that a principal may ask for.
@@ -147,21 +151,6 @@ class Catalog:
             model[:128], names, most=3, cutoff=0.5, also=[name for name in names if name.endswith(f"/{model}")]
         )
         return f"The model '{shown}' does not exist.{hint} GET /v1/models lists the available models."
-
-
-def addressed(exchange: Exchange, target: Target) -> Exchange:
-    """Return the exchange for a candidate, with the upstream's name of the model."""
-    request = exchange.request
-    if request.model != target.model:
-        request = request.with_fields({**request.fields, "model": target.model})
-    return msgspec.structs.replace(exchange, request=request, target=target)
-
-
-def model_change(public: str, target: Target) -> tuple[Change, ...]:
-    """Return the change that discloses another model; the upstream's name as a prefix is no change of model."""
-    if public in (target.model, f"{target.upstream}/{target.model}"):
-        return ()
-    return (Change("model", "mapped", public, target.model),)
 
 
 def weighted_order(choices: Sequence[tuple[Target, float]], random: Callable[[], float]) -> Sequence[Target]:

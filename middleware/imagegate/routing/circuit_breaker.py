@@ -21,10 +21,13 @@ class Breaker:
         self.pause = pause
         self.state: BreakerState = "closed"
         """Read by others, set here alone."""
-        self._in_a_row = 0
+        self.in_a_row = 0
+        """Failures since the last success or change of state; where there are none, a closed breaker need not hear of
+        another success."""
+        self.permit = 0
+        """What `enter` returns; a new one after each change of state."""
         self._probe_from = 0.0
         self._probing = False
-        self._changes = 0
 
     def is_shut(self, now: float) -> bool:
         """Return whether requests are rejected: the breaker is open within the pause, or a probe is running."""
@@ -39,13 +42,13 @@ class Breaker:
     def enter(self, now: float) -> int | None:
         """Return a permit for one request, to be returned by `leave`; None: the request is rejected."""
         if self.state == "closed":
-            return self._changes
+            return self.permit
         if self.is_shut(now):
             return None
         if self.state == "open":
             self._become("half_open")
         self._probing = True
-        return self._changes
+        return self.permit
 
     def leave(self, permit: int, *, worked: bool | None, now: float) -> None:
         """Return a permit with the outcome of its request.
@@ -55,15 +58,15 @@ class Breaker:
             worked: whether the upstream worked; None: unknown, for example because the client disconnected.
             now: seconds of a monotonic clock.
         """
-        if permit != self._changes:
+        if permit != self.permit:
             return
         self._probing = False
         if worked is None:
             return
-        self._in_a_row = 0 if worked else self._in_a_row + 1
+        self.in_a_row = 0 if worked else self.in_a_row + 1
         if self.state == "half_open" and worked:
             self._become("closed")
-        elif self.state == "half_open" or 0 < self._failures <= self._in_a_row:
+        elif self.state == "half_open" or 0 < self._failures <= self.in_a_row:
             self._probe_from = now + self.pause
             self._become("open")
 
@@ -82,5 +85,5 @@ class Breaker:
 
     def _become(self, state: BreakerState) -> None:
         self.state = state
-        self._in_a_row = 0
-        self._changes += 1
+        self.in_a_row = 0
+        self.permit += 1

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError, RequestError, UpstreamError, UpstreamUncertain
-from imagegate.protocol.messages import Exchange, ImageReply, Target
+from imagegate.protocol.messages import Exchange, ImageReply, ReplyImage, Target
 from imagegate.protocol.usage import sum_usage
 
 _INTEGER = re.compile(r"[0-9]{1,19}", re.ASCII)
 _LARGEST_SEED: Final = 2**63 - 1
 """Where the contract names no largest."""
+_BILLED: Final = ("credits", "cost")
+"""Members of a reply that say what the whole of it costs: Recraft's, for one."""
 
 
 def shares(n: int, most: int) -> tuple[int, ...]:
@@ -112,14 +116,35 @@ def without_stream(exchange: Exchange) -> tuple[Exchange, tuple[Change, ...]]:
 
 
 def merge(replies: Sequence[ImageReply]) -> ImageReply:
-    """Return one reply with all images in order; usage is summed, other members are the first reply's."""
-    first = replies[0]
-    fields = dict(first.fields)
-    usages = [usage for reply in replies if isinstance(usage := reply.fields.get("usage"), Mapping)]
-    if usages:
-        fields["usage"] = sum_usage(usages)
-    images = tuple(image for reply in replies for image in reply.images)
-    return ImageReply(images=images, created=first.created, fields=fields)
+    """Return one reply with all images in order.
+
+    What was billed is summed. A member that differs between replies, such as a seed, goes to the images of its own.
+    """
+    if len(replies) == 1:
+        return replies[0]
+    fields: dict[str, Any] = {}
+    apart: set[str] = set()
+    for name in dict.fromkeys(name for reply in replies for name in reply.fields):
+        said: list[Any] = [reply.fields.get(name) for reply in replies]
+        if name == "usage" and (usages := [usage for usage in said if isinstance(usage, Mapping)]):
+            fields[name] = sum_usage(usages)
+        elif name in _BILLED and all(isinstance(each, int | float) and not isinstance(each, bool) for each in said):
+            fields[name] = sum(said)
+        elif all(each == said[0] for each in said):
+            fields[name] = said[0]
+        else:
+            apart.add(name)
+    images: list[ReplyImage] = []
+    for reply in replies:
+        own = {name: value for name, value in reply.fields.items() if name in apart}
+        images += [_of_part(image, own) for image in reply.images]
+    return ImageReply(images=tuple(images), created=replies[0].created, fields=fields)
+
+
+def _of_part(image: ReplyImage, fields: Mapping[str, Any]) -> ReplyImage:
+    """Return an image with what its reply says of it, and without its place there."""
+    own = {name: value for name, value in image.fields.items() if name != "index"}
+    return msgspec.structs.replace(image, fields={**fields, **own}) if fields or len(own) < len(image.fields) else image
 
 
 def gravest(failures: Sequence[Exception]) -> Exception:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from math import ceil
 from typing import Any, Final
 
+from imagegate.asgi.helpers import TooLate, within
 from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnavailable
 from imagegate.protocol.messages import LiveFiles
 from imagegate.protocol.provider_errors import uncertain
@@ -173,24 +174,18 @@ class UpstreamLimiter:
 
     async def _permitted(self, work: Work, progress: Progress, until: float | None, live: LiveFiles | None) -> None:
         """Run `work` with a permit of the breaker, and report the outcome to it."""
-        if self._breaker.state == "open" and self._shared is not None and not await self._may_probe(self._shared):
-            raise self._shut()
-        state, sent = self._breaker.state, progress.attempts
-        permit = self._breaker.enter(self._clock())
-        if permit is None:
-            raise self._shut()
-        if self._breaker.state != state:
-            self._note_change()
+        breaker, sent = self._breaker, progress.attempts
+        permit = breaker.permit if breaker.state == "closed" else await self._probe()
         worked: bool | None = None
         is_clients_fault = False
         try:
-            limit = asyncio.timeout_at(until)
+            loop = asyncio.get_running_loop()
+            left = None if until is None else until - loop.time()
+            if left is not None and left <= 0:
+                raise _late(progress, was_sent=False)
             try:
-                async with limit:
-                    await work()
-            except TimeoutError:
-                if not limit.expired():
-                    raise
+                await (work() if left is None else within(left, work(), loop))
+            except TooLate:
                 is_clients_fault = progress.is_client_awaited  # who does not read what the provider has made
                 raise _late(progress, was_sent=progress.attempts > sent) from None
             worked = True
@@ -203,10 +198,26 @@ class UpstreamLimiter:
                 worked = not error.counts_against_breaker
             raise
         finally:
-            state = self._breaker.state
-            self._breaker.leave(permit, worked=worked, now=self._clock())
-            if self._breaker.state != state:
-                self._note_change()
+            if worked is False or breaker.in_a_row or breaker.state != "closed":
+                self._leave(permit, worked=worked)
+
+    async def _probe(self) -> int:
+        """Return a permit of a breaker that is not closed. Raises `UpstreamUnavailable`."""
+        if self._breaker.state == "open" and self._shared is not None and not await self._may_probe(self._shared):
+            raise self._shut()
+        state = self._breaker.state
+        permit = self._breaker.enter(self._clock())
+        if permit is None:
+            raise self._shut()
+        if self._breaker.state != state:
+            self._note_change()
+        return permit
+
+    def _leave(self, permit: int, *, worked: bool | None) -> None:
+        state = self._breaker.state
+        self._breaker.leave(permit, worked=worked, now=self._clock())
+        if self._breaker.state != state:
+            self._note_change()
 
     async def _may_probe(self, shared: SharedUpstream) -> bool:
         """Return whether the pause is over, and no other process asks the upstream."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
+
 from imagegate.errors import ImagegateError, UpstreamError
 from imagegate.protocol.messages import ImageReply
 from imagegate.protocol.provider_errors import uncertain
@@ -76,7 +78,7 @@ class FanOut:
                 raise incomplete(error, self._made, sum(self._sizes)) if isinstance(error, ImagegateError) else error
             retries += 1
             self._progress.retries += 1
-            attempt = attempt._replace(queue_timeout=self._policy.queue_timeout)
+            attempt = msgspec.structs.replace(attempt, queue_timeout=self._policy.queue_timeout)
             await asyncio.sleep(pause)
 
     @property
@@ -95,7 +97,7 @@ class FanOut:
 
     async def _ask_missing(self, attempt: Attempt) -> None:
         self._failures.clear()
-        follower = attempt._replace(queue_timeout=self._policy.queue_timeout)
+        follower = msgspec.structs.replace(attempt, queue_timeout=self._policy.queue_timeout)
         async with asyncio.TaskGroup() as tasks:
             for index in range(len(self._sizes)):
                 if index not in self._replies:

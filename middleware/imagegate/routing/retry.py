@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
 
 import msgspec
 
@@ -57,18 +56,18 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return min((retry_after or 0.0) + jitter, self.longest_wait)
 
 
-class Attempt(NamedTuple):
-    """The next attempt."""
+class Attempt(msgspec.Struct, frozen=True):
+    """The next attempt; the defaults are those of the first one."""
 
-    place: int
+    place: int = 0
     """Index of the candidate, from 0."""
-    pause: float
+    pause: float = 0.0
     """Seconds to wait before the attempt."""
-    queue_timeout: float
+    queue_timeout: float = 0.0
     """Maximum seconds to wait for a permit and a rate-limit slot."""
-    until: float | None
+    until: float | None = None
     """Deadline on the event loop's clock; None: no deadline."""
-    is_retry: bool
+    is_retry: bool = False
     """Whether these attempts have asked the candidate before."""
 
 

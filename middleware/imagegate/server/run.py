@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import Generator
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
+from imagegate import standalone
 from imagegate.config.schema import LimitsConfig
 from imagegate.errors import ConfigError
 from imagegate.server.descriptors import backlog, raise_descriptor_limit
 from imagegate.server.hangup import forwarding_hangup
 from imagegate.telemetry.prometheus import FOLDER_VARIABLE
 
+_GENERATIONS: Final = (20, 50)
+"""Collections of one generation for each of the next; Python's own are ten."""
+
+
+def create_app() -> standalone.Standalone:
+    """Make the application of a process that is ours, where full garbage collections are put off.
+
+    They look through all objects, of which a request in flight has two hundred: with 2,000 in flight they take a
+    quarter of the CPU. Young garbage is collected as usual. Raises `ConfigError`.
+    """
+    app = standalone.create_app()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(gc.get_threshold()[0], *_GENERATIONS)
+    return app
+
 
 def run(*, host: str, port: int, workers: int, grace: int, limits: LimitsConfig) -> None:
-    """Serve `imagegate.standalone:create_app` until a signal ends it.
+    """Serve `create_app` until a signal ends it.
 
     Args:
         workers: processes that share the port.
@@ -42,7 +60,7 @@ def run(*, host: str, port: int, workers: int, grace: int, limits: LimitsConfig)
     signal.signal(signal.SIGTERM, _exit_well)
     with _shared_metrics(workers), forwarding_hangup(workers):
         uvicorn.run(
-            "imagegate.standalone:create_app",
+            "imagegate.server.run:create_app",
             factory=True,
             host=host,
             port=port,

@@ -7,7 +7,8 @@ from typing import Any, Final, NamedTuple
 
 from imagegate.errors import RequestError
 from imagegate.protocol.messages import ImageRequest, Target
-from imagegate.protocol.prices import NO_FIELDS, ModelPrice
+from imagegate.protocol.price_units import NO_FIELDS, bounds_of
+from imagegate.protocol.prices import ModelPrice
 from imagegate.protocol.references import references_of
 from imagegate.protocol.usage import tokens_by_kind
 from imagegate.spending.money import nanos
@@ -57,7 +58,8 @@ def most_cost(request: ImageRequest, targets: Sequence[Target], price_of: PriceO
         if not pays(target.upstream):
             continue
         price = price_of(target.upstream, target.model)
-        image = price.most_per_image if price else None
+        own = target.contract.by_operation[request.operation] if target.contract else None
+        image = price.most_per_image(bounds_of(own, request.fields)) if price else None
         if image is None:
             image = fallback or None
         if image is None:
@@ -68,9 +70,9 @@ def most_cost(request: ImageRequest, targets: Sequence[Target], price_of: PriceO
                 code="price_unknown",
             )
         # OpenAI charges the whole input for each image (as for requests of their own); a split request sends it again.
-        of_input = (
-            price.most_of_input(text, _references(request, target)) if price is not None and price.tokens else 0.0
-        )
+        of_input = 0.0
+        if price is not None and (price.tokens or price.reference_image or price.reference_megapixel):
+            of_input = price.most_of_input(text, _references(request, target))
         most = max(most, nanos(target.most_images(request) * (image + of_input)))
     return most
 
@@ -96,6 +98,8 @@ def outcome_of(
     usage: Mapping[str, Any] | None,
     price: ModelPrice | None,
     fields: Mapping[str, Any] = NO_FIELDS,
+    sizes: Sequence[str] = (),
+    references: Sequence[int] = (),
     pays: Pays = lambda upstream: True,
 ) -> Outcome:
     """Return what a request has cost, by how its POSTs have ended.
@@ -107,6 +111,8 @@ def outcome_of(
         usage: tokens in the replies.
         price: of the model that made them.
         fields: of the request as it was sent.
+        sizes: of the images that were seen.
+        references: pixels of each reference and mask; 0: not known.
     """
     answered = uncertain = 0
     for call in calls:
@@ -118,7 +124,8 @@ def outcome_of(
             uncertain += call.images
     settled = 0
     if answered:
-        settled = charge(reserved * answered // max(images, answered), made or answered, usage, price, fields)
+        most = reserved * answered // max(images, answered)
+        settled = charge(most, made or answered, usage, price, fields, sizes=sizes, references=references)
     share = -(-reserved * uncertain // max(images, 1))
     return Outcome(settled, max(0, min(share, reserved - settled)))
 
@@ -129,6 +136,9 @@ def charge(
     usage: Mapping[str, Any] | None,
     price: ModelPrice | None,
     fields: Mapping[str, Any] = NO_FIELDS,
+    *,
+    sizes: Sequence[str] = (),
+    references: Sequence[int] = (),
 ) -> int:
     """Return the nanos that a provider charges for what it has answered with.
 
@@ -137,4 +147,5 @@ def charge(
     """
     if price is None or (price.tokens and not price.image and not tokens_by_kind(usage)):
         return most
-    return nanos(price.cost(made, usage, fields))
+    cost = price.cost(made, usage, fields, sizes, references)
+    return most if cost is None else nanos(cost)

@@ -174,6 +174,8 @@ class Spending:
             usage=progress.usage,
             price=self._price_of(progress.upstream, progress.upstream_model),
             fields=progress.sent_fields,
+            sizes=(progress.provider_sizes or progress.sizes_made)[spent.made :],
+            references=progress.all_references(),
             pays=self._payer_for(spent.principal),
         )
         try:
@@ -197,6 +199,7 @@ class Spending:
         images: int,
         usage: Mapping[str, Any] | None,
         fields: Mapping[str, Any],
+        references: Sequence[int] = (),
         is_free: bool = False,
     ) -> None:
         """Settle what was reserved for a task, perhaps by another process, by the provider's own word.
@@ -206,12 +209,16 @@ class Spending:
             images: that were made.
             usage: of the provider's reply.
             fields: of the request that was sent.
+            references: pixels of each reference and mask; 0: not known.
             is_free: the client pays.
         """
         price = self._price_of(upstream, model)
 
         def settlement(reservation: Reservation) -> Outcome:
-            return NOTHING if is_free else Outcome(charge(reservation.amount, images, usage, price, fields), 0)
+            if is_free:
+                return NOTHING
+            settled = charge(reservation.amount, images, usage, price, fields, references=references)
+            return Outcome(settled, 0)
 
         await self.ledger.end(reservation_id, settlement, images=images, is_holder=False)
 

@@ -192,13 +192,24 @@ class SpoolReceiver:
 
 async def mended(mender: JSONMender, data: bytes) -> bytes:
     """Feed the mender; the event loop gets its turn in between where the data is dense."""
-    if data.count(b'"') <= _DENSE:
+    if mender.pass_on(data):
+        return data
+    if not _is_dense(data):
         return mender.feed(data)
     pieces: list[bytes] = []
     for start in range(0, len(data), _STEP):
         pieces.append(mender.feed(data[start : start + _STEP]))
         await asyncio.sleep(0)
     return b"".join(pieces)
+
+
+def _is_dense(data: bytes) -> bool:
+    place = -1
+    for _ in range(_DENSE):  # `bytes.count` goes byte by byte, `find` through base64 at the speed of memory
+        place = data.find(b'"', place + 1)
+        if place < 0:
+            return False
+    return True
 
 
 class Received(msgspec.Struct, frozen=True):

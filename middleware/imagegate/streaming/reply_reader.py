@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ from imagegate.streaming.image_sinks import PictureSink, Reception
 
 HOLD: Final = 1024**2
 """Bytes up to which a reply is buffered whole."""
+_FEW_DIGITS: Final = 6
+"""Digits of a length that is less than `HOLD`, whatever it is."""
 _RELAYED_PATH: Final = "data[].b64_json"
 _PLAIN_SIGNS: Final = 4096
 """Brackets, braces and strings in the beginning of a reply that are scanned at once."""
@@ -69,7 +71,8 @@ class ReplyConsumer(msgspec.Struct, frozen=True, kw_only=True):
     """How the layers above take a reply before it is complete."""
 
     send: Send
-    sink: PictureSink | None = None
+    sink: Callable[[], PictureSink] | None = None
+    """Returns what takes pictures while they come in."""
     relay: bool = False
     events: bool = False
     origin: str = ""
@@ -105,7 +108,9 @@ async def take(
         UpstreamError: the reply cannot be used.
         StorageError: the sink did not take a picture.
     """
-    pieces = _bounded(response, limit)
+    length = response.headers.get("content-length", "")
+    is_small = length.isdecimal() and len(length) <= _FEW_DIGITS and "content-encoding" not in response.headers
+    pieces = response.body if is_small and limit >= HOLD else _bounded(response, limit)
     kept: list[bytes] = []
     counted = size = 0
     head = b""
@@ -124,25 +129,25 @@ async def take(
                     await _forward_events(_Resumed(kept, pieces), consumer, members, held)
                     return None
                 if kind is Kind.EVENTS and consumer.sink is not None:
-                    document, pictures = await collect_events(_Resumed(kept, pieces), consumer.sink, members, held)
+                    document, pictures = await collect_events(_Resumed(kept, pieces), consumer.sink(), members, held)
                     return _reply(response, document, pictures)
                 if kind is Kind.PICTURE and consumer.sink is not None:
                     kept[:] = [b"".join(kept).lstrip(_BEFORE)]
-                    return await _picture(response, _Resumed(kept, pieces), consumer.sink)
+                    return await _picture(response, _Resumed(kept, pieces), consumer.sink())
             if size <= HOLD and has_room:
                 continue
             if kind is Kind.OTHER and response.status_code < 300 and size - len(piece) <= HOLD:
                 kind = _cut_to_document(kept)
                 sink = consumer.sink if consumer is not None and kind is Kind.OTHER else None
                 if sink is not None and (text := _as_document(kept, pieces)) is not None:
-                    return await _received(response, kept, text, sink, members, held)
+                    return await _received(response, kept, text, sink(), members, held)
             if consumer is not None and kind is Kind.JSON:
                 _drop_first_lines(kept)
                 if consumer.relay and is_plain(kept):
                     await _relay(response, kept, pieces, consumer.send)
                     return None
                 if consumer.sink is not None:
-                    return await _received(response, kept, pieces, consumer.sink, members, held)
+                    return await _received(response, kept, pieces, consumer.sink(), members, held)
             if not has_room or (size > PLAIN_LIMIT and kind in (Kind.UNKNOWN, Kind.OTHER)):
                 raise BodyTooLarge(min(limit, PLAIN_LIMIT))
         if consumer is not None and consumer.events and kind is not Kind.JSON and _is_labelled_stream(response):
@@ -306,7 +311,7 @@ async def _forward_events(
     await forward_events(
         pieces,
         consumer.send,
-        consumer.sink,
+        consumer.sink(),
         origin=consumer.origin,
         images=consumer.images,
         members=members,

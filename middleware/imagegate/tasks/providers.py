@@ -114,14 +114,14 @@ class ProviderTasks:
         held = self._memory.reserve()
         made: list[Picture] = []
         try:
-            answer = await ask_task(account, _pending(task), authorization=authorization, sink=sink, held=held)
+            answer = await ask_task(account, _pending(task), authorization=authorization, sink=lambda: sink, held=held)
             if isinstance(answer, PendingTask):
                 return answer
             usage = answer.fields.get("usage")
             progress.task_made = len(answer.images), usage if isinstance(usage, Mapping) else None
             check_count(images, answer)
             if account.adapter.keyed_results:
-                answer = await load_results(account, answer, authorization=authorization, sink=sink)
+                answer = await load_results(account, answer, authorization=authorization, sink=lambda: sink)
             if self._inspector is not None:
                 await self._inspector.check(answer.images, progress, origin=account.origin)
             reply = await self._delivery.for_client(identity).deliver(

@@ -119,6 +119,8 @@ class ProviderTask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Whether the client pays, with a key of its own."""
     fields: Mapping[str, Any] = {}
     """Members of the request that its price may depend on."""
+    references: tuple[int, ...] = ()
+    """Pixels of each reference and mask; 0: they are not known."""
 
 
 class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

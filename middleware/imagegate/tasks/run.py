@@ -101,6 +101,7 @@ class Run:
             model=self.progress.upstream_model,
             is_own_key=self.progress.principal is not None and upstream in self.progress.principal.upstream_keys,
             fields=price_fields(self.progress.sent_fields),
+            references=self.progress.all_references(),
         )
         self.is_public = True
         self.be_answerable()

@@ -24,6 +24,7 @@ async def settle_task(spending: Spending, record: TaskRecord, progress: Progress
             images=images,
             usage=usage,
             fields=provider.fields,
+            references=provider.references,
             is_free=provider.is_own_key,
         )
     elif (record.error or {}).get("imagegate", {}).get("outcome", "uncertain") in ("not_sent", "rejected"):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from imagegate.logger import get_logger
 from imagegate.stores.health import StoreState
-from imagegate.telemetry.progress import Progress
-from imagegate.telemetry.record import ExchangeRecord, finish
+from imagegate.telemetry.progress import Progress, finish
+from imagegate.telemetry.record import ExchangeRecord
 from imagegate.tracing import ExchangeTrace, Operation
 
 if TYPE_CHECKING:

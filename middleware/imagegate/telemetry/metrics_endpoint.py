@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import choose_encoder
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imagegate.asgi.api_keys import APIKeys
+from imagegate.access.authenticator import APIKeys
 from imagegate.asgi.browser_guard import BrowserGuard
 from imagegate.asgi.helpers import header, route_path, send_error
 from imagegate.errors import ImagegateError
@@ -56,7 +56,7 @@ class ServeMetrics:
         try:
             if self._guard is not None:
                 self._guard.check(scope)
-            self._keys.name_of(header(scope, b"authorization"))
+            self._keys.name_of(scope)
         except ImagegateError as error:
             await send_error(send, error)
             return

@@ -119,6 +119,15 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         token = self.credential.secret if self.credential else ""
         return (self.api_key or "", token, *self.client.secrets, *self.base.secrets)
 
+    @cached_property
+    def fixed_headers(self) -> Sequence[tuple[str, str]] | None:
+        """What `headers` returns for each request, but for its trace; None: it depends on the client, or on a token."""
+        if self.credential is not None:
+            return None
+        if self.api_key:
+            return (*_HEADERS, self._authentication.field(self.api_key))
+        return None if self._authentication.required else _HEADERS
+
     async def headers(self, authorization: str | None, trace: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
         """Return what a provider needs: of the client's nothing goes upstream but its key, where there is no other.
 
@@ -129,22 +138,14 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             UpstreamUnreachable: there is no valid token.
         """
-        key = self._key_field
-        if self.credential is not None and (token := await self.credential.token()):
-            key = self._authentication.field(token)
-        if key is None and authorization and self._authentication.required:
-            key = self._authentication.field_of_client(authorization)
+        if self.fixed_headers is not None:
+            return [*self.fixed_headers, *trace]
         fields = list(_HEADERS)
-        if key is not None:
-            fields.append(key)
-        if trace:
-            fields.extend(trace)
-        return fields
-
-    @cached_property
-    def _key_field(self) -> tuple[str, str] | None:
-        """The field with the configured key, which is the same in each request; None: there is none."""
-        return self._authentication.field(self.api_key) if self.api_key and self.credential is None else None
+        if self.credential is not None and (token := await self.credential.token()):
+            fields.append(self._authentication.field(token))
+        elif authorization and self._authentication.required:
+            fields.append(self._authentication.field_of_client(authorization))
+        return [*fields, *trace]
 
     def shown_headers(self, authorization: str | None) -> list[tuple[str, str]]:
         """Return the same without the key."""

@@ -1,96 +1,88 @@
-"""A paid request, from sending it to the pictures; and the upload of a file that it refers to."""
+"""What a paid request may need beside its reply: its task, which may have to be looked for, and uploads."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from urllib.parse import quote
 
 import msgspec
 
-from imagegate.adapter import UpstreamRequest
-from imagegate.errors import UpstreamError, UpstreamUnreachable
-from imagegate.protocol.messages import HeldMemory, ImageReply
-from imagegate.protocol.replies import UpstreamReply
+from imagegate.errors import UpstreamError
+from imagegate.protocol.messages import ImageReply
 from imagegate.protocol.reply_tasks import PendingTask
-from imagegate.protocol.trace_context import trace_headers
 from imagegate.spool.upload import Upload
-from imagegate.streaming.reply_reader import ReplyConsumer
-from imagegate.telemetry.progress import Progress
 from imagegate.tracing import operation
 from imagegate.upstream.account import Account
-from imagegate.upstream.polling import find_job, is_for_questions, wait_for_task
-from imagegate.upstream.sending import decode, forget, scrub, send_request, whole_reply, with_full_links
+from imagegate.upstream.polling import find_job, wait_for_task
+from imagegate.upstream.sending import PaidRequest, ask, scrub, whole_reply, with_full_links
 
 
-async def converse(
-    upstream: Account,
-    request: UpstreamRequest,
-    *,
-    authorization: str | None,
-    progress: Progress,
-    consumer: ReplyConsumer | None = None,
-    on_task: Callable[[PendingTask], Awaitable[bool]] | None = None,
-    held: HeldMemory | None = None,
-    trace: Sequence[tuple[str, str]] = (),
+async def ask_or_find(paid: PaidRequest) -> ImageReply | PendingTask | None:
+    """Send a paid request once, as `ask` does; where its reply was lost, look for its task by `UpstreamRequest.job_id`.
+
+    Raises as `ask`, also where the provider does not know the task.
+    """
+    upstream = paid.upstream
+    try:
+        return await ask(paid)
+    except UpstreamError as lost:  # not kept for longer: it leads to this frame
+        if lost.outcome != "uncertain":
+            raise
+        with _timed(paid):
+            found = await find_job(
+                upstream,
+                paid.request.job_id,
+                headers=partial(upstream.headers, paid.authorization, paid.trace),
+                lost=lost,
+                consumer=paid.consumer,
+                held=paid.held,
+            )
+            return with_full_links(found, upstream) if isinstance(found, ImageReply) else found
+
+
+async def follow(
+    paid: PaidRequest, task: PendingTask, on_task: Callable[[PendingTask], Awaitable[bool]] | None = None
 ) -> ImageReply | None:
-    """Send a request once, and follow the task that it may become.
+    """Wait for the task that a request has become. Raises as `ask`.
 
     Args:
-        consumer: gets what the layers above take before the reply is complete.
-        on_task: is called with the task; returns whether it will be polled elsewhere.
-        held: counts the reply that is returned.
-        trace: fields of W3C Trace Context that go upstream; none: those of the exchange do.
+        on_task: is called with the task first; returns whether it will be polled elsewhere.
 
     Returns:
-        The reply; None where `consumer` has got all of it, or `on_task` has taken the task.
-
-    Raises:
-        UpstreamError: classified by what may have been made, its text free of keys and hosts.
-        StorageError: `consumer` did not take a picture.
+        The pictures; None where the task is polled elsewhere.
     """
-    if not trace and progress.traceparent:
-        trace = trace_headers(progress.traceparent, progress.tracestate)
-    headers = partial(upstream.headers, authorization, trace)
+    upstream, path = paid.upstream, paid.request.task_path
+    if path and not task.poll_url:
+        task = msgspec.structs.replace(task, poll_url=path.replace("{id}", quote(task.id, safe="")))
+    paid.progress.upstream_task_id = task.id[:256]
+    with _timed(paid):
+        if on_task is not None and await on_task(task):
+            return None
+        reply = await wait_for_task(
+            upstream,
+            task,
+            headers=partial(upstream.headers, paid.authorization, paid.trace),
+            progress=paid.progress,
+            consumer=paid.consumer,
+            held=paid.held,
+        )
+        return with_full_links(reply, upstream)
+
+
+@contextmanager
+def _timed(paid: PaidRequest) -> Generator[None]:
+    """Count the seconds of a block, and take keys and addresses out of its errors."""
     started = time.perf_counter()
-    reply: UpstreamReply | None = None
     try:
-        if upstream.adapter.question_suffix and is_for_questions(upstream, request.path):
-            raise UpstreamUnreachable("The adapter would pay at an address for questions, which may be asked again.")
-        progress.attempts += 1
-        try:
-            reply = await send_request(
-                upstream, request, await headers(), consumer=consumer, progress=progress, held=held
-            )
-            if reply is None:
-                return None
-            result = decode(upstream, reply)
-        except UpstreamError as error:
-            if not request.job_id or error.outcome != "uncertain":
-                raise
-            forget(reply, held)
-            reply = None
-            result = await find_job(upstream, request.job_id, headers=headers, lost=error, consumer=consumer, held=held)
-        if isinstance(result, PendingTask):
-            if request.task_path and not result.poll_url:
-                path = request.task_path.replace("{id}", quote(result.id, safe=""))
-                result = msgspec.structs.replace(result, poll_url=path)
-            progress.upstream_task_id = result.id[:256]
-            if on_task is not None and await on_task(result):
-                return None
-            forget(reply, held)
-            reply = None
-            result = await wait_for_task(
-                upstream, result, headers=headers, progress=progress, consumer=consumer, held=held
-            )
-        return with_full_links(result, upstream)
+        yield
     except UpstreamError as error:
-        forget(reply, held)
-        scrub(error, upstream, authorization)
+        scrub(error, paid.upstream, paid.authorization)
         raise
     finally:
-        progress.upstream_seconds += time.perf_counter() - started
+        paid.progress.upstream_seconds += time.perf_counter() - started
 
 
 async def upload_file(upstream: Account, upload: Upload, *, authorization: str | None) -> str:

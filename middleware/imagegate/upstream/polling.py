@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,14 +15,23 @@ from imagegate.errors import UpstreamError
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.messages import HeldMemory, ImageReply
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import NO_IMAGE, UpstreamReply, may_be_read
+from imagegate.protocol.replies import UpstreamReply, may_be_read
+from imagegate.protocol.reply_errors import NO_IMAGE
 from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.streaming.image_sinks import PictureSink
 from imagegate.streaming.reply_reader import ReplyConsumer
 from imagegate.telemetry.progress import Progress
 from imagegate.tracing import operation
 from imagegate.upstream.account import Account
-from imagegate.upstream.sending import decode, discard, forget, scrub, send_request, with_full_links
+from imagegate.upstream.sending import (
+    decode,
+    discard,
+    forget,
+    is_for_questions,
+    scrub,
+    send_request,
+    with_full_links,
+)
 
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
@@ -230,12 +238,6 @@ def _question_about(upstream: Account, task: PendingTask) -> UpstreamRequest:
     raise uncertain("The provider's task cannot be asked for by a GET request.")
 
 
-def is_for_questions(upstream: Account, path: str) -> bool:
-    """Return whether a path is one at which the provider is asked for tasks by POST."""
-    suffix = upstream.adapter.question_suffix
-    return bool(suffix) and urlsplit(path).path.endswith(suffix)
-
-
 def _retry_after(reply: UpstreamReply) -> float:
     """Seconds that the provider asks to wait, a minute at most."""
     return min(seconds_asked(reply.headers, now=time.time()) or 0.0, 60.0)
@@ -254,13 +256,13 @@ async def ask_task(
     task: PendingTask,
     *,
     authorization: str | None,
-    sink: PictureSink | None = None,
+    sink: Callable[[], PictureSink] | None = None,
     held: HeldMemory | None = None,
 ) -> ImageReply | PendingTask:
     """Ask once how a task is getting on, and fetch its result where it is over.
 
     Args:
-        sink: takes pictures of a large reply; None: such a reply is an error.
+        sink: returns what takes pictures of a large reply; None: such a reply is an error.
         held: counts the reply.
 
     Raises:

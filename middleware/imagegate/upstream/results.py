@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -24,12 +25,12 @@ _PAUSE: Final = 1.0
 
 
 async def load_results(
-    upstream: Account, reply: ImageReply, *, authorization: str | None, sink: PictureSink | None
+    upstream: Account, reply: ImageReply, *, authorization: str | None, sink: Callable[[], PictureSink] | None
 ) -> ImageReply:
     """Return a reply of an adapter with `keyed_results` with its pictures; links to other origins get no key, and stay.
 
     Args:
-        sink: takes the pictures; None: they come as base64.
+        sink: returns what takes the pictures; None: they come as base64.
 
     Raises:
         FetchError: a picture could not be loaded.

@@ -1,4 +1,4 @@
-"""One request to a provider and its reply: what conversations and questions about tasks have in common."""
+"""One request to a provider and its reply."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ from starlette.types import Message
 
 from imagegate.adapter import UpstreamRequest
 from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnreachable
-from imagegate.http import BodyTooLarge, Interrupted, NotSent, Response
+from imagegate.http import BodyTooLarge, Interrupted, NotSent, Request, Response
 from imagegate.logger import get_logger
+from imagegate.protocol.base_urls import request_url
 from imagegate.protocol.links import absolute_link, clean_link, is_full, is_plain_link
 from imagegate.protocol.messages import HeldMemory, ImageReply, ReplyImage
 from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.replies import UpstreamReply, is_ambiguous
+from imagegate.protocol.replies import UpstreamReply, is_ambiguous, named_task
 from imagegate.protocol.reply_encoding import length_of
+from imagegate.protocol.reply_errors import NO_IMAGE
 from imagegate.protocol.reply_pictures import images_with_pictures, with_pictures
 from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.protocol.request_encoding import FormBody, document_parts
 from imagegate.spool.body_chunks import form_chunks, reply_chunks
-from imagegate.streaming.reply_reader import (
-    PLAIN_LIMIT,
-    ReplyConsumer,
-    take,
-    unfinished,
-)
+from imagegate.streaming.reply_reader import PLAIN_LIMIT, ReplyConsumer, take, unfinished
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
 from imagegate.upstream.hidden_members import hiding, without_hidden
@@ -43,10 +40,68 @@ _FOLLOWED_QUESTIONS: Final = frozenset({301, 302, 303, 307, 308})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 
+class PaidRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that costs money, and what belongs to it."""
+
+    upstream: Account
+    request: UpstreamRequest
+    authorization: str | None
+    """The client's."""
+    progress: Progress
+    consumer: ReplyConsumer | None = None
+    """Gets what the layers above take before the reply is complete."""
+    held: HeldMemory | None = None
+    """Counts the reply that is returned."""
+    trace: Sequence[tuple[str, str]] = ()
+    """Fields of W3C Trace Context that go upstream."""
+
+
+async def ask(paid: PaidRequest) -> ImageReply | PendingTask | None:
+    """Send a paid request once.
+
+    Returns:
+        The pictures, or the task that will have them; None where its consumer has got all of the reply.
+
+    Raises:
+        UpstreamError: classified by what may have been made, its text free of keys and hosts.
+        StorageError: the consumer did not take a picture.
+    """
+    upstream, request, progress, held = paid.upstream, paid.request, paid.progress, paid.held
+    started = time.perf_counter()
+    reply: UpstreamReply | None = None
+    try:
+        if upstream.adapter.question_suffix and is_for_questions(upstream, request.path):
+            raise UpstreamUnreachable("The adapter would pay at an address for questions, which may be asked again.")
+        progress.attempts += 1
+        fixed = None if paid.trace else upstream.fixed_headers
+        headers = fixed or await upstream.headers(paid.authorization, paid.trace)
+        reply = await send_request(upstream, request, headers, consumer=paid.consumer, progress=progress, held=held)
+        if reply is None:
+            return None
+        result = decode(upstream, reply)
+        if isinstance(result, PendingTask):
+            forget(reply, held)
+            return result
+        return with_full_links(result, upstream)
+    except UpstreamError as error:
+        forget(reply, held)
+        reply = None  # the error leads to this frame
+        scrub(error, upstream, paid.authorization)
+        raise
+    finally:
+        progress.upstream_seconds += time.perf_counter() - started
+
+
+def is_for_questions(upstream: Account, path: str) -> bool:
+    """Return whether a path is one at which the provider is asked for tasks by POST."""
+    suffix = upstream.adapter.question_suffix
+    return bool(suffix) and urlsplit(path).path.endswith(suffix)
+
+
 async def send_request(
     upstream: Account,
     request: UpstreamRequest,
-    headers: list[tuple[str, str]],
+    headers: Sequence[tuple[str, str]],
     *,
     url: str = "",
     consumer: ReplyConsumer | None = None,
@@ -65,7 +120,7 @@ async def send_request(
         consumer = msgspec.structs.replace(consumer, relay=False, send=hiding(consumer.send, hidden))
     response: Response | None = None
     try:
-        response = await _response(upstream, request, headers, url or upstream.url(request.path))
+        response = await _response(upstream, request, headers, url or request_url(upstream.base_url, request.path))
         request_id = response.headers.get("x-request-id", "")
         if response.status_code == 401 and upstream.credential is not None:
             upstream.credential.refused()
@@ -83,7 +138,7 @@ async def send_request(
         raise uncertain(f"The provider's reply is too large: {error}.") from error
     finally:
         if response is not None:
-            await response.aclose()
+            await response.body.aclose()
 
 
 def forget(reply: UpstreamReply | None, held: HeldMemory | None) -> None:
@@ -103,13 +158,8 @@ async def _response(
     is_question = request.method == "GET"
     for left in reversed(range(_REDIRECTS if is_question else 2)):
         content, more = content_of(request)
-        response = await upstream.client.send(
-            request.method,
-            url,
-            headers=fields_of(request, headers, more) if request.headers else [*headers, *more],
-            content=content,
-            timeouts=upstream.timeouts,
-        )
+        fields = fields_of(request, headers, more) if request.headers else [*headers, *more]
+        response = await upstream.client.transmit(Request(request.method, url, fields, content, upstream.timeouts))
         followed = _FOLLOWED_QUESTIONS if is_question else _FOLLOWED
         if not left or response.status_code not in followed or request.live is not None:
             return response
@@ -176,6 +226,8 @@ def decode(upstream: Account, reply: UpstreamReply, task: PendingTask | None = N
     try:
         result = adapter.decode(reply, now=now) if task is None else adapter.decode_task(task, reply, now=now)
     except UpstreamError as error:
+        if task is None and adapter.always_tasks and error.code == NO_IMAGE and (named := named_task(reply)):
+            return named  # ModelScope says of a task that it accepted that it succeeded
         error.made = images_with_pictures(error.made, reply.pictures)
         if error.outcome != "uncertain" and (error.nothing_sent or is_ambiguous(reply.status, reply.body)):
             doubt = uncertain(error.message, timed_out=reply.status in (504, 524))

@@ -26,7 +26,7 @@ from imagegate.telemetry.console import IN_FLIGHT, Console, LoadPicture, refuse_
 from imagegate.telemetry.hooks import Hook, Hooks
 from imagegate.telemetry.log import LogHook
 from imagegate.telemetry.metric_labels import Names
-from imagegate.telemetry.record import cost_of
+from imagegate.telemetry.progress import cost_of
 from imagegate.wiring.access import authenticator_of, browser_guard, moderator_of
 from imagegate.wiring.lasting import lasting_services
 from imagegate.wiring.services import Services

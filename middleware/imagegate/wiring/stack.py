@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imagegate.asgi.pace import Pace
-from imagegate.asgi.permits import Permits
+from imagegate.asgi.in_flight import Pace, Permits
 from imagegate.ingest.form_reader import FormLimits
 from imagegate.ingest.request_reader import ReadLimits
 from imagegate.layers import (

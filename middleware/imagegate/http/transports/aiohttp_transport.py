@@ -15,11 +15,18 @@ from weakref import WeakSet
 import aiohttp
 from yarl import URL
 
-from imagegate.http.messages import CHUNK, Interrupted, NotSent, Request, Response
+from imagegate.http.messages import (
+    Interrupted,
+    NotSent,
+    Request,
+    Response,
+    is_field_value,
+    is_token,
+    not_http,
+)
 from imagegate.http.proxies import NO_PROXY, ProxyRule
 from imagegate.http.tls import default_context
-from imagegate.http.transports.attempt import CURRENT, Attempt, TCPConnector
-from imagegate.http.transports.reply_body import ReplyBody
+from imagegate.http.transports.attempt import CURRENT, Attempt, ReplyBody, TCPConnector
 from imagegate.http.transports.request_body import RequestBody
 from imagegate.http.transports.resolver import ProviderResolver
 from imagegate.protocol.headers import read_length
@@ -148,7 +155,6 @@ class AiohttpTransport:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_AUTOMATIC_HEADERS,
-            read_bufsize=CHUNK,
             max_field_size=_FIELD,
         )
 
@@ -206,8 +212,16 @@ def _client_timeout(connect: float) -> aiohttp.ClientTimeout:
 
 
 def _prepare(request: Request, deadline: asyncio.Timeout) -> tuple[list[tuple[str, str]], RequestBody | None]:
-    """Return the header fields, where what frames the body is ours to say, and a body that does not go out at once."""
+    """Return the header fields, where what frames the body is ours to say, and a body that does not go out at once.
+
+    Raises:
+        NotSent: HTTP does not allow the method or a header field.
+    """
     content = request.content
+    # What `not_http` looks at, in place: it runs for each request.
+    are_fields = all([is_token(name) and is_field_value(value) for name, value in request.headers])  # noqa: C419 - quicker
+    if not (are_fields and is_token(request.method)) and (unsound := not_http(request)):
+        raise unsound
     headers = [field for field in request.headers if field[0].lower() not in ("content-length", "transfer-encoding")]
     if content is None or (isinstance(content, bytes) and len(content) <= _SMALL):
         return headers, None

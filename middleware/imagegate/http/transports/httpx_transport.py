@@ -8,7 +8,15 @@ from typing import Any, cast
 
 import httpx
 
-from imagegate.http.messages import Interrupted, NotSent, Request, Response, Timeouts, joined
+from imagegate.http.messages import (
+    Interrupted,
+    NotSent,
+    Request,
+    Response,
+    Timeouts,
+    joined,
+    not_http,
+)
 from imagegate.http.transports.failures import why_not_connected
 
 
@@ -20,6 +28,8 @@ class HttpxTransport:
 
     async def send(self, request: Request) -> Response:
         """As `Sender`. `httpx.AsyncHTTPTransport` forgets `sni_hostname` when it uses a connection again."""
+        if unsound := not_http(request):
+            raise unsound
         timeouts = request.timeouts
         extensions: dict[str, Any] = {
             "timeout": {

@@ -82,7 +82,7 @@ class RequestBody:
                     yield chunk[start : start + CHUNK]
 
     def _move(self, seconds: float | None) -> None:
-        if self._deadline is not None:
+        if self._deadline is not None and not self._deadline.expired():  # which may be just now
             now = asyncio.get_running_loop().time()
             self._deadline.reschedule(None if seconds is None else now + seconds)
 

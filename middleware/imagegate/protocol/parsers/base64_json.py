@@ -48,7 +48,8 @@ _CUT_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?")
 _ESCAPE_IN_BASE64 = re.compile(rb"\\[^/]")
 
 
-_UNUSUAL: Final = re.compile(rb"[-_ \n]")
+_UNUSUAL: Final = (b"-", b"_", b" ", b"\n")
+"""Of the other alphabet, or line breaks; `find` is ten times as fast for each as a pattern is for all."""
 
 
 class PictureStart(msgspec.Struct, frozen=True):
@@ -123,6 +124,11 @@ class Base64Scanner:
     def pictures(self) -> int:
         """Number of images that have begun."""
         return self._count
+
+    @property
+    def needs_end_only(self) -> bool:
+        """Whether nothing is needed of what follows before the end of the current image."""
+        return self._left == 0 and self._state is Base64Scanner._picture and not self._pending
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """Return the events of a piece of the document. Raises `ScanError`."""
@@ -299,7 +305,7 @@ class Base64Scanner:
             return json.dumps(encoded)[1:-1].encode()
         if self._is_link and not self._holds_picture(text or raw.decode("latin-1")):
             return None
-        self.is_canonical = self.is_canonical and not _UNUSUAL.search(raw)
+        self.is_canonical = self.is_canonical and not any(sign in raw for sign in _UNUSUAL)
         return raw or None
 
     def _holds_picture(self, text: str) -> bool:
@@ -322,7 +328,7 @@ class Base64Scanner:
         end = data.find(b'"', place)
         stop = end if end >= 0 else len(data)
         if data.find(b"\\", place, stop) < 0:
-            if self._most == 0 and any(data.find(sign, place, stop) >= 0 for sign in (b"-", b"_", b" ", b"\n")):
+            if self._most == 0 and any(data.find(sign, place, stop) >= 0 for sign in _UNUSUAL):
                 self.is_canonical = False
             self._more(memoryview(data)[place:stop])
             place, ended = stop + 1, end >= 0

@@ -62,6 +62,17 @@ class JSONMender:
         """Return what a piece becomes."""
         return self._feed(data, is_last=False)
 
+    def pass_on(self, data: bytes) -> bool:
+        """Take a piece that `feed` would return as it is; False: it is to be fed.
+
+        Such a piece lies amid base64 and holds nothing but that. Most pieces of a large document do.
+        """
+        is_amid = self._is_picture and self._quote == b'"' and len(self._last) > _LONGEST_KEY
+        if not is_amid or self._held or self._padding or self._utf8.getstate()[0] or not _is_base64(data):
+            return False
+        self._characters += len(data)
+        return True
+
     def finish(self) -> bytes:
         """Return what was held back at the end of the document."""
         if self._quote:
@@ -96,7 +107,8 @@ class JSONMender:
     def _text(self, data: bytes, place: int, out: list[bytes]) -> int:
         end = data.find(self._quote, place)
         stop = len(data) if end < 0 else end
-        if data.find(b"\\", place, stop) >= 0:
+        is_plain = data.find(b"\\", place, stop) < 0
+        if not is_plain:
             found = _REST_OF_TEXT[self._quote].match(data, place)
             stop = found.end() if found else place
             end = stop if data[stop : stop + 1] == self._quote else -1
@@ -106,7 +118,8 @@ class JSONMender:
                 if cut >= 0:
                     cut = self._whole_escapes(data, place, cut)
                     self._held, stop = data[cut:], cut
-        out.append(self._sound(data if (place, stop) == (0, len(data)) else data[place:stop]))
+        piece = data if (place, stop) == (0, len(data)) else data[place:stop]
+        out.append(self._sound(piece, is_plain=is_plain and self._quote == b'"'))
         if end < 0:
             return len(data)
         self._end_text(out)
@@ -128,30 +141,43 @@ class JSONMender:
         cut = max(place, len(data[: cut + 1].rstrip(b"\\")))  # an escaped backslash is looked at from its first one
         return cut - 6 if cut - 6 >= place and _HIGH.fullmatch(data[cut - 6 : cut]) else cut
 
-    def _sound(self, piece: bytes) -> bytes:
+    def _sound(self, piece: bytes, *, is_plain: bool) -> bytes:
+        """Return a piece of a text as it is written between double quotes; a plain one has nothing escaped in it."""
         if len(self._last) <= _LONGEST_KEY:
             self._last += piece[: _LONGEST_KEY + 1]
             self._is_picture = self._is_picture and not self._last.startswith(_DATA_URL)
-        if b"\\" in piece or self._quote == b"'":
+        if not is_plain:
             piece = _ESCAPE.sub(_escape, piece)
             if self._quote == b"'":
                 piece = _BARE_QUOTE.sub(lambda found: found[1] or b'\\"', piece)
         if not piece.isascii() or self._utf8.getstate()[0]:
             piece = self._utf8.decode(piece).encode()
         if self._is_picture:
-            return self._base64(piece)
+            return self._base64(piece, is_plain=is_plain)
         return piece if len(piece) > _LONG else _CONTROL.sub(b" ", piece)
 
-    def _base64(self, piece: bytes) -> bytes:
-        if b"\\" in piece or b"\n" in piece or b" " in piece:
+    def _base64(self, piece: bytes, *, is_plain: bool) -> bytes:
+        if not is_plain or b"\n" in piece or b" " in piece:
             piece = _SPACE.sub(b"", piece)
         text = piece.rstrip(b"=")
         padding = len(piece) - len(text)
         if text and self._padding:  # what follows the padding is no base64 any more
             text, self._padding = b"=" * self._padding + text, 0
-        self._characters += len(text) - text.count(b"\\") if b"\\" in text else len(text)
+        self._characters += len(text) if is_plain else len(text) - text.count(b"\\")
         self._padding += padding
         return text
+
+
+def _is_base64(data: bytes) -> bool:
+    """Return whether a piece has no sign in it that `JSONMender` acts on amid base64; each is found quickly."""
+    return (
+        data.isascii()
+        and b'"' not in data
+        and b"\\" not in data
+        and b"\n" not in data
+        and b" " not in data
+        and not data.endswith(b"=")
+    )
 
 
 def _escape(found: re.Match[bytes]) -> bytes:

@@ -1,20 +1,61 @@
-"""The least pace at which a client has to send its request and to read its response."""
+"""Requests in flight: how many there may be, how slow their clients may be, and that work ends with its client."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
 from math import inf
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from starlette.types import Message, Receive, Send
 
-from imagegate.asgi.helpers import ClientDisconnected
+from imagegate.asgi.helpers import ClientDisconnected, TooLate, within
 from imagegate.errors import RequestTimeout
 
-_T = TypeVar("_T")
+PERMIT: Final = "imagegate.permit"
+"""Scope key of the `Permit` of a request, for work that goes on without its client."""
+_WATCHED_AFTER: Final = 0.05
+"""Seconds of work after which the client's connection is watched."""
+_LONGEST_PAUSE: Final = 1.0
+"""Maximum seconds between two calls of a `receive` that does not wait for the client to disconnect."""
 _BUFFERED: Final = 2 * 1024 * 1024
 """Bytes that a server's socket may have to get rid of before it takes more, while its client reads all the time."""
+
+
+class Permits:
+    """As many permits as `count`."""
+
+    def __init__(self, count: int, *, is_draining: bool = False) -> None:
+        self.is_draining = is_draining
+        """Whether no new requests are to be admitted."""
+        self.left = count
+
+    def take(self) -> Permit | None:
+        """Return a permit that is held once; None: all are taken."""
+        if self.left <= 0:
+            return None
+        self.left -= 1
+        return Permit(self)
+
+
+class Permit:
+    """A place under the limit, counted until its last holder releases it."""
+
+    __slots__ = ("_holders", "_permits")
+
+    def __init__(self, permits: Permits) -> None:
+        self._permits = permits
+        self._holders = 1
+
+    def hold(self) -> None:
+        """Hold it once more."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """Hold it once less."""
+        self._holders -= 1
+        if not self._holders:
+            self._permits.left += 1
 
 
 class Pace(NamedTuple):
@@ -30,38 +71,6 @@ _SECONDS_BETWEEN_LOOKS: Final = 0.5
 DEFAULT_PACE: Final = Pace(8192, 20.0)
 
 
-class _TooSlow(Exception):
-    """The client was waited for in vain."""
-
-
-async def _within(seconds: float, operation: Awaitable[_T], loop: asyncio.AbstractEventLoop) -> _T:
-    """Await an operation for so long: what `asyncio.timeout` does, at a fifth of its cost, which every request pays.
-
-    Raises:
-        _TooSlow: the time is over.
-    """
-    task: asyncio.Task[Any] | None = asyncio.current_task(loop)
-    if task is None:
-        raise AssertionError("coroutines run in tasks")
-    cancelled = task.cancelling()
-    is_over = False
-
-    def cancel() -> None:
-        nonlocal is_over
-        is_over = True
-        task.cancel()
-
-    timer = loop.call_later(max(seconds, 0.0), cancel)
-    try:
-        return await operation
-    except asyncio.CancelledError:
-        if is_over and task.uncancel() <= cancelled:
-            raise _TooSlow from None
-        raise
-    finally:
-        timer.cancel()
-
-
 class PacedClient:
     """The `receive` and `send` of one request, which fail where its client falls behind.
 
@@ -72,6 +81,7 @@ class PacedClient:
         "_behind",
         "_is_given_up",
         "_is_received",
+        "_loop",
         "_pace",
         "_receive",
         "_send",
@@ -85,6 +95,7 @@ class PacedClient:
         self._receive = receive
         self._send = send
         self._pace = pace
+        self._loop = asyncio.get_running_loop()
         self._is_received = False
         self._behind = False
         self._is_given_up = False
@@ -104,11 +115,11 @@ class PacedClient:
         """
         if self._is_received:
             return await self._receive()
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         began = loop.time()
         try:
-            message = await _within(self._to_send, self._receive(), loop)
-        except _TooSlow:
+            message = await within(self._to_send, self._receive(), loop)
+        except TooLate:
             rate, stall = self._pace
             raise RequestTimeout(
                 f"The request body arrives at less than {rate:,} bytes a second, or not for {stall:g} s.",
@@ -127,15 +138,15 @@ class PacedClient:
         """
         if self._behind:
             raise ClientDisconnected
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         rate, stall = self._pace
         # A server waits for what was sent before, or for this: both are in its buffers.
         self._to_read = min(self._to_read, stall + _BUFFERED / rate) + len(message.get("body", b"")) / rate
         began = self.waits_since = loop.time()
         self._task = task = asyncio.current_task(loop)
         try:
-            await _within(self._to_read, self._send(message), loop)
-        except _TooSlow:
+            await within(self._to_read, self._send(message), loop)
+        except TooLate:
             self._behind = True
             raise ClientDisconnected from None
         except asyncio.CancelledError:
@@ -177,3 +188,69 @@ class PacedClients(set[PacedClient]):
             self._looked = now
             for client in [each for each in self if now - each.waits_since > self._stall]:
                 client.give_up()
+
+
+async def while_connected(work: Awaitable[None], receive: Receive, *, watched_after: float = _WATCHED_AFTER) -> None:
+    """Await `work`, and cancel it when the client disconnects.
+
+    Servers do not cancel handlers: after the body, the only ASGI message left is ``http.disconnect``.
+
+    Args:
+        work: to be awaited.
+        receive: of the server.
+        watched_after: seconds of work before the connection is watched; a watcher task is costly for short work.
+
+    Raises:
+        ClientDisconnected: the client disconnected before `work` was done.
+    """
+    loop = asyncio.get_running_loop()
+    watch = _Watch(receive, loop)
+    timer = loop.call_later(watched_after, watch.start)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if watch.take_back() == 0:  # no other cancellation is pending
+            raise ClientDisconnected from None
+        raise
+    finally:
+        timer.cancel()
+        watch.end()
+        watch.take_back()  # `work` has swallowed the cancellation, which must not reach what follows
+
+
+class _Watch:
+    """Cancels the running task when the client disconnects."""
+
+    __slots__ = ("_has_cancelled", "_receive", "_task", "_watcher")
+
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+        self._receive = receive
+        self._task = asyncio.current_task(loop)
+        self._watcher: asyncio.Task[None] | None = None
+        self._has_cancelled = False
+
+    def start(self) -> None:
+        """Begin to watch the connection."""
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        pause = _WATCHED_AFTER
+        while (await self._receive())["type"] != "http.disconnect":
+            await asyncio.sleep(pause)  # a `receive` that returns at once must not keep the event loop busy
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        if self._task is not None:
+            self._has_cancelled = True
+            self._task.cancel()
+
+    def take_back(self) -> int | None:
+        """Take back its cancellation, once; return how many others there are, None: it has not cancelled."""
+        if not self._has_cancelled or self._task is None:
+            return None
+        self._has_cancelled = False
+        return self._task.uncancel()
+
+    def end(self) -> None:
+        """Watch no more."""
+        watcher, self._watcher = self._watcher, None  # which refers to this object
+        if watcher is not None:
+            watcher.cancel()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from imagegate.http import HTTPClient, Interrupted, read_body
-from imagegate.http.transports.reply_head import mended_head
+from imagegate.http.transports.framing import mended_head
 
 BODY = b'{"ok":true}'
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
