@@ -143,6 +143,35 @@ async def good(call: Call) -> None:
     await call.recording({"type": "http.response.body", "body": b"{}"})
 
 
+@pytest.mark.parametrize(("length", "how"), [(b"2", "replayed"), (b"3", "joined"), (None, "joined")])
+def test_a_client_that_read_it_all_gets_a_replay(tmp_path: Path, length: bytes | None, how: str) -> None:
+    """Once all bytes of the announced length are there, a client may come back before the application has ended."""
+    written, ending = asyncio.Event(), asyncio.Event()
+
+    async def ends_late(call: Call) -> None:
+        headers = [(b"Content-Length", length)] if length else []
+        await call.recording({"type": "http.response.start", "status": 200, "headers": headers})
+        await call.recording({"type": "http.response.body", "body": b"{}", "more_body": True})
+        written.set()
+        await ending.wait()
+        await call.recording({"type": "http.response.body", "body": b"!" if length == b"3" else b""})
+
+    async def run() -> None:
+        here = Calls(tmp_path)
+        first = asyncio.ensure_future(here.ask(ends_late))
+        await written.wait()
+        second = asyncio.ensure_future(here.ask(ends_late))
+        await asyncio.sleep(0)
+        ending.set()
+        (sent, _), (again, progress) = await asyncio.gather(first, second)
+        assert progress.idempotent == how
+        assert ((b"idempotency-replayed", b"true") in again[0]["headers"]) == (how == "replayed")
+        assert sent[1:] == again[1:]
+        await here.aclose()
+
+    asyncio.run(run())
+
+
 def test_answers_while_the_store_is_away(tmp_path: Path) -> None:
     """The call itself answers as long as its store cannot be reached; then the store does."""
 

@@ -109,7 +109,7 @@ class KeyedCalls:
         call = self._calls.get(slot)
         if call is not None and call.claim.fingerprint != fingerprint:
             raise KeyReused
-        is_replay = call is not None and call.recording.is_over  # and is being kept
+        is_replay = call is not None and call.recording.is_readable  # and may not be kept yet
         if call is None:
             call = self._calls[slot] = Call(Claim(slot, fingerprint, ttl), progress, Recording(self._memory))
             self._leases.start()

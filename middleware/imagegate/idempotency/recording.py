@@ -31,6 +31,7 @@ class Recording:
     def __init__(self, memory: Budget) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
+        self._announced: int | None = None
         self._body = Upload("", "", "", budget=memory, forgets=True)
         self._begun = asyncio.Event()
         self._failure: BaseException | None = None
@@ -40,6 +41,8 @@ class Recording:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message.get("headers", ()))
+            lengths = [int(value) for name, value in self.headers if name.lower() == b"content-length"]
+            self._announced = lengths[0] if lengths else None
             self._begun.set()
         elif message["type"] == "http.response.body":
             if body := message.get("body", b""):
@@ -55,6 +58,11 @@ class Recording:
     def is_over(self) -> bool:
         """Whether the recording is complete or has failed."""
         return self._failure is not None or self.is_whole
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether a client may have read it to its end: with its length known, that is before the application ends."""
+        return self.is_over or self._announced == self.size
 
     @property
     def has_forgotten(self) -> bool:
