@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.conftest import Running
 from tests.ports import free_port
 from tests.waiting import until
+
+from imagegate.demo.providers.common import ReceivedRequest
 
 
 def sha(content: bytes) -> str:
@@ -300,6 +302,16 @@ def node_packages(config: pytest.Config, *packages: str) -> Path:
     return folder
 
 
-def requests_seen(running: Running) -> dict[str, int]:
-    """How many whole requests each provider has had."""
-    return {name: app.state.requests_seen for name, app in running.providers.items()}
+@contextlib.contextmanager
+def posted_to(running: Running) -> Iterator[dict[str, list[ReceivedRequest]]]:
+    """What each provider is sent while the block runs, filled when it ends; providers without a POST are left out.
+
+    Whoever else uses the product may still poll, and load images of, what an earlier test asked for.
+    """
+    before = {name: app.state.requests_seen for name, app in running.providers.items()}
+    posts: dict[str, list[ReceivedRequest]] = {}
+    yield posts
+    for name, app in running.providers.items():
+        count = app.state.requests_seen - before[name]
+        if found := [each for each in app.state.received[-count:] if count and each.method == "POST"]:
+            posts[name] = found

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.conftest import Running
-from tests.wire.edit_support import Seen, Tap, mask_for, node_packages, picture, requests_seen, seen, sha, taps
+from tests.wire.edit_support import Seen, Tap, mask_for, node_packages, picture, posted_to, seen, sha, taps
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PROMPT = 'A "cat" on the sofa; @home'
@@ -104,13 +104,13 @@ def test_curl(run: Run, tapped: dict[str, Tap], model: str) -> None:
 
 def test_curl_explains(run: Callable[..., subprocess.CompletedProcess[str]], running: Running) -> None:
     """More arguments go to curl, so that one can look first."""
-    before = requests_seen(running)
-    done = run(shell(), "tokenbay/gpt-image-2", "-H", "Imagegate-Explain: ?1")
+    with posted_to(running) as posts:
+        done = run(shell(), "tokenbay/gpt-image-2", "-H", "Imagegate-Explain: ?1")
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)["body"]
     assert {"name": "prompt", "value": PROMPT} in shown
     assert [sha(picture(1)), sha(mask_for())] == [part["sha256"] for part in shown if "sha256" in part]
-    assert before == requests_seen(running)
+    assert posts == {}
 
 
 def test_a_model_without_masks_says_so(run: Run) -> None:

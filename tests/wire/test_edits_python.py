@@ -32,7 +32,7 @@ from tests.wire.edit_support import (
     mask_for,
     padded,
     picture,
-    requests_seen,
+    posted_to,
     seen,
     sha,
     taps,
@@ -109,12 +109,10 @@ def tapped(running: Running) -> Iterator[dict[str, Tap]]:
 
 @pytest.fixture
 def nothing_sent(running: Running) -> Iterator[None]:
-    """No provider gets a whole request during the test; a task of an earlier one may still load its pictures."""
-    before = requests_seen(running)
-    yield
-    more = {name: seen - before[name] for name, seen in requests_seen(running).items() if seen > before[name]}
-    received = [each for name, count in more.items() for each in running.providers[name].state.received[-count:]]
-    assert [each for each in received if each.method == "POST"] == []
+    """No provider gets a whole request during the test."""
+    with posted_to(running) as posts:
+        yield
+    assert posts == {}
 
 
 def decoded(images: Any) -> list[bytes]:
@@ -195,13 +193,11 @@ def test_three_files(client: openai.OpenAI, tapped: dict[str, Tap], model: Model
 @several_models
 def test_three_files_and_a_mask(client: openai.OpenAI, tapped: dict[str, Tap], running: Running, model: Model) -> None:
     """The mask arrives as it is beside the images, or the request is refused by its name and nothing is sent."""
-    before = requests_seen(running)
     arguments: dict[str, Any] = {"image": THREE, "mask": ("mask.png", mask_for()), "prompt": "Only the upper half"}
     if not model.mask:
-        with pytest.raises(openai.BadRequestError) as caught:
+        with posted_to(running) as posts, pytest.raises(openai.BadRequestError) as caught:
             client.images.edit(model=model.name, **arguments)
-        assert caught.value.param == "mask"
-        assert before == requests_seen(running)
+        assert (caught.value.param, posts) == ("mask", {})
         return
     assert len(decoded(client.images.edit(model=model.name, **arguments))) == 1
     found = seen(tapped[model.provider].posts)
@@ -605,11 +601,11 @@ def test_json_with_file_ids(fetching: httpx.Client, running: Running, tapped: di
     reply = fetching.post(path, json={"model": "tokenlab/gpt-image-2", **body})
     assert reply.status_code == 200, reply.text
     assert [{"file_id": uploaded}] == tapped["tokenlab"].posts[-1].json["images"]
-    before = requests_seen(running)
-    for model in ("tokenbay/gpt-image-2", "tokenlab/grok-imagine-image", "toapis/gpt-image-1.5-official"):
-        error = error_of(fetching.post(path, json={"model": model, **body}))
-        assert error["param"].startswith("images")
-    assert before == requests_seen(running)
+    with posted_to(running) as posts:
+        for model in ("tokenbay/gpt-image-2", "tokenlab/grok-imagine-image", "toapis/gpt-image-1.5-official"):
+            error = error_of(fetching.post(path, json={"model": model, **body}))
+            assert error["param"].startswith("images")
+    assert posts == {}
 
 
 def test_json_variations(fetching: httpx.Client, tapped: dict[str, Tap], pictures: str) -> None:
@@ -967,8 +963,7 @@ def test_an_upload_that_is_cut_off(
     """A client that leaves half-way: no provider gets a whole request, and no temporary file stays open."""
     config = tmp_path / "imagegate.toml"
     write_config(config, running.ports, store=tmp_path / "images")
-    before = requests_seen(running)
-    with gateway_process(config) as gateway:
+    with posted_to(running) as posts, gateway_process(config) as gateway:
         connections = [
             send_half(gateway.url, model, whole=20_000_000, sent=6_000_000, chunked=chunked) for _ in range(4)
         ]
@@ -984,5 +979,4 @@ def test_an_upload_that_is_cut_off(
     provider = model.partition("/")[0]
     whole = [post for post in tapped[provider].posts if "model" in post.fields]
     assert len(whole) == 1
-    others = {name: count for name, count in requests_seen(running).items() if name != provider}
-    assert {name: count for name, count in before.items() if name != provider} == others
+    assert set(posts) == {provider}

@@ -13,6 +13,7 @@ import openai
 import pytest
 from PIL import Image
 from tests.conftest import Running
+from tests.wire.edit_support import posted_to
 
 from imagegate import Config, ImageGateway
 from imagegate.config.schema import DeliveryConfig, Duration, TasksConfig, UpstreamConfig
@@ -176,12 +177,11 @@ def test_failure_in_a_200(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize("model", ["no-such-model", "nobody/gpt-image-2", "gpt-image-22"])
 def test_unknown_model(client: openai.OpenAI, running: Running, model: str) -> None:
     """A model that nobody serves is a 404 that names the field, and nothing is sent."""
-    before = {name: app.state.requests_seen for name, app in running.providers.items()}
-    with pytest.raises(openai.NotFoundError) as caught:
+    with posted_to(running) as posts, pytest.raises(openai.NotFoundError) as caught:
         client.images.generate(model=model, prompt="A red kite")
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
     assert model in caught.value.message
-    assert before == {name: app.state.requests_seen for name, app in running.providers.items()}
+    assert posts == {}
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.conftest import Running
+from tests.wire.edit_support import posted_to
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
@@ -160,13 +161,11 @@ def test_every_legal_member_arrives(running: Running, model: str) -> None:
     """All members that are legal for the model reach the provider equal in value, and nothing is disclosed."""
     provider, _, upstream_model = model.partition("/")
     asked = {"model": model, "prompt": PROMPT, **REQUESTS[model]}
-    seen = running.providers[provider].state.requests_seen
-    reply = httpx.post(f"{running.url}/v1/images/generations", json=asked, timeout=60)
+    with posted_to(running) as posts:
+        reply = httpx.post(f"{running.url}/v1/images/generations", json=asked, timeout=60)
     assert reply.status_code == (202 if asked.get("async") else 200), reply.text
     assert [name for name in ("imagegate-changes", "imagegate-contract") if name in reply.headers] == []
-    state = running.providers[provider].state
-    new = state.received[len(state.received) - state.requests_seen + seen :]
-    (sent,) = [request for request in new if request.method == "POST"]
+    (sent,) = posts[provider]
     assert {**asked, "model": upstream_model} == sent.json
     assert list(asked) == list(sent.json)
 
