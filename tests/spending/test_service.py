@@ -125,9 +125,20 @@ def test_a_task_that_was_taken_over(task: TaskRecord, made: Any, settled: float,
     asyncio.run(scenario())
 
 
-def exchange(model: str) -> Exchange:
-    request = ImageRequest(operation="generations", fields={"model": model, "prompt": "x"})
+def exchange(model: str, **fields: Any) -> Exchange:
+    request = ImageRequest(operation="generations", fields={"model": model, "prompt": "x", **fields})
     return Exchange(request=request, public_model=model, operation="generations")
+
+
+@pytest.mark.parametrize("member", ["n", "num_images", "batch_size"])
+def test_all_pictures_are_reserved_whatever_their_number_is_called(member: str) -> None:
+    async def scenario() -> None:
+        spending = opened()
+        spent = await spending.admit(exchange("flat", **{member: 3}), Progress("generations"))
+        assert spent.reservation is not None
+        assert (spent.images, spent.reservation.images, spent.reservation.amount) == (3, 3, nanos(0.12))
+
+    asyncio.run(scenario())
 
 
 def test_a_ledger_that_is_away_lets_nothing_with_a_budget_through(caplog: pytest.LogCaptureFixture) -> None:

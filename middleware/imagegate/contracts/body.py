@@ -15,6 +15,8 @@ class BodyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Member -> the provider's name for it; empty: it is not sent. Others keep their names."""
     edges: tuple[str, ...] = ()
     """The two members that have width and height as integers; empty: a size is a text."""
+    size_words: Mapping[str, str] = {}
+    """The provider's own word for a size, where its member has the two inside -> the size that it means."""
     separator: Literal["x", "*"] = "x"
     """Between width and height where a size is a text."""
     with_size: Mapping[str, Any] = {}

@@ -27,7 +27,7 @@ from imagegate.fitting.size_fields import (
     size_changes,
     wanted_size,
 )
-from imagegate.protocol.messages import ImageRequest
+from imagegate.protocol.messages import COUNT_MEMBERS, ImageRequest
 from imagegate.protocol.references import LIST_MEMBERS, MASK_MEMBERS
 from imagegate.protocol.requests import from_text
 
@@ -126,6 +126,8 @@ class _Fitting:
 
         But `safety_identifier` wins over `user`, as at OpenAI.
         """
+        if not COUNT_MEMBERS.isdisjoint(self.fields):
+            self._rename_n()
         if self.contract.renames.keys().isdisjoint(self.fields):
             return
         for name, own in self.contract.renames.items():
@@ -136,11 +138,23 @@ class _Fitting:
                 self.fields = {own if key == name else key: value for key, value in self.fields.items()}
                 self.named_by_client[own] = name
 
+    def _rename_n(self) -> None:
+        """What other providers call ``n``, unless the model has a member of that name, or takes what nobody knows."""
+        name = self._request.n_member
+        if name == "n" or self.contract.unknown == "pass":
+            return
+        if "n" in self.contract.parameters and name not in self.contract.parameters:
+            self.fields = {"n" if key == name else key: value for key, value in self.fields.items()}
+            self.changes.append(Change(name, "renamed", name, "n"))
+            self.named_by_client["n"] = name
+
     def join_edges(self) -> None:
         """Width and height in the model's own members are a size like any other."""
-        edges = self.contract.body.edges if self.contract.body is not None else ()
-        if edges and "size" not in self.fields and self.contract.parameters.keys().isdisjoint(edges):
-            self._has_joined = join_edges(self.fields, edges)
+        body = self.contract.body
+        if body is None or not body.edges or "size" in self.fields:
+            return
+        if self.contract.parameters.keys().isdisjoint(body.edges):
+            self._has_joined = join_edges(self.fields, body.edges, body.size_words)
 
     def drop(self, name: str) -> None:
         del self.fields[name]

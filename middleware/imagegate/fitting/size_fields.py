@@ -107,12 +107,19 @@ def _member(fields: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def join_edges(fields: dict[str, Any], edges: Sequence[str]) -> bool:
-    """Replace width and height by the size that they are; return whether both were there.
+def join_edges(fields: dict[str, Any], edges: Sequence[str], words: Mapping[str, str]) -> bool:
+    """Replace width and height, or a word in their place, by the size that they are; return whether they were there.
 
     Args:
         edges: paths of the two members.
+        words: what the member around them may say instead -> the size.
     """
+    around = edges[0].partition(".")[0]
+    word = fields.get(around)
+    if isinstance(word, str) and word in words:
+        del fields[around]
+        fields["size"] = words[word]
+        return True
     sent = [_edge(fields, path) for path in edges]
     if None in sent:
         return False

@@ -159,6 +159,11 @@ class LiveFiles(Protocol):
 
 
 SHAPING: Final = ("size", "aspect_ratio", "resolution", "metadata", "output_format", "background")
+COUNT_MEMBERS: Final = frozenset(
+    ("num_images", "num_outputs", "number_of_images", "num_images_per_prompt", "batch_size")
+)
+"""What providers call ``n``, for clients that were written for one of them."""
+_MOST_DIGITS: Final = 9
 _LONGEST_SHAPE: Final = 64
 """Characters: what a shape means is remembered, and clients choose them."""
 
@@ -210,7 +215,18 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     def n(self) -> int:
         """Images asked for; 1 where the client does not say."""
         n = self.fields.get("n", 1)
+        if n == 1 and not COUNT_MEMBERS.isdisjoint(self.fields):
+            n = self.fields[self.n_member]
+            if isinstance(n, str) and self.from_form and n.isascii() and n.isdecimal() and len(n) <= _MOST_DIGITS:
+                n = int(n)
+            return n if isinstance(n, int) and n > 0 else 1
         return n if isinstance(n, int) else 1
+
+    @property
+    def n_member(self) -> str:
+        """The member that says how many images are asked for: ``n``, where it was sent, or a provider's name for it."""
+        named = next((name for name in self.fields if name in COUNT_MEMBERS), "n")
+        return "n" if "n" in self.fields else named
 
     @property
     def shape(self) -> tuple[str, ...] | None:
