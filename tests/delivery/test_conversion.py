@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagegate.contracts.size_syntax import Pixels
-from imagegate.delivery.conversion import NotConverted, Wanted, converted, wanted_of
-from imagegate.protocol.image_format import JPEG, PNG, WEBP, inspect
+from imagegate.delivery.conversion import NotConverted, Wanted, converted, restated, wanted_of
+from imagegate.protocol.image_format import JPEG, PNG, WEBP, Facts, inspect
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,35 @@ from imagegate.protocol.image_format import JPEG, PNG, WEBP, inspect
 )
 def test_what_is_wanted(fields: dict[str, Any], size: Any, formats: bool, expected: Wanted | None) -> None:
     assert wanted_of(fields, size, formats=formats) == expected
+
+
+def test_replies_say_what_was_converted() -> None:
+    """Each in its own words; what says nothing of the image, or is not of its kind, stays."""
+    said = {
+        "width": 1254,
+        "Height": 1254,
+        "content_type": "image/png",
+        "mimeType": "image/png",
+        "file_size": 70_000,
+        "size": "1254*1254",
+        "output_format": "png",
+        "seed": 7,
+        "revised_prompt": "A hat",
+    }
+    facts = Facts(kind=WEBP, width=1024, height=768, alpha=False)
+    assert restated(said, facts) == {
+        "width": 1024,
+        "Height": 768,
+        "content_type": "image/webp",
+        "mimeType": "image/webp",
+        "size": "1024*768",
+        "output_format": "webp",
+        "seed": 7,
+        "revised_prompt": "A hat",
+    }
+    assert restated(said, None) == {"seed": 7, "revised_prompt": "A hat"}
+    odd = {"width": "wide", "size": "auto", "format": 3, "media_type": None}
+    assert restated(odd, facts) == odd
 
 
 @given(

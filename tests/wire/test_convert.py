@@ -81,7 +81,11 @@ class Provider:
         else:
             made = {"b64_json": base64.b64encode(IMAGES[name]).decode()}
         count = self.bodies[-1].get("n", 1)
+        if " says " in self.bodies[-1]["prompt"]:
+            made |= {"width": 1254, "height": 1254, "content_type": "image/png", "seed": 7}
         document = {"created": 1, "data": [made] * count, "usage": {"total_tokens": 7}}
+        if " says " in self.bodies[-1]["prompt"]:
+            document |= {"size": "1254x1254", "output_format": "png"}
         await self._answer(send, json.dumps(document).encode(), b"application/json")
 
     async def _answer(self, send: Send, content: bytes, kind: bytes) -> None:
@@ -212,6 +216,16 @@ def test_formats(resizing: Rig, asked: str, form: str) -> None:
     assert (f'output_format;from="png";converted="{expected}"' in reply.headers["imagegate-changes"]) == (
         asked != "png"
     )
+
+
+@pytest.mark.parametrize("form", ["b64_json", "url"])
+def test_the_reply_says_what_the_client_gets(resizing: Rig, form: str) -> None:
+    """What a provider says of its image does not hold for the converted one."""
+    reply = resizing.ask("square by base64 says all", form, size="1024x1024", output_format="webp").json()
+    (image,) = reply["data"]
+    said = {"width": 1024, "height": 1024, "content_type": "image/webp", "seed": 7}
+    assert {name: value for name, value in image.items() if name not in ("url", "b64_json")} == said
+    assert (reply["size"], reply["output_format"]) == ("1024x1024", "webp")
 
 
 def test_several_images_and_their_usage(resizing: Rig) -> None:

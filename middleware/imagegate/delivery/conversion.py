@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -11,6 +12,7 @@ import msgspec
 from imagegate.contracts.changes import Change
 from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
 from imagegate.protocol.image_format import BMP, JPEG, PNG, WEBP, Facts, ImageFormat
+from imagegate.protocol.names import plain
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,6 +26,10 @@ _READ: Final = {**_NAMES, BMP: "BMP"}
 """Formats that are converted from; a BMP becomes a PNG, unless something else is wanted. A TIFF is left as it is: its
 tiles may be larger than itself, and Pillow counts its frames in quadratic time."""
 _DEFAULT_QUALITY: Final = 95
+_PIXELS: Final = re.compile(r"[0-9]+([x*X])[0-9]+")
+_FORMAT_NAMES: Final = frozenset(("outputformat", "format"))
+_STATEMENTS: Final = _FORMAT_NAMES | {"width", "height", "size", "contenttype", "mediatype", "mimetype"}
+"""Members of replies that say what an image is, by their plain names."""
 
 
 class NotConverted(Exception):
@@ -82,6 +88,33 @@ def wanted_of(fields: Mapping[str, Any], size: ExactSize, *, formats: bool) -> W
     asked_quality = fields.get("output_compression")
     quality = asked_quality if isinstance(asked_quality, int) and 1 <= asked_quality <= 100 else _DEFAULT_QUALITY
     return Wanted(size=pixels, crop=size == "crop", kind=kind, quality=quality)
+
+
+def restated(fields: Mapping[str, Any], facts: Facts | None) -> Mapping[str, Any]:
+    """Return the members of a reply with what they say of an image made true after its conversion.
+
+    Args:
+        facts: of the converted image; None: there are several, so that nothing can be said of all.
+    """
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        kind = plain(name)
+        if kind == "filesize" or (facts is None and kind in _STATEMENTS):
+            continue
+        if facts is not None and kind in _STATEMENTS:
+            value = _said(kind, value, facts)
+        found[name] = value
+    return found
+
+
+def _said(kind: str, value: Any, facts: Facts) -> Any:
+    """Return what a member says of an image; what is no text or number of its kind stays."""
+    if kind in ("width", "height"):
+        return (facts.width if kind == "width" else facts.height) if isinstance(value, int) else value
+    if kind == "size":
+        is_pixels = isinstance(value, str) and _PIXELS.fullmatch(value)
+        return f"{facts.width}{is_pixels[1]}{facts.height}" if is_pixels else value
+    return (facts.kind.name if kind in _FORMAT_NAMES else facts.kind.media_type) if isinstance(value, str) else value
 
 
 def converted(content: bytes, wanted: Wanted) -> bytes:

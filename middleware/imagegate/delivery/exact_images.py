@@ -6,7 +6,7 @@ import asyncio
 from base64 import b64encode
 
 from imagegate.contracts.changes import Change
-from imagegate.delivery.conversion import NotConverted, Wanted, converted
+from imagegate.delivery.conversion import NotConverted, Wanted, converted, restated
 from imagegate.errors import StorageError
 from imagegate.logger import get_logger
 from imagegate.protocol.inline_images import decode_base64
@@ -51,7 +51,7 @@ class ExactImages:
             await receiver.abort()
             return image
         self.changes += wanted.changes(facts)
-        return ReplyImage(picture=picture, fields=image.fields, facts=picture.facts)
+        return ReplyImage(picture=picture, fields=restated(image.fields, picture.facts), facts=picture.facts)
 
 
 async def as_text(image: ReplyImage) -> ReplyImage:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.contracts.changes import Change
-from imagegate.delivery.conversion import ExactSize, Wanted, wanted_of
+from imagegate.delivery.conversion import ExactSize, Wanted, restated, wanted_of
 from imagegate.delivery.converter import ImageConverter
 from imagegate.delivery.exact_images import ExactImages, as_text
 from imagegate.delivery.result_room import ResultRoom
@@ -90,6 +90,10 @@ class Convert(ExchangeLayer):
             room.note(sink.largest)
             if above is None:
                 images = [await as_text(image) for image in images]
+            if exact.changes:
+                alike = len({image.facts and image.facts[:3] for image in images}) == 1
+                shared = images[0].facts if alike else None
+                reply = msgspec.structs.replace(reply, fields=restated(reply.fields, shared))
             await send_reply(scope, send, msgspec.structs.replace(reply, images=tuple(images)))
         finally:
             if above is None:
