@@ -20,7 +20,7 @@ from imagegate.contracts.sizes import ListRule, RatioRule, RatioTierRule, Wanted
 from imagegate.errors import RequestError
 from imagegate.fitting.fit import VARIATION_PROMPT, fit
 from imagegate.fitting.size_fields import wanted_size
-from imagegate.protocol.messages import COUNT_MEMBERS, ImageRequest, Link
+from imagegate.protocol.messages import ImageRequest, Link
 from imagegate.testing import MemoryFile, png
 
 PROMPT = {"prompt": {"max_length": 32_000}}
@@ -222,33 +222,14 @@ def test_a_providers_words_are_sizes(said, expected, changes):
     assert (found, [change.field for change in told]) == (expected, changes)
 
 
-MANY = {"parameters": {**PROMPT, "n": {"type": "integer", "min": 1, "max": 4}}}
-
-
-@pytest.mark.parametrize("member", sorted(COUNT_MEMBERS))
-def test_what_others_call_n(member):
-    """A client that was written for another provider gets as many pictures as it asks for, and its words in errors."""
-    contract = family("dall-e-3", **MANY)
-    assert ask(contract, **{member: 3}) == ({"n": 3}, [Change(member, "renamed", member, "n")])
-    assert ask(contract, **{member: 3, "n": 2}) == ({"n": 2}, [Change(member, "dropped")])
-    assert refusal(contract, **{member: 0}).param == member
-    assert refusal(contract, **{member: "3"}).param == member
-    form = ImageRequest(operation="generations", fields={"model": "m", "prompt": "a", member: "3"}, from_form=True)
-    assert (form.n, fit(form, contract)[0].fields["n"]) == (3, 3)
-
-
-def test_a_count_of_the_models_own_stays():
-    """So it does where nothing is known of the model."""
-    own = family("dall-e-3", parameters={**PROMPT, "batch_size": {"type": "integer"}, "n": {"type": "integer"}})
-    passing = family("dall-e-3", unknown="pass", **MANY)
-    for contract in (own, passing):
-        assert ask(contract, batch_size=3) == ({"batch_size": 3}, [])
-
-
-@pytest.mark.parametrize("value", [0, -4, 2.5, "4", "x", [], {}, True])
-def test_a_count_that_is_none_counts_as_one(value):
-    """What is reserved never shrinks by it; the contract refuses it by its name."""
-    assert request(num_images=value).n == 1
+def test_errors_about_a_size_name_the_clients_member():
+    """Also where it came as width and height, or under a name that the model does not have."""
+    ratios = {"rule": "list", "values": ["1024x1024"]}
+    nested = family("dall-e-3", body={"edges": ["image_size.width", "image_size.height"]}, size=ratios)
+    assert refusal(nested, image_size={"width": 100, "height": 4000}).param == "image_size"
+    renamed = family("dall-e-3", renames={"image_size": "size"}, size=ratios)
+    assert refusal(renamed, image_size="100x4000").param == "image_size"
+    assert refusal(renamed, image_size={"width": 1024, "height": 1024}).param == "image_size"
 
 
 PICTURE = "https://images.example/1.png"

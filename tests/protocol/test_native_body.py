@@ -61,11 +61,22 @@ def shown(node: Any) -> Any:
             {"size": "64x32", "n": 1},
             {"input": {"lang": "en", "text": "a hat"}, "at": {"size": "64x32"}},
         ),
+        (BodyRule(), {"prompt.a": 1, "a.b": 2}, {"prompt": "a hat", "prompt.a": 1, "a.b": 2}),
     ],
 )
 def test_members_stand_where_the_rule_says(rule: BodyRule, asked: dict[str, Any], written: dict[str, Any]) -> None:
     """Renamed, nested, left out; a size as a text or as two integers; constants beside them."""
     assert body(rule, **asked) == written
+
+
+def test_a_clients_member_in_the_way_of_the_models() -> None:
+    """A client's own text stands where the rule puts an object: it is refused by its name."""
+    rule = BodyRule(edges=("image_size.width", "image_size.height"))
+    with pytest.raises(RequestError) as caught:
+        body(rule, size="64x32", image_size="square_hd")
+    assert caught.value.param == "image_size"
+    with pytest.raises(RequestError):
+        body(rule, image_size="square_hd", size="64x32")
 
 
 def test_references_and_masks() -> None:

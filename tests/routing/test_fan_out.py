@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imagegate.contracts.contract import Contract
 from imagegate.contracts.documents import load_contracts
 from imagegate.contracts.parameter import Parameter
-from imagegate.errors import ModerationBlocked, Overloaded, RequestError, UpstreamRefused, UpstreamUncertain
+from imagegate.errors import ModerationBlocked, Overloaded, UpstreamRefused, UpstreamUncertain
 from imagegate.protocol.messages import Exchange, ImageReply, ImageRequest, ReplyImage, Target
 from imagegate.registry import load_adapter
 from imagegate.routing.fan_out import gravest, image_shares, incomplete, merge, part_of, seeds_of, shares
@@ -28,30 +28,6 @@ def reply(*urls: str, created: int = 1, **fields: object) -> ImageReply:
 def test_n_is_divided_into_few_parts(n, most, expected):
     """Parts are as large as the model makes, and the rest comes last."""
     assert expected == shares(n, most)
-
-
-def counted(unknown: str, **fields: object) -> Exchange:
-    """A request to a model that makes two pictures at a time."""
-    contract = Contract(parameters={"n": Parameter(type="integer", min=1, max=2)}, unknown=unknown)
-    return Exchange(
-        request=ImageRequest(operation="generations", fields={"model": "m", "prompt": "x", **fields}),
-        public_model="m",
-        operation="generations",
-        target=Target(upstream="u", model="m", contract=contract),
-    )
-
-
-def test_what_others_call_n_is_divided_too():
-    """Each part says `n`; a model that is asked in its provider's own words gets them as they are."""
-    exchange = counted("drop", num_images=5)
-    assert image_shares(exchange, 10) == (2, 2, 1)
-    assert part_of(exchange, (2, 2, 1), 0).request.fields == {"model": "m", "prompt": "x", "n": 2}
-    assert part_of(exchange, (2, 2, 1), 2).request.fields == {"model": "m", "prompt": "x"}
-    assert image_shares(counted("pass", num_images=5), 10) == (5,)
-    for unknown in ("drop", "pass"):
-        with pytest.raises(RequestError, match="Invalid 'num_images'") as caught:
-            image_shares(counted(unknown, num_images=11), 10)
-        assert caught.value.param == "num_images"
 
 
 @given(st.integers(1, 1000), st.integers(1, 100))

@@ -93,6 +93,10 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     edits: Contract | None = None
     variations: Contract | None = None
 
+    def __post_init__(self) -> None:
+        if "n" in self.renames.values():
+            raise ValueError("renames: 'n' has no other names than those that every model understands")
+
     @cached_property
     def max_images(self) -> int:
         """The most that one request may ask for in ``n``."""

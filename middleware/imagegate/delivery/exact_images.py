@@ -29,6 +29,8 @@ class ExactImages:
         self._sink = sink
         self._turns = turns
         self.changes: list[Change] = []
+        self.has_converted = False
+        """Whether any image is another than the provider made."""
 
     async def convert(self, image: ReplyImage) -> ReplyImage:
         """Return an image as it was asked for; one that cannot be converted stays as it is."""
@@ -51,6 +53,7 @@ class ExactImages:
             await receiver.abort()
             return image
         self.changes += wanted.changes(facts)
+        self.has_converted = True
         return ReplyImage(picture=picture, fields=restated(image.fields, picture.facts), facts=picture.facts)
 
 

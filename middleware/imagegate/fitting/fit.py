@@ -27,7 +27,7 @@ from imagegate.fitting.size_fields import (
     size_changes,
     wanted_size,
 )
-from imagegate.protocol.messages import COUNT_MEMBERS, ImageRequest
+from imagegate.protocol.messages import ImageRequest
 from imagegate.protocol.references import LIST_MEMBERS, MASK_MEMBERS
 from imagegate.protocol.requests import from_text
 
@@ -75,8 +75,8 @@ def fit(
     work.rename()
     work.join_edges()
     work.fit_references()
-    work.fit_size()
     try:
+        work.fit_size()
         work.fit_parameters()
     except RequestError as error:
         if error.param not in work.named_by_client:
@@ -126,8 +126,6 @@ class _Fitting:
 
         But `safety_identifier` wins over `user`, as at OpenAI.
         """
-        if not COUNT_MEMBERS.isdisjoint(self.fields):
-            self._rename_n()
         if self.contract.renames.keys().isdisjoint(self.fields):
             return
         for name, own in self.contract.renames.items():
@@ -138,16 +136,6 @@ class _Fitting:
                 self.fields = {own if key == name else key: value for key, value in self.fields.items()}
                 self.named_by_client[own] = name
 
-    def _rename_n(self) -> None:
-        """What other providers call ``n``, unless the model has a member of that name, or takes what nobody knows."""
-        name = self._request.n_member
-        if name == "n" or self.contract.unknown == "pass":
-            return
-        if "n" in self.contract.parameters and name not in self.contract.parameters:
-            self.fields = {"n" if key == name else key: value for key, value in self.fields.items()}
-            self.changes.append(Change(name, "renamed", name, "n"))
-            self.named_by_client["n"] = name
-
     def join_edges(self) -> None:
         """Width and height in the model's own members are a size like any other."""
         body = self.contract.body
@@ -155,6 +143,8 @@ class _Fitting:
             return
         if self.contract.parameters.keys().isdisjoint(body.edges):
             self._has_joined = join_edges(self.fields, body.edges, body.size_words)
+            if self._has_joined:
+                self.named_by_client["size"] = body.edges[0].partition(".")[0]
 
     def drop(self, name: str) -> None:
         del self.fields[name]
@@ -246,6 +236,8 @@ class _Fitting:
 
     def fit_size(self) -> None:
         known, size = self.contract.legal_sizes, self.fields.get("size")
+        if "size" in self.named_by_client and not isinstance(size, str):
+            raise type_error("size", "a string", size)
         is_alone = isinstance(size, str) and _OTHER_SIZES.isdisjoint(self.fields)
         if is_alone and (size, self.has_references) in known:
             return

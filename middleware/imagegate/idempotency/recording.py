@@ -41,8 +41,8 @@ class Recording:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message.get("headers", ()))
-            lengths = [int(value) for name, value in self.headers if name.lower() == b"content-length"]
-            self._announced = lengths[0] if lengths else None
+            lengths = [value for name, value in self.headers if name.lower() == b"content-length"]
+            self._announced = int(lengths[0]) if lengths and lengths[0].isdigit() else None
             self._begun.set()
         elif message["type"] == "http.response.body":
             if body := message.get("body", b""):

@@ -90,7 +90,7 @@ class Convert(ExchangeLayer):
             room.note(sink.largest)
             if above is None:
                 images = [await as_text(image) for image in images]
-            if exact.changes:
+            if exact.has_converted:
                 alike = len({image.facts and image.facts[:3] for image in images}) == 1
                 shared = images[0].facts if alike else None
                 reply = msgspec.structs.replace(reply, fields=restated(reply.fields, shared))

@@ -12,6 +12,7 @@ from imagegate.contracts.body import BodyRule
 from imagegate.contracts.changes import Change
 from imagegate.contracts.contract import Contract, Operation
 from imagegate.contracts.reference_rule import ReferenceRule
+from imagegate.protocol.image_count import COUNT_MEMBERS, most_counted
 from imagegate.protocol.image_format import Facts
 from imagegate.protocol.parsers.sse import END_MARK
 
@@ -159,11 +160,6 @@ class LiveFiles(Protocol):
 
 
 SHAPING: Final = ("size", "aspect_ratio", "resolution", "metadata", "output_format", "background")
-COUNT_MEMBERS: Final = frozenset(
-    ("num_images", "num_outputs", "number_of_images", "num_images_per_prompt", "batch_size")
-)
-"""What providers call ``n``, for clients that were written for one of them."""
-_MOST_DIGITS: Final = 9
 _LONGEST_SHAPE: Final = 64
 """Characters: what a shape means is remembered, and clients choose them."""
 
@@ -215,18 +211,7 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     def n(self) -> int:
         """Images asked for; 1 where the client does not say."""
         n = self.fields.get("n", 1)
-        if n == 1 and not COUNT_MEMBERS.isdisjoint(self.fields):
-            n = self.fields[self.n_member]
-            if isinstance(n, str) and self.from_form and n.isascii() and n.isdecimal() and len(n) <= _MOST_DIGITS:
-                n = int(n)
-            return n if isinstance(n, int) and n > 0 else 1
-        return n if isinstance(n, int) else 1
-
-    @property
-    def n_member(self) -> str:
-        """The member that says how many images are asked for: ``n``, where it was sent, or a provider's name for it."""
-        named = next((name for name in self.fields if name in COUNT_MEMBERS), "n")
-        return "n" if "n" in self.fields else named
+        return n if type(n) is int else 1
 
     @property
     def shape(self) -> tuple[str, ...] | None:
@@ -260,9 +245,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return () if is_same else (Change("model", "mapped", public_model, self.model),)
 
     def most_images(self, request: ImageRequest) -> int:
-        """Return how many pictures a request may have here: ``n``, or those of a group."""
+        """Return how many pictures a request may have here: ``n``, those of a group, or the provider's own count."""
         own = self.contract.by_operation[request.operation] if self.contract else None
-        return request.n if own is None or own.group is None else request.n * own.group.size(request.fields)
+        most = request.n if own is None or own.group is None else request.n * own.group.size(request.fields)
+        return most if COUNT_MEMBERS.isdisjoint(request.fields) else max(most, most_counted(request.fields))
 
 
 def identity_of(owner: str, authorization: str | None) -> str | None:

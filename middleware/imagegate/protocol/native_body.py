@@ -11,7 +11,7 @@ import msgspec
 
 from imagegate.contracts.body import BodyRule
 from imagegate.contracts.size_syntax import Pixels, SizeSyntaxError, parse_size
-from imagegate.errors import RequestError
+from imagegate.errors import RequestError, type_error
 from imagegate.protocol.messages import FileID, FileRef, ImageRequest, Link, Reference
 from imagegate.protocol.request_encoding import FilePart, InlineFile, TextPart, form_texts, inline, linked
 
@@ -37,7 +37,13 @@ def native_body(request: ImageRequest) -> dict[str, Any]:
             _put(document, rule.edges[0], size.width)
             _put(document, rule.edges[1], size.height)
         elif name != "model" and (path := rule.names.get(name, name)):
-            _put(document, path, value if size is None else f"{size.width}{rule.separator}{size.height}")
+            text = value if size is None else f"{size.width}{rule.separator}{size.height}"
+            if name in rule.names:
+                _put(document, path, text)
+            elif isinstance(document.get(name), dict):  # what the rule puts there
+                raise type_error(name, "an object", text)
+            else:
+                document[name] = text
     for path, value in _references(request, rule):
         _put(document, path, value)
     return document
@@ -94,6 +100,8 @@ def _put(document: dict[str, Any], path: str, value: Any) -> None:
     *outer, name = path.split(".")
     for each in outer:
         document = document.setdefault(each, {})
+        if not isinstance(document, dict):  # the client's own member of that name
+            raise type_error(each, "an object", document)
     document[name] = value
 
 

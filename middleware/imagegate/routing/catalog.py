@@ -10,8 +10,9 @@ from typing import Final
 from imagegate.access.permissions import may_ask_for
 from imagegate.access.principal import Principal
 from imagegate.config.routes import Choice, address_of
-from imagegate.contracts.contract import Contracts, find_contract
+from imagegate.contracts.contract import Contract, Contracts, find_contract
 from imagegate.errors import ModelNotFound
+from imagegate.protocol.image_count import COUNT_MEMBERS
 from imagegate.protocol.messages import ImageRequest, Target
 from imagegate.protocol.names import did_you_mean
 
@@ -115,7 +116,22 @@ class Catalog:
         bridged = own.endpoint is not None or (request.operation == "variations" and contract.variations is None)
         reads_image = rule.same_size or rule.image_size or rule.mask_polarity != "alpha"
         simple = "files" in rule.forms and not reads_image and rule.live
-        return simple and not bridged and request.n <= own.most_images(request.fields)
+        is_one = COUNT_MEMBERS.isdisjoint(request.fields) and request.n <= own.most_images(request.fields)
+        return simple and not bridged and is_one
+
+    def n_member(self, request: ImageRequest) -> str:
+        """Return the member that means ``n`` to every candidate, under another provider's name; empty: there is none.
+
+        A model that has a member of that name, or gets what nobody knows as it is, is not asked for it otherwise.
+        """
+        if "n" in request.fields:
+            return ""
+        try:
+            candidates = self.resolve(request.model)
+        except ModelNotFound:
+            return ""
+        names = {_n_member(target.contract, request) for target in candidates}
+        return names.pop() if len(names) == 1 else ""
 
     def models_of(self, principal: Principal | None) -> Iterator[tuple[str, Sequence[Target]]]:
         """Yield those of `models` that a principal may ask for."""
@@ -172,3 +188,11 @@ def _groups(entries: Sequence[str | Choice]) -> Iterator[list[str | Choice]]:
 
 def _weight(entry: str | Choice) -> float:
     return entry.weight if isinstance(entry, Choice) else 1.0
+
+
+def _n_member(contract: Contract | None, request: ImageRequest) -> str:
+    own = contract.by_operation[request.operation] if contract is not None else None
+    if own is None or own.unknown == "pass":
+        return ""
+    names = (name for name in request.fields if name in COUNT_MEMBERS and name not in own.parameters)
+    return next(names, "")

@@ -40,13 +40,12 @@ def image_shares(exchange: Exchange, max_images: int) -> tuple[int, ...]:
     contract = whole.by_operation[exchange.request.operation] if whole else None
     most = max(max_images, contract.max_images) if contract else max_images
     if n > most:
-        name = exchange.request.n_member
         raise RequestError(
-            f"Invalid '{name}': integer above maximum value. Expected a value <= {most}, but got {n} instead.",
-            param=name,
+            f"Invalid 'n': integer above maximum value. Expected a value <= {most}, but got {n} instead.",
+            param="n",
             code="integer_above_max_value",
         )
-    if contract is None or (contract.unknown == "pass" and exchange.request.n_member != "n"):
+    if contract is None:
         return (n,)
     largest = contract.most_images(exchange.request.fields)
     return (n,) if n <= largest else shares(n, largest)
@@ -81,8 +80,7 @@ def part_of(exchange: Exchange, sizes: Sequence[int], place: int) -> Exchange:
     A client's seed grows by the number of images before the part: with the same seed each part would be the same.
     """
     n = sizes[place]
-    member = exchange.request.n_member
-    fields = {name: value for name, value in exchange.request.fields.items() if name != member}
+    fields = {name: value for name, value in exchange.request.fields.items() if name != "n"}
     if n > 1:
         fields["n"] = n
     if (seeds := seeds_of(exchange, sizes)) and place:

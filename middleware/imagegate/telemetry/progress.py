@@ -58,6 +58,7 @@ class Progress(ExchangeFacts):
     """Who it is from; None: the gateway is open, or only the host application knows."""
     trace: ExchangeTrace | None = None
     """Records spans of it; None: nothing is traced."""
+    rename_changes: tuple[Change, ...] = ()
     moderation_changes: tuple[Change, ...] = ()
     route_changes: tuple[Change, ...] = ()
     fit_changes: tuple[Change, ...] = ()
@@ -68,7 +69,8 @@ class Progress(ExchangeFacts):
     @property
     def changes(self) -> tuple[Change, ...]:
         all_changes = (
-            self.moderation_changes
+            self.rename_changes
+            + self.moderation_changes
             + self.route_changes
             + self.fit_changes
             + self.reference_changes

@@ -26,6 +26,7 @@ from imagegate.layers import (
 )
 from imagegate.layers.admit import OwnerOf
 from imagegate.layers.models import Models
+from imagegate.layers.rename import Rename
 from imagegate.routing.retry import RetryPolicy
 from imagegate.wiring.services import LoopServices, Services
 
@@ -90,6 +91,8 @@ def stack_of(services: Services, own: LoopServices, *, owner: OwnerOf | None, pe
         hooks=services.hooks,
         link_base=images.link_base,
     )
+    if policy.fit != "pass":
+        layer = Rename(layer, prefix=prefix, n_member=services.catalog.n_member)
     layer = Read(
         layer,
         prefix=prefix,
