@@ -1,4 +1,7 @@
-"""imagegate: ASGI middleware that lets any OpenAI Images client talk to any image provider."""
+"""imagegate: ASGI middleware that lets any OpenAI Images client talk to any image provider.
+
+`ImageGateway` is the whole of it, as an application or as middleware; each of its layers can be used alone.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from imagegate import Limits
-from imagegate.access import stored_keys
 from imagegate.access.host import AccessUnavailable
 from imagegate.access.stored_key import KeySettings, StoredKey, hash_of, new_key
 from imagegate.access.stored_keys import StoredKeys
@@ -46,8 +45,8 @@ class Clock:
         return self.now
 
 
-def made(table: Table, clock: Clock, **groups: Limits) -> StoredKeys:
-    return StoredKeys(table.look_up, lifetime=5.0, groups=groups, clock=clock)
+def made(table: Table, clock: Clock, *, most: Mapping[str, int] | None = None, **groups: Limits) -> StoredKeys:
+    return StoredKeys(table.look_up, lifetime=5.0, groups=groups, clock=clock, **(most or {}))
 
 
 def test_an_answer_is_remembered_for_its_lifetime() -> None:
@@ -90,14 +89,13 @@ def test_a_key_that_ends_is_not_remembered_beyond_its_end() -> None:
     asyncio.run(run())
 
 
-def test_many_strangers_are_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_strangers_are_one_question() -> None:
     """However many come at once, there is one question at a time, of a bounded size; beyond that they are told so."""
-    monkeypatch.setattr(stored_keys, "_WAITING", 1200)
     table, clock = Table(), Clock()
     key = table.add("alice")
 
     async def run() -> None:
-        keys = made(table, clock)
+        keys = made(table, clock, most={"waiting": 1200})
         strangers = [asyncio.create_task(keys.find(new_key().encode())) for _ in range(1199)]
         own = [asyncio.create_task(keys.find(key)) for _ in range(50)]
         late = asyncio.create_task(keys.find(new_key().encode()))
@@ -111,13 +109,12 @@ def test_many_strangers_are_one_question(monkeypatch: pytest.MonkeyPatch) -> Non
     assert max(map(len, table.asked)) <= 500
 
 
-def test_strangers_crowd_out_strangers_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored_keys, "_REMEMBERED", 10)
+def test_strangers_crowd_out_strangers_only() -> None:
     table, clock = Table(), Clock()
     key = table.add("alice")
 
     async def run() -> None:
-        keys = made(table, clock)
+        keys = made(table, clock, most={"remembered": 10})
         await keys.find(key)
         await asyncio.gather(*(keys.find(new_key().encode()) for _ in range(50)))
         assert keys.known(key) is not None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import pytest
-
 from imagegate.config.schema import LimitsConfig
 from imagegate.server.connections import Connections
 
@@ -101,12 +99,11 @@ def test_what_can_wait_is_not_forgotten() -> None:
     asyncio.run(test())
 
 
-def test_clients_do_not_pay_for_a_busy_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_do_not_pay_for_a_busy_server() -> None:
     """Time in which the event loop did something else is not theirs."""
-    monkeypatch.setattr("imagegate.server.connections._TICK", 0.02)
 
     async def test() -> None:
-        connections = Connections(LimitsConfig())
+        connections = Connections(LimitsConfig(), tick=0.02)
         member = Member(connections)
         connections.waits(member, 0.1)
         time.sleep(0.15)

@@ -359,13 +359,12 @@ def test_what_a_dead_process_had_reserved_is_held(address: str) -> None:
     asyncio.run(scenario())
 
 
-def test_a_ledger_that_cannot_be_reached_is_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_that_cannot_be_reached_is_told_later(tmp_path: Path) -> None:
     """Nothing is reserved that may not be there, and an end is never lost as long as the process lives."""
-    monkeypatch.setattr("imagegate.spending.sql_statements._BUSY", 0)
     file = tmp_path / "ledger.db"
 
     async def scenario() -> None:
-        ledger = SQLLedger(f"sqlite:///{file}")
+        ledger = SQLLedger(f"sqlite:///{file}", busy=0)
         await ledger.reserve(reservation("a"), ACCOUNTS)
         other = sqlite3.connect(file, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -417,7 +416,7 @@ def test_processes_that_begin_at_the_same_moment(tmp_path: Path) -> None:
     barrier = threading.Barrier(4, timeout=10)
 
     def begin(number: int) -> None:
-        engine = sql_statements._engine(f"sqlite:///{tmp_path}/{number}.db")
+        engine = sql_statements._engine(f"sqlite:///{tmp_path}/{number}.db", 15)
         barrier.wait()
         with contextlib.closing(engine.raw_connection()):
             barrier.wait()

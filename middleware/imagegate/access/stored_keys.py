@@ -37,6 +37,8 @@ class StoredKeys:
         lifetime: seconds for which an answer is remembered, and until a revocation counts at the latest.
         groups: of the configuration.
         clock: Unix time in seconds.
+        waiting: maximum number of keys that wait for a lookup; more are told that it is not known now.
+        remembered: maximum number of keys, and of texts that are none, whose answers are remembered.
     """
 
     def __init__(
@@ -47,12 +49,16 @@ class StoredKeys:
         groups: Mapping[str, Limits],
         close: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
+        waiting: int = _WAITING,
+        remembered: int = _REMEMBERED,
     ) -> None:
         self._look_up = look_up
         self._close = close
         self._lifetime = lifetime
         self._groups = groups
         self._clock = clock
+        self._most_waiting = waiting
+        self._most_remembered = remembered
         self._known: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._thread: ThreadPoolExecutor | None = None
@@ -79,7 +85,7 @@ class StoredKeys:
             return None
         future = self._waiting.get(hash_)
         if future is None:
-            if len(self._waiting) >= _WAITING:
+            if len(self._waiting) >= self._most_waiting:
                 raise AccessUnavailable
             future = self._waiting[hash_] = asyncio.get_running_loop().create_future()
             if self._worker is None:
@@ -140,7 +146,7 @@ class StoredKeys:
         else:
             self._known[hash_] = (until if key.expires is None else min(until, key.expires)), principal
         for remembered in (self._known, self._unknown):
-            while len(remembered) > _REMEMBERED:
+            while len(remembered) > self._most_remembered:
                 remembered.popitem(last=False)
 
     def close(self) -> None:

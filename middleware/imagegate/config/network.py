@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,12 +13,14 @@ from imagegate.errors import ConfigError
 from imagegate.http import AiohttpTransport, HTTPClient, Transport, are_header_fields
 from imagegate.http.proxies import NO_PROXY, SOCKS_SCHEMES, ProxyRule, has_socks
 from imagegate.http.tls import context_of
+from imagegate.logger import get_logger
 from imagegate.registry import load_adapter
 
 _OURS: Final = frozenset(
     ("connection", "content-length", "content-type", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade")
 )
 """Header fields that frame a message, or say what its body is."""
+_OF_OUR_TRANSPORT: Final = ("proxy", "trust_env", "ca_file", "client_cert", "reuse_connections")
 
 
 def check_network(upstream: UpstreamConfig) -> None:
@@ -38,6 +40,15 @@ def check_network(upstream: UpstreamConfig) -> None:
     if upstream.proxy:
         _check_proxy("proxy", upstream.proxy)
     _tls(upstream)
+
+
+def _warn_of_unused(upstreams: Collection[UpstreamConfig]) -> None:
+    """Say what a transport of the application's own has to see to itself."""
+    plain = UpstreamConfig(name="plain")
+    for upstream in upstreams:
+        named = [name for name in _OF_OUR_TRANSPORT if getattr(upstream, name) != getattr(plain, name)]
+        if named:
+            get_logger().warning("settings have no effect beside transport=", upstream=upstream.name, settings=named)
 
 
 def has_key(upstream: UpstreamConfig) -> bool:
@@ -118,6 +129,8 @@ class Clients:
         self._shared = HTTPClient.of(own) if transport is None else HTTPClient(transport=transport)
         self._of: dict[str, HTTPClient] = {}
         self._plain: dict[str, HTTPClient] = {}
+        if transport is not None:
+            _warn_of_unused(config.upstreams)
         for upstream in config.upstreams:
             plain = self._shared if transport is not None else self._plain_client(upstream)
             self._plain[upstream.name] = plain

@@ -1,1 +1,4 @@
-"""Everything `imagegate demo` needs: local stand-ins for the providers and the pictures they make."""
+"""Everything `imagegate demo` needs: local stand-ins for the providers and the pictures they make.
+
+A program; tests and benchmarks use its servers, too.
+"""

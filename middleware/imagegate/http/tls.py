@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import ssl
@@ -28,6 +29,12 @@ def default_context() -> ssl.SSLContext:
         raise NotSent("the certificates of trusted authorities cannot be loaded; see SSL_CERT_FILE") from exc
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+async def loaded_context() -> ssl.SSLContext:
+    """Return `default_context`; the first time, reading it does not keep the event loop. Raises `NotSent`."""
+    is_loaded = default_context.cache_info().currsize > 0
+    return default_context() if is_loaded else await asyncio.to_thread(default_context)
 
 
 def context_of(ca_file: str, client_cert: str) -> ssl.SSLContext:

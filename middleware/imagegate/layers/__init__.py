@@ -1,4 +1,7 @@
-"""The layers: each a plain ASGI middleware, usable alone in front of any application, composed by `ImageGateway`."""
+"""The layers: each a plain ASGI middleware, usable alone in front of any application.
+
+`ImageGateway` composes them, and `imagegate.wiring.stack` has their order.
+"""
 
 from imagegate.layers.admit import Admit
 from imagegate.layers.base import ExchangeLayer, Layer

@@ -13,7 +13,6 @@ from imagegate.config.schema import LimitsConfig
 from imagegate.logger import get_logger
 from imagegate.server.descriptors import connection_limit
 
-_TICK: Final = 1.0
 """Seconds between two looks at what is overdue."""
 _SECONDS_BETWEEN_LINES: Final = 10.0
 _BEGUN_AT_ONCE: Final = 16
@@ -56,10 +55,14 @@ class Connections:
     A connection is at work while it has a request that is to be answered. Else it waits for its client; those are
     closed in time, and where there are too many, the one that has waited longest makes room: first of those that have
     never had a request answered, or whose answer is written and whose client goes on sending.
+
+    Args:
+        tick: seconds between two looks at who is late.
     """
 
-    def __init__(self, limits: LimitsConfig) -> None:
+    def __init__(self, limits: LimitsConfig, *, tick: float = 1.0) -> None:
         self.limits = limits
+        self._tick_seconds = tick
         self.closed: Counter[str] = Counter()
         """Connections that were closed before their time, by reason, since the last line of the log."""
         buffer = memoryview(bytearray(READ))
@@ -224,7 +227,7 @@ class Connections:
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._timer = None
-        if now - self._due > _TICK:
+        if now - self._due > self._tick_seconds:
             self._forgive(now - self._due)
         for member in list(self._overdue(now)):
             member.expire()
@@ -236,8 +239,8 @@ class Connections:
             self._set_timer(loop)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._due = loop.time() + _TICK
-        self._timer = loop.call_later(_TICK, self._tick)
+        self._due = loop.time() + self._tick_seconds
+        self._timer = loop.call_later(self._tick_seconds, self._tick)
 
     def _forgive(self, seconds: float) -> None:
         """Give clients the time in which this process has not looked at what they have sent."""

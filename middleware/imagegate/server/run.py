@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Generator
+from importlib.util import find_spec
 from math import ceil
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from imagegate.server.descriptors import backlog, raise_descriptor_limit
 from imagegate.server.hangup import forwarding_hangup
 from imagegate.telemetry.prometheus import FOLDER_VARIABLE
 
+_NEEDED: Final = "serving alone needs uvicorn: pip install 'imagegate[server]'"
 _GENERATIONS: Final = (20, 50)
 """Collections of one generation for each of the next; Python's own are ten."""
 
@@ -45,16 +47,16 @@ def run(*, host: str, port: int, workers: int, grace: int, limits: LimitsConfig)
         limits: of connections and of requests that are not admitted yet.
 
     Raises:
-        ConfigError: uvicorn or its parser is not installed.
+        ConfigError: uvicorn or its parser is not installed, or the guard does not know this uvicorn.
     """
     try:
         import uvicorn
-
-        from imagegate.server.guard import Guard
     except ImportError:
-        raise ConfigError("serving alone needs uvicorn: pip install 'imagegate[server]'") from None
+        raise ConfigError(_NEEDED) from None
+    if find_spec("httptools") is None:
+        raise ConfigError(_NEEDED)
     raise_descriptor_limit()
-    http: Any = Guard(limits) if limits.guard else "httptools"  # called as a class is
+    http = _guard(limits) if limits.guard else "httptools"
     patience = limits.idle_timeout + (limits.head_timeout if limits.guard else 0)  # the guard's own comes first
     # uvicorn raises the signal that ended it once more; having drained, that is no failure.
     signal.signal(signal.SIGTERM, _exit_well)
@@ -74,6 +76,17 @@ def run(*, host: str, port: int, workers: int, grace: int, limits: LimitsConfig)
             server_header=False,
             timeout_graceful_shutdown=grace,
         )
+
+
+def _guard(limits: LimitsConfig) -> Any:
+    """Return what uvicorn calls as a class of its protocols. Raises `ConfigError`."""
+    try:
+        from imagegate.server.guard import Guard
+    except ImportError:
+        raise ConfigError(
+            "limits.guard does not know this uvicorn: install one that it was tested with, or set it to false"
+        ) from None
+    return Guard(limits)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ class SQLLedger:
         url: ``sqlite:///file`` or ``postgresql://user@host/database``.
         lease: seconds without a sign of life after which what a process had reserved is held.
         patience: seconds that a piece of work may take, with those before it; then the ledger counts as away.
+        busy: seconds to wait for another process that writes to the same SQLite file.
 
     Raises:
         ConfigError: a package is not installed, or the address is none.
@@ -46,7 +47,7 @@ class SQLLedger:
 
     is_shared = True
 
-    def __init__(self, url: str, *, lease: float = 30.0, patience: float = 30.0) -> None:
+    def __init__(self, url: str, *, lease: float = 30.0, patience: float = 30.0, busy: float = 15.0) -> None:
         try:
             from imagegate.spending.sql_statements import Statements
         except ImportError:
@@ -54,7 +55,7 @@ class SQLLedger:
                 "a ledger in a database needs the extra 'keys', or 'postgres': pip install 'imagegate[keys]'"
             ) from None
         self.holder = uuid4().hex
-        self._statements: Statements = Statements(url, holder=self.holder, lease=lease)
+        self._statements: Statements = Statements(url, holder=self.holder, lease=lease, busy=busy)
         self._patience = patience
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="imagegate-ledger")
         self._waiting: dict[asyncio.Future[Any], Work] = {}

@@ -48,8 +48,6 @@ _NOW: Final = {
 _TAKE_TURN: Final = text(f"SELECT pg_advisory_xact_lock({0x696D6761})")
 """Transactions of all processes take turns. Nearly all change the gateway's own balance, so they would anyway, but with
 locks on single rows some would wait for each other for ever."""
-_BUSY: Final = 15
-"""Seconds to wait for another process that writes to the same SQLite file."""
 _PAUSE: Final = 0.01
 """Seconds before it is tried again where SQLite itself does not wait."""
 _MOST_HELD: Final = 10_000
@@ -88,8 +86,8 @@ class Statements:
         lease: seconds without a sign of life after which a process counts as dead.
     """
 
-    def __init__(self, url: str, *, holder: str, lease: float) -> None:
-        self._engine = _engine(url)
+    def __init__(self, url: str, *, holder: str, lease: float, busy: float = 15.0) -> None:
+        self._engine = _engine(url, busy)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         self._insert: Callable[[Table], Any] = sqlite.insert if self._is_sqlite else postgresql.insert
         self._now: Any = literal_column(_NOW[self._engine.dialect.name])
@@ -335,7 +333,7 @@ def _encode(accounts: Sequence[str]) -> str:
     return msgspec.json.encode(accounts).decode()
 
 
-def _engine(address: str) -> Engine:
+def _engine(address: str, busy: float) -> Engine:
     try:
         url = make_url(address)
         if url.get_backend_name() not in _NOW:
@@ -347,18 +345,22 @@ def _engine(address: str) -> Engine:
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise ConfigError("the address of a ledger is sqlite:///FILE or postgresql://USER@HOST/DATABASE") from None
     if engine.dialect.name == "sqlite":
-        _tune(engine)
+        _tune(engine, busy)
     return engine
 
 
-def _tune(engine: Engine) -> None:
-    """Let several processes write to one file: a transaction takes its turn before it reads what it will change."""
+def _tune(engine: Engine, busy: float) -> None:
+    """Let several processes write to one file: a transaction takes its turn before it reads what it will change.
+
+    Args:
+        busy: seconds to wait for it.
+    """
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # transactions are begun here, not by the driver
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY * 1000}")
-        _use_write_ahead_log(connection)
+        connection.execute(f"PRAGMA busy_timeout = {int(busy * 1000)}")
+        _use_write_ahead_log(connection, busy)
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
@@ -366,9 +368,9 @@ def _tune(engine: Engine) -> None:
         db.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _use_write_ahead_log(connection: Any) -> None:
+def _use_write_ahead_log(connection: Any, busy: float) -> None:
     """Switch the file over, once: SQLite does not wait for other processes here, whatever the busy timeout is."""
-    deadline = time.monotonic() + _BUSY
+    deadline = time.monotonic() + busy
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

@@ -25,7 +25,7 @@ from imagegate.http.messages import (
     not_http,
 )
 from imagegate.http.proxies import NO_PROXY, ProxyRule
-from imagegate.http.tls import default_context
+from imagegate.http.tls import loaded_context
 from imagegate.http.transports.attempt import CURRENT, Attempt, ReplyBody, TCPConnector
 from imagegate.http.transports.request_body import RequestBody
 from imagegate.http.transports.resolver import ProviderResolver
@@ -88,7 +88,7 @@ class AiohttpTransport:
             Interrupted: it may have.
         """
         url = _parse(request.url)
-        tls = True if url.scheme == "http" else self._tls or default_context()
+        tls = True if url.scheme == "http" else self._tls or await loaded_context()
         session = await self._session(reuse=self._reuse_connections and url.authority not in self._unreliable)
         deadline = asyncio.timeout(None)
         headers, upload = _prepare(request, deadline)
