@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import httpx
 import pytest
 import structlog
@@ -19,9 +18,7 @@ from imagegate import ImageGateway
         ({"trust_env": True}, ["trust_env"]),
     ],
 )
-def test_settings_that_a_transport_replaces(
-    settings: dict[str, object], named: list[str] | None, tmp_path: Path
-) -> None:
+def test_settings_that_a_transport_replaces(settings: dict[str, object], named: list[str] | None) -> None:
     """They are named in the log; what is added to each request is sent through any transport."""
     upstream = {"name": "openai", "api_key": "k", **settings}
     for transport in (httpx.MockTransport(lambda _: httpx.Response(200)), None):

@@ -46,11 +46,6 @@ SECRETS = ("127.0.0.1", "localhost", "sk-secret", "token=")
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def client() -> AsyncIterator[HTTPClient]:
     client = HTTPClient()
     yield client

@@ -28,11 +28,6 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def client() -> AsyncIterator[HTTPClient]:
     # One connection at a time: whoever forgets to close a reply waits for ever.
     async with AiohttpTransport() as transport:

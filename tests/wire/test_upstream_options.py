@@ -7,13 +7,15 @@ import base64
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvloop
 from tests.certificates import make_authority, sign
+from tests.wire.edit_support import gateway_process, large_picture
 
 from imagegate import ConfigError, ImageGateway
 from imagegate.config.loader import parse_config
@@ -171,7 +173,17 @@ def demanding(folder: Path) -> ssl.SSLContext:
     return context
 
 
-def test_through_an_http_proxy(tmp_path: Path) -> None:
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def on_loop(request: pytest.FixtureRequest) -> Run:
+    """Runs a test: on asyncio's own loop, and on the one that uvicorn runs the gateway with."""
+    run: Run = request.param
+    return run
+
+
+def test_through_an_http_proxy(on_loop: Run, tmp_path: Path) -> None:
     """The proxy gets the whole address and its own password; the provider gets the request alone."""
 
     async def run() -> None:
@@ -183,10 +195,10 @@ def test_through_an_http_proxy(tmp_path: Path) -> None:
             assert base64.b64encode(b"me:secret/word").decode() in proxy.heads[0]
             assert provider.field("authorization") == ["Bearer sk-of-the-gateway"]
 
-    asyncio.run(run())
+    on_loop(run())
 
 
-def test_through_a_tunnel_with_certificates(authority: Path, tmp_path: Path) -> None:
+def test_through_a_tunnel_with_certificates(on_loop: Run, authority: Path, tmp_path: Path) -> None:
     """TLS goes through the proxy end to end: with our authority and our certificate, and with neither not at all."""
 
     async def run() -> None:
@@ -202,10 +214,10 @@ def test_through_a_tunnel_with_certificates(authority: Path, tmp_path: Path) -> 
             assert (reply.status_code, len(provider.heads)) == (502, sent)
             assert "TLS certificate not accepted" in reply.text
 
-    asyncio.run(run())
+    on_loop(run())
 
 
-def test_through_a_socks_proxy(tmp_path: Path) -> None:
+def test_through_a_socks_proxy(on_loop: Run, tmp_path: Path) -> None:
     """SOCKS needs an extra, and nothing else."""
 
     async def run() -> None:
@@ -215,10 +227,10 @@ def test_through_a_socks_proxy(tmp_path: Path) -> None:
             assert (await ask(config, tmp_path)).status_code == 200
             assert len(provider.heads) == 1
 
-    asyncio.run(run())
+    on_loop(run())
 
 
-def test_a_proxy_that_refuses_costs_nothing(tmp_path: Path) -> None:
+def test_a_proxy_that_refuses_costs_nothing(on_loop: Run, tmp_path: Path) -> None:
     """Nothing was sent then, so the next candidate is asked."""
 
     async def run() -> None:
@@ -230,11 +242,13 @@ def test_a_proxy_that_refuses_costs_nothing(tmp_path: Path) -> None:
             assert (await ask(config, tmp_path, {**BODY, "model": "both"})).status_code == 200
             assert (len(proxy.heads), len(provider.heads)) == (1, 1)
 
-    asyncio.run(run())
+    on_loop(run())
 
 
 @pytest.mark.parametrize(("excepted", "through"), [("", 1), ("127.0.0.1", 0), ("example.com", 1)])
-def test_the_environments_proxy(excepted: str, through: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environments_proxy(
+    on_loop: Run, excepted: str, through: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only where the configuration says so, and not for what NO_PROXY excepts."""
 
     async def run() -> None:
@@ -251,11 +265,11 @@ def test_the_environments_proxy(excepted: str, through: int, tmp_path: Path, mon
             assert (len(proxy.heads), len(provider.heads)) == (through, 2)
 
     proxies._of_environment.cache_clear()
-    asyncio.run(run())
+    on_loop(run())
     proxies._of_environment.cache_clear()
 
 
-def test_headers_and_query(tmp_path: Path) -> None:
+def test_headers_and_query(on_loop: Run, tmp_path: Path) -> None:
     """They go with each request, take the place of our own, and are not shown."""
     more = """
 headers = { "Ocp-Apim-Subscription-Key" = "subscription-secret", "authorization" = "Custom custom-secret" }
@@ -278,10 +292,10 @@ query = { "api-version" = "2025-04-01" }
             refused = await ask(upstream(port, more), tmp_path)
             assert (refused.status_code, "subscription-secret" in refused.text) == (400, False)
 
-    asyncio.run(run())
+    on_loop(run())
 
 
-def test_a_header_is_a_key(tmp_path: Path) -> None:
+def test_a_header_is_a_key(on_loop: Run, tmp_path: Path) -> None:
     """An upstream whose headers have Authorization never gets the client's."""
 
     async def run() -> None:
@@ -293,10 +307,10 @@ def test_a_header_is_a_key(tmp_path: Path) -> None:
             assert reply.status_code == 200
             assert provider.field("authorization") == ["Basic abcdefgh"]
 
-    asyncio.run(run())
+    on_loop(run())
 
 
-def test_headers_stay_with_their_upstream(tmp_path: Path) -> None:
+def test_headers_stay_with_their_upstream(on_loop: Run, tmp_path: Path) -> None:
     """A picture that the provider has elsewhere is fetched without them."""
 
     async def run() -> None:
@@ -309,10 +323,10 @@ def test_headers_stay_with_their_upstream(tmp_path: Path) -> None:
                 assert len(elsewhere.heads) == 1
                 assert "secret" not in elsewhere.heads[0]
 
-    asyncio.run(run())
+    on_loop(run())
 
 
-def test_the_applications_transport(tmp_path: Path) -> None:
+def test_the_applications_transport(on_loop: Run, tmp_path: Path) -> None:
     """It gets what goes to upstreams; a link of the provider's goes past it, and through the guard."""
     asked: list[str] = []
 
@@ -326,7 +340,7 @@ def test_the_applications_transport(tmp_path: Path) -> None:
         assert asked == ["https://api.example.com/v1/images/generations"]
         assert (reply.status_code, reply.json()["error"]["code"]) == (502, "image_fetch_failed")
 
-    asyncio.run(run())
+    on_loop(run())
 
 
 @pytest.mark.parametrize(
@@ -345,3 +359,39 @@ def test_mistakes(more: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(upstream(1, more), directory=tmp_path)
     assert message in str(caught.value)
+
+
+def test_served_alone_over_tls(authority: Path, tmp_path: Path) -> None:
+    """`imagegate serve`, with the event loop that uvicorn takes, in front of a provider as all real ones are.
+
+    Small and large requests and replies, on new connections and on kept ones, directly and through a proxy.
+    """
+
+    async def run() -> None:
+        provider, proxy = Provider(), Proxy()
+        files = f'ca_file = "{authority}/ca.pem"\nclient_cert = "{authority}/client.pem"\n'
+        async with listening(provider, demanding(authority)) as port, listening(proxy) as way:
+            through = f'proxy = "http://127.0.0.1:{way}"\n'
+            config = tmp_path / "imagegate.toml"
+            config.write_text(
+                f'[delivery]\nstore = "file://{tmp_path}/images"\n'
+                + upstream(port, files, scheme="https")
+                + upstream(port, files + through, scheme="https", name="other")
+            )
+            await asyncio.to_thread(_ask_served, config)
+            assert len(provider.heads) == 8
+            assert [head.split("\r\n")[0] for head in proxy.heads[:1]] == [f"CONNECT 127.0.0.1:{port} HTTP/1.1"]
+
+    asyncio.run(run())
+
+
+def _ask_served(config: Path) -> None:
+    with gateway_process(config) as served:
+        for model in ("openai/gpt-image-2", "other/gpt-image-2"):
+            for _ in range(3):  # the second one on a kept connection
+                reply = httpx.post(f"{served.url}/v1/images/generations", json={**BODY, "model": model}, timeout=30)
+                assert (reply.status_code, reply.json()["data"][0]["b64_json"]) == (200, PNG), reply.text
+            fields = {"model": model, "prompt": "A cat", "response_format": "b64_json"}
+            files = {"image": ("a.png", large_picture(12_000_000), "image/png")}
+            reply = httpx.post(f"{served.url}/v1/images/edits", data=fields, files=files, timeout=60)
+            assert (reply.status_code, reply.json()["data"][0]["b64_json"]) == (200, PNG), reply.text

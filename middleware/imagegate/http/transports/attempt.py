@@ -6,7 +6,6 @@ import asyncio
 import re
 from contextvars import ContextVar
 from typing import Any, Final, Protocol
-from weakref import WeakSet
 
 import aiohttp
 
@@ -62,12 +61,12 @@ class Attempt:
         self.has_waited = False
         """Whether the event loop has gone on since, without which no reply can have come."""
 
-    def connected(self, connection: _Connection, *, is_reused: bool) -> None:
+    def connected(self, connection: _Connection) -> None:
         """Note the connection, a kept or a new one; a second time where aiohttp repeats an idempotent request."""
         self.has_connected = True
-        self.is_reused = is_reused
         self.has_waited = False
         self._transport = connection.transport
+        self.is_reused = self._transport is not None and isinstance(self._transport.get_protocol(), ReplyHead)
         if self._transport is not None:
             self._head = ReplyHead.expect(self._transport)
         self._turn = self._loop.call_soon(self._note_turn)
@@ -262,18 +261,10 @@ class ReplyBody:
 class WatchedConnector(aiohttp.BaseConnector):
     """Connector that reports to the current attempt which connection it got."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._transports_used: WeakSet[asyncio.Transport] = WeakSet()
-
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         connection = await super().connect(*args, **kwargs)
-        transport = connection.transport
-        is_reused = transport in self._transports_used
-        if transport is not None and not is_reused:
-            self._transports_used.add(transport)
         if (attempt := CURRENT.get()) is not None:
-            attempt.connected(connection, is_reused=is_reused)
+            attempt.connected(connection)
         return connection
 
 
