@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-RUNTIME_EXTRAS = ("cloud", "keys", "masks", "otel", "otlp", "postgres", "redis", "server")
+RUNTIME_EXTRAS = ("cloud", "keys", "masks", "otel", "otlp", "postgres", "redis", "server", "socks")
 _BOUND = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*>=\s*([0-9][^,;\s]*)")
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))["project"]

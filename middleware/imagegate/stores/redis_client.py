@@ -43,7 +43,9 @@ class RedisClient:
             import redis.asyncio
             from redis.asyncio.retry import Retry
             from redis.backoff import ExponentialBackoff
+            from redis.exceptions import ConnectionError as NotConnected
             from redis.exceptions import RedisError
+            from redis.exceptions import TimeoutError as NotAnswered
         except ImportError:
             raise ConfigError("redis:// needs the package redis: pip install 'imagegate[redis]'") from None
 
@@ -57,6 +59,7 @@ class RedisClient:
                 # A connection that broke while idle is only noticed by the next command. Every script may be
                 # run again.
                 retry=Retry(ExponentialBackoff(cap=0.4, base=0.05), _RETRIES),
+                retry_on_error=[NotConnected, NotAnswered],  # redis-py 5 retries nothing that is not named
             )
             return redis.asyncio.Redis.from_pool(pool)
 
