@@ -55,6 +55,8 @@ async def client() -> AsyncIterator[HTTPClient]:
 class Origin:
     """A server that notes what it got and leaves every answer to a function."""
 
+    tls: ssl.SSLContext | None = None
+
     def __init__(self, answer: Callable[[Origin, asyncio.StreamWriter], Awaitable[None]]) -> None:
         self.answer = answer
         self.connections = 0
@@ -90,6 +92,7 @@ class Origin:
 
     @contextlib.asynccontextmanager
     async def running(self, tls: ssl.SSLContext | None = None) -> AsyncGenerator[str, None]:
+        tls = tls or self.tls
         # In debug mode asyncio reports every handshake that a client breaks off, and anyio fails the test.
         asyncio.get_running_loop().set_debug(False)
         server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=tls)
