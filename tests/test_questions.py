@@ -51,6 +51,7 @@ def test_a_client_without_keys_is_its_authorization(client: httpx.Client, provid
     task = client.post(GENERATIONS, json={**ASKED, "async": True}, headers=mine).headers["location"]
     others: list[dict[str, str]] = [{"Authorization": "Bearer another"}, {}]
     assert [client.get(task, headers=headers).status_code for headers in (mine, *others)] == [200, 404, 404]
+    until(lambda: provider.posts)  # the task may not have begun
     assert {each.headers["authorization"] for each in provider.posts} == {"Bearer key-of-the-gateway"}
 
 
