@@ -1,1 +1,4 @@
-"""Local stand-ins for providers, written from their contracts and without the gateway's code."""
+"""Local stand-ins for providers, written from their contracts and without the gateway's code.
+
+Each module is one provider; `local_providers` of `imagegate.demo.servers` starts them.
+"""
