@@ -16,7 +16,9 @@ def make_authority(folder: Path) -> None:
     """Make ``ca.pem`` with its key. Skips the test where there is no openssl."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the openssl command")
-    _openssl(folder, "req", "-x509", *_NEW_KEY, "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=CA")
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")  # without it Python 3.13 trusts no authority
+    files = ("-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=CA")
+    _openssl(folder, "req", "-x509", *_NEW_KEY, "-days", "2", *usage, *files)
 
 
 def sign(folder: Path, name: str, alternative: str) -> None:
@@ -26,7 +28,8 @@ def sign(folder: Path, name: str, alternative: str) -> None:
         alternative: the name that the certificate carries, such as ``DNS:images.test`` or ``IP:127.0.0.1``.
     """
     _openssl(folder, "req", *_NEW_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}.test")
-    (folder / "names").write_text(f"subjectAltName={alternative}")
+    keys = "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid"
+    (folder / "names").write_text(f"subjectAltName={alternative}\n{keys}")
     _openssl(
         folder,
         *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),

@@ -115,7 +115,7 @@ class AiohttpTransport:
             if not session.closed or (task is not None and task.cancelling()):
                 raise
             raise attempt.was_closed() from None  # aiohttp cancels waiters for a lookup then
-        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError, RuntimeError) as exc:
+        except Exception as exc:  # whatever aiohttp makes of a broken connection, something may have been sent
             attempt.drop()
             if upload is not None and (own := upload.take_error()) is not None:
                 raise own  # noqa: B904 - aiohttp's error is only its consequence
