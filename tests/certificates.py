@@ -40,8 +40,13 @@ def sign(folder: Path, name: str, alternative: str) -> None:
 
 def tls_of_images_test(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return the contexts of a server that is images.test, and of a client that trusts its authority."""
+    return tls_of(folder, "DNS:images.test")
+
+
+def tls_of(folder: Path, alternative: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return the contexts of a server whose certificate carries a name, and of a client that trusts its authority."""
     make_authority(folder)
-    sign(folder, "server", "DNS:images.test")
+    sign(folder, "server", alternative)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(folder / "server.pem")
     return server, ssl.create_default_context(cafile=str(folder / "ca.pem"))

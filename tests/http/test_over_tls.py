@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.certificates import make_authority, sign
+from tests.certificates import tls_of
 from tests.http.test_client import (
     Origin,
     test_a_body_that_breaks_off_while_the_reply_stops,
@@ -46,12 +46,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """The contexts of a server on 127.0.0.1, and of a client that trusts its authority."""
-    folder = tmp_path_factory.mktemp("authority")
-    make_authority(folder)
-    sign(folder, "server", "IP:127.0.0.1")
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "server.pem")
-    return server, ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    return tls_of(tmp_path_factory.mktemp("authority"), "IP:127.0.0.1")
 
 
 @pytest.fixture(autouse=True)

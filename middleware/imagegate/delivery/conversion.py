@@ -28,7 +28,7 @@ tiles may be larger than itself, and Pillow counts its frames in quadratic time.
 _DEFAULT_QUALITY: Final = 95
 _PIXELS: Final = re.compile(r"[0-9]+([x*X])[0-9]+")
 _FORMAT_NAMES: Final = frozenset(("outputformat", "format"))
-_STATEMENTS: Final = _FORMAT_NAMES | {"width", "height", "size", "contenttype", "mediatype", "mimetype"}
+_STATEMENTS: Final = _FORMAT_NAMES | {"width", "height", "size", "filesize", "contenttype", "mediatype", "mimetype"}
 """Members of replies that say what an image is, by their plain names."""
 
 
@@ -99,11 +99,10 @@ def restated(fields: Mapping[str, Any], facts: Facts | None) -> Mapping[str, Any
     found: dict[str, Any] = {}
     for name, value in fields.items():
         kind = plain(name)
-        if kind == "filesize" or (facts is None and kind in _STATEMENTS):
-            continue
-        if facts is not None and kind in _STATEMENTS:
-            value = _said(kind, value, facts)
-        found[name] = value
+        if kind not in _STATEMENTS:
+            found[name] = value
+        elif facts is not None and kind != "filesize":
+            found[name] = _said(kind, value, facts)
     return found
 
 

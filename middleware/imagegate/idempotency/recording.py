@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from starlette.types import Message, Send
 
+from imagegate.asgi.helpers import content_length
 from imagegate.idempotency.keys import KeptReply
 from imagegate.idempotency.outcomes import ReplyGone
 from imagegate.spool.budget import Budget
@@ -41,8 +42,7 @@ class Recording:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message.get("headers", ()))
-            lengths = [value for name, value in self.headers if name.lower() == b"content-length"]
-            self._announced = int(lengths[0]) if lengths and lengths[0].isdigit() else None
+            self._announced = content_length(self.headers)
             self._begun.set()
         elif message["type"] == "http.response.body":
             if body := message.get("body", b""):

@@ -66,9 +66,9 @@ class Attempt:
         self.has_connected = True
         self.has_waited = False
         self._transport = connection.transport
-        self.is_reused = self._transport is not None and isinstance(self._transport.get_protocol(), ReplyHead)
         if self._transport is not None:
             self._head = ReplyHead.expect(self._transport)
+        self.is_reused = self._head is not None and self._head.is_reused
         self._turn = self._loop.call_soon(self._note_turn)
         if self.upload is None and not self._deadline.expired():
             self._deadline.reschedule(self._loop.time() + self.timeouts.read)
@@ -130,6 +130,8 @@ class ReplyHead(asyncio.Protocol):
     def __init__(self, inner: asyncio.Protocol, transport: asyncio.Transport) -> None:
         self._inner = inner
         self._transport = transport
+        self.is_reused = False
+        """Whether a reply before this one was expected on the connection."""
         self._is_expected = False
         self._held = b""
         self._left: int | None = None
@@ -144,6 +146,8 @@ class ReplyHead(asyncio.Protocol):
                 return None
             head = cls(head, transport)
             transport.set_protocol(head)
+        else:
+            head.is_reused = True
         head._is_expected = True
         head._held = b""
         head._left = _MOST
