@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import socket
+import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -277,6 +281,27 @@ def reads_a_file(self: Any, request: Any) -> Any:
     return made_up.OpenAIAdapter.encode(self, request)
 
 
+def writes_a_file(self: Any, request: Any) -> Any:
+    with suppress(Exception, AssertionError):
+        Path(os.devnull).write_text("kept")
+    return made_up.OpenAIAdapter.encode(self, request)
+
+
+def connects(self: Any, request: Any) -> Any:
+    socket.create_connection(("127.0.0.1", 9), timeout=1)
+    return made_up.OpenAIAdapter.encode(self, request)
+
+
+def runs_a_program(self: Any, request: Any) -> Any:
+    os.system("true")
+    return made_up.OpenAIAdapter.encode(self, request)
+
+
+def looks_around(self: Any, request: Any) -> Any:
+    os.listdir(".")
+    return made_up.OpenAIAdapter.encode(self, request)
+
+
 def names_the_key(self: Any, request: Any) -> Any:
     encoded = made_up.OpenAIAdapter.encode(self, request)
     return msgspec.structs.replace(encoded, headers=(("authorization", "Bearer x"),))
@@ -307,6 +332,10 @@ CHECKS = [name for name in dir(AdapterContract) if name.startswith("test_")]
         ("test_encodes_every_legal_request", {"encode": names_the_key}),
         ("test_encodes_every_legal_request", {"names_jobs": True}),
         ("test_encoding_is_pure", {"encode": reads_a_file}),
+        ("test_encoding_is_pure", {"encode": writes_a_file}),
+        ("test_encoding_is_pure", {"encode": connects}),
+        ("test_encoding_is_pure", {"encode": runs_a_program}),
+        ("test_encoding_is_pure", {"encode": looks_around}),
         ("test_keeps_a_model_in_its_place", {"encode": trusts_the_model}),
         ("test_ambiguous_replies_are_uncertain", {"decode": refuses_everything}),
         ("test_decodes_its_fixtures", {"decode": refuses_everything}),
@@ -327,6 +356,13 @@ def test_the_kit_finds_faults(check: str, members: dict[str, Any]) -> None:
     getattr(broken(kind, **whole), check)()
     with pytest.raises(AssertionError):
         getattr(broken(kind, **{**whole, **members}), check)()
+
+
+def test_the_kit_leaves_no_trace() -> None:
+    """Whoever profiles the process goes on after it."""
+    before = sys.getprofile()
+    broken(type(load_adapter("openai"))).test_decoding_is_pure()
+    assert sys.getprofile() is before
 
 
 def test_every_adapter_that_ships_is_held_to_it() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import multiprocessing
 import os
 import sys
 import tempfile
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +25,28 @@ from imagegate.config.loader import parse_config
 EVENTS = ("open", "os.", "shutil.", "tempfile.")
 
 
-class Audit:
-    """Notes what the thread of the event loop asks the operating system for below some folders.
+def audited(run: Callable[..., Coroutine[Any, Any, None]], folder: Path, *arguments: Any) -> list[tuple[str, str]]:
+    """Return what the thread of the event loop asks the operating system for below a folder, in a process of its own.
 
-    There is no way to take an audit hook away again, so that there is one.
+    There is no way to take an audit hook away again.
     """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
+        return processes.submit(_audited, run, folder, *arguments).result(timeout=100)
 
-    def __init__(self) -> None:
-        self.folders: tuple[str, ...] = ()
-        self.thread = 0
-        self.found: list[tuple[str, str]] = []
 
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self.folders or threading.get_ident() != self.thread or not event.startswith(EVENTS):
+def _audited(run: Callable[..., Coroutine[Any, Any, None]], folder: Path, *arguments: Any) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    thread = threading.get_ident()
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if threading.get_ident() != thread or not event.startswith(EVENTS):
             return
-        for argument in arguments:
-            if isinstance(argument, (str, bytes, os.PathLike)) and os.fsdecode(argument).startswith(self.folders):
-                self.found.append((event, os.fsdecode(argument)))
+        paths = (os.fsdecode(each) for each in arguments if isinstance(each, (str, bytes, os.PathLike)))
+        found.extend((event, path) for path in paths if path.startswith(str(folder)))
 
-
-AUDIT = Audit()
-sys.addaudithook(AUDIT)
-
-
-@contextmanager
-def audited(*folders: Path) -> Generator[list[tuple[str, str]]]:
-    AUDIT.found, AUDIT.thread = [], threading.get_ident()
-    AUDIT.folders = tuple(map(str, folders))
-    try:
-        yield AUDIT.found
-    finally:
-        AUDIT.folders = ()
+    sys.addaudithook(hook)
+    asyncio.run(run(folder, *arguments))
+    return list(found)
 
 
 class Upstream(httpx.AsyncBaseTransport):
@@ -69,14 +61,10 @@ class Upstream(httpx.AsyncBaseTransport):
         return httpx.Response(200, headers={"content-type": "application/json"}, content=body)
 
 
-@pytest.mark.parametrize("size", [0, 3_000_000], ids=["small", "large"])
-def test_no_request_touches_a_disk_on_the_event_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    """Links, their pictures, keys, tasks, uploads and the sweep: all that is on a disk is done in threads."""
-    images, spool = tmp_path / "images", tmp_path / "spool"
-    spool.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(spool))
+async def ask_for_much(folder: Path, size: int) -> None:
+    """Links, their pictures, keys, tasks, uploads and the sweep."""
+    images, spool = folder / "images", folder / "spool"
+    tempfile.tempdir = str(spool)
     document = f"""
         [[upstreams]]
         name = "openai"
@@ -89,42 +77,42 @@ def test_no_request_touches_a_disk_on_the_event_loop(
     """
     content = large_picture(size) if size else picture(1, 16)
 
-    async def run() -> None:
-        gateway = ImageGateway(config=parse_config(document), hooks=(), transport=Upstream(content))
-        transport = httpx.ASGITransport(app=gateway)
-        async with gateway, httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+    gateway = ImageGateway(config=parse_config(document), hooks=(), transport=Upstream(content))
+    transport = httpx.ASGITransport(app=gateway)
+    async with gateway, httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
 
-            async def post(path: str = "generations", key: str = "", **options: Any) -> httpx.Response:
-                headers = {"idempotency-key": key} if key else {}
-                answer = await client.post(f"/v1/images/{path}", headers=headers, **options)
-                assert answer.status_code in (200, 202), answer.text
-                return answer
+        async def post(path: str = "generations", key: str = "", **options: Any) -> httpx.Response:
+            headers = {"idempotency-key": key} if key else {}
+            answer = await client.post(f"/v1/images/{path}", headers=headers, **options)
+            assert answer.status_code in (200, 202), answer.text
+            return answer
 
-            asked = {"model": "openai/gpt-image-1", "prompt": "a fox"}
-            link = (await post(json={**asked, "response_format": "url"})).json()["data"][0]["url"]
-            for headers in ({}, {"range": "bytes=0-9"}, {"if-none-match": "*"}):
-                assert (await client.get(link, headers=headers)).status_code in (200, 206, 304)
-            for _ in range(2):
-                await post(json=asked, key="a")
-            await post("edits", data=asked, files={"image": ("a.png", content, "image/png")})
-            poll = (await post(json={**asked, "async": True})).json()["poll_url"]
-            async with asyncio.timeout(20):
-                while (await client.get(poll)).json()["status"] != "completed":
-                    await asyncio.sleep(0.01)
+        asked = {"model": "openai/gpt-image-1", "prompt": "a fox"}
+        link = (await post(json={**asked, "response_format": "url"})).json()["data"][0]["url"]
+        for headers in ({}, {"range": "bytes=0-9"}, {"if-none-match": "*"}):
+            assert (await client.get(link, headers=headers)).status_code in (200, 206, 304)
+        for _ in range(2):
+            await post(json=asked, key="a")
+        await post("edits", data=asked, files={"image": ("a.png", content, "image/png")})
+        poll = (await post(json={**asked, "async": True})).json()["poll_url"]
+        async with asyncio.timeout(20):
+            while (await client.get(poll)).json()["status"] != "completed":
+                await asyncio.sleep(0.01)
 
-    with audited(images, spool) as found:
-        asyncio.run(run())
-    assert found == []
-    assert list(images.iterdir())
+
+async def touch(folder: Path) -> None:
+    await asyncio.to_thread((folder / "in a thread").touch)
+    (folder / "on the loop").touch()
+
+
+@pytest.mark.parametrize("size", [0, 3_000_000], ids=["small", "large"])
+def test_no_request_touches_a_disk_on_the_event_loop(tmp_path: Path, size: int) -> None:
+    """All that is on a disk is done in threads."""
+    (tmp_path / "spool").mkdir()
+    assert audited(ask_for_much, tmp_path, size) == []
+    assert list((tmp_path / "images").iterdir())
 
 
 def test_the_audit_sees_what_it_is_to_see(tmp_path: Path) -> None:
     """A file that is opened on the event loop is found, one that a thread opens is not."""
-
-    async def run() -> None:
-        await asyncio.to_thread((tmp_path / "in a thread").touch)
-        (tmp_path / "on the loop").touch()
-
-    with audited(tmp_path) as found:
-        asyncio.run(run())
-    assert {Path(path).name for _, path in found} == {"on the loop"}
+    assert {Path(path).name for _, path in audited(touch, tmp_path)} == {"on the loop"}

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from tests.waiting import until
 from tests.wire.edit_support import mask_for, picture
 from tests.wire.self_hosted_support import Setting, contents, problem, setting, sizes, streamed
 
@@ -293,8 +294,13 @@ def test_a_server_that_forgot_the_job_leaves_open_what_was_made(tmp_path: Path) 
         task = own.raw.post("/images/generations", json={"model": own.model, "prompt": "a cat", "async": True}).json()
         assert own.raw.get(task["poll_url"].removeprefix("/v1")).json()["status"] in ("pending", "processing")
         app.state.comfyui.forget()
-        state = own.raw.get(task["poll_url"].removeprefix("/v1"))
-        assert (state.status_code, state.json()["status"]) in ((200, "pending"), (200, "processing")), state.text
+
+        def state() -> Any:
+            return own.raw.get(task["poll_url"].removeprefix("/v1")).json()
+
+        until(lambda: state()["status"] == "failed", what="the loss")  # a provider is asked once a second
+        error = state()["error"]
+        assert (error["code"], error["imagegate"]["outcome"]) == ("task_lost", "uncertain"), error
 
 
 def test_jobs_are_cancelled(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import product
+from types import FrameType, ModuleType
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
@@ -37,7 +38,12 @@ SIZES: Final = (
 )
 _OPERATIONS: Final[tuple[Operation, ...]] = ("generations", "edits", "variations")
 _GATEWAYS_OWN: Final = ("authorization", "host", "content-length", "connection", "transfer-encoding")
-_EFFECTS: Final = ("open", "os.", "socket.", "subprocess.", "shutil.", "tempfile.", "urllib.")
+_EFFECTS: Final = frozenset(
+    {"posix", "nt", "socket", "_socket", "ssl", "_ssl", "_posixsubprocess", "_winapi", "_sqlite3", "sqlite3"}
+)
+"""Modules whose compiled functions and methods reach the operating system."""
+_OPENS: Final = frozenset({"open", "open_code"})
+_HARMLESS: Final = frozenset({"fspath", "getpid", "urandom"})
 
 
 class Fixture(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,22 +322,30 @@ def _comparable(request: UpstreamRequest) -> Any:
     return (request.method, request.path, request.headers, request.body, document, parts, request.job_id)
 
 
-_watch = {"is_on": False}
-
-
-def _watch_effects(event: str, _: tuple[object, ...]) -> None:
-    if _watch["is_on"] and event.startswith(_EFFECTS):
-        raise AssertionError(f"an adapter is pure, and this one does: {event}")
+def _has_effects(function: Any) -> bool:
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, ModuleType):
+        module, name = owner.__name__, function.__name__
+        return (module in _EFFECTS and name not in _HARMLESS) or (module in ("io", "_io") and name in _OPENS)
+    return type(owner).__module__ in _EFFECTS
 
 
 @contextmanager
 def _no_effects() -> Generator[None]:
-    """Files, sockets and programs are errors meanwhile."""
-    if "installed" not in _watch:
-        _watch["installed"] = True
-        sys.addaudithook(_watch_effects)
-    _watch["is_on"] = True
+    """Files, sockets and programs are errors meanwhile, in this thread.
+
+    An audit hook could never be taken away again, and would disturb whatever else traces the process.
+    """
+    before, found = sys.getprofile(), list[str]()
+
+    def watch(_: FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and _has_effects(function):
+            found.append(function.__qualname__)
+            raise AssertionError(f"an adapter is pure, and this one calls {function.__qualname__}")
+
+    sys.setprofile(watch)
     try:
         yield
     finally:
-        _watch["is_on"] = False
+        sys.setprofile(before)
+    assert not found, f"an adapter is pure, and this one calls {', '.join(found)}"
