@@ -32,7 +32,7 @@ def about(form: str) -> dict[str, Any]:
 
 
 def told(about: Mapping[str, Any]) -> str:
-    """In one line; ``seconds`` is what the run took."""
+    """Return it in one line; ``seconds`` is what the run took."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     minutes, seconds = divmod(about["seconds"], 60)
     return (

@@ -24,14 +24,14 @@ def use_config(path: Path) -> None:
 
 
 def alone() -> ASGIApp:
-    """The gateway by itself: ``uvicorn imagegate.standalone:app``, with log lines, metrics and console."""
+    """Return the gateway by itself: ``uvicorn imagegate.standalone:app``, with log lines, metrics and console."""
     from imagegate import standalone
 
     return standalone.app
 
 
 def mounted() -> ASGIApp:
-    """The gateway in front of a Starlette application, with log lines and metrics as there."""
+    """Return the gateway in front of a Starlette application, with log lines and metrics as there."""
     from prometheus_client import CollectorRegistry
     from starlette.applications import Starlette
     from starlette.requests import Request

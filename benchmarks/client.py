@@ -72,7 +72,7 @@ class Client:
         self._idle: dict[tuple[str, int], list[_Connection]] = {}
 
     async def open(self, url: str, many: int) -> None:
-        """Makes connections that wait for their first request."""
+        """Make connections that wait for their first request."""
         server = _server(url)
         for start in range(0, many, 64):
             made = await asyncio.gather(*(self._connect(server) for _ in range(min(64, many - start))))
@@ -81,9 +81,7 @@ class Client:
     async def ask(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> tuple[int, bytes]:
-        """
-        Returns:
-            status and body of the answer.
+        """Send a request, and return status and body of the answer.
 
         Raises:
             HungUp: there is none, or no whole one.

@@ -40,7 +40,8 @@ class Measurement:
 
 
 def measure(asked: Measurement, server: Server, upstream: Server) -> Figures:
-    """
+    """Measure a workload at a server.
+
     Raises:
         Failed: a figure would be that of a proxy that does not do its work.
     """
@@ -72,7 +73,7 @@ def offer(rate: float, seconds: float, server: Server, upstream: Server) -> Open
 
 
 def wrk() -> str | None:
-    """Where it is; None: small requests come from `load.py`."""
+    """Return where it is; None: small requests come from `load.py`."""
     return shutil.which("wrk")
 
 
@@ -140,7 +141,7 @@ def _received(upstream: Server) -> int:
 
 
 def _received_at_least(requests: int, seconds: float, upstream: Server) -> int:
-    """What the provider gets in some time; longer where a proxy is so slow that not every connection has its turn."""
+    """Measure what the provider gets in some time; longer where not every connection has had its turn."""
     count, deadline = 0, time.monotonic() + SLOWEST
     while True:
         time.sleep(seconds)
@@ -151,7 +152,7 @@ def _received_at_least(requests: int, seconds: float, upstream: Server) -> int:
 
 @contextmanager
 def _client(words: Sequence[Any], server: Server) -> Iterator[subprocess.Popen[str]]:
-    """A client of ours that is ready."""
+    """Start a client of ours, and wait until it is ready."""
     command = [sys.executable, str(HERE / words[0]), *map(str, words[1:])]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

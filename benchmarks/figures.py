@@ -82,14 +82,15 @@ BLOCK: Final = ("<!-- figures -->", "<!-- end of figures -->")
 
 
 def between(text: str, marks: tuple[str, str]) -> str | None:
-    """What is between two marks; None: they are not there."""
+    """Return what is between two marks; None: they are not there."""
     _, first, rest = text.partition(marks[0])
     inner, last, _ = rest.partition(marks[1])
     return inner if first and last else None
 
 
 def put_between(text: str, marks: tuple[str, str], inner: str) -> str:
-    """
+    """Replace what is between two marks.
+
     Raises:
         ValueError: the marks are not there.
     """

@@ -115,7 +115,7 @@ def _pivot(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _rates(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What was offered at fixed rates."""
+    """Return what was offered at fixed rates."""
     if not rows:
         return ""
     text = """

@@ -49,7 +49,7 @@ class Goal:
         return f"{'>=' if self.at_least else '<='} {_number(self.limit)}{self.unit}"
 
     def told(self) -> dict[str, Any]:
-        """For a file."""
+        """Return the goal as a file has it."""
         return {**asdict(self), "measured": self.measured, "wanted": self.wanted, "verdict": self.verdict}
 
 
@@ -69,7 +69,7 @@ class Seen:
 
 
 def goals_of(seen: Seen) -> list[Goal]:
-    """All that can be told from what was measured."""
+    """Return all that can be told from what was measured."""
     goals: list[Goal] = []
 
     def goal(

@@ -68,7 +68,8 @@ class Load:
         return {"requests": len(self._latencies), "seconds": took, "latencies": sorted(self._latencies)}
 
     async def check(self) -> None:
-        """
+        """Check the answers that were kept.
+
         Raises:
             WrongAnswer: something was not as it should be.
         """

@@ -31,17 +31,17 @@ class ProcessTree:
         return found
 
     def cpu(self) -> float:
-        """Seconds, with nanoseconds behind the point: /proc/PID/stat counts only hundredths."""
+        """Return CPU seconds, with nanoseconds behind the point: /proc/PID/stat counts only hundredths."""
         return sum(_cpu(pid) for pid in self.pids)
 
     def reset_peak(self) -> None:
-        """From now on `peak` counts anew."""
+        """Make `peak` count anew."""
         for pid in self.pids:
             with contextlib.suppress(OSError):
                 Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def peak(self) -> int:
-        """Bytes: the sum of the processes' peaks, no less than the peak of the sum."""
+        """Return the peak in bytes: the sum of the processes' peaks, no less than the peak of the sum."""
         return sum(_status(pid, "VmHWM") for pid in self.pids)
 
     def rest(self, patience: float = 30.0) -> None:
@@ -54,7 +54,7 @@ class ProcessTree:
                 return
 
     def memory(self) -> int:
-        """Bytes that are resident now; what processes share is counted for each."""
+        """Return the bytes that are resident now; what processes share is counted for each."""
         return sum(_status(pid, "VmRSS") for pid in self.pids)
 
 
@@ -137,7 +137,7 @@ class OpenLoop:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The value below which so much of them lies; 0: there are none."""
+    """Return the value below which so much of them lies; 0: there are none."""
     return values[min(len(values) - 1, int(len(values) * share))] if values else 0.0
 
 

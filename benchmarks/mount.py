@@ -28,7 +28,7 @@ async def home(request: Request) -> PlainTextResponse:
 
 
 async def measure(requests: int, rounds: int) -> tuple[list[float], list[float]]:
-    """CPU microseconds per request of each round, without and with."""
+    """Return CPU microseconds per request of each round, without and with."""
     from imagegate import ImageGateway
 
     bare = Starlette(routes=[Route("/", home)])

@@ -72,7 +72,7 @@ def tracing_hook() -> Any:
 async def measure(
     requests: int, rounds: int, output: BinaryIO, *, traces: bool = False
 ) -> tuple[list[float], list[float]]:
-    """CPU microseconds per request of each round, without and with; log lines go to `output`."""
+    """Return CPU microseconds per request of each round, without and with; log lines go to `output`."""
     from prometheus_client import CollectorRegistry
 
     from imagegate.config.price_table import PriceTable

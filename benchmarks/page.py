@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def changes() -> str:
-    """The newest section of CHANGES.md."""
+    """Return the newest section of CHANGES.md."""
     return (HERE / "CHANGES.md").read_text("utf-8").partition("\n## ")[2].partition("\n## ")[0].partition("\n")[2]
 
 

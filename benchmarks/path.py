@@ -78,7 +78,7 @@ class Trace:
         self.calls.append(code)
 
     def module(self, code: CodeType) -> str | None:
-        """The name of the module that has the code; None: it is not of our packages."""
+        """Return the name of the module that has the code; None: it is not of our packages."""
         for package, folder in self.folders.items():
             if code.co_filename.startswith(folder):
                 inner = code.co_filename[len(folder) :].removesuffix(".py").removesuffix("__init__").strip(os.sep)

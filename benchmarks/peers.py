@@ -192,7 +192,7 @@ def _run(*command: str) -> None:
 
 
 def install() -> None:
-    """What is missing; what cannot be had is said and left out."""
+    """Install what is missing; what cannot be had is said and left out."""
     for peer in PEERS:
         try:
             if peer.version() is None:

@@ -13,7 +13,7 @@ PIXELS = 1024
 
 @cache
 def large(seed: int = 0) -> bytes:
-    """A square of noise, not compressed: 4 MiB."""
+    """Return a square of noise, not compressed: 4 MiB."""
     rows = random.Random(seed)
     raw = b"".join(b"\0" + rows.randbytes(4 * PIXELS) for _ in range(PIXELS))
     return _png(8, 6, (b"IDAT", zlib.compress(raw, 0)))
@@ -21,7 +21,7 @@ def large(seed: int = 0) -> bytes:
 
 @cache
 def small(seed: int = 0) -> bytes:
-    """A black square with a note of noise; a reply that has it in base64 is about a kilobyte."""
+    """Return a black square with a note of noise; a reply that has it in base64 is about a kilobyte."""
     note = random.Random(seed).randbytes(400)
     pixels = zlib.compress(bytes(PIXELS * (1 + PIXELS // 8)), 9)
     return _png(1, 0, (b"noTe", note), (b"IDAT", pixels))

@@ -210,7 +210,7 @@ class Timer:
             raise OSError(ctypes.get_errno(), "no timer")
 
     def expired(self) -> int:
-        """How many times, since it was last asked."""
+        """Return how many times it expired since it was last asked."""
         return int.from_bytes(os.read(self.descriptor, 8), sys.byteorder)
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ class RateRow:
 
 
 def verdict(row: Any) -> str:
-    """Whether the server kept up, in words.
+    """Return whether the server kept up, in words.
 
     Args:
         row: as a file has it.
@@ -69,7 +69,7 @@ def verdict(row: Any) -> str:
 
 
 def lines(rows: Sequence[Any]) -> list[str]:
-    """A table for a terminal.
+    """Return a table for a terminal.
 
     Args:
         rows: as a file has them.

@@ -50,7 +50,7 @@ class Run:
 
     @contextmanager
     def started(self, proxies: Sequence[Proxy]) -> Iterator[dict[str, Server]]:
-        """Fresh ones, so that none has memory left from another workload; each answers once, which loads what is
+        """Start fresh ones, so that none has memory left from another workload; each answers once, which loads what is
         loaded late, and is made warm."""
         with ExitStack() as stack:
             up: dict[str, Server] = {}
@@ -72,7 +72,7 @@ class Run:
             yield up
 
     def compare(self, turns: Sequence[tuple[str, Server]], connections: int, rounds: int | None = None) -> None:
-        """Rounds in which each server has its turn, so that what the machine does meanwhile is everybody's lot.
+        """Measure in rounds in which each server has its turn, so that noise of the machine falls on all.
 
         Args:
             turns: workloads and who is asked.
@@ -193,7 +193,7 @@ class Run:
                         beaten.add(server.name)
 
     def crowd(self, up: Sequence[Server], at_once: int, rounds: int) -> None:
-        """W4; beside it what the client sees without any proxy, for client and provider have their part in it."""
+        """Measure W4, and what the client sees without any proxy: client and provider have their part in it."""
         self.compare([("W4", each) for each in up], at_once, rounds)
         mine = [row for row in self._table.rows if (row.workload, row.connections) == ("W4", at_once)]
         for row in mine:
@@ -206,7 +206,7 @@ class Run:
             self._table.note(f"W4 p50 of {at_once} at once: without a proxy {alone.quantile(0.5):.2f} s{told}")
 
     def mix(self, server: Server) -> None:
-        """W7: an hour of mixed traffic without the pauses; what is resident after each part must stop growing."""
+        """Measure W7, an hour of mixed traffic without the pauses: what is resident must stop growing."""
         many = min(self._form.requests, 200)
         grown = [server.tree.memory()]
         parts = (

@@ -39,7 +39,7 @@ def mounted(rounds: int, table: Table) -> None:
 
 
 def started(times: int, folder: Path, upstream: Server, table: Table) -> None:
-    """From the command to the first answer to a generation."""
+    """Return the seconds from the command to the first answer to a generation."""
     took: list[float] = []
     for _ in range(times):
         own = Path(tempfile.mkdtemp(dir=folder))

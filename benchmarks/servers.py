@@ -68,7 +68,7 @@ def running(
     workers: int = 1,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """A program that listens on ``port``. What it says goes to ``log``.
+    """Run a program that listens on ``port``. What it says goes to ``log``.
 
     Raises:
         RuntimeError: it ended, or was not there in time.
@@ -89,7 +89,7 @@ def running(
 
 
 def _environment() -> dict[str, str]:
-    """That of each server: ours, without what tunes memory in whoever is told so."""
+    """Return the environment of each server: ours, without what tunes memory in a server that is told so."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "PYTHONMALLOC"))
     }
@@ -107,7 +107,7 @@ def _wait(process: subprocess.Popen[bytes], name: str, port: int, log: Path) -> 
 
 @contextlib.contextmanager
 def upstream(folder: Path, keep_alive: int) -> Iterator[Server]:
-    """The provider; it closes connections on which nothing was asked for ``keep_alive`` seconds."""
+    """Run the provider; it closes connections on which nothing was asked for ``keep_alive`` seconds."""
     port = free_port()
     command = [sys.executable, str(HERE / "upstream.py"), str(port), str(keep_alive)]
     with running("provider", command, port, log=folder / "provider.log", proxy=False) as server:
@@ -116,14 +116,14 @@ def upstream(folder: Path, keep_alive: int) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def floor(folder: Path, upstream: str, *, kind: str, workers: int = 1) -> Iterator[Server]:
-    """A pass-through on ``aiohttp`` or ``httpx``."""
+    """Run a pass-through on ``aiohttp`` or ``httpx``."""
     with _served(f"floor {kind}", kind, folder, upstream, workers) as server:
         yield server
 
 
 @contextlib.contextmanager
 def gateway(folder: Path, upstream: str, *, kind: str = "alone", s3: str = "", workers: int = 1) -> Iterator[Server]:
-    """The gateway ``alone`` or ``mounted`` in an application, under the same server as the floors."""
+    """Run the gateway ``alone`` or ``mounted`` in an application, under the same server as the floors."""
     name = "imagegate S3" if s3 else f"imagegate {kind}"
     stored = _bucket(folder.parent) if s3 else folder / "images"
     with _served(name, kind, folder, str(gateway_config(folder, upstream, s3=s3)), workers) as server:
@@ -143,7 +143,7 @@ def _served(name: str, kind: str, folder: Path, given: str, workers: int) -> Ite
 
 @contextlib.contextmanager
 def command(folder: Path, upstream: str) -> Iterator[Server]:
-    """``imagegate serve`` as an operator starts it."""
+    """Return ``imagegate serve`` as an operator starts it."""
     port, config = free_port(), gateway_config(folder, upstream)
     words = [sys.executable, "-m", "imagegate", "serve", "--config", str(config), "--port", str(port), "--grace", "2"]
     with running("imagegate", words, port, log=folder / "server.log") as server:
@@ -166,7 +166,7 @@ def gateway_config(folder: Path, upstream: str, *, s3: str = "", adapter: str = 
 
 
 def _bucket(folder: Path) -> Path:
-    """Where `s3` keeps the pictures."""
+    """Return where `s3` keeps the pictures."""
     return folder / "buckets" / BUCKET
 
 
@@ -190,7 +190,7 @@ def s3(folder: Path, program: str) -> Iterator[Server]:
 
 
 def first_answer(server: Server, upstream: str) -> int:
-    """The status of a generation that is asked for once."""
+    """Return the status of a generation that is asked for once."""
     body, kind = WORKLOADS["W1"].body()
     said = {**headers(upstream), "content-type": kind}
     with contextlib.closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE)) as line:
@@ -201,7 +201,7 @@ def first_answer(server: Server, upstream: str) -> int:
 
 
 def settle(provider: Server) -> None:
-    """Waits until what a client left behind is through, so that it is not taken for the next one's."""
+    """Wait until what a client left behind is through, so that it is not taken for the next one's."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         time.sleep(3)  # longer than the provider takes in W4

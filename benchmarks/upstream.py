@@ -47,7 +47,7 @@ class Provider:
         self._form = ("", b"")
 
     def at_once(self, path: str, kind: str, body: bytes) -> bytes | None:
-        """An answer that needs no waiting; None: `later` has it."""
+        """Return an answer that needs no waiting; None: `later` has it."""
         match path:
             case "/received":
                 return None
@@ -66,7 +66,7 @@ class Provider:
         return LINKED if "link" in prompt else self._large if "large" in prompt else self._small
 
     async def later(self, path: str, body: bytes) -> bytes:
-        """An answer after what the prompt says."""
+        """Return an answer after what the prompt says."""
         if path == "/received":
             return json.dumps(await self._received()).encode()
         self._count += 1

@@ -38,7 +38,7 @@ class Workload:
     """All come at once: their connections, too, are made when the clock runs, and each asks once."""
 
     def found(self, answer: bytes) -> list[str]:
-        """The links in an answer, or hashes of its pictures.
+        """Return the links in an answer, or hashes of its pictures.
 
         Raises:
             WrongAnswer: it is none.
@@ -62,7 +62,7 @@ class Workload:
 
 
 def headers(upstream: str) -> dict[str, str]:
-    """Of every request. The last two are for Portkey's gateway; others do not know them."""
+    """Return the headers of every request. The last two are for Portkey's gateway; others do not know them."""
     return {
         "authorization": f"Bearer {KEY}",
         "x-portkey-provider": "openai",

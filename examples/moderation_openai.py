@@ -44,7 +44,7 @@ class OpenAIModeration:
         return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{content}"}}
 
     async def _ask(self, content: list[dict[str, Any]]) -> list[str]:
-        """The categories that are flagged. What it raises makes the gateway refuse."""
+        """Return the categories that are flagged. What it raises makes the gateway refuse."""
         reply = await self._client.post(URL, json={"model": "omni-moderation-latest", "input": content})
         result = reply.raise_for_status().json()["results"][0]
         return sorted(name for name, flagged in result["categories"].items() if flagged)

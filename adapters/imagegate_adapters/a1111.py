@@ -82,7 +82,7 @@ def _unreadable(reply: UpstreamReply) -> Exception:
 
 
 def _info(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A JSON document in a string."""
+    """Return the JSON document that ``info`` has as a string."""
     info = document.get("info")
     return (read_object(info.encode()) if isinstance(info, str) else None) or {}
 
@@ -104,7 +104,7 @@ def _check_checkpoint(document: Mapping[str, Any], info: Mapping[str, Any]) -> N
 
 
 def _stem(checkpoint: str) -> str:
-    """``folder/name.safetensors [hash]`` as the server names it in ``info``."""
+    """Return ``folder/name.safetensors [hash]`` as the server names it in ``info``."""
     name = checkpoint.partition(" [")[0].replace("\\", "/").rpartition("/")[2]
     stem, dot, extension = name.rpartition(".")
     return stem if dot and extension in ("safetensors", "ckpt", "gguf", "pt") else name

@@ -44,7 +44,7 @@ class Azure(OpenAIAdapter):
             self.base_url = f"https://{self.options.resource}.openai.azure.com{path}"
 
     def full_base_url(self, base_url: str) -> str:
-        """A resource's endpoint, as the portal shows it, gets ``/openai``; one deployment a version of its form."""
+        """Complete a resource's endpoint with ``/openai``; that of one deployment with a version of its form."""
         parts = urlsplit(base_url)
         if not parts.path.strip("/") and not parts.query:
             return f"{base_url.rstrip('/')}/openai"
@@ -53,7 +53,7 @@ class Azure(OpenAIAdapter):
         return base_url
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        """The body keeps ``model`` in both forms, as the official SDK sends it."""
+        """Keep ``model`` in the body in both forms, as the official SDK sends it."""
         encoded = super().encode(request)
         path = encoded.path
         if self._by_path:

@@ -35,14 +35,14 @@ class BFL(Adapter):
         return UpstreamRequest(method="POST", path=path, document=native_body(request))
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        """A submission that names its task alone has been accepted too."""
+        """Take a submission that names its task alone as accepted, too."""
         document = (read_object(reply.body) if reply.status == 200 else None) or {}
         id_ = document.get("id")
         is_alone = document.keys().isdisjoint(("polling_url", "status", "result", "sample"))
         return PendingTask(id=id_) if isinstance(id_, str) and id_ and is_alone else super().decode(reply, now=now)
 
     def decode_task(self, task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        """A task that failed may come with a 500 or 503; one that is not found may have been made all the same."""
+        """Read a task that failed, perhaps in a 500 or 503; one that is not found may have been made all the same."""
         document = read_object(reply.body)
         if document is None or not isinstance(document.get("status"), str):
             return super().decode_task(task, reply, now=now)

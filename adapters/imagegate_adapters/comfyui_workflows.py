@@ -112,7 +112,7 @@ class Workflow:
 
 
 def _type_of(value: Any) -> str:
-    """The JSON type of what the workflow has there."""
+    """Return the JSON type of what the workflow has there."""
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):

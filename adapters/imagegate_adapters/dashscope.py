@@ -51,7 +51,7 @@ class DashScope(Adapter):
     """There is no list of models."""
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        """References and prompt as one message, but for the service that takes a prompt alone."""
+        """Send references and prompt as one message, but for the service that takes a prompt alone."""
         service = _service(request)
         words = msgspec.structs.replace(request, images=())
         document: dict[str, Any] = {"model": request.model, **native_body(words)}
@@ -69,7 +69,7 @@ class DashScope(Adapter):
         return _service(request) != _AT_ONCE
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        """An error in a 200, of a request or of a task that has failed, has the status that its code means."""
+        """Give an error in a 200, of a request or of a task that has failed, the status that its code means."""
         document = read_object(reply.body) if not 300 <= reply.status < 400 else None
         said, is_task = _said(document or {}, reply.status)
         status = reply.status if reply.status >= 400 else _status_of(said.get("code"))

@@ -30,7 +30,7 @@ class Fireworks(Adapter):
     models_path = "/inference/v1/models"
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        """The contract's ``path`` has the model's name in it. What it is to be encoded as is a header, or a member."""
+        """Take the contract's ``path``, which names the model; the picture's encoding is a header, or a member."""
         path = f"/inference/v1/{wire_path(request)}".format(model=f"{_MODELS}/{quote(request.model, safe='')}")
         if self.expects_task(request):
             task_path = f"{path}{_RESULT}"

@@ -40,7 +40,7 @@ class Gemini(Adapter):
         return f"/v1beta/models/{quote(model, safe='')}:generateContent"
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        """References in their order, then the prompt. ``imageConfig`` is what google-genai 3.4 sends."""
+        """Write references in their order, then the prompt. ``imageConfig`` is what google-genai 3.4 sends."""
         sizes = {"aspectRatio": request.fields.get("aspect_ratio"), "imageSize": request.fields.get("resolution")}
         config: dict[str, Any] = {"responseModalities": ["IMAGE"]}
         if any(sizes.values()):
@@ -50,7 +50,7 @@ class Gemini(Adapter):
         return UpstreamRequest(method="POST", path=self.path(request.model), document=document)
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        """The last picture that is no draft; replies without one say why in a way that all adapters read."""
+        """Return the last picture that is no draft; replies without one say why in a way that all adapters read."""
         document = (read_object(reply.body) if reply.status < 400 else None) or {}
         found = [data for part in _parts(document) if not part.get("thought") and (data := _data(part))]
         if not found:
@@ -104,7 +104,7 @@ def _data(part: Mapping[str, Any]) -> str | None:
 
 
 def _usage(document: Mapping[str, Any]) -> dict[str, Any]:
-    """``usageMetadata`` in OpenAI's words; what the model thought is output."""
+    """Return ``usageMetadata`` in OpenAI's words; what the model thought is output."""
     counts = document.get("usageMetadata")
     if not isinstance(counts, Mapping):
         return {}

@@ -12,7 +12,7 @@ class HuggingFace(Adapter):
     base_url = "https://router.huggingface.co"
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        """A partner's path has no model in it: the model is a member, as at the partner."""
+        """Leave the model out of a partner's path: it is a member, as at the partner."""
         document, path = native_body(request), request.wire.get("path")
         if path is not None:
             partners_own = request.model.partition("/")[2]

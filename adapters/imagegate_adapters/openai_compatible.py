@@ -80,7 +80,7 @@ class OpenAICompatible(OpenAIAdapter):
             raise ConfigError("options.most_images: must be from 1 to 10000")
 
     def contracts(self) -> ContractDocument:
-        """One contract for every model that the configuration does not name; other members pass as they are."""
+        """Return one contract for every model that the configuration does not name; other members pass as they are."""
         document, own = super().contracts(), self.options
         if own.tasks == "midjourney":
             return document

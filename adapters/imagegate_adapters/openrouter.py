@@ -43,7 +43,7 @@ class OpenRouter(Adapter):
     options: Options
 
     def contracts(self) -> ContractDocument:
-        """One contract for all models, which is that of the API in use."""
+        """Return one contract for all models, which is that of the API in use."""
         document = super().contracts()
         own = {"*": {"family": f"openrouter-{self.options.api}"}}
         return msgspec.structs.replace(document, models=own)
@@ -70,7 +70,7 @@ class OpenRouter(Adapter):
 
 
 def _chat(request: ImageRequest) -> UpstreamRequest:
-    """The pictures before the words, ratio and tier in ``image_config``."""
+    """Put the pictures before the words, ratio and tier into ``image_config``."""
     fields = request.fields
     sizes = {"aspect_ratio": fields.get("aspect_ratio"), "image_size": fields.get("resolution")}
     content = [*map(_part, request.images), {"type": "text", "text": fields.get("prompt", "")}]
@@ -96,7 +96,7 @@ def _choice(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_flagged(document: Mapping[str, Any]) -> bool:
-    """Whether a 403 is about the content of a request, as its metadata say, and not about the key."""
+    """Return whether a 403 is about the content of a request, as its metadata say, and not about the key."""
     error = document.get("error")
     metadata = error.get("metadata") if isinstance(error, Mapping) else None
     return isinstance(metadata, Mapping) and ("flagged_input" in metadata or "reasons" in metadata)

@@ -47,7 +47,7 @@ class Replicate(Adapter):
             raise ConfigError(f"options.wait: must be from 0 to {_LONGEST_WAIT}")
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        """``owner/name``, or ``owner/name:version`` for models that are no official ones."""
+        """Address ``owner/name``, or ``owner/name:version`` for models that are no official ones."""
         name, _, version = request.model.partition(":")
         path = f"/v1/models/{model_path(name)}/predictions"
         document: dict[str, Any] = {"input": native_body(request)}

@@ -40,7 +40,7 @@ class StableDiffusionCpp(LocalServer):
     task_path = "/sdcpp/v1/jobs/{id}"
 
     def contracts(self) -> ContractDocument:
-        """Jobs have the server's own size where they say none; OpenAI's path takes that of the first image."""
+        """Give jobs the server's own size where they say none; OpenAI's path takes that of the first image."""
         document = super().contracts()
         if self.options.api != "jobs":
             return document
@@ -71,7 +71,7 @@ class StableDiffusionCpp(LocalServer):
 
 
 def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What only the server's own schema has: beside OpenAI's members it is appended to the prompt."""
+    """Return what only the server's own schema has: beside OpenAI's members it is appended to the prompt."""
     found = {name: fields[name] for name in ("seed", "negative_prompt", "strength", "clip_skip") if name in fields}
     sample: dict[str, Any] = {}
     if "steps" in fields:

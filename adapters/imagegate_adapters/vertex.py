@@ -35,12 +35,12 @@ class Vertex(Gemini):
             self.authentication = BEARER  # no API keys with a project: access tokens only
 
     def contracts(self) -> ContractDocument:
-        """Gemini's models."""
+        """Return Gemini's models."""
         own, gemini = super().contracts(), Gemini().contracts()
         return msgspec.structs.replace(own, models=gemini.models, families=gemini.families)
 
     def path(self, model: str) -> str:
-        """Tuned models are ``endpoints/ID``."""
+        """Address tuned models as ``endpoints/ID``."""
         kind, slash, id_ = model.partition("/")
         tuned = kind == "endpoints" and slash
         if tuned and not self.options.project:

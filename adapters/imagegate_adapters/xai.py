@@ -26,7 +26,7 @@ class XAI(OpenAIAdapter):
     base_url = "https://api.x.ai"
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        """References are objects; a single one is ``image``, several are ``images``."""
+        """Write references as objects; a single one is ``image``, several are ``images``."""
         images = [_object(image) for image in request.images]
         references: dict[str, Any] = {}
         if images:
@@ -35,7 +35,7 @@ class XAI(OpenAIAdapter):
         return UpstreamRequest(method="POST", path=path, document={**request.fields, **references})
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-        """A list without pictures is one whose pictures were withheld."""
+        """Read a list without pictures as one whose pictures were withheld."""
         document = (read_object(reply.body) if reply.status == 200 else None) or {}
         if document.get("data") == [] and not provider_error(document):
             raise ModerationBlocked("The provider withheld the image for its content.")

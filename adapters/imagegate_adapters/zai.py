@@ -27,7 +27,7 @@ class Zai(Adapter):
     task_path = "/v1/async-result/{id}"
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
-        """A task where the model has them: what is lost with a connection then is an answer, and not a picture."""
+        """Ask for a task where the model has them: a lost connection then costs an answer, not a picture."""
         path = "/v1/async/images/generations" if self.expects_task(request) else "/v1/images/generations"
         return UpstreamRequest(method="POST", path=path, document={"model": request.model, **native_body(request)})
 

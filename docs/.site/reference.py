@@ -37,7 +37,7 @@ MADE = "<!-- Made by `make pages` from the code. -->\n"
 
 
 def settings() -> str:
-    """The page of all settings: a table for each struct, with key, type, default and docstring."""
+    """Return the page of all settings: a table for each struct, with key, type, default and docstring."""
     parts = [
         "# All settings\n",
         MADE,
@@ -100,7 +100,7 @@ def _parts(hint: Any) -> Iterator[Any]:
 
 
 def _docstrings(struct: type) -> dict[str, str]:
-    """The docstring below each member of a class, and of those that it stands on."""
+    """Return the docstring below each member of a class, and of those that it stands on."""
     bases = (base for base in struct.__bases__ if _is_struct(base) and base is not msgspec.Struct)
     inherited = {name: text for base in bases for name, text in _docstrings(base).items()}
     (body,) = (node.body for node in ast.parse(inspect.getsource(struct)).body if isinstance(node, ast.ClassDef))
@@ -242,7 +242,7 @@ def _assigned(node: ast.Assign, names: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _texts(node: ast.expr, names: Mapping[str, Any]) -> Iterator[str]:
-    """The texts that an expression may have as its value, as far as they stand in the source."""
+    """Return the texts that an expression may have as its value, as far as they stand in the source."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.Name) and isinstance(names.get(node.id), str):
@@ -266,12 +266,12 @@ def _literal(part: ast.expr) -> str:
 
 
 def meanings() -> dict[str, dict[str, Any]]:
-    """What each code means, in our words."""
+    """Return what each code means, in our words."""
     return tomllib.loads((Path(__file__).parent / "error_codes.toml").read_text("utf-8"))
 
 
 def errors() -> str:
-    """The page of error codes. Raises `KeyError` for a code without a meaning."""
+    """Return the page of error codes. Raises `KeyError` for a code without a meaning."""
     text, found = meanings(), raised()
     rows = []
     for code in sorted({each.code for each in found}):
@@ -293,7 +293,7 @@ def errors() -> str:
 
 
 def metrics() -> str:
-    """The page of metrics."""
+    """Return the page of metrics."""
     rows = [
         f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels) or '–'} | {each.help} |"
         for each in METRICS.values()
@@ -304,7 +304,7 @@ def metrics() -> str:
 
 
 def commands() -> str:
-    """The page of commands: the existing table, and below it what each command says of itself."""
+    """Return the page of commands: the existing table, and below it what each command says of itself."""
     head = (REFERENCE / "cli.md").read_text("utf-8").partition("\n## Options\n")[0].rstrip("\n")
     parts = [head, "\n## Options\n", MADE]
     parts += [f"### imagegate {' '.join(words)}\n\n```text\n{_help(words)}```\n" for words in _commands(())]

@@ -197,13 +197,13 @@ class Adapter:
     """What can be asked for with a key and costs nothing, to see whether the key is good."""
 
     def contracts(self) -> ContractDocument:
-        """What each of the provider's models accepts: the TOML file beside the subclass's module."""
+        """Return what each of the provider's models accepts: the TOML file beside the subclass's module."""
         package, _, module = type(self).__module__.rpartition(".")
         file = resources.files(package or module).joinpath(f"{module}.toml")
         return read_document(file.read_text("utf-8")) if file.is_file() else ContractDocument()
 
     def prices(self) -> PriceDocument:
-        """What each of the provider's models costs: ``NAME.prices.toml`` beside the contracts. Raises `ConfigError`."""
+        """Return what the provider's models cost: ``NAME.prices.toml`` beside the contracts. Raises `ConfigError`."""
         package, _, module = type(self).__module__.rpartition(".")
         file = resources.files(package or module).joinpath(f"{module}.prices.toml")
         return read_prices(file.read_text("utf-8"), name=file.name) if file.is_file() else PriceDocument()

@@ -19,12 +19,12 @@ _PLAIN: Final = re.compile(r'[^ "=]+').fullmatch
 
 
 def get_logger() -> Any:
-    """The logger of everything in this package, with structlog's methods."""
+    """Return the logger of everything in this package, with structlog's methods."""
     return structlog.get_logger(NAME) if structlog.is_configured() else get_plain_logger()
 
 
 def get_plain_logger() -> Any:
-    """structlog's methods in front of the standard library's logger, whatever is configured."""
+    """Return structlog's methods in front of the standard library's logger, whatever is configured."""
     return structlog.wrap_logger(
         logging.getLogger(NAME),
         processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _as_plain_line],
@@ -44,7 +44,7 @@ def log_plainly(level: Literal["info", "warning"], event: str, facts: Mapping[st
 
 
 def _as_plain_line(_: Any, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
-    """``exchange status=200 ...`` for plain formatters, the same facts as ``record.imagegate`` for structured ones."""
+    """Write ``exchange status=200 ...`` for plain formatters, the facts as ``record.imagegate`` for structured ones."""
     exc_info = event.pop("exc_info", None)
     facts = {name: value for name, value in event.items() if name != "event"}
     texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in facts.values()]

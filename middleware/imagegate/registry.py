@@ -19,7 +19,7 @@ GROUP: Final = "imagegate.adapters"
 
 @cache
 def installed() -> Mapping[str, EntryPoint]:
-    """Every announced adapter, sorted by name; scanned once, nothing is imported.
+    """Return every announced adapter, sorted by name; scanned once, nothing is imported.
 
     Raises:
         ConfigError: two packages announce the same name.

@@ -48,7 +48,7 @@ DEFAULT_FILE = Path("imagegate.toml")
 
 
 def find_config() -> Config:
-    """The configuration of a standalone gateway. Raises `ConfigError`."""
+    """Return the configuration of a standalone gateway. Raises `ConfigError`."""
     if path := os.environ.get(CONFIG_VARIABLE):
         return load_config(path)
     return load_config(DEFAULT_FILE) if DEFAULT_FILE.exists() else default_config()
@@ -179,7 +179,7 @@ def log_style() -> str:
 
 
 def create_app() -> Standalone:
-    """The ASGI application. Raises `ConfigError`."""
+    """Return the ASGI application. Raises `ConfigError`."""
     style = log_style()
     configure_logs(style)
     log = None if style == "console" else sys.stderr.buffer
@@ -199,7 +199,7 @@ def _tracing() -> Collection[Hook]:
 
 
 def grace() -> int:
-    """Seconds, as the environment says. Raises `ConfigError`."""
+    """Return the seconds that the environment names. Raises `ConfigError`."""
     text = os.environ.get(GRACE_VARIABLE) or str(DEFAULT_GRACE)
     if not text.isdecimal():
         raise ConfigError(f"{GRACE_VARIABLE}: {text!r} is no number of seconds")

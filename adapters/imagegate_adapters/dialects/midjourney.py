@@ -17,7 +17,7 @@ _BANNED: Final = "24"
 
 
 def encode(request: ImageRequest) -> UpstreamRequest:
-    """The ratio is a part of the prompt, where Midjourney reads it."""
+    """Make the ratio a part of the prompt, where Midjourney reads it."""
     prompt, ratio = str(request.fields.get("prompt", "")), request.fields.get("aspect_ratio")
     document = {
         "botType": "MID_JOURNEY",
@@ -28,7 +28,7 @@ def encode(request: ImageRequest) -> UpstreamRequest:
 
 
 def accepted(reply: UpstreamReply) -> PendingTask:
-    """``{code, description, result}``; `result` is the task's id."""
+    """Read ``{code, description, result}``; `result` is the task's id."""
     document = read_object(reply.body)
     if document is None or reply.status >= 400:
         raise failure(max(reply.status, 502 if document is None else 400), document)
@@ -44,7 +44,7 @@ def accepted(reply: UpstreamReply) -> PendingTask:
 
 
 def result(task: PendingTask, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
-    """``{id, status, progress, imageUrl, failReason}``, in the words of all relays."""
+    """Read ``{id, status, progress, imageUrl, failReason}``, in the words of all relays."""
     document = read_object(reply.body) if reply.status < 400 else None
     if document is None:
         return read_reply(reply, now=now)

@@ -101,5 +101,5 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             msgspec.structs.force_setattr(self, "metadata", shown)
 
     def __repr__(self) -> str:
-        """Without its keys, which must not stand in a log."""
+        """Show it without its keys, which must not stand in a log."""
         return f"Principal(id={self.id!r}, name={self.name!r})"

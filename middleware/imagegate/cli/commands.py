@@ -21,7 +21,7 @@ DEFAULT_PORT: Final = 8000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0 done, 1 not as it should be, 2 wrong words."""
+    """Run a command and return its exit code: 0 done, 1 not as it should be, 2 wrong words."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -127,7 +127,7 @@ def _seconds(text: str) -> int:
 
 
 def _port(text: str) -> int:
-    """0 is any that is free. Event loops take larger numbers too, and listen elsewhere."""
+    """Read a port; 0 is any that is free. Event loops take larger numbers too, and listen elsewhere."""
     if not (text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r} is no port; ports go from 0 to 65535")
     return int(text)

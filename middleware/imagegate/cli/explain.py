@@ -15,7 +15,7 @@ from imagegate.gateway import ImageGateway
 async def generate(
     gateway: ImageGateway, body: bytes, *, headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> CapturedResponse:
-    """What a gateway answers to a request for generations, sent with the first of its own keys."""
+    """Return what a gateway answers to a request for generations, sent with the first of its own keys."""
     own = [(b"content-type", b"application/json"), *headers]
     if keys := gateway.config.access.keys:
         own.append((b"authorization", b"Bearer " + keys[0].encode()))

@@ -52,7 +52,7 @@ class _Watch:
 
 
 async def make(config: Config, fields: Mapping[str, Any]) -> Made:
-    """Sends a request for generations, and shows on the terminal how far it is."""
+    """Send a request for generations, and show on the terminal how far it is."""
     watch = _Watch(str(fields.get("model", "")))
     body = msgspec.json.encode({**fields, "response_format": "b64_json"})
     async with ImageGateway(config=as_operator(config), hooks=[watch]) as gateway:
@@ -69,13 +69,13 @@ async def make(config: Config, fields: Mapping[str, Any]) -> Made:
 
 
 def save(pictures: Sequence[bytes], folder: Path, prompt: str) -> list[Path]:
-    """Writes pictures under names that are not taken. Raises `OSError`."""
+    """Write pictures under names that are not taken. Raises `OSError`."""
     folder.mkdir(parents=True, exist_ok=True)
     return [_save(folder, file_stem(prompt), picture) for picture in pictures]
 
 
 def file_stem(prompt: str) -> str:
-    """A prompt as a file's name, without what a shell or a file system minds."""
+    """Return a prompt as a file's name, without what a shell or a file system minds."""
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
     return words[:_LONGEST_NAME].strip("-") or "picture"
 

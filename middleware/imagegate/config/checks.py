@@ -46,7 +46,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def check(config: Config) -> None:
-    """What types cannot say."""
+    """Check what types cannot say."""
     if not config.upstreams:
         raise ConfigError("There must be at least one [[upstreams]].")
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", config.prefix):

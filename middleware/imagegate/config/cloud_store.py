@@ -29,7 +29,7 @@ _ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_EN
 
 
 def open_cloud_store(delivery: DeliveryConfig) -> CloudStore:
-    """The store at ``s3://``, ``gs://`` or ``az://``. Raises `ConfigError`, naming the key that is wrong."""
+    """Return the store at ``s3://``, ``gs://`` or ``az://``. Raises `ConfigError`, naming the key that is wrong."""
     cloud = delivery.cloud
     scheme, bucket, path = _address(delivery)
     _check(delivery, scheme)
@@ -51,7 +51,7 @@ def open_cloud_store(delivery: DeliveryConfig) -> CloudStore:
 
 
 def open_private_blobs(delivery: DeliveryConfig, *, ttl: float, clock: Clock = time) -> CloudBlobs:
-    """The place in the same bucket for what is no picture and is never public, kept for `ttl` seconds."""
+    """Return the place in the same bucket for what is no picture and is never public, kept for `ttl` seconds."""
     from imagegate.stores.cloud import CloudStore
     from imagegate.stores.cloud_blobs import CloudBlobs
 
@@ -69,7 +69,7 @@ def open_private_blobs(delivery: DeliveryConfig, *, ttl: float, clock: Clock = t
 
 
 def _address(delivery: DeliveryConfig) -> tuple[str, str, str]:
-    """Scheme, bucket and prefix. Raises `ConfigError`."""
+    """Return scheme, bucket and prefix. Raises `ConfigError`."""
     address = _ADDRESS.fullmatch(delivery.store)
     if address is None:
         raise ConfigError(f"delivery.store: {delivery.store!r} must be a bucket and perhaps a prefix of plain letters")
@@ -116,7 +116,7 @@ def _cache_control(delivery: DeliveryConfig) -> str:
 
 
 def _client(scheme: str, bucket: str, cloud: CloudConfig) -> Client:
-    """obstore's; what is not configured it takes from the environment. Raises `ConfigError`."""
+    """Return obstore's client; what is not configured it takes from the environment. Raises `ConfigError`."""
     from obstore.store import AzureStore, GCSStore, S3Store
 
     seconds = datetime.timedelta(seconds=cloud.timeout)
@@ -158,7 +158,7 @@ def _client(scheme: str, bucket: str, cloud: CloudConfig) -> Client:
 
 
 def _s3_endpoint(bucket: str, cloud: CloudConfig) -> str:
-    """Where the bucket is part of the host name, obstore wants it in the endpoint."""
+    """Put the bucket into the endpoint where it is part of the host name, as obstore wants it."""
     if cloud.path_style or not cloud.endpoint:
         return cloud.endpoint
     scheme, _, host = cloud.endpoint.partition("://")

@@ -53,7 +53,7 @@ def read_delivery(delivery: DeliveryConfig) -> DeliveryConfig:
 
 
 def load_config(path: str | Path, *, environment: Mapping[str, str] | None = None) -> Config:
-    """Reads and checks a TOML file.
+    """Read and check a TOML file.
 
     Raises:
         ConfigError: naming the file, the line and the key.
@@ -77,7 +77,7 @@ def load_config(path: str | Path, *, environment: Mapping[str, str] | None = Non
 
 
 def parse_config(source: str, *, environment: Mapping[str, str] | None = None, directory: Path | None = None) -> Config:
-    """The same for the text of a file; relative paths are taken from `directory`. Raises `ConfigError`."""
+    """Check the text of a file; relative paths are taken from `directory`. Raises `ConfigError`."""
     try:
         document = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:
@@ -155,7 +155,7 @@ def _check_routes(routes: Any) -> None:
 
 
 def _check_models(upstreams: Any) -> None:
-    """The same for models in place."""
+    """Check the models that are written into an upstream."""
     for index, upstream in enumerate(upstreams if isinstance(upstreams, list) else []):
         models = upstream.get("models") if isinstance(upstream, dict) else None
         for name, table in (models if isinstance(models, dict) else {}).items():
@@ -165,7 +165,7 @@ def _check_models(upstreams: Any) -> None:
 
 
 def default_config(environment: Mapping[str, str] | None = None) -> Config:
-    """Every installed adapter with an address of its own whose ``<NAME>_API_KEY`` is set.
+    """Return every installed adapter with an address of its own whose ``<NAME>_API_KEY`` is set.
 
     Raises:
         ConfigError: there is none.
@@ -198,7 +198,7 @@ def key_variable(name: str) -> str:
 
 
 def _expand(value: Any, environment: Mapping[str, str], path: tuple[str | int, ...]) -> Any:
-    """Every ``${NAME}`` replaced by the environment's value."""
+    """Return every ``${NAME}`` replaced by the environment's value."""
     if isinstance(value, str):
 
         def replacement(found: re.Match[str]) -> str:

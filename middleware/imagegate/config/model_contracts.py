@@ -128,6 +128,6 @@ def _unknown_models(config: Config, contracts: Mapping[str, Contracts]) -> list[
 
 
 def _needs_links(contracts: Contracts) -> bool:
-    """Whether a model takes references only as links that the gateway must publish."""
+    """Return whether a model takes references only as links that the gateway must publish."""
     rules = [edits.references for contract in contracts.values() if (edits := contract.edits)]
     return any(rule is not None and "files" not in rule.forms and not rule.upload for rule in rules)

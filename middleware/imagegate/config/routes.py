@@ -15,5 +15,5 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def address_of(entry: str | Choice) -> str:
-    """``upstream/model`` of a route's entry."""
+    """Return ``upstream/model`` of a route's entry."""
     return entry if isinstance(entry, str) else entry.to

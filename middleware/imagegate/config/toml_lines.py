@@ -12,7 +12,7 @@ _KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-
 
 
 def line_of(source: str, path: Sequence[str | int]) -> int | None:
-    """The line, counted from 1, of the key at `path`, or of the nearest table around it; None where there is none.
+    """Return the line, counted from 1, of the key at `path`, or of the nearest table around it; None: there is none.
 
     ``("upstreams", 1, "name")`` is the key ``name`` of the second ``[[upstreams]]``; ``("routes", "m", 1)`` is the
     second item of a list, which may stand on a line of its own.
@@ -67,7 +67,7 @@ def _lines_to_item(lines: Sequence[str], index: int) -> int:
 
 
 def _names(dotted: str) -> tuple[str, ...]:
-    """``a."b.c"`` as its parts, by the real parser."""
+    """Return ``a."b.c"`` as its parts, by the real parser."""
     try:
         node: Any = tomllib.loads(f"{dotted} = 0")
     except tomllib.TOMLDecodeError:
@@ -80,7 +80,7 @@ def _names(dotted: str) -> tuple[str, ...]:
 
 
 def _indexed(names: tuple[str, ...], counts: dict[tuple[str, ...], int]) -> tuple[str | int, ...]:
-    """The table's path with the index of each array of tables on the way."""
+    """Return the table's path with the index of each array of tables on the way."""
     path: list[str | int] = []
     for end in range(1, len(names) + 1):
         path.append(names[end - 1])

@@ -32,7 +32,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, rename={"from_": "
 
 
 def header_value(changes: Sequence[Change]) -> str:
-    """The changes as an RFC 9651 list: ``size;from="1792x1024";to="1536x1024", style;dropped``."""
+    """Return the changes as an RFC 9651 list: ``size;from="1792x1024";to="1536x1024", style;dropped``."""
     items: list[str] = []
     size = 0
     for change in changes:
@@ -59,7 +59,7 @@ def _item(change: Change) -> str:
 
 
 def _bare(value: Any) -> str:
-    """An RFC 9651 bare item; what has no form of its own there becomes a string of JSON."""
+    """Return an RFC 9651 bare item; what has no form of its own there becomes a string of JSON."""
     if isinstance(value, bool):
         return "?1" if value else "?0"
     if isinstance(value, int) and abs(value) < 10**15:

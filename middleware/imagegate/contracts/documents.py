@@ -75,7 +75,7 @@ class ContractError(ConfigError):
 
 
 def read_document(source: str) -> ContractDocument:
-    """Parses the text of a contract file; documents are not to be changed. Raises `ConfigError`."""
+    """Parse the text of a contract file; documents are not to be changed. Raises `ConfigError`."""
     return _read(source)
 
 
@@ -89,12 +89,12 @@ def _read(source: str) -> ContractDocument:
 
 @cache
 def families() -> Mapping[str, Mapping[str, Any]]:
-    """The model families as their makers document them (``families.toml``)."""
+    """Return the model families as their makers document them (``families.toml``)."""
     return read_document(resources.files("imagegate.contracts").joinpath("families.toml").read_text("utf-8")).families
 
 
 def load_contracts(*documents: ContractDocument) -> dict[str, Contract]:
-    """Merges contract files, later ones over earlier ones, into model id -> contract.
+    """Merge contract files, later ones over earlier ones, into model id -> contract.
 
     Raises:
         ConfigError: naming the model and the key that is wrong.
@@ -133,7 +133,7 @@ def _with_family(name: str, table: Mapping[str, Any], known: Mapping[str, Mappin
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`: parameters, renames, body, edits and variations key by key, others replaced."""
+    """Return `over` on top of `base`: parameters, renames, body, edits and variations key by key, others replaced."""
     merged = dict(base)
     for key, value in over.items():
         before = merged.get(key)
@@ -151,7 +151,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table of a contract: ``false`` has taken out what it names, edits and variations stand on the rest."""
+    """Return the table of a contract: ``false`` has taken out what it names, edits and variations stand on the rest."""
     own = {key: value for key, value in table.items() if key not in _NESTED}
     complete = {key: value for key, value in own.items() if value is not False}
     for key in _KEYED:

@@ -81,13 +81,13 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return self.type == "string" and bool(self.values) and not has_length and not any(others)
 
     def check_type(self, field: str, value: Any) -> None:
-        """Raises `RequestError` where `value` has not this parameter's JSON type."""
+        """Raise `RequestError` where `value` has not this parameter's JSON type."""
         wrong_bool = isinstance(value, bool) and self.type in ("integer", "number")
         if wrong_bool or not isinstance(value, _CLASSES[self.type]):
             raise type_error(field, _NAMES[self.type], value)
 
     def check(self, field: str, value: Any) -> None:
-        """Raises `RequestError` naming `field` and what is allowed."""
+        """Raise `RequestError` naming `field` and what is allowed."""
         if self.type != "string" or not isinstance(value, str):
             self.check_type(field, value)
         if self.values and value not in self.values:

@@ -48,7 +48,7 @@ class Ratio(NamedTuple):
 
 
 def _plain(number: float) -> str:
-    """At most three decimals, as sizes are read, and no exponent."""
+    """Write at most three decimals, as sizes are read, and no exponent."""
     return f"{number:.3f}".rstrip("0").rstrip(".")
 
 
@@ -73,7 +73,7 @@ Size = Pixels | Ratio | Tier | Auto
 
 @lru_cache(maxsize=1024)
 def parse_size(text: str) -> Size:
-    """Reads ``1024x1024`` (``X``, ``*``, ``×``, spaces), ``16:9``, ``19.5:9``, ``2K``, ``512`` or ``auto``.
+    """Read ``1024x1024`` (``X``, ``*``, ``×``, spaces), ``16:9``, ``19.5:9``, ``2K``, ``512`` or ``auto``.
 
     Raises:
         SizeSyntaxError: the text is in no such form, or longer than `MAX_SIZE_LENGTH`.
@@ -102,7 +102,7 @@ def parse_size(text: str) -> Size:
 
 
 def in_whole_numbers(ratio: Ratio, most: float) -> str | None:
-    """The ratio without decimals: ``19.5:9`` is ``13:6``. None: it is beyond `most`, or no such ratio can be read."""
+    """Return the ratio without decimals: ``19.5:9`` is ``13:6``. None: it is beyond `most`, or cannot be read."""
     sides = [Fraction(_plain(side)) for side in ratio]
     shape = sides[0] / sides[1]
     if max(shape, 1 / shape) > most:

@@ -29,7 +29,7 @@ _TIER_CUT_OFFS: Final = ((524_288, 512.0), (2_228_224, 1024.0), (5_767_168, 2048
 
 
 def tier_of_area(area: float) -> Tier:
-    """The tier that a picture of `area` pixels belongs to, by the cut-offs that sort every published size right."""
+    """Return the tier of a picture of `area` pixels, by the cut-offs that sort every published size right."""
     return Tier(next(edge for limit, edge in _TIER_CUT_OFFS if area <= limit))
 
 
@@ -75,7 +75,7 @@ class Fitted(NamedTuple):
 
 
 def _off(asked: float, got: float) -> float:
-    """The relative error between two log ratios, symmetric in both."""
+    """Return the relative error between two log ratios, symmetric in both."""
     return exp(abs(asked - got)) - 1
 
 
@@ -188,7 +188,7 @@ class FlexibleRule(
         return Fitted({self.field: str(size)}, off, exact=listed and off <= PUBLISHED_RATIO_ERROR)
 
     def _listed(self, wanted: Wanted) -> Pixels | None:
-        """The provider's own size for a ratio and tier, where it publishes one."""
+        """Return the provider's own size for a ratio and tier, where it publishes one."""
         if not self.tiers:
             return None
         tier = nearest_tier(wanted.tier or Tier(1024), self.tiers)
@@ -200,7 +200,7 @@ class FlexibleRule(
         return size if isinstance(size, Pixels) else None
 
     def _nearest(self, wanted: Wanted) -> Pixels | None:
-        """The corner of the grid cell around the asked size that is legal and nearest in ratio, then in area."""
+        """Return the corner of the grid cell around the asked size that is legal and nearest in ratio, then in area."""
         asked = abs(wanted.log_ratio)
         ratio = min(exp(asked), self.max_ratio)
         area = min(max(wanted.area, self.min_pixels), self.max_pixels)
@@ -231,7 +231,7 @@ class FlexibleRule(
         return None
 
     def _steps(self, edge: float, margin: int) -> range:
-        """The multiples on both sides of `edge`, and `margin` more each way."""
+        """Return the multiples on both sides of `edge`, and `margin` more each way."""
         below = int(edge // self.multiple)
         above = below if edge == below * self.multiple else below + 1
         return range(max(below - margin, 0) * self.multiple, (above + margin) * self.multiple + 1, self.multiple)
@@ -366,14 +366,14 @@ SizeRule = ListRule | FlexibleRule | RatioRule | RatioTierRule | NoSizeRule
 
 
 def _check_words(key: str, words: Iterable[str], *kinds: type[Size]) -> None:
-    """Raises `ValueError` for a rule that no request could be fitted to."""
+    """Raise `ValueError` for a rule that no request could be fitted to."""
     for word in words:
         if not isinstance(parse_size(word), kinds):
             raise ValueError(f"{key}: {word!r} does not belong there")
 
 
 def nearest_ratio(asked: float, vocabulary: Iterable[str]) -> tuple[str | None, float]:
-    """The word of `vocabulary` nearest to a log ratio, of the same orientation, and how far off it is."""
+    """Return the word of `vocabulary` nearest to a log ratio, of the same orientation, and how far off it is."""
     candidates = _same_orientation(
         asked,
         [(log_ratio(*ratio), word) for word in vocabulary if isinstance(ratio := parse_size(word), Ratio)],
@@ -385,7 +385,7 @@ def nearest_ratio(asked: float, vocabulary: Iterable[str]) -> tuple[str | None, 
 
 
 def nearest_tier(asked: Tier, words: Iterable[str]) -> str | None:
-    """The tier nearest to the asked one; the lower of two that are equally far."""
+    """Return the tier nearest to the asked one; the lower of two that are equally far."""
     tiers = [(tier.edge, word) for word in words if isinstance(tier := parse_size(word), Tier)]
     if not tiers:
         return None

@@ -62,7 +62,7 @@ class ImageConverter:
         """Makes the room for what an exchange will make, in a response format; nothing is secured yet."""
 
     def for_client(self, authorization: str | None) -> ImageConverter:
-        """The same for a client, whose pictures the store may keep apart from others'."""
+        """Return the converter for a client, whose pictures the store may keep apart from others'."""
         store = StoreOfTenant(self._store, authorization or "")
         return ImageConverter(store, self._fetcher, self._budget, usual=self.usual)
 
@@ -86,7 +86,7 @@ class ImageConverter:
         trusted_origins: Collection[str] = (),
         copies_links: bool = False,
     ) -> ImageReply:
-        """The reply with every picture in `form`; all or none.
+        """Return the reply with every picture in `form`; all or none.
 
         Args:
             sink: holds what has to be fetched; closing it is the caller's.
@@ -110,7 +110,7 @@ class ImageConverter:
     async def deliver_event(
         self, event: StreamEvent, form: ResponseFormat, *, public_url: str, sink: PictureSink, origin: str
     ) -> StreamEvent:
-        """The event with its pictures in `form`; what need not change stays as it came. Raises as `deliver`.
+        """Return the event with its pictures in `form`; what need not change stays as it came. Raises as `deliver`.
 
         Args:
             origin: of the provider: links to it are trusted, and links without a host are its own.
@@ -147,14 +147,14 @@ class ImageConverter:
         return _changed(event, document, {**event.pictures, **tokens.pictures}) if changed else event
 
     async def _link_of_made(self, picture: Picture, public_url: str) -> str:
-        """Raises `StorageError`."""
+        """Raise `StorageError`."""
         try:
             return await self._link(picture, public_url)
         except OSError as error:
             raise storage_error(error) from error
 
     async def list_made(self, error: UpstreamError, *, public_url: str, sink: PictureSink) -> None:
-        """Adds links to the pictures that were made before `error`; what cannot be stored is only counted."""
+        """Add links to the pictures that were made before `error`; what cannot be stored is only counted."""
         error.details["images_made"] = len(error.made)
         reply = ImageReply(images=error.made, created=0)
         try:
@@ -164,7 +164,7 @@ class ImageConverter:
         error.details["data"] = [{"url": image.url} for image in made.images]
 
     async def publish(self, upload: Upload, public_url: str) -> str:
-        """A link to a reference file, so that a provider can load it.
+        """Return a link to a reference file, so that a provider can load it.
 
         Raises:
             StorageError: the store did not take it.
@@ -215,11 +215,11 @@ class ImageConverter:
         return to_link
 
     async def _stored(self, upload: FileRef, facts: Facts) -> StoredPicture:
-        """Raises `OSError`."""
+        """Raise `OSError`."""
         return StoredPicture(key=await put_stream(self._store, upload.chunks(), facts.kind), facts=facts)
 
     async def _link(self, picture: Picture, public_url: str) -> str:
-        """Raises `OSError`."""
+        """Raise `OSError`."""
         if not isinstance(picture, StoredPicture):
             picture = await self._stored(picture, known(picture.facts))
         return await self._store.link(picture.key, public_url)
@@ -293,7 +293,7 @@ class ImageConverter:
 
 
 async def _all(convert: _Convert, images: Collection[ReplyImage]) -> list[ReplyImage]:
-    """All results, a few at a time; or the first failure, after everything has come to an end."""
+    """Wait for all results, a few at a time, and return them; or raise the first failure, once all have ended."""
     if len(images) == 1:
         return [await convert(image) for image in images]
     places = asyncio.Semaphore(_AT_ONCE)
@@ -316,7 +316,7 @@ def _no_link(image: ReplyImage) -> FetchError:
 
 
 def known(facts: Facts | None) -> Facts:
-    """The facts of a provider's picture. Raises `UpstreamUncertain` where it is none that we know."""
+    """Return the facts of a provider's picture. Raises `UpstreamUncertain` where it is none that we know."""
     if facts is None:
         raise uncertain("The provider's reply carries something that is no image.")
     return facts
@@ -331,7 +331,7 @@ def _is_link(url: Any) -> bool:
 
 
 def _complete_link(node: dict[str, Any], origin: str) -> bool:
-    """Puts the link in full. Whether it was not."""
+    """Write the link in full. Return whether it was not."""
     link = node["url"]
     node["url"] = absolute_link(link, origin)
     return bool(node["url"] != link)
@@ -351,7 +351,7 @@ def _move_base64(document: dict[str, Any], pictures: Mapping[str, Picture]) -> b
 
 
 def _with_links(node: Any, links: Mapping[str, str]) -> Any:
-    """The document with links in the places of pictures, in members called ``url``."""
+    """Return the document with links in the places of pictures, in members called ``url``."""
     if isinstance(node, list):
         return [_with_links(item, links) for item in node]
     if not isinstance(node, dict):

@@ -26,7 +26,7 @@ def check_count(asked: int, reply: ImageReply) -> tuple[Change, ...]:
 
 
 def fewer(asked: int, made: int, images: tuple[ReplyImage, ...] = ()) -> UpstreamError:
-    """The error where not all images were made that were asked for."""
+    """Return the error where not all images were made that were asked for."""
     error = uncertain(f"The provider made {made} of {asked} images.")
     error.code, error.param, error.made = "fewer_images", "n", images
     return error

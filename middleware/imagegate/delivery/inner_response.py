@@ -154,7 +154,7 @@ class InnerResponse:
         await self._reception.feed(message.get("body", b""))
 
     async def reply(self) -> tuple[ImageReply, str] | None:
-        """The reply in bytes that were held, and where its links are trusted to lead; None: there is none."""
+        """Return the reply in bytes that were held, and where its links are trusted to lead; None: there is none."""
         if self._reception is not None:
             received = await self._reception.finish()
             if received.pictures:

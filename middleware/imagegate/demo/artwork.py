@@ -22,7 +22,7 @@ CANVAS_EDGE: Final = 1024
 
 
 def color_at(hue: float, saturation: float, value: float) -> Rgb:
-    """A colour from hue (turns, any number), saturation and value (0..1)."""
+    """Return a colour from hue (turns, any number), saturation and value (0..1)."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -110,7 +110,7 @@ _MOTIFS: Final[tuple[Motif, ...]] = (_bubbles, _waves, _hexagons, _shards, _ring
 
 
 def accent(provider: str, seed: int) -> Rgb:
-    """The light colour that belongs to a provider's pictures, for marks beside the text."""
+    """Return the light colour that belongs to a provider's pictures, for marks beside the text."""
     hue, _ = _style(provider, seed)
     return color_at(hue + 0.06, 0.42, 1.0)
 
@@ -123,7 +123,7 @@ def _style(provider: str, seed: int) -> tuple[float, Motif]:
 
 
 def paint(width: int, height: int, *, provider: str, seed: int, transparent: bool) -> Image.Image:
-    """A picture of width x height pixels: RGB, or RGBA with nothing but the motif where `transparent`."""
+    """Return a picture of width x height pixels: RGB, or RGBA with nothing but the motif where `transparent`."""
     random = Random(seed)  # noqa: S311 - a picture, not a secret
     base_hue, motif = _style(provider, seed)
     hue = base_hue + random.uniform(-0.04, 0.04)

@@ -35,7 +35,7 @@ _TWINS: Final = {
 
 @lru_cache(maxsize=128)
 def font_of(size: int) -> Font:
-    """The built-in font at `size` pixels; parsing it costs more than using it, hence the cache."""
+    """Return the built-in font at `size` pixels; parsing it costs more than using it, hence the cache."""
     return ImageFont.load_default(size=max(6, size))
 
 
@@ -64,12 +64,12 @@ def _drawable_character(character: str) -> str:
 
 
 def drawable(text: str) -> str:
-    """The same text with spaces collapsed and only characters that the built-in font can draw."""
+    """Return the same text with spaces collapsed and only characters that the built-in font can draw."""
     return " ".join("".join(map(_drawable_character, text)).split())
 
 
 def _break_word(word: str, font: Font, width: float) -> list[str]:
-    """A word that is wider than a line, cut after punctuation where there is some, else anywhere."""
+    """Return a word that is wider than a line, cut after punctuation where there is some, else anywhere."""
     pieces: list[str] = []
     piece = ""
     for character in word:
@@ -122,7 +122,7 @@ class TextBlock:
 
 
 def fit(text: str, *, width: float, height: float, largest: int, smallest: int) -> TextBlock:
-    """The text in the largest size that fits the box; cut with an ellipsis where even `smallest` does not."""
+    """Return the text in the largest size that fits the box; cut with an ellipsis where even `smallest` does not."""
     size = largest
     while size > smallest:
         block = TextBlock(tuple(wrap(text, font_of(size), width)), size)

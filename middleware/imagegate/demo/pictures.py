@@ -41,7 +41,7 @@ def draw_picture(
     transparent: bool = False,
     note: str = "",
 ) -> bytes:
-    """A picture of exactly width x height pixels in PNG, JPEG or WEBP, the same bytes for the same arguments.
+    """Return a picture of exactly width x height pixels in PNG, JPEG or WEBP, the same bytes for the same arguments.
 
     `index` distinguishes the images of one request, `note` adds a few words to the caption ("edit of 2
     images"), `transparent` leaves the background out (JPEG has no alpha and keeps it).
@@ -91,7 +91,7 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _write_caption(image: Image.Image, texts: list[str], mark: Rgb) -> None:
-    """A dark panel with provider, prompt, model and size; it always lies wholly inside the picture."""
+    """Draw a dark panel with provider, prompt, model and size, which always lies wholly inside the picture."""
     provider, prompt, model, footer = texts
     width, height = image.size
     unit = min(width, height, max(width, height) / 2) / 100

@@ -29,7 +29,7 @@ _LABELS: Final = ("asked", "sent", "changed", "picture")
 
 
 def run(*, port: int, folder: Path, once: bool) -> int:
-    """Runs the demo.
+    """Run the demo.
 
     Args:
         port: of the gateway; another where it is taken.
@@ -129,7 +129,7 @@ class _Step:
         return method(model=self.request.model, extra_body=self.request.arguments.get("extra_body"), **arguments)
 
     def look_upstream(self, providers: Mapping[str, Starlette], before: Mapping[str, int]) -> None:
-        """What reached the provider since the step began."""
+        """Show what reached the provider since the step began."""
         for name, app in providers.items():
             new = app.state.requests_seen - before[name]
             for received in app.state.received[len(app.state.received) - new :]:
@@ -174,7 +174,7 @@ class _Step:
                 self.problems.append(f"the picture is {size} instead of {Pixels(*request.pixels)}")
 
     def save(self, folder: Path, *, links_last: bool) -> None:
-        """Every picture as a file, which is what the report links to where nothing else is there afterwards."""
+        """Write every picture to a file, which is what the report links to where nothing else is there afterwards."""
         folder.mkdir(parents=True, exist_ok=True)
         for place, picture in enumerate(self.pictures):
             file = folder / f"{self.number:02}-{place + 1}.png"
@@ -214,7 +214,7 @@ class _Step:
 
 
 def _member(fields: Any, path: str) -> Any:
-    """A member; dots lead into others."""
+    """Return a member; dots lead into others."""
     for name in path.split("."):
         fields = fields.get(name) if isinstance(fields, dict) else None
     return fields
@@ -234,7 +234,7 @@ def _plain(value: Any) -> str:
 
 @cache
 def _files() -> Mapping[str, tuple[str, bytes, str]]:
-    """What the demo's edits start from: a picture, and a mask whose upper half is to be changed."""
+    """Return what the demo's edits start from: a picture, and a mask whose upper half is to be changed."""
     picture = draw_picture(
         width=512, height=512, prompt="The source", provider="demo", model="a file", transparent=True
     )
@@ -249,7 +249,7 @@ def _files() -> Mapping[str, tuple[str, bytes, str]]:
 
 
 def _split(header: str) -> list[str]:
-    """The items of the header; a comma inside quotes is part of a value."""
+    """Return the items of the header; a comma inside quotes is part of a value."""
     items: list[str] = []
     quoted = False
     start = 0
@@ -263,7 +263,7 @@ def _split(header: str) -> list[str]:
 
 
 def _stay(address: str) -> None:
-    """Waits for Ctrl-C."""
+    """Wait for Ctrl-C."""
     print(
         f"\nThe gateway stays up. Try it:\n\n"
         f"  curl {address}/v1/images/generations -H 'Content-Type: application/json' \\\n"

@@ -30,14 +30,14 @@ _OPTIONS: Final = {"comfyui": OPTIONS}
 
 @contextlib.contextmanager
 def local_providers(*, task_seconds: float = 0.3) -> Generator[tuple[Mapping[str, Starlette], Mapping[str, int]]]:
-    """All providers: their applications, which keep what they received, and their ports."""
+    """Return all providers: their applications, which keep what they received, and their ports."""
     with contextlib.ExitStack() as stack:
         apps = {name: create_app(task_seconds=task_seconds) for name, create_app in PROVIDERS.items()}
         yield apps, {name: stack.enter_context(serving(app)) for name, app in apps.items()}
 
 
 def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
-    """The configuration of a gateway for the local providers, as a person would write it."""
+    """Write the configuration of a gateway for the local providers, as a person would."""
     upstreams = "\n".join(
         f'[[upstreams]]\nname = "{name}"\nbase_url = "http://127.0.0.1:{port}"\napi_key = "sk-demo-{name}"\n'
         f"{_OPTIONS.get(name, '')}"
@@ -54,7 +54,7 @@ def write_config(path: Path, ports: Mapping[str, int], *, store: Path) -> None:
 
 @contextlib.contextmanager
 def gateway(config: Path, *, port: int) -> Generator[int]:
-    """The gateway with a configuration file, standalone: its port."""
+    """Run the gateway standalone with a configuration file, and give its port."""
     loaded = load_config(config)
     with serving(Standalone(loaded), port=port, http=Guard(loaded.limits)) as bound:
         yield bound

@@ -50,7 +50,7 @@ class _Card:
 
 
 def contact_sheet(entries: Sequence[SheetEntry], *, heading: str = "") -> bytes:
-    """A PNG with all pictures in a grid, reading order kept; every caption is written in full.
+    """Return a PNG with all pictures in a grid, reading order kept; every caption is written in full.
 
     Rows are as tall as their longest caption, so a long one costs space and never a word.
     """
@@ -97,7 +97,7 @@ def _thumbnail(data: bytes) -> Image.Image | None:
 
 
 def _checkerboard(width: int, height: int) -> Image.Image:
-    """The usual sign for transparency, laid under pictures that have some."""
+    """Return the usual sign for transparency, laid under pictures that have some."""
     tile = 14
     board = Image.new("RGB", (width, height), (255, 255, 255))
     draw = ImageDraw.Draw(board)

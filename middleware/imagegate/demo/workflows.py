@@ -12,7 +12,7 @@ def _node(class_type: str, **inputs: Any) -> dict[str, Any]:
 
 
 def _sampled(latent: str) -> dict[str, Any]:
-    """From a latent image to a file."""
+    """Return the nodes from a latent image to a file."""
     settings = {"steps": 20, "cfg": 8.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
     links = {"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": [latent, 0]}
     return {

@@ -87,7 +87,7 @@ class ImagegateError(Exception):
 
 
 def forget_frames(error: BaseException) -> None:
-    """For an error that has been answered.
+    """Forget the frames of an error that has been answered.
 
     Its traceback knows frames, which know the error and all that the request has held: only the collector frees those.
     """

@@ -104,7 +104,7 @@ class _Fitting:
         self._has_joined = False
 
     def request(self) -> ImageRequest:
-        """The request as it has become."""
+        """Return the request as it has become."""
         unchanged = not self.changes and not self._request.from_form and not self._has_joined
         fitted = self._request if unchanged else self._request.with_fields(self.fields)
         if fitted.operation != self._operation:
@@ -112,7 +112,7 @@ class _Fitting:
         return fitted
 
     def vary_by_edit(self) -> None:
-        """Variations, where the provider has none, are edits that ask for one."""
+        """Turn variations, where the provider has none, into edits that ask for one."""
         self._operation = self.contract.endpoint or "edits"
         self.changes.append(Change("endpoint", "mapped", "variations", self._operation))
         if "prompt" not in self.fields:
@@ -203,7 +203,7 @@ class _Fitting:
         self.fields["operation"] = rule.operation
 
     def _check_mask(self, rule: ReferenceRule | None) -> None:
-        """A mask is never dropped: without it the whole picture would be made anew."""
+        """Refuse a mask that cannot be sent: without it the whole picture would be made anew."""
         own = rule.mask_field if rule else None
         name = next((name for name in MASK_MEMBERS if name in self.fields and name != own), None)
         if own in self.fields and not isinstance(self.fields[own], str):
@@ -302,7 +302,7 @@ class _Fitting:
         Parameter(type="integer", min=1, max=max(group.most - references, 1)).check(group.member, asked)
 
     def add_defaults(self, random: Callable[[int, int], int]) -> None:
-        """What the client left out and the provider would choose otherwise than clients expect."""
+        """Add what the client left out and the provider would choose otherwise than clients expect."""
         rule = self.contract.references
         left_out = rule.mask_without if rule is not None and self._request.mask is not None else ()
         for name in self.contract.supplied:
@@ -324,7 +324,7 @@ class _Fitting:
         self.changes[self.changes.index(dropped)] = Change(clients, "mapped", self._request.fields.get(clients), value)
 
     def _fit_stream(self) -> None:
-        """Where the model does not stream, the gateway makes the stream; what belongs to the model's own goes too."""
+        """Leave the stream to the gateway where the model has none; what belongs to the model's own goes, too."""
         if not self.contract.streams:
             self.drop("stream")
             if "partial_images" in self.contract.parameters and "partial_images" in self.fields:
@@ -363,7 +363,7 @@ class _Fitting:
         parameter.check(name, self.fields[name])
 
     def _replace_texts(self, name: str, parameter: Parameter) -> None:
-        """Only the texts themselves are disclosed, not the value around them."""
+        """Replace texts; only these are disclosed, not the value around them."""
         for text, instead in parameter.replace.items():
             value = self.fields[name]
             if not isinstance(value, str) or text not in value:
@@ -382,6 +382,6 @@ class _Fitting:
 
 
 def _as_named(error: RequestError, name: str) -> RequestError:
-    """The same error about the member as the client called it."""
+    """Return the same error about the member as the client called it."""
     message = error.message.replace(f"'{error.param}'", f"'{name}'")
     return RequestError(message, param=name, code=error.code, type=error.type)

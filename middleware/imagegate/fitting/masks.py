@@ -9,7 +9,7 @@ from imagegate.errors import ImagegateError, RequestError
 
 
 def black_and_white(mask: bytes, *, changed: Literal["white", "black"] = "white", two_valued: bool = False) -> bytes:
-    """A PNG with alpha as a grey PNG in which what was transparent has one colour, what was opaque the other.
+    """Turn a PNG with alpha into a grey one in which what was transparent has one colour, what was opaque the other.
 
     Takes time in proportion to the pixels, so it is not for the event loop.
 

@@ -56,7 +56,7 @@ def _is_reference(value: Any) -> bool:
 
 
 def links_in(name: str, value: Any) -> list[str]:
-    """The URLs of a member of a generation's JSON."""
+    """Return the URLs of a member of a generation's JSON."""
     if isinstance(value, list) and not value:
         return []
     _, sources, _ = references_of({name: value})
@@ -94,7 +94,7 @@ def check_uploads(request: ImageRequest, rule: ReferenceRule) -> list[Change]:
 
 
 def type_change(name: str, upload: object) -> Change | None:
-    """A media type that is not what the client declared; saying nothing (``application/octet-stream``) is no lie."""
+    """Disclose a media type that is not what the client declared; ``application/octet-stream`` declares none."""
     if not isinstance(upload, FileRef):
         return None
     declared = _SAME_TYPE.get(upload.declared_type, upload.declared_type)
@@ -194,7 +194,7 @@ def _check_overlay(
 
 
 def size_of_source(request: ImageRequest, contract: Contract) -> str | None:
-    """The size to add where the model answers in the size of the image and the request names none.
+    """Return the size to add where the model answers in the size of the image and the request names none.
 
     TokModel, dall-e-2: the size "must match the source image size", and is 1024x1024 where it is left out.
 

@@ -16,7 +16,7 @@ _MOST_DIGITS: Final = 6
 
 
 def wanted_size(sent: Mapping[str, str]) -> Wanted:
-    """What the size fields say together: an explicit ratio or tier beats ``size``, which says what they leave open.
+    """Return what the size fields say together: a ratio or tier beats ``size``, which says what they leave open.
 
     Raises:
         RequestError: naming the field that cannot be read.
@@ -94,7 +94,7 @@ def size_changes(sent: Mapping[str, str], fitted: Mapping[str, str]) -> list[Cha
 
 
 def nested(fields: Mapping[str, Any], path: str) -> Any:
-    """The member, if it says something about the size: only strings do."""
+    """Return the member, if it says something about the size: only strings do."""
     value = _member(fields, path)
     return value if isinstance(value, str) else None
 

@@ -189,7 +189,7 @@ async def close(response: Response) -> None:
 
 
 def iter_body(response: Response) -> Body:
-    """The body with `gzip` and `deflate` undone, in pieces of at most 256 KiB.
+    """Return the body with `gzip` and `deflate` undone, in pieces of at most 256 KiB.
 
     Raises Interrupted, also while it is read, when the body is cut, damaged or encoded in another way.
     """

@@ -344,7 +344,7 @@ def _parse(url: str) -> _Link:
 
 
 def _parse_host(parts: SplitResult) -> tuple[str, bool]:
-    """The host in its usual spelling, and whether it is an address."""
+    """Return the host in its usual spelling, and whether it is an address."""
     host = parts.hostname or ""
     if (address := literal_address(host)) is not None:
         return address, True

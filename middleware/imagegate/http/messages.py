@@ -111,7 +111,7 @@ class Body(Protocol):
     async def __anext__(self) -> bytes: ...
 
     async def aclose(self) -> None:
-        """Gives the connection back, also when the calling task is being cancelled; drops it where bytes are unread."""
+        """Give the connection back, also when the calling task is being cancelled; drop it where bytes are unread."""
         ...
 
 
@@ -148,12 +148,12 @@ class Sender(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Closes every connection, also those in use."""
+        """Close every connection, also those in use."""
         ...
 
 
 def joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """A reply's header as `Response` has it."""
+    """Return a reply's header as `Response` has it."""
     fields: dict[str, str] = {}
     for name, value in headers:
         key, text = _lower(name), value.decode("latin-1")

@@ -57,5 +57,5 @@ def context_of(ca_file: str, client_cert: str) -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    """OpenSSL asks for the password of an encrypted key on the terminal, where a server would wait for ever."""
+    """Give no password: OpenSSL would ask for that of an encrypted key on the terminal, and wait for ever."""
     raise ssl.SSLError("the private key is encrypted")

@@ -53,7 +53,7 @@ class ReplayStore(Protocol):
     """Whether leases are to be renewed, also while there are none, because other processes look at them."""
 
     async def begin(self, claim: Claim) -> KeptReply | Slot:
-        """The kept answer; ``mine``: there is none, and this call is to make it; ``elsewhere``: another one is;
+        """Return the kept answer; ``mine``: there is none, and this call is to make it; ``elsewhere``: another one is;
         ``unsure``: the store may have forgotten another one, so ask again in a moment.
 
         What a dead process had sent is answered as uncertain; what it had not sent is free.

@@ -161,7 +161,7 @@ class KeyedCalls:
             Facts.of(call.progress).copy_to(progress)
 
     async def _replay(self, reply: KeptReply, send: Send, progress: Progress) -> None:
-        """An answer that was made before, or by another process."""
+        """Send an answer that was made before, or by another process."""
         pieces: AsyncIterator[bytes] | None = self._blobs.read(reply.blob) if reply.blob else None
         first = b""
         if pieces is not None:
@@ -244,7 +244,7 @@ class KeyedCalls:
 
     @staticmethod
     def _is_success(call: Call) -> bool:
-        """Whether an answer that has come to its end is kept: also one that turned out to be an uncertain error."""
+        """Return whether an answer that has ended is kept, also one that turned out to be an uncertain error."""
         progress = call.progress
         if call.recording.status >= 400:
             return False  # an application below has answered its error itself

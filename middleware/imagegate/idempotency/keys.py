@@ -156,7 +156,7 @@ def error_reply(error: ImagegateError, progress: Progress) -> KeptReply:
 
 
 def is_kept(error: BaseException, *, sent: bool) -> bool:
-    """Whether a failure is replayed, because trying again may pay again; else the key is free for another try."""
+    """Return whether a failure is replayed, as trying again may pay again; else the key is free for another try."""
     if not sent:
         return False
     if isinstance(error, UpstreamError):

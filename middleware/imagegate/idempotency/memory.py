@@ -60,7 +60,7 @@ class MemoryReplays:
         return kept.reply or no_longer_kept()
 
     async def _written(self, claim: Claim) -> KeptReply | Slot:
-        """What another process has left behind, or is at work on."""
+        """Return what another process has left behind, or is at work on."""
         if self._journal is None:
             return "mine"
         try:

@@ -187,7 +187,7 @@ class RedisReplays:
         return "mine" if found == b"mine" else "unsure" if found == b"unsure" else "elsewhere"
 
     def _decoded(self, slot: str, reply: bytes, version: bytes | None) -> KeptReply:
-        """An answer; one that cannot be read, as one of a newer gateway, is all the same an answer from before."""
+        """Return a kept answer; one that cannot be read, as a newer gateway's, is one all the same."""
         try:
             if int(version or 1) <= RECORD_VERSION:
                 return _DECODER.decode(reply)

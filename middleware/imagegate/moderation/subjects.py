@@ -103,7 +103,7 @@ def images_of_request(request: ImageRequest, fetcher: Fetcher) -> tuple[Moderate
 
 
 def _of_reference(reference: Reference, fetcher: Fetcher) -> ModeratedImage | None:
-    """None: only the provider has it."""
+    """Return the picture; None: only the provider has it."""
     if isinstance(reference, FileRef):
         return ModeratedImage(size=reference.size, facts=reference.facts, open=reference.chunks)
     return _of_link(reference.url, fetcher) if isinstance(reference, Link) else None

@@ -137,7 +137,7 @@ def inspect(head: bytes) -> Facts | None:
 
 
 def _png(head: bytes) -> tuple[int, int, bool]:
-    """IHDR comes first; a palette's or a key colour's transparency is a chunk before the pixels (PNG 11.3.2)."""
+    """Read IHDR, which comes first; a palette's or key colour's transparency comes before the pixels (PNG 11.3.2)."""
     width, height = unpack_from(">II", head, 16)
     colour = head[25]
     if colour in (4, 6):

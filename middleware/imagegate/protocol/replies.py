@@ -306,7 +306,7 @@ def _failure(reply: UpstreamReply, request_id: str | None) -> UpstreamError:
 
 
 def _add_retry_after(error: UpstreamError, seconds: float | None) -> None:
-    """The body's own word comes first."""
+    """Add what the header says, unless the body says it."""
     if seconds is not None and error.retry_after is None:
         error.retry_after = seconds
         error.headers.append((b"retry-after", str(ceil(seconds)).encode()))

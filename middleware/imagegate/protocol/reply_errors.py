@@ -66,7 +66,7 @@ def has_failed(item: Any) -> bool:
 
 
 def _has_reason(item: dict[str, Any]) -> bool:
-    """Whether an item without a picture says why: as ``error``, or as ``code`` and ``message`` at DashScope."""
+    """Return whether an item without a picture says why: as ``error``, or as ``code`` and ``message`` at DashScope."""
     return bool(item.get("error")) or (isinstance(item.get("code"), str) and isinstance(item.get("message"), str))
 
 

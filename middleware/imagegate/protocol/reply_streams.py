@@ -57,7 +57,7 @@ def image_failure(event: StreamEvent) -> UpstreamError | None:
 
 
 def finished_images(event: StreamEvent) -> int:
-    """How many finished pictures an event carries. Seedream's ``completed`` has OpenAI's name, and no picture."""
+    """Return how many finished pictures an event carries. Seedream's ``completed`` has OpenAI's name and no picture."""
     return len(pictures_of(event)) if not is_own(event) else _finished_own(event)
 
 

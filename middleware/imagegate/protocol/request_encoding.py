@@ -109,7 +109,7 @@ def form_texts(fields: Mapping[str, Any]) -> tuple[TextPart, ...]:
 
 
 def form_parts(request: ImageRequest) -> tuple[TextPart | FilePart, ...]:
-    """A request as OpenAI's form: fields first, then ``image`` or several ``image[]`` in order, then the mask."""
+    """Write a request as OpenAI's form: fields first, then ``image`` or several ``image[]`` in order, then the mask."""
     texts = form_texts(request.fields)
     name = "image" if len(request.images) == 1 else "image[]"
     files = [FilePart(name, image) for image in request.images if isinstance(image, FileRef)]
@@ -120,7 +120,7 @@ def form_parts(request: ImageRequest) -> tuple[TextPart | FilePart, ...]:
 
 
 def _text_parts(name: str, value: Any) -> list[TextPart]:
-    """``a[]`` for each item of a list, ``a[b]`` for each member of an object, as the official SDKs write them."""
+    """Write ``a[]`` for each item of a list, ``a[b]`` for each member of an object, as the official SDKs do."""
     if isinstance(value, Mapping):
         return [part for key, item in value.items() for part in _text_parts(f"{name}[{key}]", item)]
     if isinstance(value, list):

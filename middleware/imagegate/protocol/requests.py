@@ -135,7 +135,7 @@ def from_text(name: str, value: str, parameter: Parameter) -> Any:
 
 
 def check_fields(fields: Mapping[str, Any], operation: Operation, *, max_prompt: int) -> None:
-    """What holds for every model. Raises `RequestError`."""
+    """Check what holds for every model. Raises `RequestError`."""
     if not isinstance(fields.get("model"), str):
         raise _no_text(fields, "model")
     if not fields["model"].strip():
@@ -186,7 +186,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def _plain_object(body: bytes) -> dict[str, Any] | None:
-    """What most bodies are, text and small integers side by side, at a tenth of the cost; None: look more carefully."""
+    """Read what most bodies are, text and small integers side by side, at a tenth of the cost; None: it is not."""
     if len(body) > _PLAIN or b"\\u" in body:
         return None
     try:
@@ -212,7 +212,7 @@ def _no_text(fields: Mapping[str, Any], name: str) -> RequestError:
 
 
 def _form_name(name: str) -> tuple[str, list[str]]:
-    """``a[b][c]`` as its parts; a name in any other shape is one part."""
+    """Return ``a[b][c]`` as its parts; a name in any other shape is one part."""
     found = _FORM_NAME.fullmatch(name)
     return (found[1], re.findall(r"\[([^\[\]]*)\]", found[2])) if found else (name, [])
 

@@ -14,7 +14,7 @@ _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-
 
 
 def read_traceparent(value: bytes | None) -> str:
-    """The header where it is one, else ""; a later version may have more at its end."""
+    """Return the header where it is one, else ""; a later version may have more at its end."""
     found = _TRACEPARENT.fullmatch(value.strip()) if value else None
     if value is None or found is None:
         return ""

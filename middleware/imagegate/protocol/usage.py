@@ -71,7 +71,7 @@ def tokens_by_kind(usage: Mapping[str, Any] | None) -> dict[TokenKind, int]:
 
 
 def _side(usage: Mapping[str, Any], name: str, other: str) -> tuple[int, int, int, int]:
-    """Total, text, image and cached tokens. The Images API says input and output, others prompt and completion."""
+    """Return total, text, image and cached tokens; others than the Images API say prompt and completion."""
     if name not in usage and other in usage:
         name = other
     details = usage.get(f"{name}_details")

@@ -71,7 +71,7 @@ class Breaker:
             self._become("open")
 
     def open_until(self, probe_from: float) -> None:
-        """Open, because the breaker of another process has.
+        """Open, because another process's breaker has.
 
         Args:
             probe_from: seconds of a monotonic clock, when its pause is over.
@@ -80,7 +80,7 @@ class Breaker:
         self._become("open")
 
     def close(self) -> None:
-        """Close, because the breaker of another process has."""
+        """Close, because another process's breaker has."""
         self._become("closed")
 
     def _become(self, state: BreakerState) -> None:

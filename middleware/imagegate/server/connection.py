@@ -248,23 +248,23 @@ class Connection(asyncio.BufferedProtocol):
     # What the parser sees
 
     def begins(self) -> None:
-        """A request begins."""
+        """Begin a request."""
         if not self._may_begin:
             self.drop("framing")
         self._may_begin = False
 
     def has_data(self) -> None:
-        """A piece of a body was parsed."""
+        """Note that a piece of a body was parsed."""
         self._fruitless = 0
 
     def ends(self) -> None:
-        """The request is complete."""
+        """Note that the request is complete."""
         self._is_receiving = False
         if not self._is_responding and not self.is_closing:
             self._connections.waits(self, self.limits.idle_timeout, is_kept=True)
 
     def answered(self) -> None:
-        """The response is complete."""
+        """Note that the response is complete."""
         self._is_responding = False
         self._is_known = True
         if self.is_closing:

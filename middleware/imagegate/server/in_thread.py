@@ -16,7 +16,7 @@ _SECONDS_TO_START: Final = 20.0
 
 @contextlib.contextmanager
 def serving(app: Any, *, port: int = 0, http: Any = "auto") -> Generator[int]:
-    """Runs an ASGI application in a thread of its own and gives its port.
+    """Run an ASGI application in a thread of its own and give its port.
 
     Args:
         port: to listen on; 0, or one that is taken: any that is free.

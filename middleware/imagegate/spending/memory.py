@@ -94,7 +94,7 @@ class MemoryRates:
         self._many = min(self._most, max(_MANY, 2 * len(self._counts)))
 
     async def look_after(self) -> None:
-        """Nothing: what this process counts ends with it."""
+        """Do nothing: what this process counts ends with it."""
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -101,7 +101,7 @@ class Share:
         self._held = 0
 
     def try_take(self, size: int) -> bool:
-        """As `Memory.try_take`; those who share it come after requests."""
+        """Take memory as `Memory.try_take` does; those who share it come after requests."""
         if self._held + size > self._most or not self._memory.try_take(size, large=True):
             return False
         self._held += size

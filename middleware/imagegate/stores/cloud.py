@@ -162,7 +162,7 @@ class CloudWriter(ThreadWriter):
         self._store = store
 
     async def abort(self) -> None:
-        """Does not wait: a bucket that has just failed may take its time to fail once more."""
+        """Give up without waiting: a bucket that has just failed may take its time to fail once more."""
         if self.is_to_be_discarded():
             self._store.threads().submit(self.discard_in_order)
 
@@ -259,7 +259,7 @@ class ContentWriter(CloudWriter):
             raise
 
     def discard(self) -> None:
-        """What has been sent stays: another request may have been given the same object."""
+        """Leave what has been sent: another request may have been given the same object."""
         if self._spool is not None:
             self._spool.close()
 

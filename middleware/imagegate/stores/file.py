@@ -232,7 +232,7 @@ class FileWriter(ThreadWriter):
         return path.name
 
     def discard(self) -> None:
-        """A picture named by its bytes stays, once it is whole: another request may have been given the same one."""
+        """Leave a picture named by its bytes, once it is whole: another request may have been given the same."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()

@@ -17,7 +17,7 @@ _BYTES: Final = 24
 
 
 def new_key(kind: ImageFormat) -> str:
-    """192 random bits and the format's extension."""
+    """Return 192 random bits and the format's extension."""
     return f"{secrets.token_urlsafe(_BYTES)}.{kind.extension}"
 
 
@@ -42,7 +42,7 @@ class ContentKey:
 
 
 def tenant_name(tenant: str, secret: bytes) -> str:
-    """16 hexadecimal digits for a client's key (HMAC-SHA256 with `secret`); ``anonymous`` where there is none."""
+    """Return 16 hexadecimal digits for a client's key (HMAC-SHA256 with `secret`); ``anonymous``: there is none."""
     if not tenant:
         return "anonymous"
     return hmac.new(secret, b"tenant\n" + tenant.encode(), hashlib.sha256).hexdigest()[:16]

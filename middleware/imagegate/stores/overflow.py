@@ -41,7 +41,7 @@ class Overflow:
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
-        """Whether a picture waits for room."""
+        """Return whether a picture waits for room."""
         return bool(self._pictures)
 
     def take(self, size: int) -> bool:

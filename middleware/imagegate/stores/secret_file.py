@@ -13,7 +13,7 @@ SECRET_BYTES: Final = 32
 
 
 def kept_secret(path: Path) -> bytes:
-    """The secret in a file; written elsewhere and linked in whole, so that of several processes the first one wins.
+    """Return the secret in a file; it is written elsewhere and linked, so that of several processes the first one wins.
 
     Raises:
         OSError: it can be neither read nor made.

@@ -23,7 +23,7 @@ class TaskStore(Protocol):
     """Whether other processes see the same tasks."""
 
     async def add(self, record: TaskRecord) -> None:
-        """Keeps a new task, which is held by this process."""
+        """Keep a new task, which is held by this process."""
         ...
 
     async def mark_sent(self, record: TaskRecord) -> bool:
@@ -31,11 +31,11 @@ class TaskStore(Protocol):
         ...
 
     async def note(self, record: TaskRecord) -> None:
-        """Keeps what has become known of a task at work: the provider's task."""
+        """Keep what has become known of a task at work: the provider's task."""
         ...
 
     async def finish(self, record: TaskRecord) -> bool:
-        """Ends a task; False: it had ended already, or is another process's.
+        """End a task; False: it had ended already, or is another process's.
 
         A task that another process has ended as `TaskRecord.is_unknown` is ended once more by who knows its end.
 
@@ -53,7 +53,7 @@ class TaskStore(Protocol):
         ...
 
     async def get(self, number: str) -> TaskRecord | None:
-        """A task; None: there is none. Raises `TaskUnreadable`."""
+        """Return a task; None: there is none. Raises `TaskUnreadable`."""
         ...
 
     async def renew(self, records: Sequence[TaskRecord]) -> Sequence[str]:
@@ -69,11 +69,11 @@ class TaskStore(Protocol):
         ...
 
     async def release(self, record: TaskRecord) -> None:
-        """Gives a task up, so that another process takes it at once."""
+        """Give a task up, so that another process takes it at once."""
         ...
 
     async def abandoned(self) -> Sequence[TaskRecord]:
-        """Takes over tasks of processes that are dead."""
+        """Take over tasks of processes that are dead."""
         ...
 
     async def aclose(self) -> None: ...

@@ -150,7 +150,7 @@ class TaskCreation:
 
 
 def _as_task(exchange: Exchange, fields: Mapping[str, Any]) -> Exchange:
-    """The request as the layers below get it: it answers with links, to pictures in the store."""
+    """Return the request as the layers below get it: it answers with links, to pictures in the store."""
     request = exchange.request.with_fields({**fields, "response_format": "url"})
     return exchange.replace(request=request, copies_links=True)
 
@@ -177,7 +177,7 @@ def _progress_like(outer: Progress) -> Progress:
 
 
 def _copy_facts(inner: Progress, outer: Progress) -> None:
-    """What is known when the client is answered."""
+    """Copy what is known when the client is answered."""
     outer.upstream, outer.upstream_model, outer.contract = inner.upstream, inner.upstream_model, inner.contract
     outer.route_changes, outer.reference_changes = inner.route_changes, inner.reference_changes
     outer.fit_changes = without_own(inner.fit_changes)

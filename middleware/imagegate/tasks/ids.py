@@ -82,11 +82,11 @@ class TaskIds:
             self._is_ready = True
 
     def owner(self, identity: str | None) -> bytes:
-        """The tag of what a client is known by; all anonymous clients share theirs."""
+        """Return the tag of what a client is known by; all anonymous clients share theirs."""
         return self._mac(b"owner", (identity or "").strip(" \t").encode("utf-8", "surrogatepass"))[:_OWNER]
 
     def own(self, owner: bytes, *, now: float) -> tuple[str, str]:
-        """An id for a new task of the gateway's own, and the number under which the task is kept."""
+        """Return an id for a new task of the gateway's own, and the number under which the task is kept."""
         number = secrets.token_bytes(16)
         ticket = OwnTicket(owner=owner, created=int(now), expires=int(now + self._ttl), number=number)
         return self._id(ticket), number.hex()
@@ -103,7 +103,7 @@ class TaskIds:
         now: float,
         cancel_path: str = "",
     ) -> str | None:
-        """An id for a provider's task; None: its own id or address is too long to be carried."""
+        """Return an id for a provider's task; None: its own id or address is too long to be carried."""
         carried = (task, poll_path, cancel_path, model)
         if max(map(len, carried)) > _LONGEST or len("".join(carried)) > _LONGEST * 3 // 2:
             return None
@@ -122,7 +122,7 @@ class TaskIds:
         return text if _ID.fullmatch(text) else None
 
     def read(self, text: str, owner: bytes, *, now: float) -> Ticket | None:
-        """What an id names; None for an unknown id, another client's, or one that has expired."""
+        """Return what an id names; None for an unknown id, another client's, or one that has expired."""
         if not _ID.fullmatch(text):
             return None
         try:
@@ -151,7 +151,7 @@ class TaskIds:
         return _text(payload + self._mac(b"id", payload)[:_SIGNATURE])
 
     def _mac(self, purpose: bytes, content: bytes) -> bytes:
-        """Of different purposes, so that no tag can pass for a signature."""
+        """Return a MAC for a purpose, so that no tag can pass for a signature."""
         return hmac.digest(self._secret(), b"imagegate task " + purpose + b"\0" + content, hashlib.sha256)
 
 

@@ -12,7 +12,7 @@ from imagegate.tasks.records import INTERRUPTED
 
 
 def interrupted() -> ImagegateError:
-    """The process died, or ended, after the request was sent."""
+    """Return the error for a process that died, or ended, after the request was sent."""
     error = uncertain(
         "The gateway ended before the provider had answered, so the image may have been made and billed. "
         "It is not sent again."
@@ -22,7 +22,7 @@ def interrupted() -> ImagegateError:
 
 
 def not_begun() -> ImagegateError:
-    """The process died before, and no other one can do it."""
+    """Return the error for a process that died before the request was sent, where no other one can send it."""
     return UpstreamUnreachable(
         "The gateway ended before anything was sent. Nothing was billed; the request may be made again.",
         status=503,
@@ -31,7 +31,7 @@ def not_begun() -> ImagegateError:
 
 
 def files_gone() -> ImagegateError:
-    """The request cannot be read any more."""
+    """Return the error for a request that cannot be read any more."""
     return UpstreamUnreachable(
         "The files of the request are no longer there. Nothing was sent; the request may be made again.",
         status=503,
@@ -40,14 +40,14 @@ def files_gone() -> ImagegateError:
 
 
 def internal(*, sent: bool) -> ImagegateError:
-    """A mistake of the gateway's."""
+    """Return the error for a mistake of the gateway's."""
     if sent:
         return uncertain("The gateway failed after it had asked the provider.")
     return ImagegateError("The gateway failed. Nothing was sent.", code="internal_error")
 
 
 def cancelled() -> ImagegateError:
-    """As the client wished."""
+    """Return the error for a task that its client has cancelled."""
     return UpstreamUnreachable("The task was cancelled before anything was sent.", status=409, code="task_cancelled")
 
 

@@ -60,7 +60,7 @@ class ProviderTasks:
         self._inspector = inspector
 
     def id_of(self, upstream: str, task: PendingTask, record: TaskRecord, owner: bytes) -> str | None:
-        """An id for a task that a provider has accepted; None: it cannot be asked for by an id alone."""
+        """Return an id for a task that a provider has accepted; None: it cannot be asked for by an id alone."""
         account = self._accounts[upstream]
         try:
             path = _short(account, task.poll_url) if task.poll_url else ""
@@ -188,7 +188,7 @@ class ProviderTasks:
 
 
 def may_be_asked_again(error: UpstreamError) -> bool:
-    """Whether a failed poll leaves the task's outcome unknown."""
+    """Return whether a failed poll leaves the task's outcome unknown."""
     return error.outcome != "rejected" or error.status in _MAY_PASS or error.status >= 500
 
 
@@ -226,7 +226,7 @@ def _cancel_path(account: Account, task: PendingTask) -> str:
 
 
 def lost(error: UpstreamError) -> UpstreamError:
-    """The provider took the request, and perhaps the money, and does not know the task any more."""
+    """Return the error for a task that its provider, which may have charged for it, does not know any more."""
     found = uncertain(f"The provider lost the task: {error.message}")
     found.code = "task_lost"
     return found

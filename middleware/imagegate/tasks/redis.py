@@ -213,7 +213,7 @@ def _key(record: TaskRecord) -> str:
 
 
 def _decode(record: bytes, state: bytes, version: bytes | None = None, *, takes: int = 0) -> TaskRecord:
-    """The state beside the record is the one that counts. Raises `TaskUnreadable`."""
+    """Read a record with the state beside it, which is the one that counts. Raises `TaskUnreadable`."""
     try:
         if int(version or 1) > RECORD_VERSION:
             raise TaskUnreadable

@@ -22,7 +22,7 @@ _INLINE: Final = 16 * 1024
 
 
 async def keep_request(scope: Scope, exchange: Exchange, blobs: Blobs) -> KeptRequest:
-    """Writes the files of a request to the blobs. Raises `OSError`."""
+    """Write the files of a request to the blobs. Raises `OSError`."""
     request = exchange.request
     fields: Mapping[str, Any] | None = request.fields
     encoded = msgspec.json.encode(fields)
@@ -60,7 +60,7 @@ async def _keep(reference: Reference, blobs: Blobs) -> KeptReference:
 
 
 async def exchange_of(kept: KeptRequest, model: str, blobs: Blobs, budget: Budget) -> Exchange:
-    """The request as it was; `request_reader.release` must follow. Raises `OSError` where a file is gone."""
+    """Return the request as it was; `request_reader.release` must follow. Raises `OSError` where a file is gone."""
     fields = kept.fields
     if fields is None:
         fields = msgspec.json.decode(await whole(blobs.read(kept.fields_blob)))
@@ -104,7 +104,7 @@ async def _reference(kept: KeptReference, blobs: Blobs, budget: Budget, opened: 
 
 
 def scope_of(kept: KeptRequest) -> Scope:
-    """As much of the client's request as the layers below look at."""
+    """Return as much of the client's request as the layers below look at."""
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -122,6 +122,6 @@ def scope_of(kept: KeptRequest) -> Scope:
 
 
 def without_body(scope: Scope) -> Scope:
-    """The scope for work that outlives the request: without what describes or authorises it."""
+    """Return the scope for work that outlives the request: without what describes or authorises it."""
     host = header(scope, b"host")
     return {**scope, "headers": [(b"host", host)] if host else []}

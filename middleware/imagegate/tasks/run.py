@@ -47,7 +47,7 @@ class Run:
         self._answerable = asyncio.Event()
 
     def end(self, why: str) -> None:
-        """Cancels it."""
+        """Cancel the task that does the work."""
         if not self.ended_by and self.task is not None:
             self.ended_by = why
             self.task.cancel()

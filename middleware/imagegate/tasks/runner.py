@@ -93,7 +93,7 @@ class TaskRunner:
         run.task = self._background.start(work)
 
     async def _do(self, run: Run, work: Work) -> None:
-        """The whole life of a task in this process."""
+        """Do the whole work of a task."""
         self._hooks.work_started(run.progress)
         try:
             try:
@@ -105,7 +105,7 @@ class TaskRunner:
             self._hooks.work_left(run.progress)
 
     async def _follow(self, run: Run, own_keys: Mapping[str, str]) -> None:
-        """The rest of the life of a task that another process had sent."""
+        """Follow a task that another process had sent until it ends."""
         self._hooks.work_started(run.progress)
         try:
             ended = await self._outcome(run, self._followed(run, own_keys))
@@ -143,7 +143,7 @@ class TaskRunner:
         return run.record.completed(reply.images, reply.fields)
 
     async def _outcome(self, run: Run, work: Awaitable[TaskRecord | None]) -> TaskRecord | None:
-        """The task as it ended; None: there is nothing to keep."""
+        """Return the task as it ended; None: there is nothing to keep."""
         try:
             return await work
         except TaskTaken:
@@ -206,12 +206,12 @@ class TaskRunner:
         self._hooks.exchange_ended(run.progress, status=status, seconds=seconds)
 
     def own(self, number: str) -> TaskRecord | None:
-        """A task that has ended here, and of which the store does not know yet."""
+        """Return a task that has ended here, and of which the store does not know yet."""
         run = self.runs.get(number)
         return run.record if run is not None and run.record.is_over else None
 
     async def cancelled_by_client(self, record: TaskRecord) -> None:
-        """The store has ended a task; what this process does for it stops."""
+        """Stop what this process does for a task that the store has ended."""
         if run := self.runs.get(record.number):
             run.end("cancelled")
         elif self._settle is not None:  # it may be dead, and the task with it
@@ -229,7 +229,7 @@ def _failed(run: Run, error: ImagegateError) -> TaskRecord:
 
 
 def without_own(changes: Sequence[Change]) -> tuple[Change, ...]:
-    """What the gateway itself makes true is no change to the client's request."""
+    """Leave out what the gateway itself makes true: that is no change to the client's request."""
     return tuple(change for change in changes if change.field not in ("async", "response_format"))
 
 

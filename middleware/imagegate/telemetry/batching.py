@@ -12,7 +12,7 @@ _Item = TypeVar("_Item")
 
 
 def taken(waiting: deque[_Item]) -> Iterator[_Item]:
-    """All that waits, each once, also where another thread takes from it at the same time."""
+    """Return all that waits, each once, also where another thread takes from it at the same time."""
     with suppress(IndexError):
         while True:
             yield waiting.popleft()

@@ -43,7 +43,7 @@ class Capture:
         """Bytes of the answer that are held."""
 
     def ask(self, request: ImageRequest) -> None:
-        """Notes the client's request."""
+        """Note the client's request."""
         is_small = request.body is not None and len(request.body) <= _SMALL_BODY
         self._fields = request.fields if is_small else shown(request.fields)
         if request.images:
@@ -64,7 +64,7 @@ class Capture:
         return {**{name: shown(value) for name, value in self._fields.items() if name != "prompt"}, **self._files}
 
     def send(self, upstream: str, request: UpstreamRequest) -> None:
-        """Notes what a provider is sent, but for headers: those hold keys."""
+        """Note what a provider is sent, but for headers: those hold keys."""
         if len(self._sent) >= _LONGEST_LIST:
             return
         body: Any = {}
@@ -89,7 +89,7 @@ class Capture:
         ]
 
     def answer(self, chunk: bytes) -> None:
-        """Notes a piece of the answer's body."""
+        """Note a piece of the answer's body."""
         is_short = self.size + len(chunk) <= self._most
         if not is_short or not (self._room is None or self._room.try_take(len(chunk))):
             self.forget_answer()
@@ -99,24 +99,24 @@ class Capture:
             self._answer.append(chunk)
 
     def answered(self) -> bytes:
-        """The answer's body; empty where it was not kept."""
+        """Return the answer's body; empty where it was not kept."""
         return b"".join(self._answer)
 
     def forget_answer(self) -> None:
-        """For those who hold on to a record: its answer may be large."""
+        """Forget the answer, which may be large, where a record is held on to."""
         self._answer.clear()
         if self._room is not None:
             self._room.give_back(self.size)
         self.size = 0
 
     def links(self) -> list[str]:
-        """Of pictures that were delivered."""
+        """Return the links of pictures that were delivered."""
         found = pictures_in(documents_of(self.answered()))
         return [picture["url"] for picture in found if isinstance(picture.get("url"), str)]
 
 
 def documents_of(answer: bytes) -> list[Mapping[str, Any]]:
-    """The JSON objects of an answer: its body, or the data of its events."""
+    """Return the JSON objects of an answer: its body, or the data of its events."""
     if answer.lstrip()[:1] == b"{":
         lines = [answer]
     else:

@@ -21,7 +21,7 @@ class Hook(Protocol):
     """Is notified of finished exchanges; must not block. It may also implement the protocols below."""
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
-        """Called once for each exchange, after the answer was sent."""
+        """Take the record of an exchange: called once for each, after the answer was sent."""
         ...
 
 
@@ -30,7 +30,7 @@ class ConfiguredHook(Protocol):
     """A hook that wants to know the names that the gateway knows."""
 
     def configured(self, names: Names) -> None:
-        """Called once by each gateway that the hook is given to."""
+        """Take the names in the configuration: called once by each gateway that the hook is given to."""
         ...
 
 
@@ -39,7 +39,7 @@ class StartHook(Protocol):
     """A hook that hears of exchanges when they begin."""
 
     def exchange_started(self, progress: Progress) -> None:
-        """Called before the body is read; `progress` is filled in later, and is not to be written to."""
+        """Note a request before its body is read; `progress` is filled in later, and is not to be written to."""
         ...
 
 
@@ -48,7 +48,7 @@ class BreakerHook(Protocol):
     """A hook that hears of circuit breakers."""
 
     def breaker_changed(self, upstream: str, state: BreakerState) -> None:
-        """Called when an upstream's breaker enters `state`."""
+        """Note that an upstream's breaker enters `state`."""
         ...
 
 
@@ -57,7 +57,7 @@ class SurplusHook(Protocol):
     """A hook that hears of upstreams that send more than they were asked for."""
 
     def surplus_received(self, upstream: str) -> None:
-        """Called when a reply was there before its request; no connection to `upstream` is reused from now on."""
+        """Note that a reply was there before its request; no connection to `upstream` is reused from now on."""
         ...
 
 
@@ -66,7 +66,7 @@ class StoreHook(Protocol):
     """A hook that hears whether the store takes images."""
 
     def store_changed(self, state: StoreState) -> None:
-        """Called when the store enters `state`."""
+        """Note that the store enters `state`."""
         ...
 
 
@@ -75,7 +75,7 @@ class TaskHook(Protocol):
     """A hook that hears of the gateway's own tasks."""
 
     def task_changed(self, state: str, seconds: float) -> None:
-        """Called when a task enters `state`, `seconds` after it was made."""
+        """Note that a task enters `state`, `seconds` after it was made."""
         ...
 
 
@@ -84,7 +84,7 @@ class RecordHook(Protocol):
     """A hook that hears of records in Redis that cannot be read."""
 
     def record_unreadable(self, kind: str) -> None:
-        """Called when a record of `kind`, ``task`` or ``reply``, was left where it is, unread."""
+        """Note that a record of `kind`, ``task`` or ``reply``, was left where it is, unread."""
         ...
 
 
@@ -113,11 +113,11 @@ class LimitHook(Protocol):
     """A hook that hears of limits of principals, groups and the gateway."""
 
     def limit_near(self, account: str, limit: str) -> None:
-        """Called when a request was admitted with 80 % of `limit` used up; `account` is ``key:NAME``, for example."""
+        """Note a request that was admitted with 80 % of `limit` used up; `account` is ``key:NAME``, for example."""
         ...
 
     def limit_reached(self, account: str, limit: str) -> None:
-        """Called when a request was refused."""
+        """Note a request that was refused."""
         ...
 
 
@@ -126,7 +126,7 @@ class MemoryHook(Protocol):
     """A hook that wants to know how much memory requests hold."""
 
     def memory_watched(self, held: Callable[[], int]) -> None:
-        """Called once by each gateway that the hook is given to; `held` returns bytes, whenever it is called."""
+        """Take a function that returns how many bytes are held: called once by each gateway with this hook."""
         ...
 
 
@@ -172,12 +172,12 @@ class Hooks:
         _notify(self._started, progress)
 
     def work_started(self, progress: Progress) -> None:
-        """A task's work begins, behind the answer to its client; `work_left` or `exchange_ended` follows."""
+        """Note that a task's work begins, behind the answer to its client; `work_left` or `exchange_ended` follows."""
         if self._tracing is not None:
             self._trace(self._tracing, progress)
 
     def work_left(self, progress: Progress) -> None:
-        """A task's work ends here; it has no record unless `exchange_ended` was called before."""
+        """Note that a task's work ends here; it has no record unless `exchange_ended` was called before."""
         _end_trace(progress, None)
 
     def _trace(self, tracing: TracingHook, progress: Progress) -> None:

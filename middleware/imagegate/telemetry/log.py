@@ -146,7 +146,7 @@ class LogHook:
             log_plainly(level, event, facts)
 
     def write(self) -> None:
-        """Writes the lines that wait for others."""
+        """Write the lines that wait for others."""
         waiting = taken(self._waiting)
         lines = [msgspec.json.encode(line_of(record, self._config, ended)) for record, ended in waiting]
         if lines and self._output is not None:

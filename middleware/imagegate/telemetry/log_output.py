@@ -71,7 +71,7 @@ _with_traceback: Final = structlog.processors.ExceptionRenderer(
 
 
 def _as_json(_: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
-    """A line of JSON, in one step: every exchange writes one, and a chain of processors costs three times as much."""
+    """Return a line of JSON in one step: every exchange writes one; a chain of processors costs three times as much."""
     if "exc_info" in event:
         event = _with_traceback(None, level, event)
     line = {

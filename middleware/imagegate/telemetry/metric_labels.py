@@ -70,7 +70,7 @@ class Names:
         return cls(contracts_of(config), addresses)
 
     def model(self, upstream: str, model: str) -> str:
-        """The name of an upstream's model, the pattern (``gemini-*``) that it goes by, ``other``; "" for none."""
+        """Return an upstream's model, the pattern (``gemini-*``) that it goes by, or ``other``; "" for none."""
         if not model or model in self._models.get(upstream, ()):
             return model
         return self._by_pattern(upstream, model)
@@ -79,12 +79,12 @@ class Names:
         return next((name for name in self._patterns.get(upstream, ()) if fnmatchcase(model, name)), OTHER)
 
     def field(self, name: str) -> str:
-        """The name of a request's member, or ``other``."""
+        """Return the name of a request's member, or ``other``."""
         return name if name in self._fields else OTHER
 
 
 def _members(contract: Contract) -> set[str]:
-    """Every member that the model has a word for, in any operation."""
+    """Return every member that the model has a word for, in any operation."""
     rule = contract.references
     own = {*contract.parameters, *contract.renames, *contract.renames.values(), *(rule.fields if rule else ())}
     nested = [_members(other) for other in (contract.edits, contract.variations) if other is not None]
@@ -93,7 +93,7 @@ def _members(contract: Contract) -> set[str]:
 
 @lru_cache(1024)
 def size_class(text: str) -> str:
-    """``landscape_2k`` of pixels, ``landscape`` of a ratio, ``2k`` of a tier, ``auto``, ``none``, or ``other``.
+    """Return ``landscape_2k`` of pixels, ``landscape`` of a ratio, ``2k`` of a tier, ``auto``, ``none``, or ``other``.
 
     At most about thirty values, whatever clients write: tiers are 512, 1k, 2k and 4k, others are the nearest of them.
     """

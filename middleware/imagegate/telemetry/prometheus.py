@@ -160,7 +160,7 @@ class PrometheusHook:
         families["imagegate_build_info"](__version__).set(1)
 
     def configured(self, names: Names) -> None:
-        """Takes the names that labels may have, and makes the series that alerts look at, so that they start at 0."""
+        """Take the names that labels may have, and make the series that alerts look at, so that they start at 0."""
         self._names = (*self._names, names)
         for upstream in names.upstreams:
             self.breaker_changed(upstream, "closed")
@@ -192,7 +192,7 @@ class PrometheusHook:
             self._soon.run(self.count)
 
     def exchange_ended(self, record: ExchangeRecord) -> None:
-        """Puts the record by: many at a time are counted at half the cost."""
+        """Keep the record until it is counted: many at a time are counted at half the cost."""
         self._waiting.append(record)
         if len(self._waiting) >= _MOST_WAITING:
             self.count()
@@ -200,7 +200,7 @@ class PrometheusHook:
             self._soon.run(self.count)
 
     def count(self) -> None:
-        """Counts what has been put by. The registry has it done before it is read."""
+        """Count the records that were kept. The registry has it done before it is read."""
         self._memory.set(sum([held() for held in self._held]))
         for operation in taken(self._begun):
             self._in_flight(operation).inc()
@@ -216,7 +216,7 @@ class PrometheusHook:
             self._count_alike(usual, records)
 
     def _count_alike(self, usual: _Usual, records: Sequence[ExchangeRecord]) -> None:
-        """Counts records that differ in amounts only: amounts are added up first, which costs less than counting."""
+        """Count records that differ in amounts only: amounts are added up first, which costs less than counting."""
         clients = [record for record in records if not record.in_background]
         if clients:
             usual.ended(len(clients))
@@ -263,7 +263,7 @@ class PrometheusHook:
             self._child("queue_duration_seconds", record.upstream).observe(record.queue_seconds)
 
     def _count_details(self, record: ExchangeRecord, model: str, sums: _Sums) -> None:
-        """What is counted by more than the usual labels, and what most exchanges have none of."""
+        """Count what has more than the usual labels, and what most exchanges have none of."""
         operation, upstream = record.endpoint, record.upstream
         for size in record.sizes_made:
             sums["image_sizes_total", size_class(record.size_asked), size_class(size)] += 1
@@ -325,7 +325,7 @@ class PrometheusHook:
         self._child("unreadable_records_total", kind if kind in RECORD_KINDS else OTHER).inc()
 
     def _model(self, upstream: str, model: str) -> str:
-        """As the configuration names it. A model of no upstream is not counted by name."""
+        """Return the model as the configuration names it. One of no upstream is not counted by name."""
         if not model:
             return ""
         return next((name for names in self._names if (name := names.model(upstream, model)) != OTHER), OTHER)

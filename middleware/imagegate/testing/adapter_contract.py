@@ -332,7 +332,7 @@ def _has_effects(function: Any) -> bool:
 
 @contextmanager
 def _no_effects() -> Generator[None]:
-    """Files, sockets and programs are errors meanwhile, in this thread.
+    """Make files, sockets and programs errors meanwhile, in this thread.
 
     An audit hook could never be taken away again, and would disturb whatever else traces the process.
     """

@@ -71,7 +71,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.base.origin
 
     def url(self, path: str) -> str:
-        """The full URL of an adapter's path."""
+        """Return the full URL of an adapter's path."""
         return request_url(self.base_url, path)
 
     def own_url(self, link: str) -> str:

@@ -239,12 +239,12 @@ def _question_about(upstream: Account, task: PendingTask) -> UpstreamRequest:
 
 
 def _retry_after(reply: UpstreamReply) -> float:
-    """Seconds that the provider asks to wait, a minute at most."""
+    """Return the seconds that the provider asks to wait, a minute at most."""
     return min(seconds_asked(reply.headers, now=time.time()) or 0.0, 60.0)
 
 
 def _lost(error: UpstreamError) -> UpstreamError:
-    """The provider accepted the request, may have charged for it, and cannot report its outcome."""
+    """Return the error for a request that its provider accepted, may have charged for, and cannot report on."""
     lost = uncertain(f"The provider lost the task: {error.message}")
     lost.code = "task_lost"
     lost.details, lost.made = error.details, error.made

@@ -196,7 +196,7 @@ def fields_of(
 
 
 def content_of(request: UpstreamRequest) -> tuple[bytes | AsyncIterable[bytes] | None, list[tuple[str, str]]]:
-    """The body and the headers that describe it; a form is made while it is sent."""
+    """Return the body and the headers that describe it; a form is made while it is sent."""
     if request.document is not None:
         return _content_of_document(request.document)
     if not request.parts:
@@ -249,7 +249,7 @@ def decode(upstream: Account, reply: UpstreamReply, task: PendingTask | None = N
 
 
 def with_full_links(reply: ImageReply, upstream: Account) -> ImageReply:
-    """The same reply with full links; a link with another scheme than http or https is not an image."""
+    """Return the same reply with full links; a link with another scheme than http or https is not an image."""
     links = [image.url for image in reply.images if image.url is not None]
     if not any(links) or all(map(is_plain_link, links)):
         return reply

@@ -57,7 +57,7 @@ class ComfyDialect:
 
 
 def create_app(*, task_seconds: float = 0.3, has_jobs_api: bool = True, has_proxy: bool = False) -> Starlette:
-    """The stand-in for a ComfyUI on this machine.
+    """Return the stand-in for a ComfyUI on this machine.
 
     Args:
         task_seconds: that a job takes; jobs run one after the other.
@@ -128,7 +128,7 @@ class _ComfyUI:
         return self._store(incoming, None)
 
     async def _upload_mask(self, incoming: Incoming) -> Response:
-        """The mask's alpha goes into a copy of the picture that `original_ref` names."""
+        """Put the mask's alpha into a copy of the picture that `original_ref` names."""
         reference = json.loads(str((incoming.fields or {}).get("original_ref", "null")))
         original = self.inputs.get(str((reference or {}).get("filename")))
         if original is None:
@@ -312,7 +312,7 @@ class _ComfyUI:
         return JSONResponse({"exec_info": {"queue_remaining": len(waiting)}})
 
     def _stop(self, id_: str) -> bool:
-        """A waiting job is taken out of the queue and forgotten; a running one is interrupted and remembered."""
+        """Take a waiting job out of the queue and forget it; interrupt a running one, which is remembered."""
         found = self._find(id_)
         if found is None or found[1] not in ("pending", "in_progress"):
             return False

@@ -98,7 +98,7 @@ def _picture(files: Files, name: str) -> Image.Image:
 
 
 def _load_image(of: Values) -> Outputs:
-    """The second output is a mask: what is transparent may be painted."""
+    """Load an image; the second output is a mask: what is transparent may be painted."""
     picture = _picture(of["files"], of["image"])
     canvas = Canvas(picture.width, picture.height, sources=1)
     if "A" in picture.getbands():
@@ -107,7 +107,7 @@ def _load_image(of: Values) -> Outputs:
 
 
 def _load_mask(of: Values) -> Outputs:
-    """Only the alpha channel is turned around."""
+    """Turn only the alpha channel around."""
     channel: str = of["channel"]
     band = _picture(of["files"], of["image"]).convert("RGBA").getchannel(channel[0].upper())
     return (ImageChops.invert(band) if channel == "alpha" else band,)
@@ -333,7 +333,7 @@ def _number_problems(name: str, value: Any, wanted: Input) -> list[dict[str, Any
 
 
 def run_graph(graph: Graph, output: str, files: Files) -> Canvas:
-    """What an output node would save. Raises `ExecutionError`."""
+    """Return what an output node would save. Raises `ExecutionError`."""
     made: dict[str, tuple[Any, ...]] = {}
 
     def value_of(value: Any) -> Any:

@@ -84,12 +84,12 @@ class ReceivedRequest:
 
 
 def names(text: str) -> frozenset[str]:
-    """The words of a text as a set, for lists of field names."""
+    """Return the words of a text as a set, for lists of field names."""
     return frozenset(text.split())
 
 
 def quoted_list(values: Sequence[str]) -> str:
-    """OpenAI's way to list values: `'low', 'medium', and 'high'`."""
+    """Return OpenAI's way to list values: `'low', 'medium', and 'high'`."""
     quoted = [f"'{value}'" for value in values]
     if len(quoted) < 3:
         return " and ".join(quoted)
@@ -97,23 +97,23 @@ def quoted_list(values: Sequence[str]) -> str:
 
 
 def unknown_parameter(name: str) -> RefusedError:
-    """OpenAI's answer to a member it does not know."""
+    """Return OpenAI's answer to a member it does not know."""
     return RefusedError(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
 
 
 def missing_parameter(name: str) -> RefusedError:
-    """OpenAI's answer when a required member is absent."""
+    """Return OpenAI's answer when a required member is absent."""
     return RefusedError(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
 
 
 def invalid_value(name: str, value: str, allowed: Sequence[str]) -> RefusedError:
-    """OpenAI's answer to a word that is not in the list."""
+    """Return OpenAI's answer to a word that is not in the list."""
     message = f"Invalid value: '{value}'. Supported values are: {quoted_list(allowed)}."
     return RefusedError(message, param=name, code="invalid_value")
 
 
 def wrong_type(name: str, expected: str, value: object) -> RefusedError:
-    """OpenAI's answer to a value of another JSON type."""
+    """Return OpenAI's answer to a value of another JSON type."""
     message = f"Invalid type for '{name}': expected {expected}, but got {_type_words(value)} instead."
     return RefusedError(message, param=name, code="invalid_type")
 
@@ -144,7 +144,7 @@ def refuse_unknown(fields: Collection[str], known: Collection[str]) -> None:
 
 
 def read_text(fields: Fields, name: str, *, longest: int | None = None) -> str:
-    """A required, non-empty string of at most `longest` characters (OpenAI: `prompt`, `model`)."""
+    """Return a required, non-empty string of at most `longest` characters (OpenAI: `prompt`, `model`)."""
     if name not in fields:
         raise missing_parameter(name)
     value = fields[name]
@@ -161,7 +161,7 @@ def read_text(fields: Fields, name: str, *, longest: int | None = None) -> str:
 
 
 def read_optional_text(fields: Fields, name: str) -> str | None:
-    """A string, or None where the member is absent or null."""
+    """Return a string, or None where the member is absent or null."""
     value = fields.get(name)
     if value is not None and not isinstance(value, str):
         raise wrong_type(name, "a string", value)
@@ -169,7 +169,7 @@ def read_optional_text(fields: Fields, name: str) -> str | None:
 
 
 def read_integer(fields: Fields, name: str, low: int, high: int, *, default: int) -> int:
-    """An integer from low to high; absent and null mean the default (OpenAI: `n`, `output_compression`)."""
+    """Return an integer from low to high; absent and null mean the default (OpenAI: `n`, `output_compression`)."""
     value = fields.get(name)
     if value is None:
         return default
@@ -184,7 +184,7 @@ def read_integer(fields: Fields, name: str, low: int, high: int, *, default: int
 
 
 def read_flag(fields: Fields, name: str) -> bool:
-    """A boolean; absent and null mean false."""
+    """Return a boolean; absent and null mean false."""
     value = fields.get(name)
     if value is None:
         return False
@@ -204,7 +204,7 @@ def read_choice(fields: Fields, name: str, allowed: Sequence[str], *, default: s
 
 
 def read_response_format(fields: Fields, *, default: str) -> str:
-    """`url` or `b64_json`. Unlike elsewhere null is refused here (OpenAI, measured)."""
+    """Read `url` or `b64_json`. Unlike elsewhere null is refused here (OpenAI, measured)."""
     if "response_format" in fields and fields["response_format"] is None:
         raise wrong_type("response_format", "a string", None)
     return read_choice(fields, "response_format", ("url", "b64_json"), default=default)
@@ -225,7 +225,7 @@ def parse_ratio(text: str) -> float | None:
 
 
 def nearest_ratio(width: int, height: int, ratios: Sequence[str]) -> str:
-    """The ratio of the list that is nearest to width : height, with 2:1 and 1:2 equally far from 1:1."""
+    """Return the ratio of the list that is nearest to width : height, with 2:1 and 1:2 equally far from 1:1."""
 
     def distance(ratio: str) -> float:
         return abs(math.log(width / height) - math.log(parse_ratio(ratio) or 1.0))
@@ -234,7 +234,7 @@ def nearest_ratio(width: int, height: int, ratios: Sequence[str]) -> str:
 
 
 def flexible_size(fields: Fields) -> tuple[int, int] | None:
-    """The size rule of gpt-image-2: None for `auto`, absent and null, else WIDTHxHEIGHT within four limits.
+    """Check the size rule of gpt-image-2: None for `auto`, absent and null, else WIDTHxHEIGHT within four limits.
 
     Sources: OpenAI image reference (limits), measured answers of 2026-08 (order and wording of the checks).
     """
@@ -263,6 +263,6 @@ def _size_refusal(text: str, reason: str) -> RefusedError:
 
 
 def listed_size(fields: Fields, sizes: Sequence[str], *, default: str) -> tuple[int, int]:
-    """The size rule of models with a fixed list; `auto` is legal only where the list has it."""
+    """Check the size rule of models with a fixed list; `auto` is legal only where the list has it."""
     text = read_choice(fields, "size", sizes, default=default)
     return parse_pixels(text) or parse_pixels(default) or (1024, 1024)

@@ -19,7 +19,7 @@ KEY_PREFIX: Final = "sk-demo-"
 
 
 def has_bearer_key(incoming: Incoming) -> bool:
-    """Whether the request carries a right key as most providers want it: `Authorization: Bearer`."""
+    """Return whether the request carries a right key as most providers want it: `Authorization: Bearer`."""
     return incoming.key.startswith(KEY_PREFIX)
 
 
@@ -40,15 +40,15 @@ class Dialect(Protocol):
     """Name of the reply header that carries the provider's own request id."""
 
     def envelope(self, refusal: RefusedError, request_id: str) -> Mapping[str, object] | str:
-        """The body of an error reply: JSON, or plain text."""
+        """Return the body of an error reply: JSON, or plain text."""
         ...
 
     def wrong_key(self, key: str) -> RefusedError:
-        """The answer to a wrong key, or to none (empty)."""
+        """Return the answer to a wrong key, or to none (empty)."""
         ...
 
     def no_route(self, incoming: Incoming, status: int) -> RefusedError:
-        """The answer to a path that does not exist (404) or a method that it does not take (405)."""
+        """Return the answer to a path that does not exist (404) or a method that it does not take (405)."""
         ...
 
 
@@ -60,7 +60,7 @@ def build_app(
     edge: Callable[[Incoming], None] | None = None,
     is_authorized: Callable[[Incoming], bool] = has_bearer_key,
 ) -> Starlette:
-    """An app with `endpoints` behind the key check and `open_routes` (pictures) before it.
+    """Return an app with `endpoints` behind the key check and `open_routes` (pictures) before it.
 
     `edge` refuses what the provider turns away before it looks at the key, and `is_authorized` is that look, for
     providers with a header of their own or with no keys. `app.state.received` lists the requests that arrived, the

@@ -70,7 +70,7 @@ class PictureCache:
         return self._held
 
     def get(self, order: PictureOrder) -> bytes | None:
-        """The picture, which thereby becomes the most recently used one, or None."""
+        """Return the picture, which thereby becomes the most recently used one, or None."""
         with self._lock:
             picture = self._pictures.get(order)
             if picture is not None:
@@ -105,7 +105,7 @@ def _drawn_base64(order: PictureOrder) -> str:
 
 
 async def picture_base64(order: PictureOrder) -> str:
-    """The picture as `b64_json` carries it."""
+    """Return the picture as `b64_json` carries it."""
     return await asyncio.to_thread(_drawn_base64, order)
 
 
@@ -133,12 +133,12 @@ class Gallery:
         self._uploaded = 0
 
     def link(self, order: PictureOrder, *, kind: str = "generated") -> str:
-        """A fresh path such as /cdn/images/generated/x7Qe.png; the picture is drawn when it is fetched."""
+        """Return a fresh path such as /cdn/images/generated/x7Qe.png; the picture is drawn once it is fetched."""
         extension = "jpg" if order.image_format == "jpeg" else order.image_format
         return self._remember(f"{kind}/{secrets.token_urlsafe(12)}.{extension}", order)
 
     def keep(self, data: bytes, media_type: str) -> str:
-        """A fresh path for a picture that a client uploaded."""
+        """Return a fresh path for a picture that a client uploaded."""
         self._uploaded += len(data)
         path = self._remember(f"uploads/{secrets.token_urlsafe(12)}", _Upload(data, media_type))
         uploads = [path for path, (item, _) in self._links.items() if isinstance(item, _Upload)]
@@ -147,7 +147,7 @@ class Gallery:
         return path
 
     def has(self, path: str) -> bool:
-        """Whether a link is known and has not expired."""
+        """Return whether a link is known and has not expired."""
         return path in self._links and self._links[path][1] >= time.monotonic()
 
     def _remember(self, name: str, item: PictureOrder | _Upload) -> str:

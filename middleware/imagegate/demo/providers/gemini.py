@@ -77,7 +77,7 @@ class GeminiDialect:
 
 
 def create_app(*, task_seconds: float = 0.3) -> Starlette:
-    """The stand-in for https://generativelanguage.googleapis.com. It has no tasks, `task_seconds` is for likeness."""
+    """Return the stand-in for https://generativelanguage.googleapis.com. It has no tasks; `task_seconds` is unused."""
     return build_app(
         GeminiDialect(),
         {("POST", _PREFIX + "{call}"): _generate},
@@ -87,7 +87,7 @@ def create_app(*, task_seconds: float = 0.3) -> Starlette:
 
 
 def _key(incoming: Incoming) -> str:
-    """The key; a bearer token is for OAuth and is no key here."""
+    """Return the key; a bearer token is for OAuth and is no key here."""
     return incoming.headers.get("x-goog-api-key") or incoming.query.get("key", "")
 
 
@@ -130,7 +130,7 @@ async def _generate(incoming: Incoming) -> Response:
 
 
 async def _parts(order: PictureOrder, *, thinks: bool) -> list[dict[str, object]]:
-    """The picture last; models that think show a draft before it."""
+    """Put the picture last; models that think show a draft before it."""
     picture = {"mimeType": "image/png", "data": await picture_base64(order)}
     if not thinks:
         return [{"text": "Here is your picture."}, {"inlineData": picture}]
@@ -156,7 +156,7 @@ def _reply(model: str, usage: Mapping[str, object], parts: Sequence[object], rea
 
 
 def _usage(prompt: str, pictures: Sequence[PictureFacts], pixels: int) -> dict[str, object]:
-    """1120 tokens a picture at 1K and 2K, 2000 at 4K (Google's pricing page)."""
+    """Count 1120 tokens a picture at 1K and 2K, 2000 at 4K (Google's pricing page)."""
     asked, made = 1 + len(prompt) // 4 + 560 * len(pictures), 2000 if pixels > 8_000_000 else 1120
     return {
         "promptTokenCount": asked,
@@ -174,7 +174,7 @@ def _modalities(config: Mapping[str, Any]) -> list[str]:
 
 
 def _size(model: str, config: Mapping[str, Any], pictures: Sequence[PictureFacts]) -> Size:
-    """Without a ratio the picture follows the first reference, or is square."""
+    """Follow the first reference where there is no ratio; without one the picture is square."""
     table, tiers = _MODELS[model]
     image = _object(config.get("imageConfig"), "generation_config.image_config")
     _refuse_unknown(image, _IMAGE_CONFIG, "generation_config.image_config")
@@ -256,7 +256,7 @@ def _object(value: object, where: str) -> Mapping[str, Any]:
 
 
 def _camel(name: str) -> str:
-    """Google's JSON takes snake_case too."""
+    """Write names in camelCase: Google's JSON takes snake_case, too."""
     return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
 
 

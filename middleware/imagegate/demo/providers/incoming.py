@@ -51,7 +51,7 @@ class PictureFacts:
 
 
 def inspect_picture(data: bytes) -> PictureFacts | None:
-    """The facts of an image file, read from its head without decoding pixels; None when it is no image."""
+    """Return the facts of an image file, read from its head without decoding pixels; None when it is no image."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
@@ -87,11 +87,11 @@ class Incoming:
         return key.strip() if scheme.lower() == "bearer" else ""
 
     def json_fields(self) -> dict[str, object]:
-        """The members of the JSON body; every other body is refused in OpenAI's words."""
+        """Return the members of the JSON body; every other body is refused in OpenAI's words."""
         return self.any_fields() if not self.is_form else self._wrong_type("application/json")
 
     def form_fields(self) -> dict[str, object]:
-        """The text parts of the form; every other body is refused in OpenAI's words."""
+        """Return the text parts of the form; every other body is refused in OpenAI's words."""
         return self.any_fields() if self.is_form else self._wrong_type("multipart/form-data")
 
     def any_fields(self) -> dict[str, object]:
@@ -107,7 +107,7 @@ class Incoming:
 
 
 def incoming_of(request: Request) -> Incoming:
-    """The request as the recorder read it, with the path parameters that the router has found since."""
+    """Return the request as the recorder read it, with the path parameters that the router has found since."""
     incoming: Incoming = request.scope[_SCOPE_KEY]
     incoming.path_params = {name: str(value) for name, value in request.path_params.items()}
     return incoming

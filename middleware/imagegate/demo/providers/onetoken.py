@@ -54,7 +54,7 @@ class OneTokenDialect:
 
 
 def create_app(*, task_seconds: float = 0.3) -> Starlette:
-    """The stand-in for https://api.onetoken.one. It has no tasks, `task_seconds` is there for likeness."""
+    """Return the stand-in for https://api.onetoken.one. It has no tasks; `task_seconds` is unused."""
     return build_app(
         OneTokenDialect(),
         {("POST", "/v1/images/generations/"): _generate, ("POST", "/v1/images/edits/"): _edit},

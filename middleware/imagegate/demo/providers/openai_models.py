@@ -130,7 +130,7 @@ def _read_dall_e(family: Family, fields: Fields, prompt: str) -> ImageCall:
 
 
 def read_output(family: Family, fields: Fields) -> tuple[str, str]:
-    """(output_format, background) of a GPT image model, with the pairs that exclude each other."""
+    """Read (output_format, background) of a GPT image model, with the pairs that exclude each other."""
     image_format = read_choice(fields, "output_format", FORMATS, default="png")
     compression = read_integer(fields, "output_compression", 0, 100, default=100)
     if image_format == "png" and compression < 100:
@@ -154,7 +154,7 @@ def _check_fidelity(family: Family, fields: Fields) -> None:
 
 
 def refuse_unsafe(family: str, prompt: str) -> None:
-    """The safety system: `moderation_blocked` by GPT image models, `content_policy_violation` before them."""
+    """Act as the safety system: `moderation_blocked` by GPT image models, `content_policy_violation` before them."""
     if FORBIDDEN_WORD not in prompt.lower():
         return
     if family.startswith("gpt-image"):

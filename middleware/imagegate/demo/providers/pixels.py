@@ -107,7 +107,7 @@ def toapis_size(ratio: str, tier: str) -> Size:
 
 
 def _flipped(landscapes: Mapping[str, tuple[Size, ...]], ratio: str) -> tuple[Size, ...]:
-    """The row of a ratio; portrait rows mirror the landscape ones in every published table."""
+    """Return the row of a ratio; portrait rows mirror the landscape ones in every published table."""
     if ratio in landscapes:
         return landscapes[ratio]
     long, _, short = ratio.partition(":")

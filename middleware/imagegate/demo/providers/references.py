@@ -29,7 +29,7 @@ _MEDIA_TYPES: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "
 
 
 def split_files(files: Sequence[UploadedFile]) -> tuple[list[UploadedFile], UploadedFile | None]:
-    """The images of a form in their order, and its mask. Parts of another name are refused."""
+    """Return the images of a form in their order, and its mask. Parts of another name are refused."""
     for file in files:
         if file.name == "images":
             message = "Invalid parameter 'images'. For multipart/form-data use 'image' or 'image[]'."
@@ -58,7 +58,7 @@ def read_references(files: Sequence[UploadedFile], *, most: int = MOST_REFERENCE
 
 
 def edit_note(images: int, *, masked: bool) -> str:
-    """The words in the caption of an edited picture."""
+    """Return the words in the caption of an edited picture."""
     return f"edit of {images} image{'s' if images > 1 else ''}{' + mask' if masked else ''}"
 
 
@@ -80,7 +80,7 @@ def _check_media_type(file: UploadedFile, allowed: Sequence[str]) -> None:
 
 
 def check_mask(data: bytes, image: PictureFacts) -> None:
-    """A mask is a PNG below 4 MB with alpha, as large as the first image."""
+    """Require a PNG below 4 MB with alpha, as large as the first image."""
     facts = inspect_picture(data)
     if facts is None or facts.form != "PNG" or len(data) >= SMALL_FILE_LIMIT:
         reason = "mask image must be a PNG and less than 4 MB"
@@ -95,7 +95,7 @@ def check_mask(data: bytes, image: PictureFacts) -> None:
 
 
 def read_square_png(files: Sequence[UploadedFile], *, editing: bool) -> tuple[PictureFacts, bool]:
-    """The one source image that dall-e-2 takes, and whether a mask came with it.
+    """Return the one source image that dall-e-2 takes, and whether a mask came with it.
 
     Both are square PNGs below 4 MB. An edit asks for alpha in both, a variation takes no mask.
     """
@@ -121,7 +121,7 @@ def read_square_png(files: Sequence[UploadedFile], *, editing: bool) -> tuple[Pi
 
 
 def check_url(value: object, name: str, *, https_only: bool = False) -> str:
-    """A reference URL. `https_only` lets http pass for this machine: a local demo has no certificates."""
+    """Return a reference URL. `https_only` lets http pass for this machine: a local demo has no certificates."""
     if not isinstance(value, str):
         raise wrong_type(name, "a string", value)
     try:
@@ -138,7 +138,7 @@ def check_url(value: object, name: str, *, https_only: bool = False) -> str:
 
 
 def read_url_list(fields: Fields, name: str, *, https_only: bool = False) -> list[str]:
-    """A list of reference URLs, empty where the member is absent or null."""
+    """Return a list of reference URLs, empty where the member is absent or null."""
     value = fields.get(name)
     if value is None:
         return []

@@ -14,7 +14,7 @@ from imagegate.demo.providers.openai_models import ImageCall
 
 
 def orders_of(call: ImageCall, *, provider: str, model: str, note: str = "") -> list[PictureOrder]:
-    """What the model is going to draw for a call."""
+    """Return what the model is going to draw for a call."""
     first = first_index()
     return [
         PictureOrder(
@@ -35,19 +35,19 @@ def orders_of(call: ImageCall, *, provider: str, model: str, note: str = "") -> 
 async def picture_data(
     orders: Sequence[PictureOrder], *, gallery: Gallery, origin: str, base64: bool, kind: str = "generated"
 ) -> list[dict[str, object]]:
-    """The `data` list of a reply: one `b64_json` or `url` per picture."""
+    """Return the `data` list of a reply: one `b64_json` or `url` per picture."""
     if base64:
         return [{"b64_json": await picture_base64(order)} for order in orders]
     return [{"url": origin + gallery.link(order, kind=kind)} for order in orders]
 
 
 def revised_prompt(prompt: str) -> str:
-    """What a model that rewrites prompts (dall-e-3) says that it drew."""
+    """Return what a model that rewrites prompts (dall-e-3) says that it drew."""
     return f"{prompt.rstrip('.')}, rendered with rich detail, balanced light and a clear composition."
 
 
 def gpt_image_facts(call: ImageCall, *, references: int = 0) -> dict[str, object]:
-    """The members that GPT image models add to a reply, with the true size in place of `auto`."""
+    """Return the members that GPT image models add to a reply, with the true size in place of `auto`."""
     return {
         "background": "opaque" if call.background == "auto" else call.background,
         "output_format": call.image_format,
@@ -76,7 +76,7 @@ def event_stream(
     event: Literal["image_generation", "image_edit"],
     references: int = 0,
 ) -> StreamingResponse:
-    """OpenAI's image events: the partial images, then one `completed` per picture. No `[DONE]` ends it."""
+    """Send OpenAI's image events: the partial images, then one `completed` per picture. No `[DONE]` ends it."""
 
     async def frames() -> AsyncIterator[str]:
         facts = gpt_image_facts(call, references=references)

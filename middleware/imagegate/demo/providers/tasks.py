@@ -39,13 +39,13 @@ class Task:
     cancelled: bool = False
 
     def done(self) -> float:
-        """How much of the task is done by now, 0..1."""
+        """Return how much of the task is done by now, 0..1."""
         if self.cancelled or self.seconds <= 0:
             return 1.0
         return min(1.0, max(0.0, (self.clock() - self.started) / self.seconds))
 
     def phase(self) -> Phase:
-        """Where the task is now."""
+        """Return where the task is now."""
         done = self.done()
         if done >= 1.0:
             return "finished"
@@ -65,7 +65,7 @@ class TaskBoard:
         self._tasks: OrderedDict[str, Task] = OrderedDict()
 
     def add(self, task_id: str, *, owner: str, model: str, links: tuple[str, ...], failure: str | None) -> Task:
-        """A new task that starts now."""
+        """Return a new task that starts now."""
         task = Task(task_id, owner, model, int(time.time()), self._clock, self._clock(), self._seconds, links, failure)
         self._tasks[task_id] = task
         while len(self._tasks) > self._kept:
@@ -73,6 +73,6 @@ class TaskBoard:
         return task
 
     def find(self, task_id: str, *, owner: str) -> Task | None:
-        """The owner's task of that id."""
+        """Return the owner's task of that id."""
         task = self._tasks.get(task_id)
         return task if task is not None and task.owner == owner else None

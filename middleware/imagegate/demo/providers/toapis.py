@@ -57,7 +57,7 @@ class ToApisDialect:
 
 
 def create_app(*, task_seconds: float = 0.3, clock: Callable[[], float] = time.monotonic) -> Starlette:
-    """The stand-in for https://toapis.com; its tasks take `task_seconds` by `clock`."""
+    """Return the stand-in for https://toapis.com; its tasks take `task_seconds` by `clock`."""
     return _ToApis(task_seconds, clock).app
 
 

@@ -71,14 +71,14 @@ GROK_EDIT: Final = "grok-imagine-1.0-edit"
 
 
 def gemini_table(name: str) -> Mapping[str, tuple[int, int]]:
-    """Google's pixel table for one of ToAPIs' Gemini names."""
+    """Return Google's pixel table for one of ToAPIs' Gemini names."""
     if "2.5" in name:
         return GEMINI_25
     return GEMINI_31_FLASH if "3.1" in name else GEMINI_3_PRO
 
 
 def find_model(name: str) -> ToApisModel | None:
-    """The contract behind a model name; every `gemini-*` and `seedream-*` name shares its family's."""
+    """Return the contract behind a model name; every `gemini-*` and `seedream-*` name shares its family's."""
     if name.startswith("gemini-"):
         return ToApisModel(
             _ALWAYS | _REFERENCES | names("metadata"),

@@ -43,7 +43,7 @@ class ToApisCall:
 
 
 def read_generation(fields: Fields) -> ToApisCall:
-    """A request to /v1/images/generations; references turn it into an edit."""
+    """Read a request to /v1/images/generations; references turn it into an edit."""
     name = read_text(fields, "model")
     model = find_model(name)
     if model is None:
@@ -72,7 +72,7 @@ def read_generation(fields: Fields) -> ToApisCall:
 
 
 def read_grok_edit(fields: Fields) -> ToApisCall:
-    """A request to /v1/images/edits, which only grok-imagine-1.0-edit takes."""
+    """Read a request to /v1/images/edits, which only grok-imagine-1.0-edit takes."""
     name = read_text(fields, "model")
     if name != GROK_EDIT:
         message = f"Model '{name}' is not edited here. Send image_urls to /v1/images/generations."
@@ -87,7 +87,7 @@ def read_grok_edit(fields: Fields) -> ToApisCall:
 
 
 def _ratio(model: ToApisModel, fields: Fields) -> str:
-    """`size` is a ratio at ToAPIs; pixels are refused."""
+    """Read `size`, which is a ratio at ToAPIs; pixels are refused."""
     size = read_optional_text(fields, "size")
     if size is None:
         return "1:1"
@@ -128,7 +128,7 @@ def _metadata_tier(model: ToApisModel, fields: Fields) -> str:
 
 
 def _output_format(fields: Fields) -> str:
-    """png or jpeg, never webp (Azure behind it has none); compression goes with jpeg only."""
+    """Read png or jpeg, never webp (Azure behind it has none); compression goes with jpeg only."""
     image_format = read_choice(fields, "output_format", ("png", "jpeg"), default="png")
     read_integer(fields, "output_compression", 0, 100, default=100)
     if fields.get("output_compression") is not None and image_format != "jpeg":

@@ -66,7 +66,7 @@ class TokenBayDialect:
 
 
 def create_app(*, task_seconds: float = 0.3) -> Starlette:
-    """The stand-in for https://api.tokenbay.com. It has no tasks, `task_seconds` is there for likeness."""
+    """Return the stand-in for https://api.tokenbay.com. It has no tasks; `task_seconds` is unused."""
     return _TokenBay().app
 
 

@@ -68,7 +68,7 @@ class TokenLabDialect:
 
 
 def create_app(*, task_seconds: float = 0.3, clock: Callable[[], float] = time.monotonic) -> Starlette:
-    """The stand-in for https://api.tokenlab.sh; its tasks take `task_seconds` by `clock`."""
+    """Return the stand-in for https://api.tokenlab.sh; its tasks take `task_seconds` by `clock`."""
     return _TokenLab(task_seconds, clock).app
 
 

@@ -39,7 +39,7 @@ Uploads = Mapping[str, bytes]
 
 
 def read_edit(incoming: Incoming, uploads: Uploads) -> TokenLabCall:
-    """A request to /v1/images/edits. Only gpt-image-2 and the Grok models are edited there."""
+    """Read a request to /v1/images/edits. Only gpt-image-2 and the Grok models are edited there."""
     fields = incoming.any_fields()
     name, model = find_model(fields)
     if not model.edits:
@@ -65,7 +65,7 @@ def read_edit(incoming: Incoming, uploads: Uploads) -> TokenLabCall:
 
 
 def _read_json_references(name: str, model: TokenLabModel, fields: Fields, uploads: Uploads) -> tuple[int, bool]:
-    """How many images there are, and whether a mask came with them."""
+    """Return how many images there are, and whether a mask came with them."""
     if "image" in fields:
         message = "Unknown parameter: 'image'. For application/json on /v1/images/edits, use 'images' (array)."
         raise RefusedError(message, param="image", code="invalid_value")
@@ -106,7 +106,7 @@ def _read_images(value: object, uploads: Uploads) -> list[PictureFacts | None]:
 
 
 def _read_reference(value: object, name: str, uploads: Uploads) -> bytes | None:
-    """The bytes behind `{image_url}` or `{file_id}`; None for a URL, which a stand-in does not fetch."""
+    """Return the bytes behind `{image_url}` or `{file_id}`; None for a URL, which a stand-in does not fetch."""
     if not isinstance(value, dict):
         raise wrong_type(name, "an object", value)
     if len(value) != 1 or not value.keys() <= {"image_url", "file_id"}:
@@ -127,7 +127,7 @@ def _read_image_url(value: object, name: str) -> PictureFacts | None:
 
 
 def _data_of(value: object, name: str) -> bytes | None:
-    """The bytes of a data URL; None for a checked https URL."""
+    """Return the bytes of a data URL; None for a checked https URL."""
     if not isinstance(value, str) or not value.startswith("data:"):
         check_url(value, name, https_only=True)
         return None

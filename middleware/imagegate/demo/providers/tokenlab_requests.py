@@ -51,7 +51,7 @@ class TokenLabCall:
 
 
 def read_generation(incoming: Incoming) -> TokenLabCall:
-    """A request to /v1/images/generations, JSON or form."""
+    """Read a request to /v1/images/generations, JSON or form."""
     fields = _with_url_lists(incoming.any_fields()) if incoming.is_form else incoming.json_fields()
     name, model = find_model(fields, default="dall-e-3")
     check_fields(name, model.fields, fields)
@@ -62,7 +62,7 @@ def read_generation(incoming: Incoming) -> TokenLabCall:
 
 
 def _with_url_lists(fields: dict[str, object]) -> dict[str, object]:
-    """In forms `image_urls` is one comma-separated string (OpenAPI file)."""
+    """Split `image_urls`, which is one comma-separated string in forms (OpenAPI file)."""
     lists = {
         name: [part.strip() for part in text.split(",")]
         for name in ("image_urls", "reference_image_urls")
@@ -72,7 +72,7 @@ def _with_url_lists(fields: dict[str, object]) -> dict[str, object]:
 
 
 def find_model(fields: Fields, *, default: str | None = None) -> tuple[str, TokenLabModel]:
-    """The model that a request names, with its contract."""
+    """Return the model that a request names, with its contract."""
     name = default if default is not None and "model" not in fields else read_text(fields, "model")
     if name not in MODELS:
         alike = [known for known in MODELS if known.startswith(name[:6])][:3]
@@ -141,7 +141,7 @@ def _is_reference_request(fields: Fields, references: int) -> bool:
 
 
 def read_picture(name: str, model: TokenLabModel, fields: Fields, *, editing: bool) -> ImageCall:
-    """Prompt, count, form and size of the pictures, each by the rules of the model's family."""
+    """Read prompt, count, form and size of the pictures, each by the rules of the model's family."""
     prompt = read_text(fields, "prompt", longest=LONGEST_PROMPT)
     response_format = read_response_format(fields, default="url")
     if model.kind == "gpt-image":
@@ -158,7 +158,7 @@ def read_picture(name: str, model: TokenLabModel, fields: Fields, *, editing: bo
 
 
 def _as_openai_spells(fields: Fields) -> dict[str, object]:
-    """TokenLab takes `compression` for `output_compression`, and drops `input_fidelity` without a word."""
+    """Take `compression` for `output_compression`, and drop `input_fidelity` without a word, as TokenLab does."""
     kept = {name: value for name, value in fields.items() if name != "input_fidelity"}
     if "compression" in kept:
         if "output_compression" in kept:

@@ -88,7 +88,7 @@ class TokModelDialect:
 
 
 def create_app(*, task_seconds: float = 0.3) -> Starlette:
-    """The stand-in for https://tokmodel.com. It has no tasks, `task_seconds` is there for likeness."""
+    """Return the stand-in for https://tokmodel.com. It has no tasks; `task_seconds` is unused."""
     return _TokModel().app
 
 
@@ -187,7 +187,7 @@ def _read_model(fields: Fields) -> tuple[str, Family]:
 
 
 def _edit_size(fields: Fields, image: PictureFacts) -> object:
-    """TokModel docs, image editing: the size must match the source's. Absent, it follows the source."""
+    """Require the source's size; absent, it follows the source (TokModel docs, image editing)."""
     source = f"{image.width}x{image.height}"
     wanted = fields.get("size")
     if wanted is None:

@@ -140,7 +140,7 @@ class AiohttpTransport:
         raise Interrupted("the server sent a reply before the request")
 
     async def _session(self, *, reuse: bool) -> aiohttp.ClientSession:
-        """Connections belong to an event loop; those of one that has ended cannot be used any more."""
+        """Return the session of this event loop; connections of one that has ended cannot be used any more."""
         key = (asyncio.get_running_loop(), reuse)
         session = self._sessions.get(key)
         if session is None or session.closed:

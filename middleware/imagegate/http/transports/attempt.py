@@ -77,7 +77,7 @@ class Attempt:
         self.has_waited, self._turn = True, None
 
     def answered(self) -> None:
-        """The head of the reply is there."""
+        """Note that the head of the reply is there."""
         if self._turn is not None:
             self._turn.cancel()
         if self._head is not None:
@@ -155,7 +155,7 @@ class ReplyHead(asyncio.Protocol):
         return head
 
     def taken(self) -> None:
-        """The head of the reply has been read."""
+        """Note that the head of the reply has been read."""
         self._left = None
 
     def data_received(self, data: bytes) -> None:

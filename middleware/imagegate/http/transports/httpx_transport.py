@@ -27,7 +27,7 @@ class HttpxTransport:
         self._transport = transport
 
     async def send(self, request: Request) -> Response:
-        """As `Sender`. `httpx.AsyncHTTPTransport` forgets `sni_hostname` when it uses a connection again."""
+        """Send as `Sender` does. `httpx.AsyncHTTPTransport` forgets `sni_hostname` when it uses a connection again."""
         if unsound := not_http(request):
             raise unsound
         timeouts = request.timeouts
@@ -57,7 +57,7 @@ class HttpxTransport:
         return Response(response.status_code, joined(response.headers.raw), body)
 
     async def aclose(self) -> None:
-        """Nothing: the transport is not ours."""
+        """Leave the transport open: it is not ours."""
 
 
 class _ClassifiedBody:
@@ -93,7 +93,7 @@ _NEVER_SENT = (
 
 
 def _failure(exc: Exception, timeouts: Timeouts, *, in_body: bool) -> NotSent | Interrupted:
-    """The one place where httpx's exceptions become ours. What is not known to be unsent may be sent."""
+    """Turn httpx's exceptions into ours, which happens nowhere else. What is not known to be unsent may be sent."""
     timed_out = isinstance(exc, httpx.TimeoutException)
     if isinstance(exc, _NEVER_SENT) and not in_body:
         return NotSent(_why_not_sent(exc, timeouts), timed_out=timed_out)

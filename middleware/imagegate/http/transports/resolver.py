@@ -72,7 +72,7 @@ class ProviderResolver(AbstractResolver):
         return infos if infos and time.monotonic() - at < _KEPT_FOR else None
 
     async def close(self) -> None:
-        """Nothing: lookups end by themselves."""
+        """Do nothing: lookups end by themselves."""
 
 
 def _result(host: str, info: AddressInfo) -> ResolveResult:

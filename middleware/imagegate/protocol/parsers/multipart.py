@@ -318,5 +318,5 @@ class FormEncoder:
 
 
 def _quoted(text: str) -> str:
-    """As browsers quote names (WHATWG, multipart/form-data encoding), and backslashes escaped."""
+    """Quote as browsers do (WHATWG, multipart/form-data encoding), and escape backslashes."""
     return text.replace("\\", "\\\\").replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

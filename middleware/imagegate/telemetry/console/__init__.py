@@ -110,7 +110,7 @@ class Console:
         self._one_at_a_time = asyncio.Lock()
 
     def capture(self) -> Capture:
-        """For a new exchange. Whole pictures are only kept while a page is open."""
+        """Capture a new exchange. Whole pictures are only kept while a page is open."""
         most = _LARGEST_ANSWER if time.monotonic() < self._watched_until else SMALL_ANSWER
         return Capture(most=most, room=self._room)
 
@@ -252,13 +252,13 @@ def _template() -> str:
 
 @cache
 def page(prefix: str) -> bytes:
-    """The page, which asks the API below `prefix`: a path of plain characters, as the configuration makes sure."""
+    """Return the page, which asks the API below `prefix`, a path of plain characters, as the configuration has it."""
     return _template().replace('data-prefix="/v1"', f'data-prefix="{prefix}"', 1).encode()
 
 
 @cache
 def policy() -> bytes:
-    """The page's Content-Security-Policy: its own script and style by their hashes, and nothing from elsewhere."""
+    """Return the page's Content-Security-Policy: its own script and style by their hashes, nothing from elsewhere."""
     script, style = (_hashes(tag) for tag in ("script", "style"))
     return (
         f"default-src 'none'; script-src {script}; style-src {style}; img-src 'self' blob: data:; connect-src 'self'; "

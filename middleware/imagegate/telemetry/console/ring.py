@@ -91,7 +91,7 @@ class Ring:
             self.trim()
 
     def trim(self) -> None:
-        """Holds the bound on bytes, after pictures have come in."""
+        """Hold the bound on bytes, after pictures have come in."""
         held = 0
         for entry in reversed(self._entries.values()):
             if held + entry.size <= self._most_bytes:

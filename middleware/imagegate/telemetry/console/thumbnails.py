@@ -22,7 +22,7 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnail(picture: bytes) -> Thumbnail | None:
-    """A small version of `picture`; None: it cannot be shown.
+    """Return a small version of `picture`; None: it cannot be shown.
 
     Takes time in proportion to the pixels, so it is not for the event loop.
     """
