@@ -20,7 +20,6 @@ from tests.wire.self_hosted_support import Setting, contents, form_of, problem, 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
 from imagegate.demo.servers import serving
-from imagegate.streaming import event_stream
 from imagegate.testing import Answer, FakeUpstream, Lost
 
 
@@ -312,15 +311,6 @@ def test_seedream_groups(started: Callable[[str], Setting], form: str) -> None:
     for event in events:
         content = base64.b64decode(event.b64_json) if form == "b64_json" else httpx.get(event.url).content
         assert form_of(content) == "JPEG"
-
-
-def test_seedream_groups_may_take_their_time(
-    started: Callable[[str], Setting], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After as many pictures as `n` says a provider has little time left; in a group it says how many they are."""
-    monkeypatch.setattr(event_stream, "_END_AFTER", 0.001)
-    events = list(started("seedream").generate(stream=True, extra_body=GROUP, response_format="b64_json"))
-    assert len(events) == 3
 
 
 def test_seedream_groups_of_which_one_fails(started: Callable[[str], Setting]) -> None:

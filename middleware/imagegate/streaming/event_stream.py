@@ -138,6 +138,7 @@ async def forward_events(
     images: int = 0,
     members: Collection[str] = OPENAI_MEMBERS,
     held: HeldMemory | None = None,
+    end_after: float = _END_AFTER,
 ) -> None:
     """Send a streamed reply event by event.
 
@@ -151,6 +152,7 @@ async def forward_events(
         images: number of images requested; 0: unknown.
         members: where this provider's images are.
         held: counts what is held of an event.
+        end_after: seconds that the provider has to end its stream after the last image requested.
 
     Raises:
         UpstreamError: the provider's error, or the stream cannot be used.
@@ -176,7 +178,7 @@ async def forward_events(
                     break  # whatever becomes of the connection
                 if images and finished >= images and not is_complete:
                     is_complete = True
-                    end.reschedule(asyncio.get_running_loop().time() + _END_AFTER)
+                    end.reschedule(asyncio.get_running_loop().time() + end_after)
             await intake.finish()
     except (UpstreamError, Interrupted, TimeoutError) as error:
         if is_complete and (end.expired() or not isinstance(error, TimeoutError)):
