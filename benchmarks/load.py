@@ -23,7 +23,7 @@ from workloads import WORKLOADS, Workload, WrongAnswer, digest, headers
 
 KEPT = 128 * 1024 * 1024
 TASKS_AT_ONCE = 50
-PATIENCE = 120.0
+TIMEOUT = 120.0
 
 
 class Load:
@@ -62,7 +62,7 @@ class Load:
                 left -= 1
                 await self._ask()
 
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await asyncio.gather(*(ask_again() for _ in range(connections)))
         took = time.perf_counter() - started
         return {"requests": len(self._latencies), "seconds": took, "latencies": sorted(self._latencies)}
@@ -127,7 +127,7 @@ class Load:
 
     async def _end_tasks(self) -> None:
         """Lets the provider answer, and waits for every task."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         for task in self._tasks:
             while b'"completed"' not in (body := await self._get(task)):
                 if time.monotonic() > deadline:

@@ -44,9 +44,9 @@ class ProcessTree:
         """Return the peak in bytes: the sum of the processes' peaks, no less than the peak of the sum."""
         return sum(_status(pid, "VmHWM") for pid in self.pids)
 
-    def rest(self, patience: float = 30.0) -> None:
+    def rest(self, timeout: float = 30.0) -> None:
         """Wait until it does next to nothing: what a client has left behind is through then."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             before = self.cpu()
             time.sleep(0.05)

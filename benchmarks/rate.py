@@ -31,7 +31,7 @@ OPENED = 64
 """Connections that are there before the first request; more are made when all are in use."""
 WAITING_AT_MOST = 2000
 """Requests without an answer. With more of them the rate is beyond the server, and nothing more is sent."""
-PATIENCE = 5.0
+TIMEOUT = 5.0
 """Seconds, after the last request, in which answers count."""
 KEPT = 64
 
@@ -137,7 +137,7 @@ class Offer:
         lasted = time.perf_counter() - self._start
         in_time = len(self.latencies)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._all_answered(), PATIENCE)
+            await asyncio.wait_for(self._all_answered(), TIMEOUT)
         now, unanswered = time.perf_counter(), len(self.waiting)
         # What has no answer has at least waited so long: leaving it out would flatter who does not answer.
         latencies = sorted([*self.latencies, *(now - due for due in self.waiting)])

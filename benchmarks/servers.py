@@ -21,7 +21,7 @@ from measure import ProcessTree, pin
 from workloads import KEY, WORKLOADS, headers
 
 HERE = Path(__file__).parent
-PATIENCE = 60.0
+TIMEOUT = 60.0
 S3_KEY, S3_SECRET, BUCKET = "benchmark", "benchmark-secret", "pictures"
 
 
@@ -96,7 +96,7 @@ def _environment() -> dict[str, str]:
 
 
 def _wait(process: subprocess.Popen[bytes], name: str, port: int, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
@@ -193,7 +193,7 @@ def first_answer(server: Server, upstream: str) -> int:
     """Return the status of a generation that is asked for once."""
     body, kind = WORKLOADS["W1"].body()
     said = {**headers(upstream), "content-type": kind}
-    with contextlib.closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE)) as line:
+    with contextlib.closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=TIMEOUT)) as line:
         line.request("POST", WORKLOADS["W1"].path, body, said)
         reply = line.getresponse()
         reply.read()
@@ -202,9 +202,9 @@ def first_answer(server: Server, upstream: str) -> int:
 
 def settle(provider: Server) -> None:
     """Wait until what a client left behind is through, so that it is not taken for the next one's."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         time.sleep(3)  # longer than the provider takes in W4
-        with urllib.request.urlopen(f"{provider.url}/received", timeout=PATIENCE) as reply:
+        with urllib.request.urlopen(f"{provider.url}/received", timeout=TIMEOUT) as reply:
             if json.load(reply)["requests"] == 0:
                 return

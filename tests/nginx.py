@@ -26,7 +26,7 @@ http {{
     {http}
 }}
 """
-_PATIENCE: Final = 20.0
+_TIMEOUT: Final = 20.0
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def nginx(folder: Path, http: str) -> Iterator[str]:
     (folder / "nginx.conf").write_text(_MAIN.format(folder=folder, http=http.replace("PORT", str(port))))
     command = ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + _PATIENCE
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + _TIMEOUT
     try:
         while True:
             with contextlib.suppress(httpx.TransportError):

@@ -52,7 +52,7 @@ async def main(kind):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
-    rate.PATIENCE = 0.5
+    rate.TIMEOUT = 0.5
     offer = rate.Offer(url, url, 200)
     await offer.open(4)
     seen = await offer.run(0.5)

@@ -17,7 +17,7 @@ from imagegate.http.guarded_fetch import FetchBusy, Fetcher, FetchFailed
 from imagegate.http.lookups import AddressInfo, Lookups, TooManyLookups
 from imagegate.http.transports.resolver import ProviderResolver
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 def info(address: str, port: int) -> AddressInfo:
@@ -43,7 +43,7 @@ class NameServer:
         try:
             if host.startswith("good") and self.answers:
                 return [info("127.0.0.1", port)]
-            assert self.let_go.wait(PATIENCE)
+            assert self.let_go.wait(TIMEOUT)
             raise socket.gaierror(socket.EAI_AGAIN, "no answer")
         finally:
             with self._lock:
@@ -54,7 +54,7 @@ def run(scenario: Callable[[NameServer], Awaitable[None]]) -> None:
     names = NameServer()
 
     async def work() -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             try:
                 await scenario(names)
             finally:

@@ -18,7 +18,7 @@ from imagegate.config.schema import Duration
 
 pytestmark = pytest.mark.server
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds until a condition that should come about is given up."""
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

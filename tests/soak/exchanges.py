@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import httpx
-from tests.wire.faults import FAULTS, PATIENCE, PNG, Fault, Rig, own, rig, writes
+from tests.wire.faults import FAULTS, PNG, TIMEOUT, Fault, Rig, own, rig, writes
 
 GENERATIONS: Final = "/v1/images/generations"
 EDITS: Final = "/v1/images/edits"
@@ -85,7 +85,7 @@ def _last_event(text: str) -> dict[str, Any]:
 def _json(running: Rig, model: str, **more: Any) -> httpx.Response:
     headers = more.pop("headers", {})
     body = {"model": model, "prompt": "A kite", **more}
-    return httpx.post(running.url + GENERATIONS, json=body, headers=headers, timeout=PATIENCE)
+    return httpx.post(running.url + GENERATIONS, json=body, headers=headers, timeout=TIMEOUT)
 
 
 def _form(
@@ -93,7 +93,7 @@ def _form(
 ) -> httpx.Response:
     files = {"image": ("a.png", picture, "image/png")}
     fields = {"model": model, "prompt": "A kite"}
-    return httpx.post(running.url + EDITS, data=fields, files=files, headers=headers, timeout=PATIENCE)
+    return httpx.post(running.url + EDITS, data=fields, files=files, headers=headers, timeout=TIMEOUT)
 
 
 def _task(running: Rig, model: str) -> httpx.Response:
@@ -101,9 +101,9 @@ def _task(running: Rig, model: str) -> httpx.Response:
     reply = _json(running, model, **{"async": True})
     if reply.status_code != 202:
         return reply
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while time.monotonic() < until:
-        found = httpx.get(running.url + reply.headers["location"], timeout=PATIENCE)
+        found = httpx.get(running.url + reply.headers["location"], timeout=TIMEOUT)
         if found.json()["status"] in ("completed", "failed"):
             return found
         time.sleep(0.02)

@@ -197,7 +197,7 @@ def test_an_old_release_is_not_said_again_of_a_task_that_has_begun_again(tmp_pat
             patch.setattr(works, "run", lambda _: (_ for _ in ()).throw(OSError))
             await ledger.end("task", Outcome(0, 0))
         await ledger.reserve(reservation("task"), ACCOUNTS)
-        await ledger.look_after()
+        await ledger.maintain()
         assert (await balance(ledger)).reserved == nanos(0.25)
 
     run(lambda: SQLLedger(f"sqlite:///{tmp_path}/ledger.db"), work)
@@ -319,7 +319,7 @@ def test_no_process_waits_for_another_for_ever(address: str) -> None:
             await ledger.end(str(number), Outcome(5, 0), images=1)
 
         await asyncio.gather(*(one(number) for number in range(6)))
-        await asyncio.gather(*(one(number) for number in range(6, 120)), *(each.look_after() for each in ledgers))
+        await asyncio.gather(*(one(number) for number in range(6, 120)), *(each.maintain() for each in ledgers))
         found = await balance(ledgers[0], "gateway")
         assert (found.settled, found.images, found.reserved) == (600, 120, 0)
         await asyncio.gather(*(ledger.aclose() for ledger in ledgers))
@@ -334,15 +334,15 @@ def test_what_a_dead_process_had_reserved_is_held(address: str) -> None:
         dead, living = SQLLedger(address, lease=600), SQLLedger(address, lease=600)
         await dead.reserve(reservation("dead"), ACCOUNTS)
         await living.reserve(reservation("living"), ACCOUNTS)
-        assert await living.look_after() == []
+        assert await living.maintain() == []
         hasty = SQLLedger(address, lease=0.001)  # to which both have been silent for too long
         await asyncio.sleep(0.01)
-        held = sorted(await hasty.look_after(), key=lambda each: each.id)
+        held = sorted(await hasty.maintain(), key=lambda each: each.id)
         assert [(each.id, each.state, each.held) for each in held] == [
             ("dead", "held", nanos(0.25)),
             ("living", "held", nanos(0.25)),
         ]
-        assert await hasty.look_after() == []
+        assert await hasty.maintain() == []
         found = await balance(living)
         assert (found.reserved, found.held) == (0, nanos(0.5))
         # It was not dead, but slow: what it knows counts.
@@ -353,7 +353,7 @@ def test_what_a_dead_process_had_reserved_is_held(address: str) -> None:
         for ledger in (dead, hasty, living):
             await ledger.aclose()
         after = SQLLedger(address, lease=600)  # `living` has ended, and says so
-        assert [each.id for each in await after.look_after()] == ["last"]
+        assert [each.id for each in await after.maintain()] == ["last"]
         await after.aclose()
 
     asyncio.run(scenario())
@@ -373,7 +373,7 @@ def test_a_ledger_that_cannot_be_reached_is_told_later(tmp_path: Path) -> None:
         assert await ledger.end("a", Outcome(nanos(0.1), 0)) is None
         other.execute("ROLLBACK")
         other.close()
-        await ledger.look_after()
+        await ledger.maintain()
         found = await balance(ledger)
         assert (found.reserved, found.settled, found.requests) == (0, nanos(0.1), 1)
         await ledger.aclose()
@@ -434,7 +434,7 @@ def test_a_slow_ledger_keeps_nobody_waiting(tmp_path: Path) -> None:
     async def scenario() -> None:
         ledger = SQLLedger(address)
         await ledger.reserve(reservation("before"), ACCOUNTS)
-        vars(ledger)["_patience"] = 0.2
+        ledger.timeout = 0.2
         with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as other:
             other.execute("BEGIN IMMEDIATE")
             slow = asyncio.create_task(ledger.reserve(reservation("slow"), ACCOUNTS))
@@ -447,8 +447,8 @@ def test_a_slow_ledger_keeps_nobody_waiting(tmp_path: Path) -> None:
             assert [type(each) for each in found] == [LedgerUnavailable, asyncio.CancelledError, *[NotDone] * 5]
             assert vars(ledger)["_owed"].keys() == {"slow", "gone"}
             other.rollback()
-        vars(ledger)["_patience"] = 20.0
-        await ledger.look_after()
+        ledger.timeout = 20.0
+        await ledger.maintain()
         assert not vars(ledger)["_owed"]
         assert await balance(ledger) == Balance(reserved=nanos(0.25), requests=2)
         await ledger.aclose()
@@ -487,9 +487,9 @@ def test_a_sign_of_life_comes_before_ends_that_are_owed(tmp_path: Path) -> None:
             patch.setattr(works, "run", lambda _: (_ for _ in ()).throw(OSError))
             await asyncio.gather(*(ledger.end(str(n), Outcome(nanos(0.001), 0)) for n in range(200)))
             with pytest.raises(LedgerUnavailable):
-                await ledger.look_after()
+                await ledger.maintain()
             patch.setattr(works, "run", run_)
-            await ledger.look_after()
+            await ledger.maintain()
         assert batches == [1, 64, 64, 64, 8]
         assert await balance(ledger) == Balance(settled=nanos(0.2), requests=200)
         await ledger.aclose()

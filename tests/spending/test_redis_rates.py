@@ -104,13 +104,13 @@ def test_requests_at_a_time_end_with_their_request_or_their_process(redis: Redis
             kept = await living.admit([mine], 1)
             admitted = None
             for _ in range(100):  # the lease of the other process ends; our own is renewed
-                await living.look_after()
+                await living.maintain()
                 with suppress(RateLimited):
                     admitted = await living.admit([mine], 1)
                     break
                 await asyncio.sleep(0.02)
             assert admitted is not None
-            await living.look_after()
+            await living.maintain()
             with pytest.raises(RateLimited):
                 await living.admit([mine], 1)
             await living.leave(kept)
@@ -131,7 +131,7 @@ def test_each_process_counts_for_itself_while_redis_is_away(tmp_path: Path) -> N
                     await rates.leave(await rates.admit([mine], 1))
                 with pytest.raises(RateLimited):
                     await rates.admit([mine], 1)
-                await rates.look_after()
+                await rates.maintain()
                 redis.start()
                 vars(rates)["_away_until"] = 0.0
                 assert (await rates.admit([mine], 1)).uses[0].used == 1  # it has forgotten the minute

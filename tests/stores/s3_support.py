@@ -17,7 +17,7 @@ import pytest
 from tests.ports import free_port
 
 KEY, SECRET, BUCKET = "AKIDEXAMPLE", "wJalrXUtnFEMI-K7MDENG-bPxRfiCYEXAMPLEKEY", "pictures"
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 class S3Server:
@@ -36,7 +36,7 @@ class S3Server:
         # fmt: on
         with self._log.open("wb") as log:
             self.popen = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
@@ -68,7 +68,7 @@ class S3Server:
 
     def stop(self) -> None:
         self.popen.kill()
-        self.popen.wait(PATIENCE)
+        self.popen.wait(TIMEOUT)
 
 
 @contextlib.contextmanager

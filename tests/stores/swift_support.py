@@ -17,7 +17,7 @@ from tests.ports import free_port
 from tests.stores.sigv4 import signed
 
 KEY, SECRET, BUCKET = "test:tester", "testing", "pictures"
-PATIENCE = 60.0
+TIMEOUT = 60.0
 SERVERS = ("account", "container", "object", "proxy")
 FILTERS = "catch_errors cache s3api tempauth copy slo dlo"
 
@@ -82,7 +82,7 @@ class Swift:
 
     def make_bucket(self) -> None:
         """Returns when the servers answer."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 reply = signed("PUT", self.url, KEY, SECRET)
@@ -101,7 +101,7 @@ class Swift:
         for each in self._processes:
             each.kill()
         for each in self._processes:
-            each.wait(PATIENCE)
+            each.wait(TIMEOUT)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """The emulator's own (https://learn.microsoft.com/azure/storage/common/storage-use-azurite), known to everybody."""
 MIB = 1024 * 1024
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def endpoint(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
     # fmt: on
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while True:
             with contextlib.suppress(httpx.TransportError):
                 assert make_container(port).status_code == 201
@@ -58,7 +58,7 @@ def endpoint(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
         yield f"http://127.0.0.1:{port}/{ACCOUNT}"
     finally:
         process.kill()
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT)
 
 
 def make_container(port: int) -> httpx.Response:

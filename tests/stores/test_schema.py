@@ -160,7 +160,7 @@ def test_reservations_that_ended_long_ago_are_forgotten(url: str) -> None:
         ledger = SQLLedger(url)
         await ledger.reserve(reservation("held", long_ago), ACCOUNTS)
         await ledger.end("held", Outcome(0, 250))
-        await ledger.look_after()
+        await ledger.maintain()
         assert [await ledger.end(name, Outcome(0, 0)) is None for name in ("old", "new", "held")] == [
             True,
             False,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
-from tests.waiting import PATIENCE, until
+from tests.waiting import TIMEOUT, until
 from tests.wire.raw_server import raw_server
 
 from imagegate import ExchangeRecord, Hook, ImageGateway
@@ -311,7 +311,7 @@ class Rig(NamedTuple):
     """What no client may see."""
 
     def post(
-        self, model: str, *, timeout: float = PATIENCE, headers: Mapping[str, str] | None = None, **members: Any
+        self, model: str, *, timeout: float = TIMEOUT, headers: Mapping[str, str] | None = None, **members: Any
     ) -> httpx.Response:
         document = {"model": model, "prompt": "A kite", "response_format": "url", **members}
         return httpx.post(f"{self.url}/v1/images/generations", json=document, timeout=timeout, headers=headers)
@@ -394,7 +394,7 @@ def leave(running: Rig, model: str, request_id: str, when: Callable[[], object])
     address = urlsplit(running.url)
     body = json.dumps({"model": model, "prompt": "A kite"}).encode()
     head = f"POST /v1/images/generations HTTP/1.1\r\nhost: localhost\r\nx-request-id: {request_id}\r\n"
-    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=TIMEOUT) as connection:
         connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         until(when)
     return running.collector.of(request_id)

@@ -27,7 +27,7 @@ CLIENT: Final = {"authorization": "Bearer sk-key-of-a-client"}
 GENERATIONS: Final = "/v1/images/generations"
 EDITS: Final = "/v1/images/edits"
 FIELD: Final = Path(__file__).parent.parent / "field"
-PATIENCE: Final = 20.0
+TIMEOUT: Final = 20.0
 """Seconds until a server that should start is given up."""
 
 

@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 
-from tests.waiting import PATIENCE
+from tests.waiting import TIMEOUT
 
 Exchange = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -48,9 +48,9 @@ def raw_server(exchange: Exchange, *, limit: int = 2**16) -> Iterator[int]:
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
-    port, stop = ready.get(timeout=PATIENCE)
+    port, stop = ready.get(timeout=TIMEOUT)
     try:
         yield port
     finally:
         stop()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)

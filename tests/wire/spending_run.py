@@ -256,7 +256,7 @@ async def _settle(plan: Plan, ledger: SQLLedger, bills: Counter[str], result: Re
     accounts = [f"key:{name_of(key)}" for key in range(plan.keys)]
     balances = await ledger.balances([day], accounts)
     for _ in range(400):
-        await ledger.look_after()
+        await ledger.maintain()
         balances = await ledger.balances([day], accounts)
         if all(balance.reserved == 0 for balance in balances.values()):
             break

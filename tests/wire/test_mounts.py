@@ -43,13 +43,13 @@ from imagegate.testing import Lint
 
 GENERATIONS = "/v1/images/generations"
 ASKED = {"model": "onetoken/gpt-image-2", "prompt": "A red kite", "response_format": "url"}
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds until a condition that should come about is given up."""
 
 
 def until(condition: Callable[[], Any]) -> Any:
     """Waits for a condition, gives its value, and fails where it does not come about."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.01)
@@ -513,7 +513,7 @@ class Process:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.popen.send_signal(number)
-        return self.popen.wait(PATIENCE)
+        return self.popen.wait(TIMEOUT)
 
 
 @pytest.fixture
@@ -577,7 +577,7 @@ def test_a_host_with_a_mistake_in_the_configuration(start: Callable[..., Process
         "app = FastAPI()\napp.add_middleware(ImageGateway, config='imagegate.toml')\n"
     )
     process = start(sys.executable, "-m", "uvicorn", "host:app", "--port", "0")
-    assert process.popen.wait(PATIENCE) == 3
+    assert process.popen.wait(TIMEOUT) == 3
     assert "imagegate.toml:2: upstreams[0].name: There is no adapter 'nobody'" in process.log
     assert "running on" not in process.log
 
@@ -620,7 +620,7 @@ def test_a_server_does_not_start_where_the_host_does_not(
     """uvicorn takes the host's failure for what it is, and ends."""
     (tmp_path / "host.py").write_text(HOST_THAT_CANNOT_START.replace('"imagegate.toml"', repr(str(file))))
     process = start(sys.executable, "-m", "uvicorn", "host:app", "--port", "0")
-    assert process.popen.wait(PATIENCE) == 3
+    assert process.popen.wait(TIMEOUT) == 3
     assert "RuntimeError: no database" in process.log
     assert "running on" not in process.log
 
@@ -673,6 +673,6 @@ def test_serve_with_a_mistake(start: Callable[..., Process], tmp_path: Path, doc
     """A mistake in the file is told in one line before anything listens, and the code is 1."""
     (tmp_path / "imagegate.toml").write_text(document)
     process = start(SCRIPT, "serve", "--port", "0")
-    assert process.popen.wait(PATIENCE) == 1
+    assert process.popen.wait(TIMEOUT) == 1
     assert message in process.log
     assert "Traceback" not in process.log

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from tests.ports import free_port
-from tests.waiting import PATIENCE, until
+from tests.waiting import TIMEOUT, until
 from tests.wire.field_support import SMALL
 
 from imagegate.demo.servers import serving
@@ -145,7 +145,7 @@ class Server:
 
     def post(self, model: str = "", **more: Any) -> httpx.Response:
         body = asked(model or self.model, **more)
-        return httpx.post(f"{self.url}{GENERATIONS}", json=body, headers=KEY, timeout=PATIENCE)
+        return httpx.post(f"{self.url}{GENERATIONS}", json=body, headers=KEY, timeout=TIMEOUT)
 
     def kill(self) -> None:
         """With its workers, where a test has left any."""
@@ -191,7 +191,7 @@ def test_generation(server: Server) -> None:
 def test_events_leave_as_they_come(server: Server, held: Provider) -> None:
     """The first one is there before the provider has sent the last one."""
     body = asked(stream=True, partial_images=1)
-    with httpx.stream("POST", f"{server.url}{GENERATIONS}", json=body, headers=KEY, timeout=PATIENCE) as reply:
+    with httpx.stream("POST", f"{server.url}{GENERATIONS}", json=body, headers=KEY, timeout=TIMEOUT) as reply:
         pieces = reply.iter_text()
         text = next(pieces)
         assert "image_generation.partial_image" in text
@@ -203,7 +203,7 @@ def test_events_leave_as_they_come(server: Server, held: Provider) -> None:
 def test_an_upload_of_20_megabytes(server: Server, provider: tuple[Provider, int]) -> None:
     image = SMALL + os.urandom(20_000_000)
     reply = httpx.post(
-        f"{server.url}{EDITS}", data=asked(), files={"image": ("a.png", image)}, headers=KEY, timeout=PATIENCE
+        f"{server.url}{EDITS}", data=asked(), files={"image": ("a.png", image)}, headers=KEY, timeout=TIMEOUT
     )
     assert reply.status_code == 200, reply.text
     assert provider[0].digest == hashlib.sha256(image).hexdigest()
@@ -250,7 +250,7 @@ def test_the_end_waits_for_what_runs(server: Server, held: Provider) -> None:
         server.process.send_signal(signal.SIGTERM)
         held.may_end.set()
         assert call.result().status_code == 200
-    assert server.process.wait(PATIENCE) == 0
+    assert server.process.wait(TIMEOUT) == 0
     assert "Traceback" not in server.log
 
 

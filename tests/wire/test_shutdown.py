@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.waiting import PATIENCE, until
+from tests.waiting import TIMEOUT, until
 from tests.wire.edit_support import Process, gateway_process
 from tests.wire.faults import GOOD, KEY, Connection, Request, Upstream
 
@@ -81,14 +81,14 @@ class Call(threading.Thread):
             self.reply = post(self._url)
 
     def answer(self) -> httpx.Response:
-        self.join(PATIENCE)
+        self.join(TIMEOUT)
         assert self.reply is not None
         return self.reply
 
 
 def post(url: str, **headers: str) -> httpx.Response:
     document = {"model": "held/any", "prompt": "A kite", "response_format": "url"}
-    return httpx.post(f"{url}/v1/images/generations", json=document, headers=headers, timeout=PATIENCE)
+    return httpx.post(f"{url}/v1/images/generations", json=document, headers=headers, timeout=TIMEOUT)
 
 
 def is_refused(process: Process) -> bool:
@@ -108,7 +108,7 @@ def test_sigterm_lets_what_runs_be_finished(upstream: tuple[Upstream, int], held
         held.may_end.set()
         reply = call.answer()
         assert (reply.status_code, len(reply.json()["data"])) == (200, 1)
-        assert process.process.wait(PATIENCE) == 0
+        assert process.process.wait(TIMEOUT) == 0
     assert counter.posts["held"] == 1
     log = [json.loads(line) for line in (tmp_path / "gateway.log").read_text().splitlines() if line.startswith("{")]
     assert [line["status"] for line in log if line.get("endpoint") == "generations"] == [200]
@@ -126,8 +126,8 @@ def test_what_does_not_end_within_the_grace_is_given_up(
         reply = call.answer()
         assert (reply.status_code, reply.headers["x-should-retry"]) == (502, "false")
         assert reply.json()["error"]["code"] == "upstream_uncertain"
-        assert process.process.wait(PATIENCE) == 0
-        assert counter.left["held"].wait(PATIENCE)
+        assert process.process.wait(TIMEOUT) == 0
+        assert counter.left["held"].wait(TIMEOUT)
 
 
 def test_several_workers_drain(upstream: tuple[Upstream, int], held: Held, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_several_workers_drain(upstream: tuple[Upstream, int], held: Held, tmp_p
         until(lambda: (tmp_path / "gateway.log").read_text().count("Shutting down") == 2)
         held.may_end.set()
         assert [call.answer().status_code for call in calls] == [200] * 4
-        assert process.process.wait(PATIENCE) == 0
+        assert process.process.wait(TIMEOUT) == 0
 
 
 # A gateway in somebody's application is told by it
@@ -182,7 +182,7 @@ def test_a_client_that_is_still_sending_hears_it_too(mounted: Mounted) -> None:
     """A large body is not read, and not hung up on either: the client would lose the answer."""
     mounted.gateway.drain()
     document: dict[str, Any] = {"model": "held/any", "prompt": "A kite", "user": "x" * 8_000_000}
-    refused = httpx.post(f"{mounted.url}/v1/images/generations", json=document, timeout=PATIENCE)
+    refused = httpx.post(f"{mounted.url}/v1/images/generations", json=document, timeout=TIMEOUT)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
     assert "connection" not in refused.headers
 
@@ -201,14 +201,14 @@ def test_the_end_waits_for_what_the_gateway_runs_by_itself(tmp_path: Path) -> No
                 ended.append(f"{name} was cut short")
                 raise
 
-        for grace, expected in ((PATIENCE, ["quick"]), (0.01, ["slow was cut short"])):
+        for grace, expected in ((TIMEOUT, ["quick"]), (0.01, ["slow was cut short"])):
             gateway = ImageGateway(config=parse_config(config(1, tmp_path).read_text()), hooks=(), grace=grace)
             end = asyncio.Event()
-            gateway.loop_services.background.start(work("quick" if grace == PATIENCE else "slow", end))
+            gateway.loop_services.background.start(work("quick" if grace == TIMEOUT else "slow", end))
             closing = asyncio.create_task(gateway.aclose())
             await asyncio.sleep(0)
             assert gateway.is_draining
-            if grace == PATIENCE:
+            if grace == TIMEOUT:
                 end.set()
             await closing
             assert expected == ended

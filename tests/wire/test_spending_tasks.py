@@ -16,7 +16,7 @@ import httpx
 import pytest
 from redis import Redis as Client
 from starlette.types import Receive, Scope, Send
-from tests.waiting import PATIENCE, until
+from tests.waiting import TIMEOUT, until
 from tests.wire.keeping_support import EDITS, Origin, Redis, ended, generation, held_edit, redis_server
 from tests.wire.shared_support import Both, create, kill, silence
 
@@ -110,7 +110,7 @@ class Rig(Both):
     def no_transaction(self) -> Generator[None]:
         """Wait until no process writes to the ledger, and let none begin: one that is suspended keeps its lock."""
         file = self.folder / "ledger.db"
-        with contextlib.closing(sqlite3.connect(file, timeout=PATIENCE, isolation_level=None)) as db:
+        with contextlib.closing(sqlite3.connect(file, timeout=TIMEOUT, isolation_level=None)) as db:
             db.execute("BEGIN IMMEDIATE")
             yield
             db.execute("ROLLBACK")

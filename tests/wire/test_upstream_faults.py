@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import httpx
 import openai
 import pytest
-from tests.waiting import PATIENCE
+from tests.waiting import TIMEOUT
 from tests.wire.faults import (
     CHUNKED,
     FAULTS,
@@ -243,7 +243,7 @@ def test_client_leaves_during_the_call(faulty: Rig, name: str) -> None:
     before = faulty.upstream.posts[name]
     record = leave(faulty, f"{name}.two", f"left-{name}", lambda: faulty.upstream.posts[name] > before)
     assert (record.status, record.error_code, record.upstream) == (499, "client_disconnected", name)
-    assert faulty.upstream.left[name].wait(PATIENCE)
+    assert faulty.upstream.left[name].wait(TIMEOUT)
     assert faulty.upstream.posts[name] == before + 1
     assert faulty.post("good/any").status_code == 200
 

@@ -21,7 +21,7 @@ _REMEMBERED: Final = 10_000
 _AT_ONCE: Final = 500
 """Keys of one lookup."""
 _WAITING: Final = 5_000
-_PATIENCE: Final = 15.0
+_LOOKUP_TIMEOUT: Final = 15.0
 """Seconds for one lookup; the database's own limits end it sooner."""
 
 
@@ -107,7 +107,7 @@ class StoredKeys:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="imagegate-keys")
         try:
             asking = asyncio.get_running_loop().run_in_executor(self._thread, self._look_up, batch, now)
-            found = await asyncio.wait_for(asking, _PATIENCE)
+            found = await asyncio.wait_for(asking, _LOOKUP_TIMEOUT)
         except Exception as error:
             # Its text is not logged: it may have the password of the database.
             get_logger().error("stored keys cannot be looked up", error=type(error).__name__)

@@ -120,7 +120,7 @@ class Admit(Layer):
             permit.release()
 
     def _answer_shutdown(self, progress: Progress) -> None:
-        """Raise the error for a request that the server, whose patience is over, has cancelled.
+        """Raise the error for a request that the server has cancelled at the end of its grace period.
 
         Without a response the client would retry, and perhaps pay again.
         """

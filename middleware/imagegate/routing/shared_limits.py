@@ -367,4 +367,4 @@ class SharedLimits:
 
 
 def _log(error: Exception) -> None:
-    get_logger().error("shared limits could not be looked after", error=type(error).__name__)
+    get_logger().error("maintenance of shared limits failed", error=type(error).__name__)

@@ -66,7 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_paused = False
         self._read = 0
         self._read_at = 0.0
-        self._patience: float = self.limits.client_stall
+        self._stall_left: float = self.limits.client_stall
 
     def wrap(self, inner: asyncio.Protocol) -> None:
         """Set the inner protocol. To be called once, before the connection is made."""
@@ -310,7 +310,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _watch_reader(self) -> None:
         self._read, self._read_at = self._taken(), self._loop.time()
-        self._patience = self.limits.client_stall
+        self._stall_left = self.limits.client_stall
         self._connections.writes(self, is_blocked=True)
 
     def _taken(self) -> int:
@@ -322,8 +322,8 @@ class Connection(asyncio.BufferedProtocol):
         now, taken = self._loop.time(), self._taken()
         gained = (taken - self._read) / self.limits.client_pace - (now - self._read_at)
         self._read, self._read_at = taken, now
-        self._patience = min(self._patience + gained, self.limits.client_stall)
-        return self._patience > 0
+        self._stall_left = min(self._stall_left + gained, self.limits.client_stall)
+        return self._stall_left > 0
 
     # The end
 

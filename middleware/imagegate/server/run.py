@@ -57,7 +57,7 @@ def run(*, host: str, port: int, workers: int, grace: int, limits: LimitsConfig)
         raise ConfigError(_NEEDED)
     raise_descriptor_limit()
     http = _guard(limits) if limits.guard else "httptools"
-    patience = limits.idle_timeout + (limits.head_timeout if limits.guard else 0)  # the guard's own comes first
+    idle = limits.idle_timeout + (limits.head_timeout if limits.guard else 0)  # the guard's own comes first
     # uvicorn raises the signal that ended it once more; having drained, that is no failure.
     signal.signal(signal.SIGTERM, _exit_well)
     with _shared_metrics(workers), forwarding_hangup(workers):
@@ -70,7 +70,7 @@ def run(*, host: str, port: int, workers: int, grace: int, limits: LimitsConfig)
             http=http,
             ws="none",
             backlog=backlog(),
-            timeout_keep_alive=ceil(patience),
+            timeout_keep_alive=ceil(idle),
             access_log=False,  # the gateway writes a line of its own
             log_config=None,  # lines of the server look like the gateway's
             server_header=False,

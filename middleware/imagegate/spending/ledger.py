@@ -244,7 +244,7 @@ class Ledger(Protocol):
         """Count a request that needed no reservation."""
         ...
 
-    async def look_after(self) -> Sequence[Reservation]:
+    async def maintain(self) -> Sequence[Reservation]:
         """Tell that this process lives; hold what dead ones had reserved, and return that."""
         ...
 

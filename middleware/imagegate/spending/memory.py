@@ -93,7 +93,7 @@ class MemoryRates:
             raise TooManyAccounts
         self._many = min(self._most, max(_MANY, 2 * len(self._counts)))
 
-    async def look_after(self) -> None:
+    async def maintain(self) -> None:
         """Do nothing: what this process counts ends with it."""
 
     async def aclose(self) -> None:
@@ -172,7 +172,7 @@ class MemoryLedger:
         kept = {period for reservation in self._open.values() for period in reservation.periods} | {day, day[:7]}
         self._balances = {key: balance for key, balance in self._balances.items() if key[1] in kept}
 
-    async def look_after(self) -> Sequence[Reservation]:
+    async def maintain(self) -> Sequence[Reservation]:
         return ()
 
     async def list_held(self, account: str = "") -> Sequence[Reservation]:

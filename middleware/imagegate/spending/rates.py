@@ -85,7 +85,7 @@ class Rates(Protocol):
         """Count a request as ended."""
         ...
 
-    async def look_after(self) -> None:
+    async def maintain(self) -> None:
         """Tell that the requests of this process still run."""
         ...
 

@@ -133,7 +133,7 @@ class RedisRates:
             with suppress(RedisFailed):  # then the lease ends it
                 await self._redis.run(_LEAVE, keys, admission.id)
 
-    async def look_after(self) -> None:
+    async def maintain(self) -> None:
         """Renew the leases of the requests at a time."""
         by_key: dict[str, list[str]] = {}
         for id_, keys in self._held.items():

@@ -254,15 +254,15 @@ class Spending:
         if all(loop.done() for loop in self._loops):
             self._loops = tuple(
                 asyncio.create_task(repeat(work, pause=self._lease / 3, on_error=_log))
-                for work in (self._look_after_ledger, self.rates.look_after)
+                for work in (self._maintain_ledger, self.rates.maintain)
             )
 
-    async def _look_after_ledger(self) -> None:
-        for reservation in await self.ledger.look_after():
+    async def _maintain_ledger(self) -> None:
+        for reservation in await self.ledger.maintain():
             get_logger().warning("money is held: the process that reserved it has died", reservation=reservation.id)
 
     async def stop(self) -> None:
-        """Stop looking after the ledger, which another service has taken over."""
+        """Stop the maintenance of the ledger, which another service has taken over."""
         await stop(*self._loops)
         self._loops = ()
 
@@ -280,4 +280,4 @@ def _held(reservation: Reservation) -> Outcome:
 
 
 def _log(error: Exception) -> None:
-    get_logger().error("limits could not be looked after", error=type(error).__name__)
+    get_logger().error("maintenance of limits failed", error=type(error).__name__)

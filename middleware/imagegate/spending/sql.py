@@ -38,7 +38,7 @@ class SQLLedger:
     Args:
         url: ``sqlite:///file`` or ``postgresql://user@host/database``.
         lease: seconds without a sign of life after which what a process had reserved is held.
-        patience: seconds that a piece of work may take, with those before it; then the ledger counts as away.
+        timeout: seconds that a piece of work may take, with those before it; then the ledger counts as away.
         busy: seconds to wait for another process that writes to the same SQLite file.
 
     Raises:
@@ -47,7 +47,7 @@ class SQLLedger:
 
     is_shared = True
 
-    def __init__(self, url: str, *, lease: float = 30.0, patience: float = 30.0, busy: float = 15.0) -> None:
+    def __init__(self, url: str, *, lease: float = 30.0, timeout: float = 30.0, busy: float = 15.0) -> None:
         try:
             from imagegate.spending.sql_statements import Statements
         except ImportError:
@@ -56,7 +56,7 @@ class SQLLedger:
             ) from None
         self.holder = uuid4().hex
         self._statements: Statements = Statements(url, holder=self.holder, lease=lease, busy=busy)
-        self._patience = patience
+        self.timeout = timeout
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="imagegate-ledger")
         self._waiting: dict[asyncio.Future[Any], Work] = {}
         self._worker: asyncio.Task[None] | None = None
@@ -85,7 +85,7 @@ class SQLLedger:
                 lambda statements, db: statements.end(db, reservation_id, outcome, images, is_holder)
             )
         except LedgerUnavailable:
-            return None  # `look_after` tries again
+            return None  # `maintain` tries again
         if self._owed.get(reservation_id) is owed:
             del self._owed[reservation_id]
         return ended
@@ -99,9 +99,9 @@ class SQLLedger:
     async def note(self, accounts: Sequence[str], created: float, settled: int, images: int) -> None:
         await self._do(lambda statements, db: statements.note(db, accounts, created, settled, images))
 
-    async def look_after(self) -> Sequence[Reservation]:
+    async def maintain(self) -> Sequence[Reservation]:
         # A sign of life first: with many ends to be told, others would take this process for dead meanwhile.
-        held: Sequence[Reservation] = await self._do(lambda statements, db: statements.look_after(db))
+        held: Sequence[Reservation] = await self._do(lambda statements, db: statements.maintain(db))
         await self._tell_ends()
         return held
 
@@ -147,7 +147,7 @@ class SQLLedger:
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self.timeout):
                 return await done
         except asyncio.CancelledError:
             self._waiting.pop(done, None)

@@ -256,7 +256,7 @@ class Statements:
         row = db.execute(select(tables.reservations).where(tables.reservations.c.id == reservation_id)).first()
         return None if row is None else _reservation(row)
 
-    def look_after(self, db: Connection) -> list[Reservation]:
+    def maintain(self, db: Connection) -> list[Reservation]:
         """Tell that this process lives, and hold what dead ones had reserved."""
         self._tell(db)
         living = select(tables.holders.c.id).where(tables.holders.c.seen > self._now - self._lease)

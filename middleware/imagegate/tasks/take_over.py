@@ -160,10 +160,10 @@ class TakeOver:
         return {name: keys[name] for name in client.own_keys} if keys.keys() >= set(client.own_keys) else None
 
     async def aclose(self) -> None:
-        """Stop looking after tasks."""
+        """Stop the maintenance of tasks."""
         await stop(*self._loops)
         self._loops = ()
 
 
 def _log(error: Exception) -> None:
-    get_logger().error("tasks could not be looked after", exc_info=error)
+    get_logger().error("maintenance of tasks failed", exc_info=error)

@@ -12,7 +12,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from imagegate.http.lookups import AddressInfo, GetAddressInfo, Lookups
 
-_PATIENCE: Final = 0.5
+_LOOKUP_TIMEOUT: Final = 0.5
 """Seconds for a lookup, after which the last good answer is used, while the lookup goes on."""
 _KEPT_FOR: Final = 86400.0
 """Seconds that an answer is kept (RFC 8767 proposes one to three days)."""
@@ -49,7 +49,7 @@ class ProviderResolver(AbstractResolver):
             return await refresh
         self._refreshing.add(refresh)
         refresh.add_done_callback(self._note_refreshed)
-        await asyncio.wait({refresh}, timeout=_PATIENCE)
+        await asyncio.wait({refresh}, timeout=_LOOKUP_TIMEOUT)
         if refresh.done() and not refresh.cancelled() and refresh.exception() is None:
             return refresh.result()
         return kept
