@@ -17,7 +17,7 @@ from imagegate.asgi.azure_paths import AZURE, openai_scope
 from imagegate.asgi.helpers import before_shutdown, report_failure, route_path, running_loop
 from imagegate.asgi.in_flight import Permits
 from imagegate.asgi.not_found import NotFound, Readiness
-from imagegate.config.loader import read_config
+from imagegate.config.loaded import LoadedConfig, load
 from imagegate.config.reloading import check_reload
 from imagegate.config.schema import Config
 from imagegate.errors import ConfigError
@@ -96,10 +96,11 @@ class ImageGateway:
             mounted=app is not None,
         )
         try:
-            self.config = read_config(config)
+            loaded = load(config)
+            self.config = loaded.config
             if access is not None and owner is not None:
                 raise ConfigError("access= says who a request is from, so owner= must be left out")
-            self.services = self._build(self.config)
+            self.services = self._build(loaded)
             self._permits = Permits(self.config.limits.in_flight)
             self._set_stack(loop_services(self.services))
         except ConfigError as error:
@@ -150,8 +151,20 @@ class ImageGateway:
         is_ours = self.loop_services.spending is not None and scope["method"] == "GET"
         return "usage" if is_ours and route_path(scope) == f"{self.config.prefix}/usage" else None
 
-    def reload(self, config: Config | Mapping[str, Any] | str | PathLike[str] | None) -> None:
+    @staticmethod
+    def load(config: Config | Mapping[str, Any] | str | PathLike[str] | None) -> LoadedConfig:
+        """Read a configuration for `reload`, with the files that it names; may be called in a thread.
+
+        Raises:
+            ConfigError: the configuration cannot be used.
+        """
+        return load(config)
+
+    def reload(self, config: LoadedConfig | Config | Mapping[str, Any] | str | PathLike[str] | None) -> None:
         """Answer new requests by another configuration; what runs goes on as it began. Call it in the event loop.
+
+        Files are read in place, unless `load` has read them: ``gateway.reload(await asyncio.to_thread(gateway.load,
+        "imagegate.toml"))`` keeps the event loop from waiting for a disk.
 
         Upstreams, routes, models, policies, keys and limits can change. Tasks, idempotency keys, stored images and
         budgets, and the breakers and limits of upstreams that are as before go on.
@@ -163,9 +176,10 @@ class ImageGateway:
         if self._failure is not None:
             raise ConfigError(str(self._failure))
         self._enter_loop()
-        found = read_config(config)
+        loaded = config if isinstance(config, LoadedConfig) else load(config)
+        found = loaded.config
         check_reload(self.config, found)
-        services = self._build(found, replaced=self.services)
+        services = self._build(loaded, replaced=self.services)
         own = loop_services(services, replaced=self.loop_services)
         if services.console is not None:
             services.console.reconfigure(load=picture_loader(found, services.images), access=services.access)

@@ -110,14 +110,14 @@ class Standalone:
 
     async def reload(self) -> None:
         """Apply the configuration as it is now; one that cannot be used is logged, and the one before goes on."""
-        if self._find is None:
+        if (find := self._find) is None:
             get_logger().warning("SIGHUP is ignored; restart the gateway to apply another configuration")
             return
         async with self._reloading:
             if self.gateway.is_draining:
                 return
             try:
-                self.gateway.reload(await asyncio.to_thread(self._find))
+                self.gateway.reload(await asyncio.to_thread(lambda: self.gateway.load(find())))
             except ConfigError as error:
                 get_logger().error("the configuration is refused, and the one before goes on", reason=str(error))
             else:

@@ -7,28 +7,33 @@ import base64
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import pytest
 from tests.wire.edit_support import large_picture, picture
 
+import imagegate_adapters
 from imagegate import ImageGateway
-from imagegate.config.loader import parse_config
+from imagegate.config.loader import load_config, parse_config
+from imagegate.standalone import Standalone
 
 EVENTS = ("open", "os.", "shutil.", "tempfile.")
 
 
 def audited(run: Callable[..., Coroutine[Any, Any, None]], folder: Path, *arguments: Any) -> list[tuple[str, str]]:
-    """Return what the thread of the event loop asks the operating system for below a folder, in a process of its own.
+    """Return what the thread of the event loop asks of the disk below a folder, and of that of the adapters.
 
-    There is no way to take an audit hook away again.
+    It does so in a process of its own: there is no way to take an audit hook away again.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
         return processes.submit(_audited, run, folder, *arguments).result(timeout=100)
@@ -36,13 +41,14 @@ def audited(run: Callable[..., Coroutine[Any, Any, None]], folder: Path, *argume
 
 def _audited(run: Callable[..., Coroutine[Any, Any, None]], folder: Path, *arguments: Any) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
+    folders = (str(folder), str(Path(imagegate_adapters.__path__[0])))
     thread = threading.get_ident()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if threading.get_ident() != thread or not event.startswith(EVENTS):
             return
         paths = (os.fsdecode(each) for each in arguments if isinstance(each, (str, bytes, os.PathLike)))
-        found.extend((event, path) for path in paths if path.startswith(str(folder)))
+        found.extend((event, path) for path in paths if path.startswith(folders))
 
     sys.addaudithook(hook)
     asyncio.run(run(folder, *arguments))
@@ -77,7 +83,10 @@ async def ask_for_much(folder: Path, size: int) -> None:
     """
     content = large_picture(size) if size else picture(1, 16)
 
-    gateway = ImageGateway(config=parse_config(document), hooks=(), transport=Upstream(content))
+    upstream = Upstream(content)
+    gateway = await asyncio.to_thread(  # a server makes it before there is an event loop
+        lambda: ImageGateway(config=parse_config(document), hooks=(), transport=upstream)
+    )
     transport = httpx.ASGITransport(app=gateway)
     async with gateway, httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
 
@@ -100,6 +109,39 @@ async def ask_for_much(folder: Path, size: int) -> None:
                 await asyncio.sleep(0.01)
 
 
+async def reload(folder: Path) -> None:
+    """Apply a configuration with other adapters, contracts of the operator's and a certificate, as SIGHUP does."""
+    find = partial(load_config, folder / "imagegate.toml")
+    alone = await asyncio.to_thread(lambda: Standalone(find(), find=find))
+    async with alone.gateway:
+        await asyncio.to_thread((folder / "imagegate.toml").write_text, SECOND)
+        await alone.reload()
+        assert [each.name for each in alone.gateway.config.upstreams] == ["gemini", "fal", "own"]
+        assert alone.gateway.services.catalog.resolve("own/house")
+
+
+FIRST = """
+[[upstreams]]
+name = "openai"
+api_key = "sk-upstream"
+"""
+SECOND = """
+[[upstreams]]
+name = "gemini"
+api_key = "sk-upstream"
+[[upstreams]]
+name = "fal"
+api_key = "sk-upstream"
+[[upstreams]]
+name = "own"
+adapter = "openai"
+base_url = "https://own.example/v1"
+api_key = "sk-upstream"
+contracts = "own.toml"
+ca_file = "ca.pem"
+"""
+
+
 async def touch(folder: Path) -> None:
     await asyncio.to_thread((folder / "in a thread").touch)
     (folder / "on the loop").touch()
@@ -111,6 +153,14 @@ def test_no_request_touches_a_disk_on_the_event_loop(tmp_path: Path, size: int) 
     (tmp_path / "spool").mkdir()
     assert audited(ask_for_much, tmp_path, size) == []
     assert list((tmp_path / "images").iterdir())
+
+
+def test_no_reload_touches_a_disk_on_the_event_loop(tmp_path: Path) -> None:
+    """Requests go on while files are read."""
+    shutil.copy(certifi.where(), tmp_path / "ca.pem")
+    (tmp_path / "own.toml").write_text('[models."house"]\nfamily = "gpt-image-2"\n')
+    (tmp_path / "imagegate.toml").write_text(FIRST)
+    assert audited(reload, tmp_path) == []
 
 
 def test_the_audit_sees_what_it_is_to_see(tmp_path: Path) -> None:

@@ -65,9 +65,10 @@ class Names:
         self._by_pattern = lru_cache(_PATTERNS_KEPT)(self._pattern)
 
     @classmethod
-    def of(cls, config: Config) -> Names:
+    def of(cls, config: Config, contracts: Mapping[str, Contracts] | None = None) -> Names:
+        """Return those of a configuration, whose contracts are read where they are not given."""
         addresses = frozenset(address_of(entry) for route in config.routes.values() for entry in route)
-        return cls(contracts_of(config), addresses)
+        return cls(contracts_of(config) if contracts is None else contracts, addresses)
 
     def model(self, upstream: str, model: str) -> str:
         """Return an upstream's model, the pattern (``gemini-*``) that it goes by, or ``other``; "" for none."""

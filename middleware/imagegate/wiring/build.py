@@ -11,9 +11,9 @@ from starlette.types import Scope
 from imagegate.access.authenticator import Authenticator
 from imagegate.access.host import PrincipalSource
 from imagegate.asgi.browser_guard import BrowserGuard
-from imagegate.config.model_contracts import base_url_of, contracts_of, warnings_of
+from imagegate.config.loaded import LoadedConfig
+from imagegate.config.model_contracts import base_url_of, warnings_of
 from imagegate.config.network import Clients
-from imagegate.config.price_table import price_table
 from imagegate.config.schema import Config
 from imagegate.delivery.images_endpoint import PictureService
 from imagegate.logger import get_logger
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    config: Config,
+    loaded: LoadedConfig,
     *,
     hooks: Sequence[Hook] | None = None,
     transport: Transport | None = None,
@@ -47,7 +47,7 @@ def build(
     mounted: bool = False,
     replaced: Services | None = None,
 ) -> Services:
-    """Return the services of a gateway; nothing is connected to yet.
+    """Return the services of a gateway; nothing is connected to yet, and no file is read that `loaded` has.
 
     Args:
         hooks: are notified of every exchange; None: one log line each.
@@ -66,11 +66,10 @@ def build(
         get_logger().warning("upstream sent a reply before the request: connections are not reused", upstream=upstream)
         all_hooks.surplus_received(upstream)
 
+    config, contracts, prices = loaded.config, loaded.contracts, loaded.prices
     lasting = lasting_services(config) if replaced is None else replaced.lasting
     clients = Clients(config, transport=transport, on_surplus=note_surplus, foreign=lasting.foreign)
-    contracts = contracts_of(config)
     catalog = Catalog(contracts, config.routes)
-    prices = price_table(config)
     images = PictureService(
         config.delivery,
         client=lasting.foreign,
@@ -100,7 +99,7 @@ def build(
         cost=partial(cost_of, prices=prices),
         currency=config.prices.currency,
     )
-    all_hooks.configured(Names.of(config))
+    all_hooks.configured(Names.of(config, contracts))
     if replaced is None:
         images.store.health.listen(all_hooks.store_changed)
         all_hooks.memory_watched(lambda: lasting.memory.held)
