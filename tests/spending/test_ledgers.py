@@ -187,6 +187,38 @@ def test_what_was_spent_counts_though_it_was_released(opened: Callable[[], Ledge
     run(opened, work)
 
 
+def test_images_that_cost_nothing_are_counted_once(opened: Callable[[], Ledger]) -> None:
+    """Also where their reservation had been released: its process seemed dead."""
+
+    async def work(ledger: Ledger) -> None:
+        for name, is_released in (("a", False), ("b", True)):
+            await ledger.reserve(reservation(name, 0.0), ACCOUNTS)
+            if is_released:
+                await ledger.end(name, Outcome(0, 0))
+            for _ in range(2):
+                await ledger.end(name, Outcome(0, 0), images=2)
+        assert await balance(ledger) == Balance(requests=2, images=4)
+
+    run(opened, work)
+
+
+def test_images_of_a_process_that_seemed_dead_are_counted(address: str) -> None:
+    """It was slow; what it had reserved was nothing, because its client pays the provider."""
+
+    async def scenario() -> None:
+        slow, hasty = SQLLedger(address, lease=600), SQLLedger(address, lease=0.001)
+        await slow.reserve(reservation("free", 0.0), ACCOUNTS)
+        await asyncio.sleep(0.01)
+        await hasty.maintain()
+        await hasty.reserve(reservation("free", 0.0), ACCOUNTS)
+        await slow.end("free", Outcome(0, 0), images=1)
+        assert await balance(hasty) == Balance(requests=1, images=1)
+        for ledger in (slow, hasty):
+            await ledger.aclose()
+
+    asyncio.run(scenario())
+
+
 def test_an_old_release_is_not_said_again_of_a_task_that_has_begun_again(tmp_path: Path) -> None:
     """The database was away when a process gave a task up; by now the same process does it once more."""
 

@@ -72,11 +72,14 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
         """Day and month."""
         return self.day, self.day[:7]
 
-    def ended(self, outcome: Outcome) -> Reservation:
-        """Return it with its outcome; itself where it has ended for good."""
-        if self.state == "settled" or (self.state == "released" and not any(outcome)):
+    def ended(self, outcome: Outcome, images: int = 0) -> Reservation:
+        """Return it with its outcome; itself where it has ended for good.
+
+        Images that cost nothing settle it too: they are counted once, also where it had been released before.
+        """
+        if self.state == "settled" or (self.state == "released" and not any(outcome) and not images):
             return self
-        state: State = "held" if outcome.held else "settled" if outcome.settled else "released"
+        state: State = "held" if outcome.held else "settled" if outcome.settled or images else "released"
         return msgspec.structs.replace(self, state=state, settled=outcome.settled, held=outcome.held)
 
     def decided(self, settled: int) -> Reservation:

@@ -129,7 +129,8 @@ class MemoryLedger:
         before = self._open.get(reservation_id) or self._ended.get(reservation_id)
         if before is None:
             return None
-        return self._move(before, before.ended(outcome(before) if callable(outcome) else outcome), images)
+        found = outcome(before) if callable(outcome) else outcome
+        return self._move(before, before.ended(found, images), images)
 
     async def decide(self, reservation_id: str, settled: int) -> Reservation | None:
         before = self._open.get(reservation_id)

@@ -259,7 +259,8 @@ class Spending:
 
     async def _maintain_ledger(self) -> None:
         for reservation in await self.ledger.maintain():
-            get_logger().warning("money is held: the process that reserved it has died", reservation=reservation.id)
+            if reservation.held:
+                get_logger().warning("money is held: the process that reserved it has died", reservation=reservation.id)
 
     async def stop(self) -> None:
         """Stop the maintenance of the ledger, which another service has taken over."""

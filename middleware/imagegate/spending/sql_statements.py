@@ -207,9 +207,9 @@ class Statements:
         if before is None:
             return None
         found = outcome(before) if callable(outcome) else outcome
-        if is_holder and found == NOTHING and before.holder != self._holder:
+        if is_holder and found == NOTHING and not images and before.holder != self._holder:
             return before
-        return self._step(db, before, before.ended(found), images)
+        return self._step(db, before, before.ended(found, images), images)
 
     def decide(self, db: Connection, reservation_id: str, settled: int) -> Reservation | None:
         """Settle or release what is held."""
