@@ -56,7 +56,7 @@ class Postgres:
         with (self._folder / "log").open("ab") as log:
             command = (self._programs / "postgres", *options, "-c", "fsync=off")
             self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, **self._as)
-        for _ in range(200):
+        for _ in range(1200):
             try:
                 psycopg.connect(self._url("postgres")).close()
                 return

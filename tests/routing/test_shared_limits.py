@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.waiting import async_until
 from tests.wire.keeping_support import Redis, redis_server
 
 from imagegate.errors import ImagegateError, UpstreamRefused, UpstreamUnavailable, UpstreamUnreachable
@@ -221,10 +222,6 @@ def test_news_are_told_at_once(redis: Redis) -> None:
             one.shared.start()
             other.shared.start()
             await one.fails(UpstreamRefused("down", status=500))
-            for _ in range(300):
-                if other.breaker.state == "open":
-                    break
-                await asyncio.sleep(0.01)
-            assert other.breaker.state == "open"
+            await async_until(lambda: other.breaker.state == "open")
 
     asyncio.run(scenario())

@@ -343,7 +343,7 @@ def test_who_does_not_read_is_cut_off(ahead: bytes) -> None:
 
 def test_who_reads_slowly_is_waited_for() -> None:
     """The pace is a floor, and no matter of how long the whole takes."""
-    with guarded(client_stall=Duration(1), client_pace=100_000) as server:
+    with guarded(client_stall=Duration(3), client_pace=100_000) as server:
         client = server.client(receive_buffer=65536)
         client.send(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
         for _ in range(40):

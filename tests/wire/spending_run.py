@@ -255,7 +255,7 @@ async def _settle(plan: Plan, ledger: SQLLedger, bills: Counter[str], result: Re
     day = day_of(time.time())
     accounts = [f"key:{name_of(key)}" for key in range(plan.keys)]
     balances = await ledger.balances([day], accounts)
-    for _ in range(400):
+    for _ in range(1200):
         await ledger.maintain()
         balances = await ledger.balances([day], accounts)
         if all(balance.reserved == 0 for balance in balances.values()):

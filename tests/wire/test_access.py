@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import re
-import time
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
+from tests.waiting import until
 from tests.wire.field_support import LARGE, SMALL
 
 from imagegate import ImageGateway, Principal
@@ -55,12 +55,12 @@ class Rig(NamedTuple):
 
     def ended(self, task_id: str, token: str) -> dict[str, Any]:
         """The task once it is over."""
-        for _ in range(200):
-            state: dict[str, Any] = self.get(f"/v1/tasks/{task_id}", token).json()
-            if state["status"] in ("completed", "failed"):
-                return state
-            time.sleep(0.02)
-        raise AssertionError(state)
+
+        def state() -> dict[str, Any] | None:
+            found: dict[str, Any] = self.get(f"/v1/tasks/{task_id}", token).json()
+            return found if found["status"] in ("completed", "failed") else None
+
+        return until(state, what="the end of a task") or {}
 
     @property
     def sent(self) -> int:

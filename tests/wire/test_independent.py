@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from time import sleep
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from tests.simulators.independent import hosts, sync, tasks
 from tests.simulators.independent.frame import KEY, Provider, form_of
+from tests.waiting import until
 from tests.wire.edit_support import picture
 from tests.wire.self_hosted_support import Setting, setting
 
@@ -189,12 +189,12 @@ def test_addresses_of_tasks_are_kept_to_the_letter(adapter: str, model: str, tmp
     with setting(tmp_path, own.app(), adapter, more=more, path="/proxy") as at:
         body = {"model": f"own/{model}", "prompt": "a cat", "async": True}
         task = at.raw.post("/images/generations", json=body).json()
-        reply = task
-        for _ in range(50):
-            if reply["status"] not in ("pending", "processing"):
-                break
-            sleep(0.02)
-            reply = at.raw.get(f"/tasks/{task['task_id']}").json()
+
+        def state() -> dict[str, Any] | None:
+            found: dict[str, Any] = at.raw.get(f"/tasks/{task['task_id']}").json()
+            return found if found["status"] not in ("pending", "processing") else None
+
+        reply = until(state, what="the end of a task") or {}
         assert (reply["status"], len(reply["data"]), own.refused) == ("completed", 1, [])
 
 

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from tests.waiting import until
 from tests.wire.field_support import LARGE, SMALL, picture
 
 from imagegate import ImageGateway, Principal
@@ -78,11 +78,7 @@ class Rig:
 
     def record(self) -> ExchangeRecord:
         """The last one, which may be made a little after the end of a stream."""
-        for _ in range(200):
-            if self.records:
-                break
-            time.sleep(0.02)
-        return self.records[-1]
+        return until(lambda: self.records, what="a record")[-1]
 
     def stored(self) -> list[Path]:
         return [file for file in self.store.rglob("*.png") if not file.parent.name.startswith(".")]
@@ -313,12 +309,11 @@ def test_the_same_key_does_not_pay_again(rig: Rig) -> None:
 
 
 def ended(rig: Rig, task: str) -> dict[str, Any]:
-    for _ in range(200):
-        state: dict[str, Any] = rig.web.get(f"/v1/tasks/{task}").json()
-        if state["status"] in ("completed", "failed"):
-            return state
-        time.sleep(0.02)
-    raise AssertionError(state)
+    def state() -> dict[str, Any] | None:
+        found: dict[str, Any] = rig.web.get(f"/v1/tasks/{task}").json()
+        return found if found["status"] in ("completed", "failed") else None
+
+    return until(state, what="the end of a task") or {}
 
 
 def test_tasks_of_the_gateway(rig: Rig) -> None:

@@ -100,11 +100,10 @@ class Rig(Both):
     def comes_to(self, account: str, **figures: Any) -> None:
         """These are the balance's figures, and the others nothing."""
         wanted = Balance(**{name: nanos(value) if name in MONEY else value for name, value in figures.items()})
-        for _ in range(100):
-            if self.spent(account) == wanted:
-                return
+        deadline = time.monotonic() + TIMEOUT
+        while (found := self.spent(account)) != wanted:
+            assert time.monotonic() < deadline, f"{found} is not {wanted}"
             time.sleep(0.05)
-        assert self.spent(account) == wanted
 
     @contextlib.contextmanager
     def no_transaction(self) -> Generator[None]:
