@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -187,8 +187,9 @@ class Adapter:
         self.options: Any = self.options_type() if options is None else options
 
     def full_base_url(self, base_url: str) -> str:
-        """Return an operator's ``base_url`` as requests need it: with what people leave out who know the host alone."""
-        return base_url
+        """Return an operator's ``base_url`` as requests need it: a host alone gets the path of the adapter's own."""
+        path, parts = urlsplit(self.base_url).path, urlsplit(base_url)
+        return base_url if parts.path.strip("/") else parts._replace(path=path or parts.path).geturl()
 
     def check(self) -> None:
         """Check the options as far as their types cannot. Raises `imagegate.errors.ConfigError`."""

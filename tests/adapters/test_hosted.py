@@ -180,6 +180,28 @@ def test_bfl_edits():
 
 
 @pytest.mark.parametrize(
+    ("adapter", "url"),
+    [
+        ("dashscope", "https://proxy.example/api/v1/tasks"),
+        ("openrouter", "https://proxy.example/api/v1/tasks"),
+        ("seedream", "https://proxy.example/api/v3/tasks"),
+        ("zai", "https://proxy.example/api/paas/v4/tasks"),
+        ("together", "https://proxy.example/v1/tasks"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "/", "?a=b"])
+def test_a_host_alone_gets_the_path_of_the_api(adapter: str, url: str, end: str) -> None:
+    """Operators know the host of a region or a proxy, and not what the API's paths begin with; another path stays."""
+    own = load_adapter(adapter)
+    for given, expected in (
+        (f"https://proxy.example{end}", url),
+        (f"https://proxy.example/own/v1{end}", "https://proxy.example/own/v1/tasks"),
+    ):
+        account = Account(name="own", adapter=own, base_url=own.full_base_url(given), client=HTTPClient())
+        assert account.url("/v1/tasks") == f"{expected}{'?a=b' if '?' in end else ''}"
+
+
+@pytest.mark.parametrize(
     ("base_url", "link", "is_own"),
     [
         ("https://api.bfl.ai", "https://api.eu2.bfl.ai/v1/get_result?id=1&x=%2B", True),

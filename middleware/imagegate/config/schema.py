@@ -41,7 +41,8 @@ class UpstreamConfig(_Section, frozen=True, kw_only=True):
     adapter: str = ""
     """An installed adapter; default: `name`."""
     base_url: str = ""
-    """Default: the adapter's. ``/v1`` is added where its path has no version, deployment or query of its own."""
+    """Default: the adapter's. A host alone gets the path of that one; ``/v1`` is added where the path has no version,
+    deployment or query of its own."""
     api_key: str | None = None
     """None: the client's own Authorization goes upstream."""
     credential: CredentialConfig | None = None
