@@ -186,7 +186,6 @@ def test_bfl_edits():
         ("openrouter", "https://proxy.example/api/v1/tasks"),
         ("seedream", "https://proxy.example/api/v3/tasks"),
         ("zai", "https://proxy.example/api/paas/v4/tasks"),
-        ("together", "https://proxy.example/v1/tasks"),
     ],
 )
 @pytest.mark.parametrize("end", ["", "/", "?a=b"])
