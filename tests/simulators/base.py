@@ -102,7 +102,7 @@ def picture(width: int, height: int, *, prompt: str, seed: int, form: str = "png
     """A picture of one colour, which prompt and seed decide."""
     red, green, blue = hashlib.sha256(f"{prompt}\n{seed}".encode("utf-8", "surrogatepass")).digest()[:3]
     encoded = io.BytesIO()
-    Image.new("RGB", (width, height), (red, green, blue)).save(encoded, _FORMS[form])
+    Image.new("RGB", (width, height), (red, green, blue)).save(encoded, _FORMS[form], compress_level=1)
     return encoded.getvalue()
 
 

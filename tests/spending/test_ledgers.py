@@ -413,6 +413,7 @@ def test_a_ledger_that_cannot_be_reached_is_told_later(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.server
 def test_ten_processes_on_one_budget(address: str) -> None:
     """Exactly as many as it has room for, whichever of them asks, and however their transactions cross."""
 

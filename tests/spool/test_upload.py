@@ -84,6 +84,7 @@ def nameless_files() -> int:
 def open_spools() -> Callable[[], int]:
     """Counts the temporary files that have been opened since the test began, and are still open."""
     gc.collect()  # closes what ended loops had kept for a moment
+    gc.freeze()  # so that the next test need not look through it again
     before = nameless_files()
     return lambda: nameless_files() - before
 

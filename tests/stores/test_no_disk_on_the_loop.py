@@ -27,6 +27,7 @@ from imagegate import ImageGateway
 from imagegate.config.loader import load_config, parse_config
 from imagegate.standalone import Standalone
 
+pytestmark = pytest.mark.server
 EVENTS = ("open", "os.", "shutil.", "tempfile.")
 
 
