@@ -457,7 +457,7 @@ def test_a_lost_submit_that_never_arrived_is_uncertain(tmp_path):
     page = Answer(status=502, body=b"<html>Bad gateway</html>")
     with (
         FakeUpstream(handler=Jobs(submit=lambda _: page)) as provider,
-        gateway(tmp_path, provider.url, "queue", deadline="600ms") as client,
+        gateway(tmp_path, provider.url, "queue", deadline="2s") as client,
     ):
         response = paint(client)
     assert len([seen for seen in provider.seen if seen.method == "GET"]) >= 1
@@ -468,10 +468,13 @@ def test_a_lost_submit_that_never_arrived_is_uncertain(tmp_path):
 
 def test_an_unknown_state_is_waited_for_and_a_broken_job_is_refused(tmp_path):
     """Only the provider's own word ends a job."""
-    for state, code in (("dreaming", "upstream_timeout"), ("broken", "generation_failed")):
+    for state, code, deadline in (
+        ("dreaming", "upstream_timeout", "500ms"),
+        ("broken", "generation_failed", "20s"),
+    ):
         with (
             FakeUpstream(handler=Jobs(state=state)) as provider,
-            gateway(tmp_path, provider.url, "queue", deadline="500ms") as client,
+            gateway(tmp_path, provider.url, "queue", deadline=deadline) as client,
         ):
             response = paint(client)
         assert error_of(response)["code"] == code

@@ -74,7 +74,7 @@ retries = 0
 breaker_failures = 0
 [tasks]
 poll_interval = "50ms"
-deadline = "400ms"
+deadline = "20s"
 """)
         with (
             gateway(tmp_path / "imagegate.toml", port=0) as own,

@@ -174,7 +174,7 @@ def test_sdk_does_not_ask_again_for_an_answer_that_broke_off(
 ) -> None:
     """SDKs repeat requests whose answer is hung up on. What was passed on as it came is no JSON instead, and no 502."""
     monkeypatch.setattr(faults, "REPLY_LIMIT", 16_000_000)
-    with rig({"cut": writes(start, end=end)}, tmp_path, tables={"cut": 'read_timeout = "300ms"'}) as running:
+    with rig({"cut": writes(start, end=end)}, tmp_path, tables={"cut": 'read_timeout = "1s"'}) as running:
         with openai.OpenAI(base_url=f"{running.url}/v1", api_key="any") as client, pytest.raises(json.JSONDecodeError):
             client.images.generate(model="cut.alone", prompt="A kite", response_format="b64_json")
         assert Counter({"cut": 1}) == running.upstream.posts

@@ -398,7 +398,7 @@ def test_no_stream_at_all(gate: Gateway, provider: Provider, content_type: str, 
 def test_a_provider_that_falls_silent(providers_and_ports: Ports, provider: Provider, tmp_path: Path) -> None:
     """In mid-stream it is an error event that says so; what came before stays."""
     provider.say(partial(), completed()[:50])
-    quick = '[[upstreams]]\nread_timeout = "200ms"\n'
+    quick = '[[upstreams]]\nread_timeout = "1s"\n'
     with gateway(providers_and_ports[1][:1], tmp_path / "images", upstream=quick) as gate:
         assert later_error(gate, "b64_json")["code"] == "upstream_timeout"
     until(provider.left.is_set)

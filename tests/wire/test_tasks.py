@@ -272,8 +272,8 @@ def test_cancel_what_is_paid_for(here: Here) -> None:
 def test_client_that_leaves_before_it_knows_the_task(here: Here) -> None:
     """Nobody could ask for such a task, so it is not done."""
     with pytest.raises(httpx.ReadTimeout):
-        here.client.post(EDITS, json={**held_edit(here.port, "gone"), "async": True}, timeout=0.3)
-    time.sleep(0.1)
+        here.client.post(EDITS, json={**held_edit(here.port, "gone"), "async": True}, timeout=1)
+    time.sleep(0.5)  # so that the gateway has noticed
     here.origin.link_gate.set()
     over = ended(here.client, here.create(generation("after that")).headers["location"])
     assert over["status"] == "completed"
