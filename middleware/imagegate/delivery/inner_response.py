@@ -139,13 +139,13 @@ class InnerResponse:
             self._memory.give_back(self._held_size if has_room else self._held_size - len(body))
         if self._may_relay and is_plain(self._held):
             self.relayed = Relay(self._answer, self._start, self._on_pictures, self._asked)
-            self._take = self.relayed.take
+            feed, self._take = self.relayed.feed, self.relayed.take
         else:
             self._reception = Reception(self._sink, Base64Scanner(), self._memory)
-            self._take = self._receive
+            feed, self._take = self._reception.feed, self._receive
         held, self._held = self._held, []
         for piece in held[:-1]:
-            await self._take({**message, "body": piece, "more_body": True})
+            await feed(piece)
         await self._take({**message, "body": held[-1]})
 
     async def _receive(self, message: Message) -> None:
@@ -210,7 +210,23 @@ class Relay:
 
     async def take(self, message: Message) -> None:
         body = message.get("body", b"")
-        is_last = not message.get("more_body", False)
+        if not message.get("more_body", False):
+            await self._end(await self._sound(body, is_last=True))
+            return
+        await self.feed(body)
+        while self._held_size - len(self._held[0]) >= TAIL:
+            piece = self._held.popleft()
+            self._held_size -= len(piece)
+            await self._pass(piece)
+
+    async def feed(self, data: bytes) -> None:
+        """Take a piece that goes on with what comes after it: what headers say of the pictures is known by then."""
+        sound = await self._sound(data)
+        self._held.append(sound)
+        self._held_size += len(sound)
+
+    async def _sound(self, body: bytes, *, is_last: bool = False) -> bytes:
+        """Return a piece mended and looked through. Raises `UpstreamUncertain` where it is no part of a reply."""
         if not is_last and self._scanner.needs_end_only and self._mender.pass_on(body):
             sound = body
         else:
@@ -219,15 +235,7 @@ class Relay:
         self._room += len(body) - len(sound)
         if self._room < 0 and self._is_announced:
             raise uncertain("The provider's reply is no valid JSON.")
-        if is_last:
-            await self._end(sound)
-            return
-        self._held.append(sound)
-        self._held_size += len(sound)
-        while self._held_size - len(self._held[0]) >= TAIL:
-            piece = self._held.popleft()
-            self._held_size -= len(piece)
-            await self._pass(piece)
+        return sound
 
     async def _scan(self, sound: bytes) -> None:
         try:
