@@ -130,7 +130,7 @@ def test_so_many_a_minute_in_all_processes(redis: Redis) -> None:
 
 def test_permits_of_a_dead_process_are_free_again(redis: Redis) -> None:
     async def scenario() -> None:
-        async with processes(redis, "leased", lease=0.3, max_in_flight=1) as (dead, living):
+        async with processes(redis, "leased", lease=3, max_in_flight=1) as (dead, living):
             shared = vars(dead.limiter)["_shared"]
             assert await shared.take(0.0)
             with pytest.raises(UpstreamUnavailable):
@@ -181,7 +181,7 @@ def test_breakers_follow_each_other(redis: Redis) -> None:
     """One opens for all; one process asks when the pause is over, and closes it for all."""
 
     async def scenario() -> None:
-        async with processes(redis, "broken", pause=0.3, failures=1) as (one, other):
+        async with processes(redis, "broken", pause=3, failures=1) as (one, other):
             await one.fails(UpstreamRefused("down", status=500))
             assert one.breaker.state == "open"
             await one.shared.look()

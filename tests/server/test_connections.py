@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from tests.waiting import async_until
+
 from imagegate.config.schema import LimitsConfig
 from imagegate.server.connections import Connections
 
@@ -109,7 +111,6 @@ def test_clients_do_not_pay_for_a_busy_server() -> None:
         time.sleep(0.15)
         await asyncio.sleep(0.03)
         assert member.told == []
-        await asyncio.sleep(0.2)
-        assert "expire" in member.told
+        await async_until(lambda: "expire" in member.told)
 
     asyncio.run(test())

@@ -301,11 +301,11 @@ def test_who_trickles_a_body_that_nothing_reads_is_cut_off(body: str) -> None:
 
 def test_who_keeps_pace_may_send_a_body_that_nothing_reads() -> None:
     """And goes on with the next request."""
-    with guarded(client_stall=Duration(1), client_pace=1000) as server:
+    with guarded(client_stall=Duration(3), client_pace=1000) as server:
         client = server.client()
-        client.send(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 12500\r\n\r\n")
+        client.send(b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n")
         assert client.answer().status == 401
-        assert has_all(client, [b"a" * 500] * 25, seconds=0.1)
+        assert has_all(client, [b"a" * 500] * 40, seconds=0.1)
         client.send(GET)
         assert client.answer().status == 200
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.postgres import Postgres
+from tests.waiting import async_until
 
 from imagegate.access.principal import Limits
 from imagegate.errors import ConfigError
@@ -537,13 +538,13 @@ def test_a_process_that_stops_within_a_transaction_keeps_no_other_waiting(
     """The database ends its session after a while, and its turn with it."""
     limits = "-c statement_timeout=5s -c idle_in_transaction_session_timeout=200ms"
     monkeypatch.setattr(sql_statements, "POSTGRES_OPTIONS", {**POSTGRES_OPTIONS, "options": limits})
-    address, awake = postgres.new_database(), threading.Event()
+    address, begun, awake = postgres.new_database(), threading.Event(), threading.Event()
 
     async def scenario() -> None:
         stopped, other = SQLLedger(address), SQLLedger(address)
         await stopped.reserve(reservation("before"), ACCOUNTS)
-        asleep = asyncio.create_task(vars(SQLLedger)["_do"](stopped, lambda *_: awake.wait(20)))
-        await asyncio.sleep(0.05)
+        asleep = asyncio.create_task(vars(SQLLedger)["_do"](stopped, lambda *_: begun.set() or awake.wait(20)))
+        await async_until(begun.is_set)
         made = await other.reserve(reservation("other"), ACCOUNTS)
         assert made.state == "reserved" and not awake.is_set()
         awake.set()

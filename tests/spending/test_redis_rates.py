@@ -94,7 +94,7 @@ def test_against_all_accounts_or_none(redis: Redis) -> None:
 
 def test_requests_at_a_time_end_with_their_request_or_their_process(redis: Redis) -> None:
     async def scenario() -> None:
-        async with opened(redis, lease=0.3) as (living, dead):
+        async with opened(redis, lease=3) as (living, dead):
             mine = account("leased", in_flight=2)
             first = await living.admit([mine], 1)
             await dead.admit([mine], 1)
@@ -103,7 +103,7 @@ def test_requests_at_a_time_end_with_their_request_or_their_process(redis: Redis
             await living.leave(first)
             kept = await living.admit([mine], 1)
             admitted = None
-            for _ in range(100):  # the lease of the other process ends; our own is renewed
+            for _ in range(1000):  # the lease of the other process ends; our own is renewed
                 await living.maintain()
                 with suppress(RateLimited):
                     admitted = await living.admit([mine], 1)

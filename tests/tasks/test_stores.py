@@ -250,7 +250,7 @@ def test_slots_in_redis(redis: Redis) -> None:
     """Held, sent, done; a dead holder's slot is free before it has sent, and told of as uncertain afterwards."""
 
     async def run() -> None:
-        first, second = (RedisReplays(RedisClient(redis.url), lease=0.8) for _ in range(2))
+        first, second = (RedisReplays(RedisClient(redis.url), lease=4) for _ in range(2))
         reply = KeptReply(status=200, body="{}", size=2)
         mine, theirs = Claim("a", "p", 60), Claim("a", "p", 60)
         assert await begun(first, mine) == "mine"
@@ -267,11 +267,11 @@ def test_slots_in_redis(redis: Redis) -> None:
 
         mine, theirs, others = Claim("b", "p", 60), Claim("b", "p", 60), Claim("b", "q", 60)
         assert await begun(first, mine) == "mine"
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(2)
         await first.renew([mine])
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(3)
         assert await second.begin(theirs) == "elsewhere"
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(3)
         assert await second.begin(others) == "mine"
         assert not await first.mark_sent(mine)
         await second.release(others)
@@ -279,9 +279,9 @@ def test_slots_in_redis(redis: Redis) -> None:
 
         assert await first.mark_sent(mine)
         mine.sent = True
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(2)
         await first.renew([mine])
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(3)
         assert await second.begin(theirs) == "elsewhere"
         found = await told(second, theirs)
         assert isinstance(found, KeptReply)
@@ -447,7 +447,7 @@ def test_no_damage_to_a_slot_reaches_its_neighbours(redis: Redis, is_sent: bool)
     answer of what was sent is kept."""
 
     async def run() -> None:
-        first, second = (RedisReplays(RedisClient(redis.url), lease=0.4) for _ in range(2))
+        first, second = (RedisReplays(RedisClient(redis.url), lease=3) for _ in range(2))
         claims = [Claim(f"{name} {is_sent}", "p", 60) for name in ("good", "damaged", "other")]
         for claim in claims:
             assert await begun(first, claim) == "mine"

@@ -8,6 +8,13 @@ import pytest
 from tests.wire.field_support import GOOD, Bench, Provider, gateway
 
 from imagegate.demo.servers import serving
+from imagegate.tasks.creation import TaskCreation
+
+
+@pytest.fixture
+def providers_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients wait for their provider's own id of a task, however long a busy machine takes."""
+    monkeypatch.setattr(TaskCreation, "answer_within", 30.0)
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ class Both:
 
     def gateway(self, lease: str = "1s", more: str = "") -> tuple[Process, httpx.Client]:
         """One more gateway, a process of its own."""
-        process = self._stack.enter_context(gateway_process(self.config(lease, more), IMAGEGATE_GRACE="1"))
+        process = self._stack.enter_context(gateway_process(self.config(lease, more), IMAGEGATE_GRACE="3"))
         return process, self._stack.enter_context(httpx.Client(base_url=process.url, timeout=30))
 
     def here(self, lease: str = "1s", more: str = "") -> tuple[ImageGateway, httpx.Client]:

@@ -33,6 +33,8 @@ class CountingProvider:
         self.billed: Counter[str] = Counter()
         """Images by ``Authorization``."""
         self.requests = 0
+        self.is_holding = False
+        """Whether requests that say ``held`` wait."""
         self.seconds = seconds
         self.app = Starlette(routes=[Route(GENERATIONS, self._answer, methods=["POST"])])
 
@@ -48,6 +50,8 @@ class CountingProvider:
             error = {"message": "busy", "type": "requests", "code": "rate_limit_exceeded"}
             return JSONResponse({"error": error}, 400 if "hard" in prompt else 429)
         await asyncio.sleep(0.5 if "slow" in prompt else self.seconds)
+        while "held" in prompt and self.is_holding:
+            await asyncio.sleep(0.01)
         if "silent break" in prompt:
             raise ConnectionResetError
         self.billed[body.get("user", "")] += images

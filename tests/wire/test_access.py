@@ -287,7 +287,9 @@ def test_the_console_shows_everyone_their_own(rig: Rig) -> None:
 
 
 def test_the_record_names_the_principal(rig: Rig) -> None:
+    known = len(rig.records)
     rig.post(token="ada-2", json=BODY)
+    until(lambda: len(rig.records) > known, what="the record")
     record = rig.records[-1]
     assert (record.principal_id, record.user, record.tenant, record.metadata) == (
         "ada",
@@ -296,6 +298,7 @@ def test_the_record_names_the_principal(rig: Rig) -> None:
         {"plan": "gold"},
     )
     rig.post(token="bob", json=BODY)
+    until(lambda: len(rig.records) > known + 1, what="the record")
     assert (rig.records[-1].principal_id, rig.records[-1].user) == ("bob", "Bob")
 
 

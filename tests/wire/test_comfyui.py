@@ -303,6 +303,7 @@ def test_a_server_that_forgot_the_job_leaves_open_what_was_made(tmp_path: Path) 
         assert (error["code"], error["imagegate"]["outcome"]) == ("task_lost", "uncertain"), error
 
 
+@pytest.mark.usefixtures("providers_ids")
 def test_jobs_are_cancelled(tmp_path: Path) -> None:
     """Whether they wait or run."""
     app = comfyui.create_app(task_seconds=1000)

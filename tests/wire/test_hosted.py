@@ -541,6 +541,7 @@ def test_files_that_xai_already_has(start: Start) -> None:
     assert two["images"] == [{"url": link, "type": "image_url"}, {"file_id": "file-1"}]
 
 
+@pytest.mark.usefixtures("providers_ids")
 def test_fal_is_asked_to_cancel(start: Start) -> None:
     """At the address that belongs to the status, with the key; fal does not say whether it did, so the task goes on."""
     own = start("fal")

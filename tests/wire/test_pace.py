@@ -51,7 +51,7 @@ def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
             [limits]
             in_flight = {PLACES}
             client_pace = 10000000
-            client_stall = "1s"
+            client_stall = "4s"
             """,
             environment={},
         )
@@ -149,11 +149,11 @@ def test_who_does_not_read_is_no_failure_of_the_provider(tmp_path: Path) -> None
             [delivery]
             store = "file://{tmp_path}/images"
             [policy]
-            deadline = "1s"
+            deadline = "3s"
             breaker_failures = 1
             [limits]
             client_pace = 10000000
-            client_stall = "3s"
+            client_stall = "9s"
             """,
             environment={},
         )
@@ -180,7 +180,7 @@ def test_who_does_not_read_gives_way_where_all_places_are_taken(tmp_path: Path) 
             store = "file://{tmp_path}/images"
             [limits]
             in_flight = {PLACES}
-            client_stall = "1s"
+            client_stall = "4s"
             """,
             environment={},
         )

@@ -95,7 +95,7 @@ def test_a_provider_that_takes_its_time(client: httpx.Client, provider: Provider
     provider.may_accept.clear()
     reply = create(client)
     assert (reply.status_code, reply.json()["status"]) == (202, "pending")
-    assert client.get(reply.headers["location"]).json()["status"] == "processing"
+    until(lambda: client.get(reply.headers["location"]).json()["status"] == "processing", what="the call")
     provider.may_accept.set()
     over = ended(client, reply.headers["location"])
     assert (over["status"], client.get(over["data"][0]["url"]).content) == ("completed", PNG)
@@ -106,6 +106,7 @@ def done(*links: str) -> dict[str, Any]:
     return {"id": "tsk_1", "status": "completed", "result": {"data": [{"url": link} for link in links]}}
 
 
+@pytest.mark.usefixtures("providers_ids")
 def test_questions_that_fail_are_asked_again(client: httpx.Client, provider: Provider) -> None:
     """A failure of the question says nothing of the task: the client hears what was known before."""
     provider.answers = [
@@ -153,6 +154,7 @@ def test_ends(client: httpx.Client, provider: Provider, answer: tuple[int, Any, 
     assert client.delete(location).status_code == 409
 
 
+@pytest.mark.usefixtures("providers_ids")
 def test_our_key_is_refused(client: httpx.Client, provider: Provider) -> None:
     """That is no end of the task: the question is an error, until the key is mended."""
     provider.answers = [
@@ -164,6 +166,7 @@ def test_our_key_is_refused(client: httpx.Client, provider: Provider) -> None:
     assert ended(client, location)["status"] == "completed"
 
 
+@pytest.mark.usefixtures("providers_ids")
 def test_a_picture_that_cannot_be_fetched(client: httpx.Client, provider: Provider) -> None:
     """The question is an error that lists the provider's link; the task is asked for again."""
     private = done("http://10.0.0.1/1.png")

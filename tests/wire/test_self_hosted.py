@@ -355,6 +355,7 @@ def test_sd_cpp_gets_what_openais_members_cannot_say(running: Start) -> None:
     assert (own.sent["width"], own.sent["height"], own.sent["batch_count"]) == (64, 64, 1)
 
 
+@pytest.mark.usefixtures("providers_ids")
 def test_sd_cpp_jobs_are_tasks(tmp_path: Path) -> None:
     """They are polled, a full queue is said to be full, and one that waits can be cancelled."""
     app = stable_diffusion_cpp.create_app(job_seconds=1000)

@@ -57,8 +57,8 @@ def both(redis: Redis, tmp_path: Path) -> Iterator[Both]:
 def test_shared_and_killed(both: Both, redis: Redis) -> None:
     """A task of one process is asked for through the other. The maker is killed: what it had sent has failed, and is
     not sent again; what it had not sent is done by the other one, with its files and callbacks."""
-    first, maker = both.gateway()
-    _, other = both.gateway()
+    first, maker = both.gateway("4s")
+    _, other = both.gateway("4s")
     receiver = Receiver()
     with serving(receiver) as hook:
         done = create(maker, generation("a cat"))
@@ -236,8 +236,8 @@ def test_suspended_beyond_its_lease(both: Both, prompt: str, has_answered: bool)
     """Another process ends its task as uncertain. Awake again, it tells what it has been answered, by webhook too,
     whether the provider's answer came while it was suspended or comes after it."""
     both.origin.refusals[prompt] = 9
-    first, maker = both.gateway("500ms")
-    _, other = both.gateway("500ms")
+    first, maker = both.gateway("3s")
+    _, other = both.gateway("3s")
     receiver = Receiver()
     with serving(receiver) as hook:
         body = generation(prompt, callback_url=f"http://127.0.0.1:{hook}/")
@@ -252,7 +252,7 @@ def test_suspended_beyond_its_lease(both: Both, prompt: str, has_answered: bool)
             time.sleep(0.1)
         first.process.send_signal(signal.SIGCONT)
         if not has_answered:
-            time.sleep(0.6)  # it renews its leases, and goes on
+            time.sleep(2)  # it renews its leases, and goes on
             both.origin.gate.set()
         until(lambda: len(receiver.events) == 2, what="the webhook of what is known")
         for each in (location, kept):
@@ -367,7 +367,8 @@ def test_one_record_that_cannot_be_read(both: Both, redis: Redis) -> None:
     running = create(other, held_edit(both.port, "at work"), EDITS)
     reply = other.get(tasks[1])
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "task_unreadable")
-    time.sleep(1)  # leases
+    with redis.client() as client:
+        until(lambda: client.hget(name, "parked"), what="the other process")
     both.origin.link_gate.set()
     for task in (tasks[0], tasks[2], running):
         assert ended(other, task)["status"] == "completed"

@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Scope
 from tests.wire.field_support import LARGE, SMALL
+from tests.wire.leaving import leave_once
 from tests.wire.spending_support import GENERATIONS, PRICE, TOKEN_PRICE, CountingProvider, ask, body, config, eventually
 
 from imagegate import ImageGateway, Limits, Principal
@@ -193,10 +194,16 @@ def test_without_principals_and_limits_nothing_changes(tmp_path: Path, is_priced
 def test_a_client_that_leaves_has_its_money_held(rig: Rig) -> None:
     key = rig.add("leaver", spend_per_day=1.0)
     before = rig.provider.requests
-    with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=rig.web.base_url, timeout=0.2) as hasty:
-        ask(hasty, key, "slow")
-    assert rig.provider.requests == before + 1
+    rig.provider.is_holding = True
+    leave_once(
+        lambda: rig.provider.requests > before,
+        f"{rig.web.base_url}/v1/images/generations",
+        json=body("held"),
+        headers={"authorization": f"Bearer {key}"},
+    )
     rig.is_now(key, settled=0, held=PRICE)
+    rig.provider.is_holding = False
+    assert rig.provider.requests == before + 1
 
 
 def test_a_replayed_and_a_joined_request_cost_once(rig: Rig) -> None:
@@ -287,12 +294,13 @@ def test_a_task_ends_though_its_key_is_withdrawn(rig: Rig) -> None:
 
 def test_requests_at_a_time(rig: Rig) -> None:
     key = rig.add("one", in_flight=1)
-    slow = threading.Thread(target=ask, args=(rig.web, key, "slow"))
-    before = rig.provider.requests
+    slow = threading.Thread(target=ask, args=(rig.web, key, "held"))
+    before, rig.provider.is_holding = rig.provider.requests, True
     slow.start()
     eventually(lambda: rig.provider.requests > before, "the first request")
     refused = ask(rig.web, key)
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    rig.provider.is_holding = False
     slow.join()
     eventually(lambda: ask(rig.web, key).status_code == 200, "a free place")
 

@@ -41,12 +41,13 @@ SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode
 class Here:
     """A gateway in this process, with the provider that counts."""
 
-    def __init__(self, url: str, origin: Origin, port: int, folder: Path, heard: list[tuple[str, float]]) -> None:
+    def __init__(self, url: str, origin: Origin, port: int, folder: Path, ear: Ear) -> None:
         self.url = url
         self.origin = origin
         self.port = port
         self.folder = folder
-        self.heard = heard
+        self.heard = ear.heard
+        self.records = ear.records
         self.client = httpx.Client(base_url=url, timeout=30)
 
     def create(self, body: dict[str, Any], path: str = GENERATIONS, **headers: str) -> httpx.Response:
@@ -74,7 +75,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     with serving(origin) as port:
         config = write_config(folder, port, tasks=f'callback_secret = "{SECRET}"\n')
         with serving(ImageGateway(config=config, hooks=[ear])) as own:
-            found = Here(f"http://127.0.0.1:{own}", origin, port, folder, ear.heard)
+            found = Here(f"http://127.0.0.1:{own}", origin, port, folder, ear)
             yield found
             found.client.close()
             origin.gate.set()
@@ -271,9 +272,10 @@ def test_cancel_what_is_paid_for(here: Here) -> None:
 
 def test_client_that_leaves_before_it_knows_the_task(here: Here) -> None:
     """Nobody could ask for such a task, so it is not done."""
+    known = len(here.records)
     with pytest.raises(httpx.ReadTimeout):
-        here.client.post(EDITS, json={**held_edit(here.port, "gone"), "async": True}, timeout=1)
-    time.sleep(0.5)  # so that the gateway has noticed
+        here.client.post(EDITS, json={**held_edit(here.port, "gone"), "async": True}, timeout=0.3)
+    until(lambda: any(record.status == 499 for record in here.records[known:]), what="the record of the request")
     here.origin.link_gate.set()
     over = ended(here.client, here.create(generation("after that")).headers["location"])
     assert over["status"] == "completed"
@@ -333,6 +335,7 @@ def test_split_request_is_one_task(running: Running, connect: Client) -> None:
     assert (over["status"], len(over["data"])) == ("completed", 3)
 
 
+@pytest.mark.usefixtures("providers_ids")
 def test_progress_and_cancelling_at_providers(tmp_path: Path, connect: Client) -> None:
     """TokenLab gives queued tasks up, ToAPIs none; its progress is told. Any gateway with the secret answers."""
     with local_providers(task_seconds=30) as (apps, ports):

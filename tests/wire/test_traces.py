@@ -298,6 +298,7 @@ def test_below_the_hosts_server_span(tmp_path: Path) -> None:
                 reply = httpx.post(f"http://127.0.0.1:{own}{GENERATIONS}", json=body)
                 assert reply.status_code == 200
                 until(lambda: len(spans.exporter.get_finished_spans()) >= 3)
+                until(lambda: any(each.kind is SpanKind.SERVER for each in spans.exporter.get_finished_spans()))
                 tree = spans.of(reply.headers["x-request-id"])
                 (host,) = [span for span in spans.exporter.get_finished_spans() if span.kind is SpanKind.SERVER]
                 assert tree.root.parent.span_id == host.context.span_id
@@ -489,7 +490,7 @@ def test_the_end_of_the_process_is_bounded() -> None:
     """What can be exported is; one exporter that hangs keeps neither the other back nor the process."""
     released, done = threading.Event(), threading.Event()
     otel_sdk.at_exit([lambda: bool(released.wait()), done.set], seconds=0.2)()  # type: ignore[list-item]
-    assert done.is_set()
+    until(done.is_set)
     assert not released.is_set()
     released.set()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from starlette.types import Scope, Send
@@ -25,9 +25,6 @@ from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 from imagegate.upstream.dispatch_hooks import SENDING, Sending
 
-_SECONDS_TO_ANSWER: Final = 1.0
-"""How long a client waits at most before it gets the id of a task that has not begun."""
-
 
 class TaskCreation:
     """Create tasks for requests with ``async: true``.
@@ -44,6 +41,9 @@ class TaskCreation:
             them.
         knows_keys: returns whether every process knows a principal's own keys for upstreams, which are never kept.
     """
+
+    answer_within: float = 1.0
+    """Seconds that a client waits at most before it gets the id of a task that has not begun."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class TaskCreation:
         exchange = _as_task(exchange, fields)
         run = await self._begin(scope, exchange, callback_url or "")
         try:
-            await run.answerable(_SECONDS_TO_ANSWER)
+            await run.answerable(self.answer_within)
         except BaseException:
             run.end("client")
             raise
