@@ -1101,6 +1101,17 @@ async def test_keeps_connections(client: HTTPClient) -> None:
     assert origin.connections == 1
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("says_so", [b"", b"connection: keep-alive\r\n"])
+async def test_no_connection_is_kept_after_an_error_of_the_server(version: str, says_so: bytes) -> None:
+    """Servers whose application fails answer, and then close the connection without a word of it."""
+    head = f"HTTP/{version} 500 Internal Server Error\r\ncontent-length: 2\r\n".encode() + says_so + b"\r\nno"
+    async with (origin := says(head)).running() as url, AiohttpTransport(keepalive_expiry=30) as transport:
+        for _ in range(3):
+            assert await fetch(HTTPClient(transport=transport), url) == b"no"
+    assert origin.connections == 3
+
+
 async def test_lets_idle_connections_go() -> None:
     """A connection that was idle for longer than the expiry is not used again."""
     async with (origin := says(OK)).running() as url, AiohttpTransport(keepalive_expiry=0.01) as transport:

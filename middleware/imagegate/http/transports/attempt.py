@@ -12,7 +12,7 @@ import aiohttp
 from imagegate.asgi.helpers import TooLate, within
 from imagegate.http.messages import CHUNK, Interrupted, NotSent, Request
 from imagegate.http.transports.failures import as_interrupted, as_not_sent
-from imagegate.http.transports.framing import mended_head
+from imagegate.http.transports.framing import closing_head, mended_head
 from imagegate.http.transports.request_body import RequestBody
 
 _MOST: Final = 1024 * 1024
@@ -175,7 +175,7 @@ class ReplyHead(asyncio.Protocol):
             if len(said) > 1 or (said and b"," in said[0]):
                 head = mended_head(head)
             if not _INTERIM.match(head):
-                self._is_expected, data = False, head + data
+                self._is_expected, data = False, closing_head(head) + data
                 break
             self._interim += 1
             if self._interim > _MOST_INTERIM:

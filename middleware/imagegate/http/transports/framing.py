@@ -1,4 +1,4 @@
-"""Heads of replies that say their length twice, for aiohttp's parser, which takes one framing. Pure.
+"""Heads of replies as aiohttp's parser is to read them: with one framing, and with an end after an error. Pure.
 
 RFC 9110 section 8.6 lets a recipient take several equal lengths for one, and in RFC 9112 section 6.3 chunks override a
 length; curl and httpx read both. Different lengths stay: the end of such a reply is unknown.
@@ -11,6 +11,21 @@ from typing import Final
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*([0-9, \t]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding[ \t]*:(?:[^\r\n]*,)?[ \t]*chunked[ \t]*\r\n", re.IGNORECASE)
+
+
+_ERROR: Final = re.compile(rb"HTTP/1\.[01] 5")
+_CONNECTION: Final = re.compile(rb"(?<=\r\n)connection[ \t]*:[^\r\n]*\r\n", re.IGNORECASE)
+
+
+def closing_head(head: bytes) -> bytes:
+    """Return the head of a server's error with the word that its connection is not used again; another one as it is.
+
+    Servers whose application fails, such as uvicorn's under Starlette, answer and then close the connection, which
+    they have not said: a request that goes out on it meanwhile is lost, and may have been paid for.
+    """
+    if not _ERROR.match(head):
+        return head
+    return _CONNECTION.sub(b"", head[:-2]) + b"Connection: close\r\n\r\n"
 
 
 def mended_head(head: bytes) -> bytes:
