@@ -31,6 +31,7 @@ from imagegate.spending.ledger import (
     LedgerUnavailable,
     NotDone,
     Reservation,
+    TakenUp,
     day_of,
 )
 from imagegate.spending.memory import MemoryLedger
@@ -218,6 +219,39 @@ def test_images_of_a_process_that_seemed_dead_are_counted(address: str) -> None:
             await ledger.aclose()
 
     asyncio.run(scenario())
+
+
+def test_a_process_takes_nothing_from_another_that_does_its_task(address: str) -> None:
+    """It stalled before it reserved; meanwhile another one has taken the task over, and is paying for it."""
+
+    async def work(stalled: Ledger) -> None:
+        other = SQLLedger(address)
+        await other.reserve(reservation("task", 0.5), ACCOUNTS)
+        with pytest.raises(TakenUp):
+            await stalled.reserve(reservation("task", 0.5), ACCOUNTS, takes_up=False)
+        await stalled.maintain()
+        assert (await balance(other)).reserved == nanos(0.5)
+        await other.end("task", Outcome(nanos(0.4), 0), images=1)
+        assert (await balance(other)).settled == nanos(0.4)
+        await other.aclose()
+
+    run(lambda: SQLLedger(address), work)
+
+
+def test_a_reservation_made_anew_is_not_released_by_an_old_end(tmp_path: Path) -> None:
+    """Ends that are owed are told while the same process begins the task again."""
+
+    async def work(ledger: SQLLedger) -> None:
+        await ledger.reserve(reservation("task"), ACCOUNTS)
+        works = vars(ledger)["_statements"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(works, "run", lambda _: (_ for _ in ()).throw(OSError))
+            await ledger.end("task", Outcome(0, 0))
+        made, _ = await asyncio.gather(ledger.reserve(reservation("task"), ACCOUNTS), ledger.maintain())
+        assert made.state == "reserved"
+        assert (await balance(ledger)).reserved == nanos(0.25)
+
+    run(lambda: SQLLedger(f"sqlite:///{tmp_path}/ledger.db"), work)
 
 
 def test_an_old_release_is_not_said_again_of_a_task_that_has_begun_again(tmp_path: Path) -> None:

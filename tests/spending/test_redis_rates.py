@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.wire.keeping_support import Redis, redis_server
@@ -88,6 +89,80 @@ def test_against_all_accounts_or_none(redis: Redis) -> None:
             assert refused.value.use.account == "group:t"
             again = await rates[1].admit([mine, team], 1)
             assert {use.limit: use.used for use in again.uses}["images_per_minute"] == 3
+
+    run(scenario)
+
+
+def test_a_request_that_is_asked_for_twice_counts_once(redis: Redis) -> None:
+    """The client asks again where the answer was lost."""
+
+    async def scenario() -> None:
+        async with opened(redis, count=1) as (rates,):
+            mine = account("again", images_per_day=10, in_flight=1)
+            ask = rates._redis.run
+
+            async def twice(script: Any, *arguments: Any, **options: Any) -> Any:
+                first = await ask(script, *arguments, **options)
+                assert await ask(script, *arguments, **options) == first
+                return first
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(rates._redis, "run", twice)
+                first = await rates.admit([mine], 4)
+            assert {use.limit: use.used for use in first.uses} == {"in_flight": 1, "images_per_day": 4}
+            await rates.leave(first)
+            second = await rates.admit([mine], 4)
+            assert {use.limit: use.used for use in second.uses} == {"in_flight": 1, "images_per_day": 8}
+
+    run(scenario)
+
+
+def test_a_renewal_begins_nothing_anew(redis: Redis) -> None:
+    """A request that ends while its lease is renewed, on another connection."""
+
+    async def scenario() -> None:
+        async with opened(redis, count=1) as (rates,):
+            mine = account("crossing", in_flight=1)
+            admission, ask = await rates.admit([mine], 1), rates._redis.run
+
+            async def late(script: Any, *arguments: Any, **options: Any) -> Any:
+                if options.get("for_lease"):
+                    await rates.leave(admission)
+                return await ask(script, *arguments, **options)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(rates._redis, "run", late)
+                await rates.maintain()
+            await rates.admit([mine], 1)
+
+    run(scenario)
+
+
+def test_a_request_whose_client_leaves_while_it_is_counted(redis: Redis) -> None:
+    """It may have been counted all the same, and is over."""
+
+    async def scenario() -> None:
+        async with opened(redis, count=1) as (rates,):
+            mine, ask = account("leaver", in_flight=1), rates._redis.run
+
+            async def slow(script: Any, *arguments: Any, **options: Any) -> Any:
+                found = await ask(script, *arguments, **options)
+                await asyncio.sleep(60)
+                return found
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(rates._redis, "run", slow)
+                asking = asyncio.create_task(rates.admit([mine], 1))
+                await asyncio.sleep(0.2)
+                patch.setattr(rates._redis, "run", ask)
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+            for _ in range(1000):
+                with suppress(RateLimited):
+                    await rates.admit([mine], 1)
+                    return
+                await asyncio.sleep(0.02)
+            raise AssertionError("its place was not given back")
 
     run(scenario)
 

@@ -23,6 +23,7 @@ from imagegate.spending.service import Spending
 from imagegate.tasks.outcomes import interrupted, not_begun
 from imagegate.tasks.records import ProviderTask, TaskRecord
 from imagegate.tasks.settlement import settle_task
+from imagegate.telemetry.exchange import UpstreamCall
 from imagegate.telemetry.hooks import Hooks
 from imagegate.telemetry.progress import Progress
 
@@ -108,6 +109,8 @@ UNCERTAIN = {"imagegate": {"outcome": "uncertain"}}
         (record("flat", state="failed", error={"message": "?"}), None, 0, 0.6),
         (record("flat", state="failed").failed(not_begun()), None, 0, 0),
         (record("flat", state="failed").failed(interrupted()), None, 0, 0.6),
+        (record("flat", is_own_key=True).failed(interrupted()), None, 0, 0),
+        (record("flat", state="queued", provider=None, data=()), None, 0, 0),  # refused before it was sent
     ],
 )
 def test_a_task_that_was_taken_over(task: TaskRecord, made: Any, settled: float, held: float, had_died: bool) -> None:
@@ -136,7 +139,20 @@ def test_all_pictures_are_reserved_whatever_their_number_is_called(member: str) 
         spending = opened()
         spent = await spending.admit(exchange("flat", **{member: 3}), Progress("generations"))
         assert spent.reservation is not None
-        assert (spent.images, spent.reservation.images, spent.reservation.amount) == (3, 3, nanos(0.12))
+        assert (spent.reservation.images, spent.reservation.amount) == (3, nanos(0.12))
+
+    asyncio.run(scenario())
+
+
+def test_what_is_held_is_what_the_asked_candidate_may_cost() -> None:
+    """Another candidate would make more images for the same money: the share is not that of one of them."""
+
+    async def scenario() -> None:
+        spending, progress = opened(), Progress("generations")
+        spent = await spending.admit(exchange("flat", num_images=3), progress)
+        progress.calls.append(UpstreamCall(upstream="p", model="flat", seconds=1, outcome="uncertain", images=1))
+        await spending.end(spent, progress)
+        assert [each.held for each in await spending.ledger.list_held()] == [nanos(0.12)]
 
     asyncio.run(scenario())
 
@@ -145,7 +161,7 @@ def test_a_ledger_that_is_away_lets_nothing_with_a_budget_through(caplog: pytest
     """What was admitted before is not counted as in flight any more."""
 
     class Away(MemoryLedger):
-        async def reserve(self, reservation: Reservation, accounts: Any) -> Reservation:
+        async def reserve(self, reservation: Reservation, accounts: Any, *, takes_up: bool = True) -> Reservation:
             raise LedgerUnavailable
 
         async def note(self, accounts: Any, created: float, settled: int, images: int) -> None:

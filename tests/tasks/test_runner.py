@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,19 +15,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route as Endpoint
 from starlette.testclient import TestClient
+from tests.waiting import async_until
 
 from imagegate import ImageGateway
 from imagegate.asgi.background import Background, is_cancelled, stop
 from imagegate.asgi.captured_response import CapturedResponse
 from imagegate.config.loader import parse_config
-from imagegate.errors import ImagegateError, RequestError, UpstreamUncertain
+from imagegate.delivery.disclosure import fewer
+from imagegate.errors import ImagegateError, RequestError, UpstreamError, UpstreamRefused, UpstreamUncertain
 from imagegate.idempotency.base import Claim, ReplaysUnavailable
 from imagegate.idempotency.coalescing import Call, KeyedCalls, calls_in_memory
 from imagegate.idempotency.keys import KeptReply
 from imagegate.idempotency.memory import MemoryReplays
 from imagegate.layers import Idempotency
 from imagegate.stores.blobs import FileBlobs, pieces_of, whole
+from imagegate.stores.unavailable import StoreUnavailable
 from imagegate.tasks.outcomes import internal
+from imagegate.tasks.providers import ProviderTasks
+from imagegate.tasks.records import ProviderTask, TaskRecord
 from imagegate.telemetry.progress import Progress
 
 UPSTREAM = '[[upstreams]]\nname = "openai"\napi_key = "sk-0123456789"\n[delivery]\nstore = "memory://"\n'
@@ -428,6 +434,69 @@ def test_mistakes_of_the_gateway() -> None:
 
     asyncio.run(run())
     assert isinstance(internal(sent=True), UpstreamUncertain)
+
+
+def test_a_refused_task_is_discarded_however_long_the_store_is_away() -> None:
+    """Its client has the error at once; kept, it would be done after its lease."""
+
+    async def forward(scope: Any, exchange: Any, receive: Any, send: Any) -> None:
+        raise UpstreamRefused("busy", status=429)
+
+    async def run() -> None:
+        async with gateway_with(forward) as gateway:
+            runner, asked = gateway.loop_services.tasks.runner, 0
+            store = vars(runner)["_store"]
+            discard = store.discard
+
+            async def away(record: Any) -> None:
+                nonlocal asked
+                asked += 1
+                if asked < 3:
+                    raise StoreUnavailable
+                await discard(record)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(store, "discard", away)
+                document = await end_of(gateway)
+                assert (document["status_code"], asked) == (429, 1)
+                (run_,) = runner.runs.values()
+                await async_until(lambda: not runner.runs)
+            assert asked == 3
+            assert await store.get(run_.record.number) is None
+
+    asyncio.run(run())
+
+
+class Asked(ProviderTasks):
+    """Has one answer for each question about a task, which is an error."""
+
+    def __init__(self, *errors: UpstreamError) -> None:
+        account: Any = SimpleNamespace(poll_interval=0.0, deadline=30.0)
+        self._accounts = {"p": account}
+        self.errors = list(errors)
+
+    async def ask(self, *_: Any, **__: Any) -> Any:
+        raise self.errors.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "outcome"),
+    [
+        (UpstreamRefused("Not found.", status=404), "task_lost", "uncertain"),
+        (UpstreamRefused("No.", status=401), "task_lost", "uncertain"),
+        (fewer(2, 1), "fewer_images", "uncertain"),
+    ],
+)
+def test_a_followed_task_whose_question_is_refused(error: UpstreamError, code: str, outcome: str) -> None:
+    """What became of it is not known, so that its money is held; what is over is not asked for again."""
+    provider = ProviderTask(upstream="p", id="theirs", model="m")
+    record = TaskRecord(
+        number="t", owner="", created=1.0, model="m", images=2, task_id="t", poll_url="/", provider=provider
+    )
+    tasks = Asked(UpstreamRefused("busy", status=429), error)
+    with pytest.raises(UpstreamError) as caught:
+        asyncio.run(tasks.wait(record, Progress("tasks")))
+    assert (caught.value.code, caught.value.outcome, tasks.errors) == (code, outcome, [])
 
 
 def test_the_end_with_tasks_at_work() -> None:

@@ -292,6 +292,19 @@ def test_a_task_ends_though_its_key_is_withdrawn(rig: Rig) -> None:
     rig.is_now(key, settled=PRICE)
 
 
+def test_one_request_after_the_other_is_one_at_a_time(tmp_path: Path) -> None:
+    """Also while the ledger writes down what the last one has cost."""
+    provider = CountingProvider()
+    with serving(provider.app) as port:
+        more = {
+            "access": {"limits": {"in_flight": 1, "spend_per_day": 100.0}},
+            "spending": {"ledger": f"sqlite:///{tmp_path}/ledger.db"},
+        }
+        gateway = ImageGateway(config=config(port, str(tmp_path / "images"), **more), hooks=())
+        with serving(gateway) as bound, httpx.Client(base_url=f"http://127.0.0.1:{bound}", timeout=20) as web:
+            assert {ask(web, "anything").status_code for _ in range(30)} == {200}
+
+
 def test_requests_at_a_time(rig: Rig) -> None:
     key = rig.add("one", in_flight=1)
     slow = threading.Thread(target=ask, args=(rig.web, key, "held"))

@@ -212,19 +212,29 @@ class NotDone(LedgerUnavailable):
     """As its base, and it is known that the ledger has not done what it was asked for."""
 
 
+class TakenUp(LedgerUnavailable):
+    """Another process has taken the task up, and its reservation with it; this one sends nothing of it any more."""
+
+
 class Ledger(Protocol):
     """Keeps reservations. Each method raises `LedgerUnavailable` where it cannot."""
 
     is_shared: bool
     """Whether other processes see it."""
 
-    async def reserve(self, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
+    async def reserve(
+        self, reservation: Reservation, accounts: Sequence[Account], *, takes_up: bool = True
+    ) -> Reservation:
         """Make a reservation, at once with the check of all budgets; one with the same id is taken up again.
 
         One that was released is made anew: its money was free for others meanwhile.
 
+        Args:
+            takes_up: whether this process does again what another one has begun.
+
         Raises:
             InsufficientQuota: it does not fit.
+            TakenUp: another process has it, and `takes_up` is false.
         """
         ...
 

@@ -112,7 +112,9 @@ class MemoryLedger:
         self._balances: dict[tuple[str, str], Balance] = {}
         self._day = ""
 
-    async def reserve(self, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
+    async def reserve(
+        self, reservation: Reservation, accounts: Sequence[Account], *, takes_up: bool = True
+    ) -> Reservation:
         known = self._open.get(reservation.id) or self._ended.get(reservation.id)
         if known is not None and known.state != "released":
             return known
@@ -137,7 +139,7 @@ class MemoryLedger:
         return self._ended.get(reservation_id) if before is None else self._move(before, before.decided(settled), 0)
 
     def _move(self, before: Reservation, after: Reservation, images: int) -> Reservation:
-        if after is before:
+        if after == before:
             return before
         self._add(after, step_between(before, after, images=images))
         self._open.pop(before.id, None)

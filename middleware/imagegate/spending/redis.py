@@ -6,12 +6,14 @@ that was killed end by themselves. Where Redis cannot be reached, each process c
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
+from imagegate.asgi.background import stop
 from imagegate.logger import get_logger
 from imagegate.spending.accounts import Account
 from imagegate.spending.memory import MemoryRates
@@ -20,7 +22,11 @@ from imagegate.spending.windows import ORDER, Use, has_rates, reset_of
 from imagegate.stores.redis_client import RedisClient, RedisFailed, Script
 
 _ADMIT: Final = Script("""
--- KEYS: counts and leases of each account; ARGV: id, images, lease, and five limits for each account, -1 for none.
+-- KEYS: counts and leases of each account, and what was told of this request; ARGV: id, images, lease, and five limits
+-- for each account, -1 for none. Asked again after a reply that was lost, it counts nothing twice.
+local before = redis.call('GET', KEYS[#KEYS])
+if before then return cjson.decode(before) end
+local accounts = (#KEYS - 1) / 2
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local minute, day = math.floor(now / 60000), math.floor(now / 86400000)
@@ -31,7 +37,7 @@ end
 local id, images, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local steps = {1, 1, images, 1, images}
 local found = {}
-for place = 1, #KEYS / 2 do
+for place = 1, accounts do
   local key, leases = KEYS[place * 2 - 1], KEYS[place * 2]
   local known = redis.call('HMGET', key, 'minute', 'day', 'rm', 'im', 'rd', 'id')
   local is_new = has_passed(minute, known[1])
@@ -50,7 +56,7 @@ for place = 1, #KEYS / 2 do
   found[place] = used
 end
 local told = {0, now}
-for place = 1, #KEYS / 2 do
+for place = 1, accounts do
   local key, leases, used = KEYS[place * 2 - 1], KEYS[place * 2], found[place]
   for limit = 1, 5 do
     used[limit] = used[limit] + steps[limit]
@@ -63,9 +69,10 @@ for place = 1, #KEYS / 2 do
     redis.call('PEXPIRE', leases, lease * 2)
   end
 end
+redis.call('SET', KEYS[#KEYS], cjson.encode(told), 'PX', 30000)
 return told
 """)
-_LEAVE: Final = Script("for _, key in ipairs(KEYS) do redis.call('ZREM', key, ARGV[1]) end")
+_LEAVE: Final = Script("for _, key in ipairs(KEYS) do redis.call('ZREM', key, unpack(ARGV)) end")
 # KEYS leases of an account; ARGV lease, ids.
 _RENEW: Final = Script("""
 local clock = redis.call('TIME')
@@ -93,6 +100,7 @@ class RedisRates:
         self._held: dict[str, Sequence[str]] = {}
         """Requests at a time of this process: id -> the keys of their leases."""
         self._away_until = 0.0
+        self._later: set[asyncio.Task[None]] = set()
 
     async def admit(self, accounts: Sequence[Account], images: int) -> Admission:
         """Count a request against all accounts, or against none. Raises `RateLimited`."""
@@ -104,9 +112,14 @@ class RedisRates:
         id_ = uuid4().hex
         keys = [key for account in limited for key in (_counts(account.id), _leases(account.id))]
         limits = [_most(account, name) for account in limited for name in ORDER]
+        leases = [_leases(account.id) for account in limited if account.limits.in_flight is not None]
         try:
-            told = await self._redis.run(_ADMIT, keys, id_, images, self._lease, *limits)
+            told = await self._redis.run(_ADMIT, [*keys, _told(id_)], id_, images, self._lease, *limits)
+        except asyncio.CancelledError:  # it may have been counted all the same
+            self._leave_later(id_, leases)
+            raise
         except RedisFailed as error:
+            self._leave_later(id_, leases)
             self._note_away(error)
             return self._own.count(limited, images)
         now = told[1] / 1000
@@ -120,7 +133,6 @@ class RedisRates:
             for name, count in zip(ORDER, used, strict=False)
             if (most := getattr(account.limits, name)) is not None
         ]
-        leases = [_leases(account.id) for account in limited if account.limits.in_flight is not None]
         if leases:
             self._held[id_] = leases
         return Admission(id_, (), uses)
@@ -130,8 +142,18 @@ class RedisRates:
         if not admission.id:
             self._own.uncount(admission)
         elif keys := self._held.pop(admission.id, None):
-            with suppress(RedisFailed):  # then the lease ends it
-                await self._redis.run(_LEAVE, keys, admission.id)
+            await self._end(keys, admission.id)
+
+    def _leave_later(self, id_: str, leases: Sequence[str]) -> None:
+        """Count a request as ended of which it is not known whether it was counted."""
+        if leases:
+            task = asyncio.create_task(self._end(leases, id_))
+            self._later.add(task)
+            task.add_done_callback(self._later.discard)
+
+    async def _end(self, keys: Sequence[str], *ids: str) -> None:
+        with suppress(RedisFailed):  # then the lease ends it
+            await self._redis.run(_LEAVE, keys, *ids)
 
     async def maintain(self) -> None:
         """Renew the leases of the requests at a time."""
@@ -144,6 +166,9 @@ class RedisRates:
                 for start in range(0, len(ids), _AT_A_TIME):
                     some = ids[start : start + _AT_A_TIME]
                     await self._redis.run(_RENEW, [key], self._lease, *some, for_lease=True)
+                    # Connections are several: an end may have overtaken the renewal, which has begun it anew.
+                    if ended := [id_ for id_ in some if id_ not in self._held]:
+                        await self._redis.run(_LEAVE, [key], *ended)
 
     def _note_away(self, error: RedisFailed) -> None:
         if time.monotonic() >= self._away_until:
@@ -151,6 +176,7 @@ class RedisRates:
         self._away_until = time.monotonic() + _PAUSE
 
     async def aclose(self) -> None:
+        await stop(*self._later)
         await self._redis.aclose()
 
 
@@ -161,6 +187,10 @@ def _most(account: Account, name: str) -> int:
 
 def _counts(account: str) -> str:
     return f"{{imagegate}}:rate:{account}"
+
+
+def _told(id_: str) -> str:
+    return f"{{imagegate}}:told:{id_}"
 
 
 def _leases(account: str) -> str:

@@ -18,7 +18,15 @@ from imagegate.routing.catalog import Catalog
 from imagegate.routing.fan_out import check_n
 from imagegate.spending.accounts import Account, accounts_of, key_account
 from imagegate.spending.costs import NOTHING, Outcome, Pays, PriceOf, charge, most_cost, outcome_of
-from imagegate.spending.ledger import InsufficientQuota, Ledger, LedgerUnavailable, Reservation, TaskReservation, day_of
+from imagegate.spending.ledger import (
+    InsufficientQuota,
+    Ledger,
+    LedgerUnavailable,
+    Reservation,
+    TakenUp,
+    TaskReservation,
+    day_of,
+)
 from imagegate.spending.rates import NOT_COUNTED, Admission, RateLimited, Rates
 from imagegate.spending.report import all_figures
 from imagegate.telemetry.hooks import Hooks
@@ -130,9 +138,10 @@ class Spending:
                     request_id=progress.request_id,
                 )
                 try:
-                    reservation = await self.ledger.reserve(reservation, accounts)
-                except LedgerUnavailable:
-                    if has_budget:
+                    takes_up = task is None or task.is_again
+                    reservation = await self.ledger.reserve(reservation, accounts, takes_up=takes_up)
+                except LedgerUnavailable as error:
+                    if has_budget or isinstance(error, TakenUp):
                         raise
                     reservation = None
         except BaseException as error:
@@ -146,7 +155,7 @@ class Spending:
             principal=principal,
             accounts=names,
             created=created,
-            images=images,
+            images=request.n,
             calls=len(progress.calls),
             made=progress.images_made,
         )
@@ -164,6 +173,8 @@ class Spending:
 
     async def end(self, spent: Spent, progress: Progress) -> None:
         """Settle, release or hold what was reserved, by how the request has ended."""
+        # First: a client that sends one request at a time may send the next one, whatever the ledger takes.
+        await self.rates.leave(spent.admission)
         made = progress.images_made - spent.made
         reservation = spent.reservation
         outcome = outcome_of(
@@ -187,8 +198,6 @@ class Spending:
                 await self.ledger.note(spent.accounts, spent.created, outcome.settled, made)
         except LedgerUnavailable:
             get_logger().warning("a request could not be counted in the ledger")
-        finally:
-            await self.rates.leave(spent.admission)
 
     async def settle_task(
         self,

@@ -18,7 +18,7 @@ from imagegate.errors import ConfigError
 from imagegate.logger import get_logger
 from imagegate.spending.accounts import Account
 from imagegate.spending.costs import NOTHING
-from imagegate.spending.ledger import Balances, LedgerUnavailable, NotDone, Reservation, Settlement
+from imagegate.spending.ledger import Balances, LedgerUnavailable, NotDone, Reservation, Settlement, TakenUp
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -63,17 +63,32 @@ class SQLLedger:
         self._owed: dict[str, tuple[Settlement, int, bool]] = {}
         """Ends that the database could not be told yet."""
 
-    async def reserve(self, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
+    async def reserve(
+        self, reservation: Reservation, accounts: Sequence[Account], *, takes_up: bool = True
+    ) -> Reservation:
+        owed = self._owed.get(reservation.id)
+        if owed is not None and owed[0] == NOTHING:
+            del self._owed[reservation.id]  # of an earlier try of the same task, which is not to be told meanwhile
+        else:
+            owed = None
         try:
-            made: Reservation = await self._do(lambda statements, db: statements.reserve(db, reservation, accounts))
+            made: Reservation = await self._do(
+                lambda statements, db: statements.reserve(db, reservation, accounts, takes_up=takes_up)
+            )
         except NotDone:
+            if owed is not None:
+                self._owed.setdefault(reservation.id, owed)
             raise
         except (LedgerUnavailable, asyncio.CancelledError):
             # It may have been made all the same; nothing was sent.
             self._owed[reservation.id] = NOTHING, 0, True
             raise
-        if self._owed.get(reservation.id, (None,))[0] == NOTHING:
-            del self._owed[reservation.id]  # of an earlier try of the same task
+        except BaseException:
+            if owed is not None:
+                self._owed.setdefault(reservation.id, owed)
+            raise
+        if not takes_up and made.holder != self.holder:
+            raise TakenUp
         return made
 
     async def end(
@@ -109,13 +124,14 @@ class SQLLedger:
         """Tell the ends that are owed, as many at a time as make one transaction, until one is not heard."""
         owed = list(self._owed.items())
         for start in range(0, len(owed), _AT_A_TIME):
+            now = [(id_, end) for id_, end in owed[start : start + _AT_A_TIME] if self._owed.get(id_) is end]
             await asyncio.gather(
                 *(
                     self.end(id_, outcome, images=images, is_holder=is_holder)
-                    for id_, (outcome, images, is_holder) in owed[start : start + _AT_A_TIME]
+                    for id_, (outcome, images, is_holder) in now
                 )
             )
-            if owed[start][0] in self._owed:
+            if now and now[0][0] in self._owed:
                 return
 
     async def list_held(self, account: str = "") -> Sequence[Reservation]:

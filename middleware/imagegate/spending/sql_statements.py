@@ -167,15 +167,21 @@ class Statements:
         upgrade(db)
         self._tell(db)
 
-    def reserve(self, db: Connection, reservation: Reservation, accounts: Sequence[Account]) -> Reservation:
-        """Make a reservation, or take it up again. Raises `InsufficientQuota`."""
+    def reserve(
+        self, db: Connection, reservation: Reservation, accounts: Sequence[Account], *, takes_up: bool
+    ) -> Reservation:
+        """Make a reservation, or take it up again; that of another process stays its own unless `takes_up`.
+
+        Raises:
+            InsufficientQuota: it does not fit.
+        """
         reservation = msgspec.structs.replace(reservation, holder=self._holder)
         balances = self._read(db, reservation)
         try:
             check(accounts, balances, reservation)
         except ImagegateError:
             if (known := self._find(db, reservation.id)) and known.state != "released":
-                return self._take_up(db, known)
+                return self._take_up(db, known) if takes_up else known
             raise
         row = msgspec.structs.asdict(reservation) | {"accounts": _encode(reservation.accounts)}
         row["model"] = reservation.model.replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL has none in texts
@@ -186,7 +192,7 @@ class Statements:
             if known is None:
                 raise AssertionError("a row that is in the way is there")
             if known.state != "released":
-                return self._take_up(db, known)
+                return self._take_up(db, known) if takes_up else known
             # Nothing of it counts any more.
             db.execute(table.update().where(table.c.id == known.id).values(row))
             self._move(db, None, reservation)

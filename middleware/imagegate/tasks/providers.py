@@ -17,6 +17,7 @@ from imagegate.errors import UpstreamError
 from imagegate.moderation.inspector import Inspector
 from imagegate.protocol.messages import ImageReply, Picture
 from imagegate.protocol.provider_errors import uncertain
+from imagegate.protocol.reply_errors import NO_IMAGE
 from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.spool.memory import Memory
 from imagegate.streaming.image_sinks import PictureSink
@@ -30,6 +31,8 @@ from imagegate.upstream.results import load_results
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
 NO_KEYS: Final[Mapping[str, str]] = {}
+_ENDS: Final = frozenset({"fewer_images", NO_IMAGE})
+"""Codes of errors after which another question would have the same answer."""
 _MAY_PASS: Final = frozenset({408, 425, 429})
 
 
@@ -94,7 +97,7 @@ class ProviderTasks:
         identity: str | None = None,
         own_keys: Mapping[str, str] = NO_KEYS,
     ) -> ImageReply | PendingTask:
-        """Asks once; pictures come as links to copies in the store.
+        """Ask once; pictures come as links to copies in the store.
 
         Args:
             identity: what the store keeps the client's images apart by.
@@ -144,7 +147,7 @@ class ProviderTasks:
     async def cancel(
         self, task: ProviderTask, *, authorization: str | None, own_keys: Mapping[str, str] = NO_KEYS
     ) -> UpstreamError | None:
-        """Asks the provider to give the task up: the error that says that it was; None where it has no way to.
+        """Ask the provider to give the task up: the error that says that it was; None where it has no way to.
 
         Raises:
             UpstreamError: it did not.
@@ -161,7 +164,10 @@ class ProviderTasks:
         raise uncertain("The provider did not say whether it gave the task up.")
 
     async def wait(self, record: TaskRecord, progress: Progress, own_keys: Mapping[str, str] = NO_KEYS) -> ImageReply:
-        """Asks until the task of a process that is dead has ended. Raises as `ask`."""
+        """Ask until the task of a process that is dead has ended. Raises as `ask`.
+
+        Where the question is refused for good, what became of the task is not known.
+        """
         if record.provider is None:
             raise AssertionError("only tasks that a provider has accepted are waited for")
         account = self._accounts[record.provider.upstream]
@@ -180,8 +186,10 @@ class ProviderTasks:
                 if isinstance(answer, ImageReply):
                     return answer
             except UpstreamError as error:
-                if error.ends_task or not may_be_asked_again(error):
+                if error.ends_task or error.code in _ENDS:
                     raise
+                if not may_be_asked_again(error):
+                    raise lost(error) from error
             await asyncio.sleep(pause)
             pause = min(pause * _POLL_GROWTH, max(_SLOWEST_POLL, account.poll_interval))
         raise uncertain(f"The provider's task was not ready after {account.deadline:g} s.", timed_out=True)

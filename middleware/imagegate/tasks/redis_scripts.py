@@ -205,9 +205,11 @@ return 1
 
 # KEYS task, stream; ARGV group, holder.
 RELEASE: Final = Script("""
-local holder, entry = unpack(redis.call('HMGET', KEYS[1], 'holder', 'entry'))
+local holder, entry, takes = unpack(redis.call('HMGET', KEYS[1], 'holder', 'entry', 'takes'))
 if holder == ARGV[2] and entry then
   redis.call('HSET', KEYS[1], 'holder', '')
+  -- It was given on in order: only processes that ended with it are counted.
+  if (tonumber(takes) or 0) > 0 then redis.call('HINCRBY', KEYS[1], 'takes', -1) end
   redis.pcall('XCLAIM', KEYS[2], ARGV[1], ARGV[2], 0, entry, 'IDLE', 86400000, 'JUSTID')
 end
 return 1

@@ -100,9 +100,16 @@ class TaskRunner:
                 ended = await self._outcome(run, self._made(run, work))
             finally:
                 release(work.exchange.request)
+            if ended is not None:
+                await self._release_earlier(run)
             await self.end(run, ended)
         finally:
             self._hooks.work_left(run.progress)
+
+    async def _release_earlier(self, run: Run) -> None:
+        """Release what an earlier process had reserved for a task that was refused here before it was sent."""
+        if run.record.takes and run.record.state == "queued" and self._settle is not None:
+            await self._settle(run.record, run.progress)
 
     async def _follow(self, run: Run, own_keys: Mapping[str, str]) -> None:
         """Follow a task that another process had sent until it ends."""
@@ -179,11 +186,23 @@ class TaskRunner:
             run.be_answerable()
 
     async def _leave(self, run: Run) -> None:
-        with suppress(StoreUnavailable):  # the lease then does the same
-            if run.early is not None or run.provider_id is not None or run.ended_by == "client":
-                await self._store.discard(run.record)
-            elif not run.ended_by:
+        if run.early is not None or run.provider_id is not None or run.ended_by == "client":
+            run.be_answerable()  # whatever the store takes
+            await self._discard(run.record)
+        elif not run.ended_by:
+            with suppress(StoreUnavailable):  # the lease then does the same
                 await self._store.release(run.record)
+
+    async def _discard(self, record: TaskRecord) -> None:
+        """Discard a task that nobody is to do, as often as it takes: what is kept would be done after its lease."""
+        while True:
+            try:
+                await self._store.discard(record)
+                return
+            except StoreUnavailable:
+                if is_cancelled():
+                    return
+                await asyncio.sleep(_PAUSE_TO_SAVE)
 
     async def _save(self, record: TaskRecord) -> bool:
         """Store the result; while the store is unavailable, retry, and answer clients of this process from memory."""
@@ -212,9 +231,10 @@ class TaskRunner:
 
     async def cancelled_by_client(self, record: TaskRecord) -> None:
         """Stop what this process does for a task that the store has ended."""
-        if run := self.runs.get(record.number):
+        run = self.runs.get(record.number)
+        if run is not None:
             run.end("cancelled")
-        elif self._settle is not None:  # it may be dead, and the task with it
+        if (run is None or run.record.takes) and self._settle is not None:  # who has reserved for it may be dead
             await self._settle(record, Progress("tasks"))
         self._hooks.task_changed("failed", time.time() - record.created)
         if not self._store.is_shared:

@@ -8,7 +8,7 @@ from imagegate.telemetry.progress import Progress
 
 
 async def settle_task(spending: Spending, record: TaskRecord, progress: Progress) -> None:
-    """Settle, release or hold what was reserved for a task that has ended.
+    """Settle, release or hold what was reserved for a task that has ended, or is over before it was sent.
 
     Args:
         progress: of the end: whether the provider has said that it made the images, which may have been withheld or
@@ -27,7 +27,10 @@ async def settle_task(spending: Spending, record: TaskRecord, progress: Progress
             references=provider.references,
             is_free=provider.is_own_key,
         )
-    elif (record.error or {}).get("imagegate", {}).get("outcome", "uncertain") in ("not_sent", "rejected"):
+        return
+    is_free = record.state == "queued" or (provider is not None and provider.is_own_key)
+    outcome = (record.error or {}).get("imagegate", {}).get("outcome", "uncertain")
+    if is_free or outcome in ("not_sent", "rejected"):
         await spending.release_task(record.number)
     else:
         await spending.hold_task(record.number)
