@@ -467,6 +467,42 @@ def test_a_refused_task_is_discarded_however_long_the_store_is_away() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("how", ["away", "left"])
+def test_a_task_that_was_kept_though_nobody_was_told_is_given_up(how: str) -> None:
+    """The store's answer was lost, or the client left before it: done after its lease, it would be paid for twice."""
+
+    async def forward(scope: Any, exchange: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("it is not done")
+
+    async def run() -> None:
+        async with gateway_with(forward) as gateway:
+            runner = gateway.loop_services.tasks.runner
+            store, numbers = vars(runner)["_store"], list[str]()
+            add = store.add
+
+            async def kept(record: TaskRecord) -> None:
+                await add(record)
+                numbers.append(record.number)
+                if how == "away":
+                    raise StoreUnavailable
+                await asyncio.sleep(60)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(store, "add", kept)
+                asking = asyncio.create_task(end_of(gateway))
+                await async_until(lambda: numbers)
+                assert await store.get(numbers[0]) is not None or how == "away"
+                if how == "left":
+                    asking.cancel()
+                (found,) = await asyncio.gather(asking, return_exceptions=True)
+            assert isinstance(found, asyncio.CancelledError) or found["status_code"] == 503
+            await async_until(lambda: not runner.given_up)
+            assert await store.get(numbers[0]) is None
+            assert not runner.runs
+
+    asyncio.run(run())
+
+
 class Asked(ProviderTasks):
     """Has one answer for each question about a task, which is an error."""
 

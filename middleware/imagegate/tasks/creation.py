@@ -125,7 +125,11 @@ class TaskCreation:
             record = msgspec.structs.replace(record, request=kept)
         for notify in scope.get(SENDING, ()):  # once another process can take it over, it counts as sent
             await notify(Sending())
-        await self._context.store.add(record)
+        try:
+            await self._context.store.add(record)
+        except BaseException:
+            self._context.runner.give_up(record)
+            raise
         run = Run(record, self._context.store, _progress_like(outer))
         run.is_public = False
         run.unknown_keys = unknown_keys

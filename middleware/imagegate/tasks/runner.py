@@ -73,6 +73,8 @@ class TaskRunner:
         self._settle = settle
         self.runs: dict[str, Run] = {} if runs is None else runs
         """Tasks at work here, by number."""
+        self.given_up: set[str] = set()
+        """Numbers of tasks that are being discarded."""
         self.forward: Forward = _nothing_below
         """The stack below; set by the layer that makes tasks."""
 
@@ -87,6 +89,19 @@ class TaskRunner:
             own_keys: of the client, by upstream.
         """
         self._start(run, self._follow(run, own_keys))
+
+    def give_up(self, record: TaskRecord) -> None:
+        """Discard a task of which it is not known whether the store has kept it; its client has been told of none."""
+        self._background.start(self._give_up(record))
+
+    async def _give_up(self, record: TaskRecord) -> None:
+        self.given_up.add(record.number)
+        try:
+            await self._discard(record)
+            await asyncio.sleep(_PAUSE_TO_SAVE)
+            await self._discard(record)  # on another connection, the first may have overtaken what was to be kept
+        finally:
+            self.given_up.discard(record.number)
 
     def _start(self, run: Run, work: Any) -> None:
         self.runs[run.record.number] = run

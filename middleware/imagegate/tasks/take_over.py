@@ -110,7 +110,7 @@ class TakeOver:
             self._due = time.monotonic() + self._lease / 3
 
     async def _take_over(self, record: TaskRecord) -> None:
-        if record.number in self._runner.runs:
+        if record.number in self._runner.runs or record.number in self._runner.given_up:
             return  # this process seemed dead, to itself
         if record.is_over:
             self._webhooks.add(record)
