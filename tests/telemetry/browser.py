@@ -43,6 +43,8 @@ class Page:
         self.url = url
 
     def open(self) -> None:
+        self.driver.get("about:blank")  # the page of a gateway that has ended still asks it
+        self.driver.get_log("browser")
         self.driver.get(f"{self.url}/console")
         wait_until(lambda: self.one("#live").text == "Live")
         wait_until(lambda: self.one("#model").get_property("value"))

@@ -57,7 +57,9 @@ class CountingProvider:
         self.billed[body.get("user", "")] += images
         if "break" in prompt:
             return Response(b'{"created": 1, "data": [{"b64_json": "iVB', media_type="application/json")
-        data = [{"b64_json": base64.b64encode(SMALL).decode()} for _ in range(images)]
+        data: list[dict[str, Any]] = [{"b64_json": base64.b64encode(SMALL).decode()} for _ in range(images)]
+        if "in part" in prompt:
+            data[1:] = [{"error": {"code": "content_policy_violation", "message": "No."}}] * (images - 1)
         reply: dict[str, Any] = {"created": 1, "data": data}
         if "tokens" in prompt:
             reply["usage"] = {"input_tokens": 0, "output_tokens": 1000 * images, "total_tokens": 1000 * images}

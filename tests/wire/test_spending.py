@@ -81,6 +81,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         ("break", "flat", 2, 502, 0, 2 * PRICE),
         ("silent break", "token", 1, 502, 0, 0.05),
         ("A cat", "single", 3, 200, 3 * PRICE, 0),  # three requests
+        ("in part", "flat", 3, 400, PRICE, 0),  # one reply, in whole, with one image
     ],
 )
 def test_how_a_request_is_settled(

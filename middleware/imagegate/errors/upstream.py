@@ -39,6 +39,8 @@ class UpstreamError(ImagegateError):
         super().__init__(message, **kwargs)
         self.made: tuple[Any, ...] = ()
         """The `protocol.messages.ReplyImage` that were made all the same; Deliver lists their links."""
+        self.is_whole = False
+        """Whether the reply came in whole, so that nothing but `made` was made."""
         self.ends_task = False
         """Whether the provider said in so many words that its task ended without a picture."""
         self.retry_after = retry_after

@@ -80,7 +80,7 @@ def incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | No
     else:
         error = refusal(reason, request_id=request_id)
     whole = some_failed([error] * len(failed), len(images))
-    whole.made = tuple(images)
+    whole.made, whole.is_whole = tuple(images), True
     return whole
 
 

@@ -145,7 +145,9 @@ class timed_call:  # noqa: N801 - used like a function; a generator would be a f
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         outcome: CallOutcome = "ok"
-        if error is not None:
+        if isinstance(error, UpstreamError) and error.is_whole and error.made:
+            self._progress.replied(len(error.made), None)  # these are paid for, and no others
+        elif error is not None:
             outcome = error.outcome if isinstance(error, UpstreamError) else "cancelled"
         seconds = perf_counter() - self._started
         self._progress.calls.append(UpstreamCall(self._upstream, self._model, outcome, seconds, self._images))

@@ -247,7 +247,7 @@ def _lost(error: UpstreamError) -> UpstreamError:
     """Return the error for a request that its provider accepted, may have charged for, and cannot report on."""
     lost = uncertain(f"The provider lost the task: {error.message}")
     lost.code = "task_lost"
-    lost.details, lost.made = error.details, error.made
+    lost.details, lost.made, lost.is_whole = error.details, error.made, error.is_whole
     return lost
 
 

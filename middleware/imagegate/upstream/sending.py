@@ -231,7 +231,7 @@ def decode(upstream: Account, reply: UpstreamReply, task: PendingTask | None = N
         error.made = images_with_pictures(error.made, reply.pictures)
         if error.outcome != "uncertain" and (error.nothing_sent or is_ambiguous(reply.status, reply.body)):
             doubt = uncertain(error.message, timed_out=reply.status in (504, 524))
-            doubt.made, doubt.details = error.made, error.details
+            doubt.made, doubt.is_whole, doubt.details = error.made, error.is_whole, error.details
             raise doubt from error
         raise
     except ImagegateError:
