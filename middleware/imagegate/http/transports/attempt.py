@@ -23,6 +23,8 @@ _END: Final = b"\r\n\r\n"
 _LONGEST: Final = 256 * 1024
 """Bytes of a head; a longer one is left to the parser."""
 _FRAMING: Final = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:([^\r\n]*)", re.IGNORECASE)
+_STATUS: Final = len(b"HTTP/1.1 ")
+"""Where the status of a head begins."""
 _INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}")
 _LOOK: Final = 1.0
 """Seconds after which a waiting reader looks whether there still is a connection: aiohttp does not wake it when a chunk
@@ -175,7 +177,9 @@ class ReplyHead(asyncio.Protocol):
             if len(said) > 1 or (said and b"," in said[0]):
                 head = mended_head(head)
             if not _INTERIM.match(head):
-                self._is_expected, data = False, closing_head(head) + data
+                if head.startswith(b"5", _STATUS):
+                    head = closing_head(head)
+                self._is_expected, data = False, head + data
                 break
             self._interim += 1
             if self._interim > _MOST_INTERIM:

@@ -13,18 +13,15 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*([0-9, \t]*?)[ \t]
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding[ \t]*:(?:[^\r\n]*,)?[ \t]*chunked[ \t]*\r\n", re.IGNORECASE)
 
 
-_ERROR: Final = re.compile(rb"HTTP/1\.[01] 5")
 _CONNECTION: Final = re.compile(rb"(?<=\r\n)connection[ \t]*:[^\r\n]*\r\n", re.IGNORECASE)
 
 
 def closing_head(head: bytes) -> bytes:
-    """Return the head of a server's error with the word that its connection is not used again; another one as it is.
+    """Return the head of a server's error with the word that its connection is not used again.
 
     Servers whose application fails, such as uvicorn's under Starlette, answer and then close the connection, which
     they have not said: a request that goes out on it meanwhile is lost, and may have been paid for.
     """
-    if not _ERROR.match(head):
-        return head
     return _CONNECTION.sub(b"", head[:-2]) + b"Connection: close\r\n\r\n"
 
 
