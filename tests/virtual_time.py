@@ -34,6 +34,10 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.clock.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for its threads by the real clock: since Python 3.12 there is a limit of time, which would be over."""
+        await super().shutdown_default_executor()
+
 
 def run(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Do what `asyncio.run` does, on such a loop."""
