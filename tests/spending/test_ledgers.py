@@ -238,15 +238,20 @@ def test_a_process_takes_nothing_from_another_that_does_its_task(address: str) -
     run(lambda: SQLLedger(address), work)
 
 
+async def give_up_unheard(ledger: SQLLedger) -> None:
+    """Reserve for a task, and release it while the database is away, so that the release is owed."""
+    await ledger.reserve(reservation("task"), ACCOUNTS)
+    works = vars(ledger)["_statements"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(works, "run", lambda _: (_ for _ in ()).throw(OSError))
+        await ledger.end("task", Outcome(0, 0))
+
+
 def test_a_reservation_made_anew_is_not_released_by_an_old_end(tmp_path: Path) -> None:
     """Ends that are owed are told while the same process begins the task again."""
 
     async def work(ledger: SQLLedger) -> None:
-        await ledger.reserve(reservation("task"), ACCOUNTS)
-        works = vars(ledger)["_statements"]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(works, "run", lambda _: (_ for _ in ()).throw(OSError))
-            await ledger.end("task", Outcome(0, 0))
+        await give_up_unheard(ledger)
         made, _ = await asyncio.gather(ledger.reserve(reservation("task"), ACCOUNTS), ledger.maintain())
         assert made.state == "reserved"
         assert (await balance(ledger)).reserved == nanos(0.25)
@@ -258,11 +263,7 @@ def test_an_old_release_is_not_said_again_of_a_task_that_has_begun_again(tmp_pat
     """The database was away when a process gave a task up; by now the same process does it once more."""
 
     async def work(ledger: SQLLedger) -> None:
-        await ledger.reserve(reservation("task"), ACCOUNTS)
-        works = vars(ledger)["_statements"]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(works, "run", lambda _: (_ for _ in ()).throw(OSError))
-            await ledger.end("task", Outcome(0, 0))
+        await give_up_unheard(ledger)
         await ledger.reserve(reservation("task"), ACCOUNTS)
         await ledger.maintain()
         assert (await balance(ledger)).reserved == nanos(0.25)

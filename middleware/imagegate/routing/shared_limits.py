@@ -15,7 +15,7 @@ from math import ceil
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-from imagegate.asgi.background import repeat, stop
+from imagegate.asgi.background import Background, repeat, stop
 from imagegate.logger import get_logger
 from imagegate.routing.circuit_breaker import Breaker
 from imagegate.routing.rate_limit import RateLimit
@@ -274,7 +274,7 @@ class SharedLimits:
         self._away_until = 0.0
         self._was_away = False
         self._loops: tuple[asyncio.Task[None], ...] = ()
-        self._later: set[asyncio.Task[None]] = set()
+        self._later = Background()
 
     def add(
         self, name: str, breaker: Breaker, *, max_in_flight: int | None, requests_per_minute: int | None
@@ -308,9 +308,7 @@ class SharedLimits:
 
     def run_later(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what a cancelled request cannot wait for."""
-        task = asyncio.create_task(work)
-        self._later.add(task)
-        task.add_done_callback(self._later.discard)
+        self._later.start(work)
 
     def start(self) -> None:
         """Begin to look; to be called where an event loop runs."""
@@ -361,7 +359,8 @@ class SharedLimits:
 
     async def aclose(self) -> None:
         """Stop looking, and close the connections."""
-        await stop(*self._loops, *self._later)
+        await stop(*self._loops)
+        await self._later.finish(0)
         self._loops = ()
         await self.redis.aclose()
 

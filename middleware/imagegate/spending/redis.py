@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
-from imagegate.asgi.background import stop
+from imagegate.asgi.background import Background
 from imagegate.logger import get_logger
 from imagegate.spending.accounts import Account
 from imagegate.spending.memory import MemoryRates
@@ -100,7 +100,7 @@ class RedisRates:
         self._held: dict[str, Sequence[str]] = {}
         """Requests at a time of this process: id -> the keys of their leases."""
         self._away_until = 0.0
-        self._later: set[asyncio.Task[None]] = set()
+        self._later = Background()
 
     async def admit(self, accounts: Sequence[Account], images: int) -> Admission:
         """Count a request against all accounts, or against none. Raises `RateLimited`."""
@@ -147,9 +147,7 @@ class RedisRates:
     def _leave_later(self, id_: str, leases: Sequence[str]) -> None:
         """Count a request as ended of which it is not known whether it was counted."""
         if leases:
-            task = asyncio.create_task(self._end(leases, id_))
-            self._later.add(task)
-            task.add_done_callback(self._later.discard)
+            self._later.start(self._end(leases, id_))
 
     async def _end(self, keys: Sequence[str], *ids: str) -> None:
         with suppress(RedisFailed):  # then the lease ends it
@@ -176,7 +174,7 @@ class RedisRates:
         self._away_until = time.monotonic() + _PAUSE
 
     async def aclose(self) -> None:
-        await stop(*self._later)
+        await self._later.finish(0)
         await self._redis.aclose()
 
 

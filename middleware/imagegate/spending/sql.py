@@ -75,16 +75,11 @@ class SQLLedger:
             made: Reservation = await self._do(
                 lambda statements, db: statements.reserve(db, reservation, accounts, takes_up=takes_up)
             )
-        except NotDone:
-            if owed is not None:
-                self._owed.setdefault(reservation.id, owed)
-            raise
-        except (LedgerUnavailable, asyncio.CancelledError):
-            # It may have been made all the same; nothing was sent.
-            self._owed[reservation.id] = NOTHING, 0, True
-            raise
-        except BaseException:
-            if owed is not None:
+        except BaseException as error:
+            if isinstance(error, (LedgerUnavailable, asyncio.CancelledError)) and not isinstance(error, NotDone):
+                # It may have been made all the same; nothing was sent.
+                self._owed[reservation.id] = NOTHING, 0, True
+            elif owed is not None:
                 self._owed.setdefault(reservation.id, owed)
             raise
         if not takes_up and made.holder != self.holder:

@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -37,6 +38,7 @@ Forward = Callable[[Scope, Exchange, Receive, Send], Awaitable[None]]
 
 _LONGEST_RESPONSE: Final = 4 * 1024**2
 """Bytes: the response holds links, no pictures."""
+_Answer = TypeVar("_Answer")
 _PAUSE_TO_SAVE: Final = 0.5
 
 
@@ -210,25 +212,14 @@ class TaskRunner:
 
     async def _discard(self, record: TaskRecord) -> None:
         """Discard a task that nobody is to do, as often as it takes: what is kept would be done after its lease."""
-        while True:
-            try:
-                await self._store.discard(record)
-                return
-            except StoreUnavailable:
-                if is_cancelled():
-                    return
-                await asyncio.sleep(_PAUSE_TO_SAVE)
+        await _until_heard(partial(self._store.discard, record))
 
     async def _save(self, record: TaskRecord) -> bool:
         """Store the result; while the store is unavailable, retry, and answer clients of this process from memory."""
-        while True:
-            try:
-                return await self._store.finish(record)
-            except StoreUnavailable:
-                if is_cancelled():
-                    get_logger().error("the end of a task could not be kept", task=record.number)
-                    return False
-                await asyncio.sleep(_PAUSE_TO_SAVE)
+        kept = await _until_heard(partial(self._store.finish, record))
+        if kept is None:
+            get_logger().error("the end of a task could not be kept", task=record.number)
+        return bool(kept)
 
     def _report(self, run: Run) -> None:
         seconds = perf_counter() - run.started
@@ -254,6 +245,17 @@ class TaskRunner:
         self._hooks.task_changed("failed", time.time() - record.created)
         if not self._store.is_shared:
             self._webhooks.add(record)
+
+
+async def _until_heard(tell: Callable[[], Awaitable[_Answer]]) -> _Answer | None:
+    """Repeat a call while the store is unavailable, and return its answer; None: the calling task was cancelled."""
+    while True:
+        try:
+            return await tell()
+        except StoreUnavailable:
+            if is_cancelled():
+                return None
+            await asyncio.sleep(_PAUSE_TO_SAVE)
 
 
 def _failed(run: Run, error: ImagegateError) -> TaskRecord:
