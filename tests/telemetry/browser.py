@@ -60,6 +60,10 @@ class Page:
         field.send_keys(Keys.CONTROL, "a")
         field.send_keys(text or Keys.DELETE)
 
+    def press(self, target: str | WebElement) -> None:
+        """Press a button with the keyboard: the page may scroll under a pointer, when an exchange arrives."""
+        (self.one(target) if isinstance(target, str) else target).send_keys(Keys.ENTER)
+
     def complaints(self) -> list[dict[str, Any]]:
         """What the browser's console says, errors of scripts, resources and the content security policy among it."""
         return [entry for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]

@@ -97,10 +97,11 @@ class Playground:
         """What the playground shows."""
         details = self.page.one("#code details")
         if details.get_attribute("open") is None:
-            self.page.one("#code summary").click()
-        for button in self.page.all("#code button"):
-            if button.text == language:
-                button.click()
+            self.page.press("#code summary")
+            wait_until(lambda: details.get_attribute("open") is not None)
+        (button,) = (button for button in self.page.all("#code button") if button.text == language)
+        self.page.press(button)
+        wait_until(lambda: button.get_attribute("aria-pressed") == "true")
         return str(self.page.one("#code pre").get_property("textContent"))
 
 
@@ -153,14 +154,14 @@ def test_edit(playground: Playground, tmp_path: Path) -> None:
     page.driver.execute_script("arguments[0].value = arguments[1]", page.one("#prompt"), PROMPT)
     page.driver.execute_script('document.getElementById(\'more\').value = \'{"background": "opaque", "n": 1}\'')
     page.one("#reference-files").send_keys("\n".join(map(str, files)))
-    page.one("#mask-draw").click()
+    page.press("#mask-draw")
     canvas = page.one("#mask-canvas")
     wait_until(canvas.is_displayed)
     middle = ActionChains(page.driver, duration=0).move_to_element(canvas).click_and_hold()
     middle.move_by_offset(60, 0).move_by_offset(0, 20).release().perform()
-    assert "% is marked" in page.one("#mask-status").text
+    wait_until(lambda: "% is marked" in page.one("#mask-status").text)
     look(page, "mask")
-    page.one("#mask-use").click()
+    page.press("#mask-use")
     wait_until(lambda: "mask.png" in page.one("#reference-list").text)
     wait_until(lambda: page.one("#preview").text.count("mask.png") == 2, what=lambda: page.one("#preview").text)
     assert page.one("#preview").text.count("a.png (") == 2  # asked and sent
@@ -209,7 +210,7 @@ def test_code_of_a_generation(playground: Playground, tmp_path: Path) -> None:
     for language, command in (("curl", ["bash", "-c"]), ("Python", [sys.executable, "-c"])):
         assert playground.run(*command, playground.code(language), folder=tmp_path) == sent
     page.driver.execute_script("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    page.all("#code button")[-1].click()
+    page.press(page.all("#code button")[-1])
     wait_until(lambda: page.one("#code [role=status]").text == "Copied")
     assert page.driver.execute_script("return window.copied") == playground.code("Python")
 
@@ -238,30 +239,30 @@ def test_references_by_keyboard_paste_and_drop(playground: Playground, tmp_path:
     assert remove.accessible_name == "Remove image.png"
     remove.send_keys(Keys.ENTER)
     assert page.driver.switch_to.active_element.accessible_name == "Remove image-2.png"
-    page.one("#mask-draw").send_keys(Keys.ENTER)
+    page.press("#mask-draw")
     canvas = page.one("#mask-canvas")
     wait_until(canvas.is_displayed)
     assert [canvas.get_property(name) for name in ("width", "height")] == [240, 120]
     controls = page.all("dialog[open] input, dialog[open] button, dialog[open] canvas[tabindex]")
     assert all(control.accessible_name for control in controls)
     assert "Nothing" in page.one("#mask-status").text
-    page.one("#mask-use").send_keys(Keys.ENTER)
+    page.press("#mask-use")
     assert canvas.is_displayed()
     canvas.send_keys(Keys.SPACE, *[Keys.ARROW_RIGHT] * 4, Keys.SPACE, Keys.ARROW_DOWN)
-    part = page.one("#mask-status").text
-    assert "is marked" in part
-    assert "Nothing" not in part
+    wait_until(lambda: "is marked" in page.one("#mask-status").text)
+    assert "Nothing" not in page.one("#mask-status").text
     canvas.send_keys(Keys.ESCAPE)
     wait_until(lambda: not canvas.is_displayed())
     assert len(page.all("#reference-list li")) == 3
-    page.one("#mask-draw").send_keys(Keys.ENTER)
-    page.one("#mask-everything").click()
-    assert "100 %" in page.one("#mask-status").text
-    page.one("#mask-erase").click()
+    page.press("#mask-draw")
+    wait_until(canvas.is_displayed)
+    page.press("#mask-everything")
+    wait_until(lambda: "100 %" in page.one("#mask-status").text)
+    page.press("#mask-erase")
     canvas.send_keys(Keys.SPACE, Keys.ARROW_LEFT, Keys.SPACE)
-    page.one("#mask-use").click()
+    page.press("#mask-use")
     wait_until(lambda: "drawn" in page.one("#reference-list").text)
-    page.one("#reference-list button[aria-label^='Make image-2.png']").send_keys(Keys.ENTER)
+    page.press("#reference-list button[aria-label^='Make image-2.png']")
     assert "drawn" not in page.one("#reference-list").text
     assert "is removed" in page.one("#reference-note").text
     assert page.complaints() == []
@@ -277,7 +278,7 @@ def test_narrow(playground: Playground, tmp_path: Path) -> None:
     try:
         page.width(320)
         page.scheme("dark")
-        page.one("#list .head[aria-expanded]").send_keys(Keys.ENTER)
+        page.press("#list .head[aria-expanded]")
         assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 320
         page.driver.execute_script("scrollTo(0, 0)")
         look(page, "320")
@@ -285,7 +286,7 @@ def test_narrow(playground: Playground, tmp_path: Path) -> None:
         look(page, "320-references")
         page.driver.execute_script("document.querySelector('.exchanges').scrollIntoView()")
         look(page, "320-exchanges")
-        page.one("#mask-draw").send_keys(Keys.ENTER)
+        page.press("#mask-draw")
         wait_until(page.one("#mask-canvas").is_displayed)
         dialog = page.one("#mask-dialog")
         assert dialog.get_property("scrollWidth") <= dialog.get_property("clientWidth") <= 320
@@ -342,6 +343,6 @@ def test_filters(playground: Playground) -> None:
     playground.post(ALICE, "spare/gpt-image-1.5")
     wait_until(lambda: page.one("#filter-note").text != there)
     assert shown() == {("openai", "bob")}
-    page.one("#filter-clear").click()
+    page.press("#filter-clear")
     assert len(shown()) == 4
     assert page.complaints() == []

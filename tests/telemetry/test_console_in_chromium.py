@@ -77,7 +77,7 @@ def test_markup_is_text(page: Page) -> None:
     page.write("model", "tokenlab/gpt-image-2")
     page.write("size", "")
     page.write("prompt", MARKUP)
-    page.one("#send").click()
+    page.press("#send")
     wait_until(lambda: MARKUP in page.one("#list .prompt").text if page.all("#list .prompt") else False)
     page.write("model", "tokenlab/<b>nobody</b>")
     wait_until(lambda: "<b>nobody</b>" in page.one("#preview").text)
@@ -107,7 +107,7 @@ def test_keyboard(page: Page) -> None:
     page.open()
     page.write("model", "tokenlab/gpt-image-2")
     page.write("prompt", "A lighthouse")
-    page.one("#send").click()  # something to look at, whatever ran before
+    page.press("#send")  # something to look at, whatever ran before
     wait_until(lambda: page.all("#list .head[aria-expanded]"))
     page.open()  # nothing is expanded
     wait_until(lambda: page.all("#list .head[aria-expanded]"))
@@ -128,7 +128,7 @@ def test_exchanges_are_filtered(page: Page) -> None:
         page.write("model", "tokenlab/gpt-image-2")
         page.write("prompt", f"A lighthouse in {size}")
         page.write("size", size)
-        page.one("#send").click()
+        page.press("#send")
         wait_until(lambda size=size: any(f"in {size}" in head.text for head in page.all("#list .prompt1")))
 
     def shown() -> list[str]:
@@ -160,7 +160,7 @@ def test_a_wrong_key_keeps_the_dialog_open(page: Page, keyed: str) -> None:
     ARTIFACTS.mkdir(exist_ok=True)
     page.driver.save_screenshot(str(ARTIFACTS / "console-key.png"))
     page.write("key-input", CONSOLE_KEY)
-    page.one("#key-input").send_keys(Keys.ENTER)
+    page.press("#key-input")
     wait_until(lambda: not page.one("#key-dialog").is_displayed())
     wait_until(lambda: page.one("#live").text == "Live")
     assert [entry for entry in page.complaints() if "status of 401" not in entry["message"]] == []
@@ -182,7 +182,7 @@ def test_what_was_spent(page: Page) -> None:
         here.open()
         httpx.post(f"{here.url}/v1/images/generations", json={"model": "gpt-image-2", "prompt": "x"})
         wait_until(lambda: here.one("#spending").is_displayed())
-        here.one("#spending summary").click()
+        here.press("#spending summary")
         wait_until(lambda: "gateway" in here.one("#spending-rows").text)
         assert "0.00 USD" in here.one("#spending-rows").text
         assert here.complaints() == []
@@ -200,5 +200,5 @@ def test_every_field_has_a_name(page: Page) -> None:
         assert [control.get_attribute("id") for control in controls if not control.accessible_name] == []
         found += len(controls)
         if part == "main":
-            page.one("#key-button").click()
+            page.press("#key-button")
     assert found >= 20
