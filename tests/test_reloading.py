@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import pytest
 from tests.smallest_png import ONE_PIXEL
+from tests.waiting import async_until
 
 from imagegate import Config, ConfigError, ImageGateway
 from imagegate.config.loader import read_config
@@ -69,9 +70,7 @@ def test_what_is_replaced_is_closed_after_its_last_exchange() -> None:
             assert (await made.post()).status_code == 404
             made.may_end.set()
             assert (await call).status_code == 200
-            async with asyncio.timeout(30):
-                while made.gateway.retired:
-                    await asyncio.sleep(0.01)
+            await async_until(lambda: not made.gateway.retired)
             assert (await made.post(model="birds")).status_code == 200
 
     asyncio.run(run())

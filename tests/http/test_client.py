@@ -23,6 +23,7 @@ import httpx
 import pytest
 import respx
 from tests.certificates import tls_of_images_test
+from tests.waiting import TIMEOUT
 
 from imagegate.http import (
     CHUNK,
@@ -340,7 +341,7 @@ async def test_an_iterable_that_is_cancelled(client: HTTPClient) -> None:
         yield b"a"
         raise asyncio.CancelledError
 
-    async with (origin := says(OK)).running() as url, asyncio.timeout(30):
+    async with (origin := says(OK)).running() as url, asyncio.timeout(TIMEOUT):
         with pytest.raises(Interrupted):
             await client.send("POST", url, content=pieces())
         await origin.disconnected.wait()
@@ -358,7 +359,7 @@ async def test_half_a_request_is_followed_by_no_other(client: HTTPClient, error:
         await is_answered.wait()
         raise error
 
-    async with (origin := says(OK)).running() as url, asyncio.timeout(30):
+    async with (origin := says(OK)).running() as url, asyncio.timeout(TIMEOUT):
         origin.reads_bodies = False
         response = await client.send("POST", url, content=pieces())
         is_answered.set()
@@ -380,7 +381,7 @@ async def test_a_body_that_breaks_off_while_the_reply_stops(client: HTTPClient) 
 
     origin = says_then_hangs(CUT["length"])
     origin.reads_bodies = False
-    async with origin.running() as url, asyncio.timeout(30):
+    async with origin.running() as url, asyncio.timeout(TIMEOUT):
         response = await client.send("POST", url, content=pieces(), timeouts=Timeouts(read=0.1))
         is_answered.set()
         with pytest.raises(Interrupted, match=r"^the reply stopped for 0\.1 s$"):
@@ -450,7 +451,7 @@ async def test_what_frames_the_body_is_said_once(client: HTTPClient, length: str
         yield b"a"
 
     headers = [("Transfer-Encoding", "chunked"), *([] if length is None else [("Content-Length", length)] * 2)]
-    async with (origin := says(OK)).running() as url, asyncio.timeout(30):
+    async with (origin := says(OK)).running() as url, asyncio.timeout(TIMEOUT):
         for content in (pieces(), b"a"):
             await read_body(await client.send("POST", url, headers=headers, content=content), limit=9)
 
@@ -466,7 +467,7 @@ async def test_a_length_that_is_none(client: HTTPClient, lengths: list[str]) -> 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"a"
 
-    async with (origin := says(OK)).running() as url, asyncio.timeout(30):
+    async with (origin := says(OK)).running() as url, asyncio.timeout(TIMEOUT):
         with pytest.raises(NotSent, match="not one number"):
             await client.send("POST", url, headers=[("content-length", each) for each in lengths], content=pieces())
 
@@ -748,7 +749,7 @@ async def test_slow_head(client: HTTPClient) -> None:
 @pytest.mark.parametrize("size", [2, 1 << 20])
 async def test_silence_after_an_interim_reply(client: HTTPClient, size: int) -> None:
     """A server that says to go on, and no more, has not answered."""
-    async with says_then_hangs(b"HTTP/1.1 100 Continue\r\n\r\n").running() as url, asyncio.timeout(30):
+    async with says_then_hangs(b"HTTP/1.1 100 Continue\r\n\r\n").running() as url, asyncio.timeout(TIMEOUT):
         with pytest.raises(Interrupted, match=r"^no reply within 0\.1 s$"):
             await client.send("POST", url, content=bytes(size), timeouts=Timeouts(read=0.1))
 

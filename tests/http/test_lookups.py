@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.waiting import async_until
 
 from imagegate.http.client import HTTPClient
 from imagegate.http.guarded_fetch import FetchBusy, Fetcher, FetchFailed
@@ -65,11 +66,6 @@ def run(scenario: Callable[[NameServer], Awaitable[None]]) -> None:
     asyncio.run(work())
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
-
-
 def begin(lookups: Lookups, *hosts: str) -> list[asyncio.Task[Any]]:
     return [asyncio.create_task(lookups.addresses(host, 80)) for host in hosts]
 
@@ -82,7 +78,7 @@ def test_names_of_one_domain_leave_threads_to_others() -> None:
     async def scenario(names: NameServer) -> None:
         lookups = Lookups(most=6, most_of_domain=4, look_up=names)
         slow = begin(lookups, *(f"a{number}.slow.example" for number in range(20)))
-        await until(lambda: names.at_once == 4)
+        await async_until(lambda: names.at_once == 4)
         assert await lookups.addresses("good.other.example", 80) == ["127.0.0.1"]
         assert names.at_once == 4
         names.let_go.set()
@@ -96,7 +92,7 @@ def test_all_together_are_bounded() -> None:
     async def scenario(names: NameServer) -> None:
         lookups = Lookups(most=6, most_of_domain=4, look_up=names)
         slow = begin(lookups, *(f"a.slow{number}.example" for number in range(20)))
-        await until(lambda: names.at_once == 6)
+        await async_until(lambda: names.at_once == 6)
         names.let_go.set()
         await end(slow)
         assert (len(names.asked), names.most_at_once) == (20, 6)
@@ -108,7 +104,7 @@ def test_more_than_may_wait_are_refused_and_others_are_not() -> None:
     async def scenario(names: NameServer) -> None:
         lookups = Lookups(most=6, most_of_domain=4, look_up=names)
         slow = begin(lookups, *(f"a{number}.slow.example" for number in range(40)))
-        await until(lambda: names.at_once == 4)
+        await async_until(lambda: names.at_once == 4)
         with pytest.raises(TooManyLookups):
             await lookups.addresses("good.slow.example", 80)
         fetcher = Fetcher(HTTPClient(), resolve=lookups.addresses)
@@ -127,7 +123,7 @@ def test_whoever_asks_for_the_same_name_shares_the_lookup() -> None:
     async def scenario(names: NameServer) -> None:
         lookups = Lookups(look_up=names)
         slow = begin(lookups, *["a.slow.example"] * 50)
-        await until(lambda: names.at_once)
+        await async_until(lambda: names.at_once)
         for waiting in slow[:25]:
             waiting.cancel()  # which is not the end of the lookup for the others
         names.let_go.set()
@@ -147,7 +143,7 @@ def test_a_lookup_is_given_up_and_its_thread_stays_counted() -> None:
             await lookups.addresses("good.example", 80)
         assert names.asked == ["a.slow.example"], "the thread is still taken"
         names.let_go.set()
-        await until(lambda: not names.at_once)
+        await async_until(lambda: not names.at_once)
         while True:
             with suppress(TimeoutError):
                 assert await lookups.addresses("good.example", 80) == ["127.0.0.1"]
@@ -170,7 +166,7 @@ def test_disks_and_other_lookups_go_on() -> None:
 
     async def scenario(names: NameServer) -> None:
         slow = begin(Lookups(look_up=names), *(f"a.slow{number}.example" for number in range(200)))
-        await until(lambda: names.at_once == 16)
+        await async_until(lambda: names.at_once == 16)
         await asyncio.gather(*(asyncio.to_thread(len, "") for _ in range(50)))
         assert await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80)
         names.let_go.set()

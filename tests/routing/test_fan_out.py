@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from imagegate.contracts.contract import Contract
 from imagegate.contracts.documents import load_contracts
 from imagegate.contracts.parameter import Parameter
-from imagegate.errors import ModerationBlocked, Overloaded, UpstreamRefused, UpstreamUncertain
+from imagegate.errors import ModerationBlocked, NoRoom, Overloaded, StorageError, UpstreamRefused, UpstreamUncertain
 from imagegate.protocol.messages import Exchange, ImageReply, ImageRequest, ReplyImage, Target
 from imagegate.registry import load_adapter
 from imagegate.routing.fan_out import gravest, image_shares, incomplete, merge, part_of, seeds_of, shares
@@ -181,6 +181,8 @@ REFUSED = UpstreamRefused("No.", status=400)
 BUSY = UpstreamRefused("Later.", status=429)
 UNCERTAIN = UpstreamUncertain("Cut.")
 OURS = Overloaded("No room.")
+NOT_SENT = NoRoom()
+LOST = StorageError("The picture was made, and could not be stored.")
 UNKNOWN = ValueError("a mistake of ours")
 
 
@@ -194,6 +196,8 @@ UNKNOWN = ValueError("a mistake of ours")
         ([BUSY, UNCERTAIN, UNKNOWN], UNKNOWN),
         ([OURS, UNCERTAIN, BUSY], UNCERTAIN),
         ([BUSY, OURS], OURS),
+        ([NOT_SENT, LOST, BUSY], LOST),
+        ([BUSY, NOT_SENT, REFUSED], REFUSED),
         ([UNCERTAIN, UpstreamUncertain("Later.")], UNCERTAIN),
     ],
 )

@@ -189,6 +189,19 @@ def test_what_was_spent_counts_though_it_was_released(opened: Callable[[], Ledge
     run(opened, work)
 
 
+def test_what_costs_nothing_fits_a_budget_that_is_exceeded(opened: Callable[[], Ledger]) -> None:
+    """Its client pays the provider."""
+
+    async def work(ledger: Ledger) -> None:
+        await ledger.reserve(reservation("dear", 1.0), ACCOUNTS)
+        await ledger.end("dear", Outcome(nanos(1.5), 0), images=2)
+        with pytest.raises(InsufficientQuota):
+            await ledger.reserve(reservation("next", 0.000_000_001), ACCOUNTS)
+        assert (await ledger.reserve(reservation("free", 0.0), ACCOUNTS)).state == "reserved"
+
+    run(opened, work)
+
+
 def test_images_that_cost_nothing_are_counted_once(opened: Callable[[], Ledger]) -> None:
     """Also where their reservation had been released: its process seemed dead."""
 

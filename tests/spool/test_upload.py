@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.waiting import async_until
 
 from imagegate.errors import Overloaded
 from imagegate.protocol.image_format import PNG, Facts
@@ -91,9 +92,7 @@ def open_spools() -> Callable[[], int]:
 
 async def until_open(open_spools: Callable[[], int], count: int) -> None:
     """Waits until so many temporary files are open: they are closed in threads."""
-    async with asyncio.timeout(10):
-        while open_spools() != count:
-            await asyncio.sleep(0.002)
+    await async_until(lambda: open_spools() == count)
 
 
 async def uploaded(
@@ -443,9 +442,7 @@ def test_files_that_are_held_go_to_disk_only_where_memory_is_short(open_spools):
 
 async def held_in_memory(uploads: list[Upload]) -> int:
     """Bytes of files that are still coming in, once the disk has what it was given."""
-    async with asyncio.timeout(10):
-        while any(upload._saving for upload in uploads):
-            await asyncio.sleep(0.01)
+    await async_until(lambda: not any(upload._saving for upload in uploads))
     return sum(len(piece) for upload in uploads for piece in upload._window)
 
 
@@ -672,9 +669,7 @@ def test_files_that_nobody_needs_are_closed(open_spools):
             for upload in [await uploaded(content_of(2 * MIB + place), budget) for place in range(3)]:
                 upload.close()
                 await asyncio.sleep(0.02)
-            async with asyncio.timeout(10):
-                while open_spools():
-                    await asyncio.sleep(0.01)
+            await async_until(lambda: not open_spools())
 
     run(work(Budget(total=TOTAL, memory=MEMORY, kept=16 * MIB, idle=0.05)))
 
@@ -708,9 +703,8 @@ def test_files_that_are_written_over_count_as_what_they_hold(stay_open, open_spo
                     upload.close()
                 small.clear()
         own = sum(upload.size for upload in small)
-        async with asyncio.timeout(10):
-            while disk_of_nameless_files() - before > kept + own + len(small) * 64 * 1024:
-                await asyncio.sleep(0.002)
+        most = before + kept + own + len(small) * 64 * 1024
+        await async_until(lambda: disk_of_nameless_files() <= most)
         for upload in small:
             upload.close()
 

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from tests.waiting import async_until
 
 from imagegate.stores.errors import StoreFull, StoreRefused, StoreTrouble
 from imagegate.stores.health import BucketHealth, StoreState
@@ -33,9 +34,7 @@ class Bucket:
             raise self.error
 
     async def until_usable(self) -> None:
-        async with asyncio.timeout(10):
-            while self.health.state != "usable":
-                await asyncio.sleep(0.005)
+        await async_until(lambda: self.health.state == "usable")
 
 
 def test_the_first_picture_waits_for_one_probe() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import certifi
 import httpx
 import pytest
+from tests.waiting import TIMEOUT
 from tests.wire.edit_support import large_picture, picture
 
 import imagegate_adapters
@@ -105,7 +106,7 @@ async def ask_for_much(folder: Path, size: int) -> None:
             await post(json=asked, key="a")
         await post("edits", data=asked, files={"image": ("a.png", content, "image/png")})
         poll = (await post(json={**asked, "async": True})).json()["poll_url"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(TIMEOUT):
             while (await client.get(poll)).json()["status"] != "completed":
                 await asyncio.sleep(0.01)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
+
+from tests.waiting import async_until
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
@@ -22,12 +23,6 @@ def old(path: Path) -> Path:
     path.write_bytes(b"old")
     os.utime(path, (time.time() - 3600, time.time() - 3600))
     return path
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def test_an_idle_gateway_removes_what_has_expired(tmp_path: Path) -> None:
@@ -51,7 +46,7 @@ def test_an_idle_gateway_removes_what_has_expired(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with ImageGateway(config=parse_config(document), hooks=()):
-            await until(lambda: not picture.exists() and not blob.exists())
+            await async_until(lambda: not picture.exists() and not blob.exists())
 
     asyncio.run(run())
     assert (young.exists(), other.exists()) == (True, True)
@@ -71,7 +66,7 @@ def test_sweeps_go_on_and_do_not_keep_each_other() -> None:
     async def run() -> None:
         sweeper = Sweeper((bad, good), pause=0.01)
         sweeper.start()
-        await until(lambda: min(runs) > 3)
+        await async_until(lambda: min(runs) > 3)
         await sweeper.aclose()
         ended = list(runs)
         await asyncio.sleep(0.05)

@@ -246,9 +246,7 @@ def test_a_release_that_the_store_missed(tmp_path: Path) -> None:
         here.store.fails_oddly = False
         await asyncio.sleep(0.05)
         here.store.is_away = False
-        async with asyncio.timeout(10):
-            while here.store.released != holders:
-                await asyncio.sleep(0.01)
+        await async_until(lambda: here.store.released == holders)
         await asyncio.sleep(0.05)
         assert here.store.released == holders  # once
         await here.aclose()

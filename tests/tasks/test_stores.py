@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.waiting import TIMEOUT
 from tests.wire.keeping_support import Redis, redis_server
 
 from imagegate.errors import ImagegateError
@@ -108,7 +109,7 @@ async def settled(store: TaskStore, lease: float) -> None:
 async def taken_by(store: TaskStore, count: int, *held: TaskRecord) -> dict[str, TaskRecord]:
     """As many abandoned tasks, once the store gives them to this process, which renews what it holds."""
     found: dict[str, TaskRecord] = {}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(TIMEOUT):
         while len(found) < count:
             assert await store.renew([*held, *found.values()]) == []
             found |= {each.number: each for each in await store.abandoned()}
@@ -431,7 +432,7 @@ def test_no_damage_to_a_task_reaches_its_neighbours(redis: Redis, field: str, va
         await first.add(mine[1])
         damage(redis, key, field, value)
         taken: dict[str, TaskRecord] = {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(TIMEOUT):
             while not {"good", "other"} <= taken.keys():
                 await second.renew(list(taken.values()))
                 taken |= {each.number: each for each in await second.abandoned()}

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from tests.ports import free_port
+from tests.waiting import TIMEOUT
 
 from imagegate.demo.pictures import draw_picture
 
@@ -146,9 +147,11 @@ def _answers(port: int) -> bool:
         return False
 
 
-def wait_until(holds: Callable[[], object], *, seconds: float = 30, what: Callable[[], object] = lambda: "") -> None:
+def wait_until(
+    holds: Callable[[], object], *, seconds: float = TIMEOUT, what: Callable[[], object] = lambda: ""
+) -> None:
     """Polls until something holds."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + TIMEOUT
     while not holds():
         if time.monotonic() > deadline:
             raise AssertionError(f"did not come to hold: {what()}")

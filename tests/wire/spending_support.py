@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any, Final
 
 import httpx
@@ -103,12 +101,3 @@ def body(prompt: str = "A cat", model: str = "flat", **more: Any) -> dict[str, A
 def ask(web: httpx.Client, key: str, prompt: str = "A cat", model: str = "flat", /, **more: Any) -> httpx.Response:
     """Send a request with a key."""
     return web.post(GENERATIONS, json=body(prompt, model, **more), headers={"authorization": f"Bearer {key}"})
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    """Wait until something holds that happens behind an answer."""
-    for _ in range(250):
-        if holds():
-            return
-        time.sleep(0.02)
-    raise AssertionError(what)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import uvicorn
+from tests.waiting import TIMEOUT, async_until
 
 from imagegate import ImageGateway
 from imagegate.config.loader import parse_config
 from imagegate.demo.pictures import draw_picture
+from imagegate.spending.ledger import Balance, day_of
 
 MEGABYTE = 1024 * 1024
 BOUNDARY = b"own-boundary"
@@ -81,12 +85,6 @@ def file(name: bytes, content: bytes, kind: bytes = b"image/png") -> bytes:
 MODEL, PROMPT = text(b"model", b"gpt-image-2"), text(b"prompt", b"Blue")
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 class Client:
     """Sends a form in two pieces."""
 
@@ -111,7 +109,7 @@ class Client:
         return int(head.split()[1]), json.loads(body)
 
 
-def run(scenario: Callable[[Provider, int, ImageGateway], Awaitable[None]]) -> None:
+def run(scenario: Callable[[Provider, int, ImageGateway], Awaitable[None]], more: str = "") -> None:
     """Runs a scenario between a provider and a gateway under real servers; uploads must leave nothing behind."""
 
     async def work() -> None:
@@ -119,17 +117,17 @@ def run(scenario: Callable[[Provider, int, ImageGateway], Awaitable[None]]) -> N
         server = await asyncio.start_server(provider, "127.0.0.1", 0, limit=MEGABYTE)
         address = server.sockets[0].getsockname()[1]
         source = f'[[upstreams]]\nname = "openai"\nbase_url = "http://127.0.0.1:{address}"\napi_key = "sk-1234567"\n'
-        gateway = ImageGateway(config=parse_config(source + '[delivery]\nstore = "memory://"\n'), hooks=())
+        gateway = ImageGateway(config=parse_config(source + '[delivery]\nstore = "memory://"\n' + more), hooks=())
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         uvicorn_server = uvicorn.Server(uvicorn.Config(gateway, log_level="warning"))
         serving = asyncio.create_task(uvicorn_server.serve([listener]))
-        await until(lambda: uvicorn_server.started)
+        await async_until(lambda: uvicorn_server.started)
         try:
             await scenario(provider, listener.getsockname()[1], gateway)
             limits = gateway.config.limits
             left = gateway.services.lasting.budget
-            await until(lambda: (left._total, left._memory) == (limits.spool, limits.spool_memory))
+            await async_until(lambda: (left._total, left._memory) == (limits.spool, limits.spool_memory))
         finally:
             uvicorn_server.should_exit = True
             await serving
@@ -146,7 +144,7 @@ def test_files_go_upstream_while_they_come_in() -> None:
     async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
         client = Client(port, [MODEL, PROMPT, file(b"image[]", LARGE), file(b"image[]", LARGE)])
         await client.begin(3 * MEGABYTE)
-        await until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        await async_until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
         assert not provider.posts[0].whole
         status, _ = await client.end()
         assert status == 200
@@ -163,7 +161,7 @@ def test_the_length_is_known_with_either_end(end: bytes) -> None:
     async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
         client = Client(port, [MODEL, PROMPT, file(b"image", LARGE + LARGE)], end)
         await client.begin(3 * MEGABYTE)
-        await until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        await async_until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
         assert (await client.end())[0] == 200
         assert [post.whole for post in provider.posts] == [True]
 
@@ -209,7 +207,7 @@ def test_what_changes_the_request_makes_it_anew(late: bytes) -> None:
     async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
         client = Client(port, [MODEL, PROMPT, file(b"image", LARGE + LARGE), late])
         await client.begin(3 * MEGABYTE)
-        await until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        await async_until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
         status, _ = await client.end()
         assert status == 200
         assert [post.whole for post in provider.posts] == [False, True]
@@ -235,7 +233,7 @@ def test_a_form_that_turns_out_wrong_is_never_a_whole_request(late: bytes, param
     async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
         client = Client(port, [MODEL, PROMPT, file(b"image[]", LARGE + LARGE), late])
         await client.begin(3 * MEGABYTE)
-        await until(lambda: bool(provider.posts))
+        await async_until(lambda: bool(provider.posts))
         status, answer = await client.end()
         error = answer["error"]
         assert isinstance(error, dict)
@@ -251,7 +249,7 @@ def test_a_client_that_leaves_breaks_the_request_off() -> None:
     async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
         client = Client(port, [MODEL, PROMPT, file(b"image", LARGE + LARGE)])
         await client.begin(3 * MEGABYTE)
-        await until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        await async_until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
         client.writer.close()
         await client.writer.wait_closed()
         assert [post.whole for post in provider.posts] == [False]
@@ -279,12 +277,63 @@ def test_a_refused_form_is_sent_again_whole(refuses: int, status: int, posts: in
         provider.refuses = refuses
         client = Client(port, [MODEL, PROMPT, file(b"image[]", LARGE), file(b"image[]", LARGE)])
         await client.begin(3 * MEGABYTE)
-        await until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        await async_until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
         assert (await client.end())[0] == status
         assert [post.whole for post in provider.posts] == [True] * posts
         assert [post.body.count(LARGE) for post in provider.posts] == [2] * posts
 
     run(scenario)
+
+
+LIMITS = "[access.limits]\nin_flight = 1\nspend_per_day = 0.07\n[prices.models.gpt-image-2]\nimage = 0.04\n"
+
+
+@pytest.mark.parametrize("refuses", [0, 1])
+@pytest.mark.parametrize("has_ledger", [False, True])
+def test_a_form_that_is_sent_again_is_one_request_at_a_time(tmp_path: Path, refuses: int, has_ledger: bool) -> None:
+    """Its first run has its place, and what was reserved for it, no more when the second one begins."""
+    ledger = f'[spending]\nledger = "sqlite:///{tmp_path}/ledger.db"\n' if has_ledger else ""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        provider.refuses = refuses
+        late = [] if refuses else [text(b"user", b"u")]
+        client = Client(port, [MODEL, PROMPT, file(b"image", LARGE + LARGE), *late])
+        await client.begin(3 * MEGABYTE)
+        await async_until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        assert (await client.end())[0] == 200
+        assert [post.whole for post in provider.posts] == [bool(refuses), True]
+
+    run(scenario, LIMITS + ledger)
+
+
+@pytest.mark.parametrize(
+    "late",
+    [file(b"mask", b"\xff\xd8\xff" + bytes(1000), b"image/jpeg"), file(b"strange", PICTURE), None],
+    ids=["a bad mask", "an unknown part", "a client that leaves"],
+)
+def test_a_form_that_is_broken_off_costs_nothing(late: bytes | None) -> None:
+    """The provider cannot have a whole request, so no money is held for it."""
+
+    async def scenario(provider: Provider, port: int, gateway: ImageGateway) -> None:
+        client = Client(port, [MODEL, PROMPT, file(b"image", LARGE + LARGE), late or b""])
+        await client.begin(3 * MEGABYTE)
+        await async_until(lambda: bool(provider.posts) and provider.posts[0].size > 2 * MEGABYTE)
+        if late is None:
+            client.writer.close()
+        else:
+            assert (await client.end())[0] == 400
+        spending = gateway.loop_services.spending
+        assert spending is not None
+
+        async def balance() -> Balance:
+            return next(iter((await spending.ledger.balances([day_of(time.time())])).values()))
+
+        async with asyncio.timeout(TIMEOUT):
+            while (await balance()).bound:
+                await asyncio.sleep(0.01)
+        assert [post.whole for post in provider.posts] == [False]
+
+    run(scenario, LIMITS)
 
 
 def test_a_form_that_may_have_arrived_is_not_sent_again() -> None:

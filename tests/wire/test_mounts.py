@@ -13,7 +13,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -33,6 +32,7 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.conftest import Running
+from tests.waiting import TIMEOUT, until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -43,17 +43,6 @@ from imagegate.testing import Lint
 
 GENERATIONS = "/v1/images/generations"
 ASKED = {"model": "onetoken/gpt-image-2", "prompt": "A red kite", "response_format": "url"}
-TIMEOUT = 30.0
-"""Seconds until a condition that should come about is given up."""
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Waits for a condition, gives its value, and fails where it does not come about."""
-    deadline = time.monotonic() + TIMEOUT
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)
-    return found
 
 
 def link_of(reply: httpx.Response) -> str:

@@ -18,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import Scope
+from tests.waiting import until
 from tests.wire.field_support import LARGE, SMALL
 from tests.wire.leaving import leave_once
-from tests.wire.spending_support import GENERATIONS, PRICE, TOKEN_PRICE, CountingProvider, ask, body, config, eventually
+from tests.wire.spending_support import GENERATIONS, PRICE, TOKEN_PRICE, CountingProvider, ask, body, config
 
 from imagegate import ImageGateway, Limits, Principal
 from imagegate.cli.commands import main
@@ -50,7 +51,7 @@ class Rig(NamedTuple):
 
     def is_now(self, name: str, *, settled: float, held: float = 0.0) -> None:
         """Nothing is reserved any more, and this is what was spent."""
-        eventually(lambda: self.balance(name).reserved == 0, f"the end of a reservation: {self.balance(name)}")
+        until(lambda: self.balance(name).reserved == 0, what=f"the end of a reservation: {self.balance(name)}")
         found = self.balance(name)
         assert (found.settled, found.held) == (nanos(settled), nanos(held))
 
@@ -102,11 +103,9 @@ def test_a_stream_and_a_task_are_settled_too(rig: Rig) -> None:
     rig.is_now(key, settled=PRICE)
     created = ask(rig.web, key, **{"async": True})
     assert created.status_code == 202
-    rig_task = created.json()["task_id"]
+    poll_url = created.json()["poll_url"]
     headers = {"authorization": f"Bearer {key}"}
-    eventually(
-        lambda: rig.web.get(f"/v1/tasks/{rig_task}", headers=headers).json()["status"] == "completed", "the task"
-    )
+    until(lambda: rig.web.get(poll_url, headers=headers).json()["status"] == "completed", what="the task")
     rig.is_now(key, settled=2 * PRICE)
     refused = ask(rig.web, rig.add("poor", spend_per_day=0.01), **{"async": True})
     assert (refused.status_code, refused.json()["error"]["code"]) == (402, "insufficient_quota")
@@ -156,7 +155,7 @@ def test_a_key_at_its_limit_still_gets_what_it_has_paid_for(rig: Rig) -> None:
     keyed = {**headers, "idempotency-key": "spent"}
     first = rig.web.post(GENERATIONS, json=body(response_format="url"), headers=keyed)
     task = ask(rig.web, key, **{"async": True}).json()["task_id"]
-    eventually(lambda: rig.web.get(f"/v1/tasks/{task}", headers=headers).json()["status"] == "completed", "the task")
+    until(lambda: rig.web.get(f"/v1/tasks/{task}", headers=headers).json()["status"] == "completed", what="the task")
     rig.is_now(key, settled=2 * PRICE)
     for _ in range(2):
         assert ask(rig.web, key).status_code == 402
@@ -311,12 +310,12 @@ def test_requests_at_a_time(rig: Rig) -> None:
     slow = threading.Thread(target=ask, args=(rig.web, key, "held"))
     before, rig.provider.is_holding = rig.provider.requests, True
     slow.start()
-    eventually(lambda: rig.provider.requests > before, "the first request")
+    until(lambda: rig.provider.requests > before, what="the first request")
     refused = ask(rig.web, key)
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     rig.provider.is_holding = False
     slow.join()
-    eventually(lambda: ask(rig.web, key).status_code == 200, "a free place")
+    until(lambda: ask(rig.web, key).status_code == 200, what="a free place")
 
 
 def test_a_model_without_a_known_bound_has_no_budget(rig: Rig) -> None:
@@ -449,7 +448,7 @@ def test_an_operator_decides_what_is_held(tmp_path: Path, capsys: pytest.Capture
                 found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
                 return found
 
-            eventually(lambda: len(held()) == 2, "what is held")
+            until(lambda: len(held()) == 2, what="what is held")
             first, second = (each["id"] for each in held())
             assert main(["spend", "settle", first, "--amount", "0.01", "--config", str(file)]) == 0
             assert main(["spend", "settle", first, "--config", str(file)]) == 1

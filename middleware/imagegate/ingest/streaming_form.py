@@ -47,6 +47,7 @@ class StreamingForm:
         self._encoder = FormEncoder(max(self.boundary_size, FormEncoder.LEAST_BOUNDARY))
         self._rule: ReferenceRule | None = None
         self._progress: Progress | None = None
+        self.is_sent = False
 
     @property
     def is_whole(self) -> bool:
@@ -109,6 +110,7 @@ class StreamingForm:
             elif self._reading.is_over:
                 if not self._ends_as_announced():
                     raise NeedsBufferedForm
+                self.is_sent = True
                 return
             else:
                 await self._reading.progress()

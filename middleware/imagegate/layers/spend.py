@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagegate.asgi.background import Background
+from imagegate.ingest.streaming_form import NeedsBufferedForm
 from imagegate.layers.base import ExchangeLayer
 from imagegate.protocol.messages import Exchange
 from imagegate.spending.ledger import RESERVATION
@@ -35,8 +38,14 @@ class Spend(ExchangeLayer):
         progress: Progress = scope[PROGRESS_KEY]
         spent = await self._spending.admit(exchange, progress, task=scope.get(RESERVATION))
         progress.limit_headers = rate_headers(spent.admission.uses)
+        runs_again = False
         try:
             await self.forward(scope, exchange, receive, send)
+        except NeedsBufferedForm:
+            runs_again = True
+            raise
         finally:
             # A task of its own: a cancelled request must still be settled.
-            self._background.start(self._spending.end(spent, progress))
+            ending = self._background.start(self._spending.end(spent, progress))
+            if runs_again:  # with the place and the money that this run has had
+                await asyncio.wait({ending})

@@ -95,7 +95,7 @@ class Upstream(ExchangeLayer):
                 held=exchange.request.held,
                 trace=trace,
             )
-            with timed_call(progress, account.name, model, images=images):
+            with timed_call(progress, account.name, model, images=images, live=request.live):
                 reply = await (ask_or_find if request.job_id else ask)(paid)
                 if isinstance(reply, PendingTask):
                     on_task = None if listener is None else partial(listener, account.name, exchange.request.n)

@@ -144,6 +144,11 @@ class LiveFiles(Protocol):
         ...
 
     @property
+    def is_sent(self) -> bool:
+        """Whether all files have gone out; before that the provider cannot have a whole form."""
+        ...
+
+    @property
     def size(self) -> int:
         """Bytes of all files with their heads, and of the end of the form, as they are sent."""
         ...

@@ -14,6 +14,8 @@ STEP_MEMBERS: Final = ("num_inference_steps", "steps")
 """What models call the number of their steps."""
 _SIZE_MEMBERS: Final = ("size", "image_size")
 MOST_STEPS: Final = 10_000
+_LONGEST_EDGE: Final = 999_999
+"""Pixels; no size as text names more."""
 
 
 class Bounds(NamedTuple):
@@ -61,7 +63,8 @@ def sent_area(fields: Mapping[str, Any]) -> int | None:
         if isinstance(value, str) and (area := area_of(value)):
             return area
     width, height = fields.get("width"), fields.get("height")
-    return width * height if type(width) is int and type(height) is int and width > 0 < height else None
+    is_size = all(type(edge) is int and 0 < edge <= _LONGEST_EDGE for edge in (width, height))
+    return int(width or 0) * int(height or 0) if is_size else None
 
 
 def areas_of(images: int, sizes: Sequence[str], fields: Mapping[str, Any]) -> list[int] | None:

@@ -148,14 +148,18 @@ def _of_part(image: ReplyImage, fields: Mapping[str, Any]) -> ReplyImage:
 
 
 def gravest(failures: Sequence[Exception]) -> Exception:
-    """Return the most restrictive error of several parts: unexpected, then uncertain, then ours and the client's."""
+    """Return the most restrictive error of several parts.
+
+    Unexpected ones come first, then uncertain ones, pictures that were made and lost, refusals after which no other
+    candidate may be asked, and what was not sent.
+    """
 
     def gravity(error: Exception) -> int:
         if not isinstance(error, ImagegateError):
             return 0
-        if not isinstance(error, UpstreamError):
-            return 2  # nothing was sent of that part, but of another one perhaps
-        return 1 if error.outcome == "uncertain" else 2 + error.allows_fallback
+        if isinstance(error, UpstreamError):
+            return 1 if error.outcome == "uncertain" else 5 if error.allows_fallback else 3
+        return 4 if error.nothing_sent else 2
 
     return min(failures, key=gravity)
 

@@ -153,7 +153,9 @@ def _day(number: int) -> str:
 
 
 def check(accounts: Iterable[Account], balances: Balances, reservation: Reservation) -> None:
-    """Check that a reservation fits every budget. Raises `InsufficientQuota`."""
+    """Check that a reservation fits every budget, as one of nothing does. Raises `InsufficientQuota`."""
+    if not reservation.amount:
+        return
     day, month = reservation.periods
     for account in accounts:
         if not account.has_budget:

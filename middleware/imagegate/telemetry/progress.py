@@ -14,7 +14,7 @@ from imagegate.access.authenticator import Identity
 from imagegate.access.principal import Principal
 from imagegate.contracts.changes import Change
 from imagegate.errors import ImagegateError, UpstreamError
-from imagegate.protocol.messages import Target
+from imagegate.protocol.messages import LiveFiles, Target
 from imagegate.protocol.prices import ModelPrice
 from imagegate.protocol.references import count_references
 from imagegate.protocol.usage import sum_usage
@@ -128,15 +128,19 @@ class timed_call:  # noqa: N801 - used like a function; a generator would be a f
     Args:
         progress: of its exchange, which gets it as an `UpstreamCall`.
         images: that it asks for.
+        live: files of its form that are still coming in.
     """
 
-    __slots__ = ("_images", "_model", "_progress", "_started", "_upstream")
+    __slots__ = ("_images", "_live", "_model", "_progress", "_started", "_upstream")
 
-    def __init__(self, progress: Progress, upstream: str, model: str, *, images: int = 1) -> None:
+    def __init__(
+        self, progress: Progress, upstream: str, model: str, *, images: int = 1, live: LiveFiles | None = None
+    ) -> None:
         self._progress = progress
         self._upstream = upstream
         self._model = model
         self._images = images
+        self._live = live
 
     def __enter__(self) -> None:
         self._started = perf_counter()
@@ -148,7 +152,10 @@ class timed_call:  # noqa: N801 - used like a function; a generator would be a f
         if isinstance(error, UpstreamError) and error.is_whole and error.made:
             self._progress.replied(len(error.made), None)  # these are paid for, and no others
         elif error is not None:
-            outcome = error.outcome if isinstance(error, UpstreamError) else "cancelled"
+            is_broken_off = self._live is not None and not self._live.is_sent
+            outcome = (
+                error.outcome if isinstance(error, UpstreamError) else "not_sent" if is_broken_off else "cancelled"
+            )
         seconds = perf_counter() - self._started
         self._progress.calls.append(UpstreamCall(self._upstream, self._model, outcome, seconds, self._images))
 
