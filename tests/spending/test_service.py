@@ -16,7 +16,7 @@ from imagegate.protocol.messages import Exchange, ImageRequest
 from imagegate.routing.catalog import Catalog
 from imagegate.spending.costs import Outcome
 from imagegate.spending.factory import open_spending
-from imagegate.spending.ledger import LedgerUnavailable, Reservation
+from imagegate.spending.ledger import LedgerUnavailable, Reservation, day_of
 from imagegate.spending.memory import MemoryLedger
 from imagegate.spending.money import nanos
 from imagegate.spending.service import Spending
@@ -153,6 +153,21 @@ def test_what_is_held_is_what_the_asked_candidate_may_cost() -> None:
         progress.calls.append(UpstreamCall(upstream="p", model="flat", seconds=1, outcome="uncertain", images=1))
         await spending.end(spent, progress)
         assert [each.held for each in await spending.ledger.list_held()] == [nanos(0.12)]
+
+    asyncio.run(scenario())
+
+
+def test_images_of_a_task_that_its_client_asks_for_are_counted_when_it_was_accepted() -> None:
+    """Nothing of it is ever seen here again, at least not by this process."""
+
+    async def scenario() -> None:
+        spending, progress = opened(), Progress("generations")
+        spent = await spending.admit(exchange("flat", n=2), progress)
+        progress.calls.append(UpstreamCall(upstream="p", model="flat", seconds=1, outcome="ok", images=2))
+        await spending.end(spent, progress)
+        day = day_of(time.time())
+        found = (await spending.ledger.balances([day]))["gateway", day]
+        assert (found.requests, found.images, found.settled) == (1, 2, nanos(0.08))
 
     asyncio.run(scenario())
 

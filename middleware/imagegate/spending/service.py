@@ -175,12 +175,12 @@ class Spending:
         """Settle, release or hold what was reserved, by how the request has ended."""
         # First: a client that sends one request at a time may send the next one, whatever the ledger takes.
         await self.rates.leave(spent.admission)
+        reservation, calls = spent.reservation, progress.calls[spent.calls :]
         made = progress.images_made - spent.made
-        reservation = spent.reservation
         outcome = outcome_of(
             reservation.amount if reservation else 0,
             spent.images,
-            calls=progress.calls[spent.calls :],
+            calls=calls,
             made=made,
             usage=progress.usage,
             price=self._price_of(progress.upstream, progress.upstream_model),
@@ -189,13 +189,15 @@ class Spending:
             references=progress.all_references(),
             pays=self._payer_for(spent.principal),
         )
+        # Those of a provider's task that the client itself asks for are counted when it was accepted.
+        images = made or sum(call.images for call in calls if call.outcome == "ok")
         try:
             if reservation is not None:
-                await self.ledger.end(reservation.id, outcome, images=made)
+                await self.ledger.end(reservation.id, outcome, images=images)
                 if outcome.held:
                     get_logger().warning("money is held: the provider may have charged", reservation=reservation.id)
             else:
-                await self.ledger.note(spent.accounts, spent.created, outcome.settled, made)
+                await self.ledger.note(spent.accounts, spent.created, outcome.settled, images)
         except LedgerUnavailable:
             get_logger().warning("a request could not be counted in the ledger")
 
