@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,6 +20,7 @@ from imagegate.registry import GROUP
 
 ROOT = Path(imagegate.__file__).parent
 ADAPTERS = Path(imagegate_adapters.__file__).parent
+REPOSITORY = Path(__file__).parents[1]
 
 ORDER: Final = (
     # Each may import those above it in this table, and nothing else of ours.
@@ -122,11 +124,32 @@ PUBLIC: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "imagegate_adapters": (),
 }
-UNDOCUMENTED: Final = re.compile(
-    r"(aiohttp\.(client_proto|client_reqrep|connector|http|http_parser|http_writer|streams|tracing)"
-    r"|uvicorn\.(protocols|server|loops)|starlette\._\w+|httpx\._\w+|msgspec\._\w+)(\.|$)"
+DOCUMENTED: Final = frozenset(
+    (
+        *("aiohttp", "aiohttp.abc", "aiohttp_socks", "certifi", "httpx", "idna", "yarl"),
+        *("alembic", "alembic.command", "alembic.config", "alembic.context", "alembic.op", "alembic.util"),
+        *("msgspec", "msgspec.inspect", "msgspec.structs", "pybase64"),
+        *("obstore", "obstore.store", "openai", "redis.asyncio", "redis.asyncio.retry", "redis.backoff"),
+        *("opentelemetry", "opentelemetry.context", "opentelemetry.metrics", "opentelemetry.trace"),
+        "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+        *("opentelemetry.sdk.metrics", "opentelemetry.sdk.metrics.export", "opentelemetry.sdk.resources"),
+        *("opentelemetry.sdk.trace", "opentelemetry.sdk.trace.export", "opentelemetry.trace.propagation.tracecontext"),
+        *("PIL", "PIL.Image", "PIL.ImageChops", "PIL.ImageDraw", "PIL.ImageFont", "PIL.ImageOps"),
+        *("prometheus_client", "prometheus_client.exposition", "prometheus_client.multiprocess"),
+        *("prometheus_client.registry", "python_multipart.exceptions", "python_multipart.multipart"),
+        *("redis.exceptions", "sqlalchemy", "sqlalchemy.dialects", "sqlalchemy.dialects.postgresql"),
+        *("sqlalchemy.dialects.sqlite", "sqlalchemy.engine", "sqlalchemy.event", "sqlalchemy.exc"),
+        *("starlette.applications", "starlette.datastructures", "starlette.exceptions", "starlette.formparsers"),
+        *("starlette.middleware", "starlette.middleware.cors", "starlette.requests", "starlette.responses"),
+        *("starlette.routing", "starlette.testclient", "starlette.types"),
+        *("structlog", "structlog.contextvars", "uvicorn"),
+        # Of examples and benchmarks.
+        *("fastapi", "fastapi.security", "fastapi.testclient", "httptools", "respx", "uvloop"),
+        *("matplotlib", "matplotlib.backends.backend_agg", "matplotlib.figure"),
+    )
 )
-"""Modules that a dependency does not document, or tells to be its own."""
+"""Modules of dependencies that their documentation names."""
 NEEDED: Final[Mapping[str, frozenset[str]]] = {
     # uvicorn has no other way to bound a connection before its parser sees it: docs/uvicorn.md.
     "imagegate.server.uvicorn_protocol": frozenset(
@@ -266,9 +289,43 @@ def test_nothing_private_of_a_dependency() -> None:
         f"{name}: {found}"
         for name in MODULES
         for found in sorted(imports(name) - NEEDED.get(name, frozenset()))
-        if not below(found, "imagegate", "imagegate_adapters", "__future__")
-        and (re.search(r"\._[a-z]", found) or UNDOCUMENTED.match(found))
+        if is_foreign(found) and not is_documented(found)
     ] == []
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_nothing_private_beside_the_packages(folder: str) -> None:
+    """Examples and benchmarks do as the product does, and import no private name of ours."""
+    files = sorted((REPOSITORY / folder).rglob("*.py"))
+    assert files
+    neighbours = {file.stem for file in files} | {file.parent.name for file in files}
+    found = {file: imported_by([*ast.walk(ast.parse(file.read_text("utf-8")))]) for file in files}
+    assert [
+        f"{file.relative_to(REPOSITORY)}: {name}"
+        for file, names in found.items()
+        for name in sorted(names)
+        if re.search(r"\b_[a-z]", name)
+        or (is_foreign(name) and not is_documented(name) and name.partition(".")[0] not in neighbours)
+    ] == []
+
+
+def imported_by(tree: Iterable[ast.AST]) -> set[str]:
+    """The modules that a file outside of the packages imports, and the names that it takes from them."""
+    found = {alias.name for node in tree if isinstance(node, ast.Import) for alias in node.names}
+    froms = [node for node in tree if isinstance(node, ast.ImportFrom) and node.module]
+    return found | {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a module or name is a dependency's."""
+    top = name.partition(".")[0]
+    return top not in (*sys.stdlib_module_names, "imagegate", "imagegate_adapters")
+
+
+def is_documented(name: str) -> bool:
+    """Whether it is a documented module, or a public name in one."""
+    module, _, last = name.rpartition(".")
+    return name in DOCUMENTED or (module in DOCUMENTED and not last.startswith("_"))
 
 
 def test_nothing_private_is_reached_for() -> None:
