@@ -84,6 +84,7 @@ def silence(gateway: ImageGateway) -> None:
     assert loops
     for loop in loops:
         loop.get_loop().call_soon_threadsafe(loop.cancel)
+    until(lambda: all(loop.done() for loop in loops), what="silence")
 
 
 def found(client: httpx.Client, location: str) -> dict[str, Any]:

@@ -107,7 +107,8 @@ class StoredKeys:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="imagegate-keys")
         try:
             asking = asyncio.get_running_loop().run_in_executor(self._thread, self._look_up, batch, now)
-            found = await asyncio.wait_for(asking, _LOOKUP_TIMEOUT)
+            async with asyncio.timeout(_LOOKUP_TIMEOUT):
+                found = await asking
         except Exception as error:
             # Its text is not logged: it may have the password of the database.
             get_logger().error("stored keys cannot be looked up", error=type(error).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -79,14 +80,25 @@ class RedisClient:
         registered = self._scripts.get(script.source)
         if registered is None:
             registered = self._scripts[script.source] = self._redis.register_script(script.source)
+        cancellations = _cancellations()
         try:
             return await registered(keys=keys, args=arguments, client=self._for_leases if for_lease else None)
         except self._errors as error:
             raise RedisFailed(type(error).__name__) from error
+        finally:
+            # redis-py sends with `asyncio.wait_for`, which on Python 3.11 loses a cancellation that comes at its end.
+            if _cancellations() > cancellations:
+                raise asyncio.CancelledError
 
     async def aclose(self) -> None:
         await self._for_leases.aclose()
         await self._redis.aclose()
+
+
+def _cancellations() -> int:
+    """Return how often the cancellation of the current task was requested."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def is_redis_url(address: str) -> bool:
