@@ -161,6 +161,20 @@ def test_a_reply_names_its_own_cost(usage: dict[str, object] | None, cost: float
     assert other.most_per_image() == 3
 
 
+@pytest.mark.parametrize(
+    ("price", "cost"),
+    [
+        (ModelPrice(reserve=0.25), None),
+        (ModelPrice(reserve=0.25, usage_cost="cost"), None),
+        (ModelPrice(reserve=0.25, image=0.04), 0.08),
+        (ModelPrice(image=0.0), 0.0),
+    ],
+)
+def test_the_most_that_an_image_costs_is_not_what_it_costs(price: ModelPrice, cost: float | None) -> None:
+    """Where nothing else is said, what was reserved counts."""
+    assert price.cost(2, {"output_tokens": 5}) == cost
+
+
 def test_a_cost_in_small_units() -> None:
     """What it is worth is bounded, and not the number of its units."""
     price = ModelPrice(usage_cost="ticks", usage_cost_unit=1e-10)

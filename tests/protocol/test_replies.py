@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from imagegate.errors import ModerationBlocked, UpstreamError, UpstreamRefused, UpstreamUncertain
 from imagegate.protocol.messages import ImageReply, ReplyImage
 from imagegate.protocol.parsers.lenient_json import read_object
-from imagegate.protocol.replies import UpstreamReply, read_document, read_reply, read_upload
+from imagegate.protocol.replies import UpstreamReply, is_ambiguous, read_document, read_reply, read_upload
 from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.registry import load_adapter
 
@@ -596,6 +596,32 @@ def check_error(error: UpstreamError) -> None:
     assert len(sent["message"]) <= 1100
     assert isinstance(sent["code"], (str, type(None)))
     assert 400 <= error.status <= 599
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize(
+    ("document", "is_accepted"),
+    [
+        ({"id": "t1", "polling_url": "https://bfl.example/1", "status": "Pending", "result": None}, True),
+        ({"request_id": "r", "status": "IN_QUEUE", "status_url": "https://fal.example/1"}, True),
+        ({"id": "p", "status": "processing", "urls": {"get": "https://replicate.example/1"}}, True),
+        ({"id": "p", "status": "succeeded", "output": ["https://replicate.example/1.png"]}, True),
+        ({"id": "t1", "polling_url": "https://bfl.example/1"}, True),
+        ({"data": [{"b64_json": "iVBORw0KGgoAAAANSUhEUg=="}]}, True),
+        ({"id": "t1", "status": "Failed"}, False),
+        ({"message": "Too many requests", "url": "https://docs.example/limits"}, False),
+        ({"id": "req_1", "status": "rejected", "message": "Slow down"}, False),
+        ({"task_id": "t", "code": "InvalidParameter", "message": "No."}, False),
+        ({"request_id": "r", "code": "Throttling", "message": "Slow down."}, False),
+    ],
+)
+def test_an_error_that_carries_work_may_not_be_sent_again(status, document, is_accepted):
+    """A task that goes on, or a picture: the request was accepted, whatever the status says."""
+    reply = UpstreamReply(status=status, headers={}, body=json.dumps(document).encode())
+    assert is_ambiguous(status, reply.body) is is_accepted
+    with pytest.raises(UpstreamError) as caught:
+        read_reply(reply, now=1)
+    assert caught.value.outcome == "uncertain" or not is_accepted
 
 
 @given(DOCUMENTS)

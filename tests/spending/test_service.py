@@ -32,6 +32,7 @@ PRICES = {
     "edited": {"image": 0.04, "reference_megapixel": 0.01},
     "varied": {"image": 0.04, "variants": [{"when": {"quality": ["high"]}, "image": 0.1}]},
     "token": {"tokens": {"output": 10}, "reserve": 0.2},
+    "bound": {"reserve": 0.2},
 }
 
 
@@ -153,6 +154,21 @@ def test_what_is_held_is_what_the_asked_candidate_may_cost() -> None:
         progress.calls.append(UpstreamCall(upstream="p", model="flat", seconds=1, outcome="uncertain", images=1))
         await spending.end(spent, progress)
         assert [each.held for each in await spending.ledger.list_held()] == [nanos(0.12)]
+
+    asyncio.run(scenario())
+
+
+def test_a_price_that_only_says_the_most_is_settled_by_it() -> None:
+    """The budget would never be used up otherwise."""
+
+    async def scenario() -> None:
+        spending, progress = opened(), Progress("generations", upstream="p", upstream_model="bound")
+        spent = await spending.admit(exchange("bound", n=2), progress)
+        progress.calls.append(UpstreamCall(upstream="p", model="bound", seconds=1, outcome="ok", images=2))
+        progress.replied(2, None)
+        await spending.end(spent, progress)
+        day = day_of(time.time())
+        assert (await spending.ledger.balances([day]))["gateway", day].settled == nanos(0.4)
 
     asyncio.run(scenario())
 

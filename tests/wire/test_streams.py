@@ -544,6 +544,82 @@ def test_seedream_tells_of_an_image_that_failed(gate: Gateway, provider: Provide
     assert error.data["error"]["message"].startswith("1 of 2 images were made, then: ")
 
 
+NOT_MADE = frame(
+    "image_generation.partial_failed",
+    {"type": "image_generation.partial_failed", "image_index": 0, "error": {"code": "InternalServiceError"}},
+)
+NO_MORE = frame("image_generation.completed", {"type": "image_generation.completed", "usage": {"generated_images": 0}})
+
+
+def test_a_stream_without_any_image_is_refused(gate: Gateway, providers: tuple[Provider, Provider]) -> None:
+    """As where the same is said in JSON: nothing was made, so the next candidate is asked, and nothing is counted."""
+    first, second = providers
+    first.says(NOT_MADE, NO_MORE, b"data: [DONE]\n\n")
+    second.says(completed())
+    with asking(gate, "b64_json", model="both") as events:
+        assert kinds(list(events)) == ["completed"]
+        assert events.reply.headers["imagegate-upstream"] == "second"
+    assert (len(first.posts), len(second.posts)) == (1, 1)
+    assert [call.outcome for call in record_of(gate).calls] == ["rejected", "ok"]
+
+
+def test_a_failed_image_before_one_that_was_made(gate: Gateway, provider: Provider) -> None:
+    """What was said of the first one is not lost."""
+    made = {"type": "image_generation.partial_succeeded", "image_index": 1, "b64_json": b64(FINAL)}
+    provider.says(NOT_MADE, frame("image_generation.partial_succeeded", made), NO_MORE)
+    first, error = all_of(gate, "b64_json", model="openai/seedream-4-5")
+    assert (first.name, error.name) == ("image_generation.completed", "error")
+    assert error.data["error"]["message"].startswith("1 of 2 images were made, then: ")
+
+
+# Streams that were not asked for
+
+
+def asked_whole(gate: Gateway, model: str, **members: Any) -> httpx.Response:
+    document = {"model": model, "prompt": "A kite", "response_format": "b64_json", **members}
+    return httpx.post(gate.url + GENERATIONS, json=document, timeout=30)
+
+
+@pytest.mark.parametrize("size", [0, 2 * MIB], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "error", [error_frame("Broken", code="InternalServiceError"), error_frame("Unsafe", code="content_policy")]
+)
+def test_a_picture_before_an_error_is_not_bought_again(
+    gate: Gateway, providers: tuple[Provider, Provider], error: bytes, size: int
+) -> None:
+    """It was paid for, and is delivered."""
+    first, second = providers
+    content = b64(FINAL + bytes(size))
+    made = {"type": "image_generation.completed", "b64_json": content}
+    first.says(frame("image_generation.completed", made), error)
+    reply = asked_whole(gate, "both")
+    assert (reply.status_code, [item["b64_json"] for item in reply.json()["data"]]) == (200, [content])
+    assert (len(first.posts), len(second.posts)) == (1, 0)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_image_that_failed_is_told(gate: Gateway, provider: Provider, is_first: bool) -> None:
+    """Beside the one that was made."""
+    made = {"type": "image_generation.partial_succeeded", "image_index": 1, "b64_json": b64(FINAL)}
+    frames = [NOT_MADE, frame("image_generation.partial_succeeded", made)]
+    provider.says(*(frames if is_first else reversed(frames)), NO_MORE)
+    reply = asked_whole(gate, "openai/seedream-4-5")
+    error = reply.json()["error"]
+    assert error["message"].startswith("1 of 2 images were made, then: ")
+    assert reply.headers["x-should-retry"] == "false"
+    assert len(error["imagegate"]["data"]) == 1
+
+
+def test_a_stream_that_breaks_off_after_a_picture(gate: Gateway, provider: Provider) -> None:
+    """It lists the picture."""
+    made = {"type": "image_generation.partial_succeeded", "image_index": 0, "b64_json": b64(FINAL)}
+    provider.say(frame("image_generation.partial_succeeded", made))
+    provider.cut()
+    reply = asked_whole(gate, "openai/seedream-4-5", n=2)
+    assert (reply.status_code, reply.headers["x-should-retry"]) == (502, "false")
+    assert len(reply.json()["error"]["imagegate"]["data"]) == 1
+
+
 # Streams that the gateway makes itself
 
 

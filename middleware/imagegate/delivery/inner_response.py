@@ -22,6 +22,7 @@ from imagegate.protocol.parsers.lenient_json import is_sound, read_object
 from imagegate.protocol.provider_errors import failure, uncertain
 from imagegate.protocol.replies import images_of, read_document
 from imagegate.protocol.reply_pictures import with_pictures
+from imagegate.protocol.reply_streams import event_error
 from imagegate.streaming.event_stream import EventIntake
 from imagegate.streaming.image_sinks import HEAD, PictureSink, Received, Reception, mended
 from imagegate.streaming.reply_reader import HOLD, is_plain
@@ -117,6 +118,8 @@ class InnerResponse:
             self._take = self._answer.relay
 
     async def _event(self, event: StreamEvent) -> None:
+        if error := event_error(event):
+            raise error
         self.had_events = True
         if self._on_event is not None:
             await self._on_event(event, "")

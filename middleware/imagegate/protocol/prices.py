@@ -135,6 +135,8 @@ class ModelPrice(Rates, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ) -> float | None:
         """Return what `images` images and the tokens of `usage` cost; None: that depends on what is not known.
 
+        A price that says nothing but the most that an image can cost does not say what it costs.
+
         Args:
             fields: of the request as it was sent.
             sizes: of the images that were seen, as ``1536x1024``.
@@ -144,8 +146,8 @@ class ModelPrice(Rates, frozen=True, kw_only=True, forbid_unknown_fields=True):
             named, most = (usage or NO_FIELDS).get(self.usage_cost), _LIMIT / self.usage_cost_unit
             if isinstance(named, (int, float)) and type(named) is not bool and 0 <= named < most:
                 return named * self.usage_cost_unit
-            if not any(self.amounts):
-                return None
+        if (self.usage_cost or self.reserve is not None) and not any(self._charges):
+            return None  # only the most is known
         rates = self.rates(fields) if self.variants else self
         cost = images * rates.image
         if self.tokens:
@@ -212,9 +214,13 @@ class ModelPrice(Rates, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def amounts(self) -> list[float]:
         """Every amount of money in it."""
+        return [*self._charges, *([] if self.reserve is None else [self.reserve])]
+
+    @property
+    def _charges(self) -> list[float]:
+        """Every amount that is charged for something."""
         rates = [getattr(each, name) for each in (self, *self.variants) for name in Rates.__struct_fields__]
-        reserve = [] if self.reserve is None else [self.reserve]
-        return [*rates, *self.tokens.values(), self.reference_image, self.reference_megapixel, *reserve]
+        return [*rates, *self.tokens.values(), self.reference_image, self.reference_megapixel]
 
 
 class ShippedPrice(ModelPrice, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from imagegate.errors import ModerationBlocked, UpstreamError
-from imagegate.protocol.error_reader import provider_error
+from imagegate.protocol.error_reader import provider_error, read_error
 from imagegate.protocol.headers import seconds_asked
 from imagegate.protocol.image_format import sniff
 from imagegate.protocol.links import is_full
@@ -193,7 +193,23 @@ def _picture(reply: UpstreamReply, now: int) -> ImageReply:
 
 def is_ambiguous(status: int, body: bytes) -> bool:
     """Return whether a reply leaves open what was made, whatever else an adapter reads in it."""
-    return leaves_open(status, is_explained=status < 400 or read_value(body) is not None)
+    document = read_value(body) if status >= 400 else None
+    return leaves_open(status, is_explained=status < 400 or document is not None) or _shows_work(document)
+
+
+def _shows_work(document: object) -> bool:
+    """Return whether the document of a reply that is an error by its status has pictures, or a task that goes on."""
+    if not isinstance(document, dict):
+        return False
+    described = task_node(document)
+    if described.bucket in ("failed", "cancelled", "moderated", "lost"):
+        return False
+    if described.is_known_to_wait:
+        return described.task() is not None
+    if described.bucket != "done" and read_error(document) is not None:
+        return False
+    has_images = any(image is not None for _, image in pictures_in(document))
+    return has_images or (described.word is None and described.task() is not None and _still_waits(described, document))
 
 
 def read_document(document: Mapping[str, Any], *, now: int, request_id: str | None = None) -> ImageReply | PendingTask:
@@ -301,6 +317,8 @@ def _failure(reply: UpstreamReply, request_id: str | None) -> UpstreamError:
         document = read_printed(body)
     if document is None and is_stream(body[:_HEAD]):
         document = documents_of(body)
+    if reply.status >= 400 and _shows_work(document):
+        return uncertain(f"The provider answered {reply.status}, and has accepted the request.", request_id=request_id)
     text = "" if document is not None else body[:_MOST_TEXT].decode("utf-8", "replace")
     return failure(reply.status, document, text=text, request_id=request_id)
 

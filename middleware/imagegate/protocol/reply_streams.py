@@ -141,36 +141,45 @@ class StreamReply:
     """Assembles an unrequested stream into the equivalent reply."""
 
     def __init__(self) -> None:
-        self._images: list[ReplyImage] = []
+        self.images: list[ReplyImage] = []
+        """So far; tokens may stand for pictures."""
+        self._failures: list[dict[str, Any]] = []
+        """Items in the place of images that were not made."""
         self._kinds: set[str] = set()
         self._fields: dict[str, Any] = {}
 
     def add(self, event: StreamEvent) -> None:
-        """Take an event. Raises `UpstreamError` where it is the provider's error."""
+        """Take an event. Raises `UpstreamError` where it is the provider's error, and there is no picture yet."""
         if event.is_end_mark:
             return
         if error := event_error(event):
-            raise error
+            if not self.images:
+                raise error
+            self._fields["error"] = _described(error)  # the picture is paid for
+            return
+        if failure := image_failure(event):
+            self._failures.append({"error": _described(failure)})
+            return
         images, document = pictures_of(event), read_object(event.data) or {}
         self._fields.update(fields_of(event))
         if not images:
             return
         kind = _kind(event, document)
-        if self._kinds and kind not in self._kinds and len(images) >= len(self._images):
-            self._images.clear()  # the last event has all of them once more
+        if self._kinds and kind not in self._kinds and len(images) >= len(self.images):
+            self.images.clear()  # the last event has all of them once more
         self._kinds.add(kind)
-        self._images += images
-
-    @property
-    def has_images(self) -> bool:
-        return bool(self._images)
+        self.images += images
 
     def document(self) -> dict[str, Any]:
-        """Return it in OpenAI's shape. Raises `UpstreamUncertain` where no picture came."""
-        if not self._images:
+        """Return it in OpenAI's shape. Raises `UpstreamUncertain` where no picture came, nor a reason why."""
+        if not self.images and not self._failures:
             raise uncertain("The provider's stream broke off before it had a picture.")
-        data = [{"url": image.url} if image.url else {"b64_json": image.b64_json} for image in self._images]
-        return {**self._fields, "data": data}
+        data = [{"url": image.url} if image.url else {"b64_json": image.b64_json} for image in self.images]
+        return {**self._fields, "data": [*data, *self._failures]}
+
+
+def _described(error: UpstreamError) -> dict[str, Any]:
+    return {"message": error.message, "type": error.type, "code": error.code, "param": error.param}
 
 
 def reply_of_stream(body: bytes) -> dict[str, Any]:
@@ -192,7 +201,7 @@ def documents_in_lines(body: bytes) -> dict[str, Any] | None:
     reply = StreamReply()
     for document in found:
         reply.add(StreamEvent(name="", data=msgspec.json.encode(document)))
-    return reply.document() if reply.has_images else found[-1]
+    return reply.document() if reply.images else found[-1]
 
 
 def documents_of(body: bytes) -> list[dict[str, Any]]:

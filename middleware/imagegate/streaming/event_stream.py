@@ -14,8 +14,9 @@ from imagegate.http import Body, Interrupted
 from imagegate.protocol.messages import EVENT, HeldMemory, Picture, StreamEvent
 from imagegate.protocol.parsers.base64_json import MAX_REST, OPENAI_MEMBERS, Base64Scanner
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, Pause, SSEError, Token
-from imagegate.protocol.provider_errors import uncertain
-from imagegate.protocol.reply_streams import StreamReply, event_error, finished_images
+from imagegate.protocol.provider_errors import some_failed, uncertain
+from imagegate.protocol.reply_pictures import images_with_pictures
+from imagegate.protocol.reply_streams import StreamReply, event_error, finished_images, image_failure
 from imagegate.streaming.image_sinks import PictureSink, Received, Reception
 
 _TOKENS: Final = 64
@@ -29,8 +30,8 @@ _INDENTATION: Final = 64
 class EventIntake:
     """Split a streamed reply into events, and pass their images to a sink while they arrive.
 
-    `feed` and `finish` raise the error that an event carries, `UpstreamUncertain` where the stream cannot be used, and
-    `StorageError`.
+    `feed` and `finish` raise `UpstreamUncertain` where the stream cannot be used, `StorageError`, and what `emit`
+    raises.
 
     Args:
         emit: awaited with each event, for backpressure.
@@ -108,8 +109,6 @@ class EventIntake:
             received = await self._finished(reception)
             event = StreamEvent(name=end.name, data=received.rest, pictures=received.pictures, lines=end.lines)
         try:
-            if error := event_error(event):
-                raise error
             await self._emit(event)
         finally:
             if reception is not None:
@@ -142,8 +141,9 @@ async def forward_events(
 ) -> None:
     """Send a streamed reply event by event.
 
-    An error in the first event is the request's error; a later one follows events that are billed. After the last
-    requested image the provider has a few seconds to end the stream, and no error counts any more.
+    An error in the first event is the request's error; a later one follows events that are billed. A stream in which
+    every image failed is that error, too, and none of its events is sent. After the last requested image the provider
+    has a few seconds to end the stream, and no error counts any more.
 
     Args:
         send: receives a message of type `EVENT` for each event.
@@ -160,12 +160,26 @@ async def forward_events(
         StorageError: the sink did not take an image.
     """
     sent = finished = 0
+    waiting: list[StreamEvent] = []
+    """From the first failure of an image on, until there is a picture."""
+    failures: list[UpstreamError] = []
 
     async def emit(event: StreamEvent) -> None:
         nonlocal sent, finished
-        sent += 1
-        finished += finished_images(event)
-        await send({"type": EVENT, "event": event, "origin": origin})
+        if error := event_error(event):
+            raise error
+        made = finished_images(event)
+        failure = None if finished or made else image_failure(event)
+        failures.extend([failure] if failure is not None else [])
+        if failures and not (finished or made or event.pictures):
+            waiting.append(event)
+            return
+        finished += made
+        failures.clear()
+        for each in (*waiting, event):
+            sent += 1
+            await send({"type": EVENT, "event": each, "origin": origin})
+        waiting.clear()
 
     intake = EventIntake(sink, emit, members=members, held=held)
     end = asyncio.timeout(None)
@@ -180,6 +194,8 @@ async def forward_events(
                     is_complete = True
                     end.reschedule(asyncio.get_running_loop().time() + end_after)
             await intake.finish()
+            if failures:
+                raise some_failed(failures, 0)
     except (UpstreamError, Interrupted, TimeoutError) as error:
         if is_complete and (end.expired() or not isinstance(error, TimeoutError)):
             return
@@ -198,8 +214,7 @@ async def collect_events(
     """Return a stream as the JSON document of the equivalent reply, with the images whose tokens are in it.
 
     Raises:
-        UpstreamError: as `forward_events`.
-        Interrupted: the connection broke.
+        UpstreamError: the provider's error, or the stream cannot be used; it has the images that were made.
         StorageError: the sink did not take an image.
     """
     reply = StreamReply()
@@ -216,9 +231,18 @@ async def collect_events(
             if intake.is_over:
                 break
         await intake.finish()
+    except (Interrupted, UpstreamError) as failure:
+        error = failure if isinstance(failure, UpstreamError) else unfinished(failure)
+        error.made = images_with_pictures(reply.images, pictures)
+        raise error from failure
     finally:
         await intake.abort()
     return msgspec.json.encode(reply.document()), pictures
+
+
+def unfinished(error: Interrupted) -> UpstreamError:
+    """Return the error of a reply that broke off."""
+    return uncertain(f"The provider's reply is incomplete: {error}.", timed_out=error.timed_out)
 
 
 def _after_events(error: UpstreamError) -> UpstreamError:

@@ -21,7 +21,7 @@ from imagegate.protocol.parsers.lenient_json import is_sound, start_of_document
 from imagegate.protocol.provider_errors import uncertain
 from imagegate.protocol.replies import WHOLE_BODY, UpstreamReply
 from imagegate.protocol.reply_streams import is_stream
-from imagegate.streaming.event_stream import collect_events, forward_events
+from imagegate.streaming.event_stream import collect_events, forward_events, unfinished
 from imagegate.streaming.image_sinks import PictureSink, Reception
 
 HOLD: Final = 1024**2
@@ -371,8 +371,3 @@ async def _picture(response: Response, pieces: Body, sink: PictureSink) -> Upstr
     if picture.facts is None:
         raise uncertain("The provider's reply contains data that is not an image.")
     return _reply(response, b"", {WHOLE_BODY: picture})
-
-
-def unfinished(error: Interrupted) -> UpstreamError:
-    """Return the error of a reply that broke off."""
-    return uncertain(f"The provider's reply is incomplete: {error}.", timed_out=error.timed_out)

@@ -26,7 +26,8 @@ from imagegate.protocol.reply_pictures import images_with_pictures, with_picture
 from imagegate.protocol.reply_tasks import PendingTask
 from imagegate.protocol.request_encoding import FormBody, document_parts
 from imagegate.spool.body_chunks import form_chunks, reply_chunks
-from imagegate.streaming.reply_reader import PLAIN_LIMIT, ReplyConsumer, take, unfinished
+from imagegate.streaming.event_stream import unfinished
+from imagegate.streaming.reply_reader import PLAIN_LIMIT, ReplyConsumer, take
 from imagegate.telemetry.progress import Progress
 from imagegate.upstream.account import Account
 from imagegate.upstream.hidden_members import hiding, without_hidden
