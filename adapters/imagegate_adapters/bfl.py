@@ -47,7 +47,9 @@ class BFL(Adapter):
         if document is None or not isinstance(document.get("status"), str):
             return super().decode_task(task, reply, now=now)
         if document["status"] == _LOST:
-            raise uncertain("The provider does not know the task.")
+            lost = uncertain("The provider does not know the task.")
+            lost.code = "task_lost"
+            raise lost
         return read_document({"id": task.id, **document}, now=now)
 
 

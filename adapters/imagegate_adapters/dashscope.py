@@ -47,6 +47,7 @@ class DashScope(Adapter):
 
     name = "dashscope"
     base_url = "https://dashscope-intl.aliyuncs.com/api/v1"
+    chat_paths = ("/compatible-mode/v1",)
     models_path = "/v1/tasks?page_size=1"
     """There is no list of models."""
 
@@ -87,7 +88,7 @@ def _said(document: Mapping[str, Any], status: int) -> tuple[Mapping[str, Any], 
     output = document.get("output")
     if status < 300 and isinstance(output, Mapping) and output.get("task_status") == "FAILED":
         return output, True
-    return (document if "output" not in document else {}), False
+    return ({} if output else document), False
 
 
 def _status_of(code: object) -> int | None:

@@ -10,6 +10,7 @@ class DeepInfra(Adapter):
 
     name = "deepinfra"
     base_url = "https://api.deepinfra.com"
+    chat_paths = ("/v1/openai",)
     picture_members = ("images", "b64_json")
     models_path = "/v1/openai/models"
 

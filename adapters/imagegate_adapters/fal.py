@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from imagegate.adapter import (
@@ -86,11 +87,18 @@ def _ended(status: int, document: Mapping[str, Any]) -> UpstreamError:
 
 
 def _without_withheld(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Mark the pictures that the safety checker has made black."""
+    """Mark the pictures that the safety checker has made black, by a flag for each, or by one for all."""
     flags, images = document["has_nsfw_concepts"], document.get("images")
-    pairs = zip(images, flags, strict=False) if isinstance(images, list) and isinstance(flags, list) else ()
-    marked = [{**image, "respect_moderation": flag is not True} for image, flag in pairs if isinstance(image, Mapping)]
-    return {**document, "images": marked} if marked else dict(document)
+    if not isinstance(images, list):
+        image, is_black = document.get("image"), flags is True or (isinstance(flags, list) and True in flags)
+        return {**document, "image": None, "images": [_marked(image)]} if is_black and image else dict(document)
+    black = flags if isinstance(flags, list) else [flags] * len(images)
+    marked = [_marked(image) if flag is True else image for image, flag in zip_longest(images, black[: len(images)])]
+    return {**document, "images": marked}
+
+
+def _marked(image: Any) -> dict[str, Any]:
+    return {**(image if isinstance(image, Mapping) else {"url": image}), "respect_moderation": False}
 
 
 _: type[Adapter] = Fal

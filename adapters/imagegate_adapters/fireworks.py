@@ -26,6 +26,7 @@ class Fireworks(Adapter):
 
     name = "fireworks"
     base_url = "https://api.fireworks.ai"
+    chat_paths = ("/inference/v1",)
     question_suffix = _RESULT
     models_path = "/inference/v1/models"
 

@@ -31,6 +31,7 @@ class Gemini(Adapter):
 
     name = "gemini"
     base_url = "https://generativelanguage.googleapis.com"
+    chat_paths = ("/v1beta/openai",)
     authentication = Authentication(header="x-goog-api-key", scheme="")
     token_authentication = BEARER
     picture_members = ("inlineData.data", "inline_data.data")

@@ -10,6 +10,7 @@ class HuggingFace(Adapter):
 
     name = "huggingface"
     base_url = "https://router.huggingface.co"
+    chat_paths = ("/v1",)
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         """Leave the model out of a partner's path: it is a member, as at the partner."""

@@ -39,6 +39,8 @@ class OpenRouter(Adapter):
     base_url = "https://openrouter.ai/api/v1"
     models_path = "/v1/key"
     """The list of models is open to everyone."""
+    relays = False
+    """Tokens have the names of chat completions."""
     options_type = Options
     options: Options
 
@@ -58,9 +60,9 @@ class OpenRouter(Adapter):
 
     def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
         document = read_object(reply.body) or {}
-        if reply.status == 403 and _is_flagged(document):
-            raise _blocked(document)
         choice = _choice(document) if reply.status < 300 else {}
+        if blocked := next(filter(_is_flagged, (document, choice)), None):
+            raise _blocked(blocked)
         if choice.get("finish_reason") == "content_filter":
             raise ModerationBlocked("The provider withheld the image for its content.")
         if error := provider_error(choice):
@@ -96,7 +98,7 @@ def _choice(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_flagged(document: Mapping[str, Any]) -> bool:
-    """Return whether a 403 is about the content of a request, as its metadata say, and not about the key."""
+    """Return whether an error is about the content of a request, as its metadata say, and not about the key."""
     error = document.get("error")
     metadata = error.get("metadata") if isinstance(error, Mapping) else None
     return isinstance(metadata, Mapping) and ("flagged_input" in metadata or "reasons" in metadata)

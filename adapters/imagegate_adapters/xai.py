@@ -24,6 +24,8 @@ class XAI(OpenAIAdapter):
 
     name = "xai"
     base_url = "https://api.x.ai"
+    relays = False
+    """A picture that was withheld is known by a member beside it."""
 
     def encode(self, request: ImageRequest) -> UpstreamRequest:
         """Write references as objects; a single one is ``image``, several are ``images``."""

@@ -180,16 +180,28 @@ class Adapter:
 
     In large replies `decode` finds a token there, and hands it on as `ReplyImage.b64_json`.
     """
+    relays: bool = True
+    """Whether large replies in OpenAI's shape go to clients as they come in; False where `decode` reads in them that a
+    picture was withheld, or writes another word for what they say."""
     hidden_members: Collection[str] = ()
     """Members of a reply or of one of its images that clients do not get: paths on the server, for example."""
 
     def __init__(self, options: Any = None) -> None:
         self.options: Any = self.options_type() if options is None else options
 
+    chat_paths: Collection[str] = ()
+    """Paths of a ``base_url`` that the provider prints for OpenAI's chat completions, and under which no images are."""
+
     def full_base_url(self, base_url: str) -> str:
-        """Return an operator's ``base_url`` as requests need it: a host alone gets the path of the adapter's own."""
+        """Return an operator's ``base_url`` as requests need it.
+
+        A host alone gets the path of the adapter's own, and so does the address of the provider's chat completions.
+        """
         path, parts = urlsplit(self.base_url).path, urlsplit(base_url)
-        return base_url if parts.path.strip("/") else parts._replace(path=path or parts.path).geturl()
+        is_elsewhere = parts.path.rstrip("/") in self.chat_paths
+        if parts.path.strip("/") and not is_elsewhere:
+            return base_url
+        return parts._replace(path=path if is_elsewhere else path or parts.path).geturl()
 
     def check(self) -> None:
         """Check the options as far as their types cannot. Raises `imagegate.errors.ConfigError`."""

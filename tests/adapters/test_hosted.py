@@ -201,6 +201,23 @@ def test_a_host_alone_gets_the_path_of_the_api(adapter: str, url: str, end: str)
 
 
 @pytest.mark.parametrize(
+    ("adapter", "given", "url"),
+    [
+        ("dashscope", "https://d.example/compatible-mode/v1", "https://d.example/api/v1/tasks"),
+        ("deepinfra", "https://d.example/v1/openai/", "https://d.example/v1/tasks"),
+        ("fireworks", "https://f.example/inference/v1", "https://f.example/v1/tasks"),
+        ("gemini", "https://g.example/v1beta/openai/", "https://g.example/v1/tasks"),
+        ("huggingface", "https://h.example/v1", "https://h.example/v1/tasks"),
+    ],
+)
+def test_the_address_of_chat_completions_is_understood(adapter: str, given: str, url: str) -> None:
+    """It is what the providers print for OpenAI's clients."""
+    own = load_adapter(adapter)
+    account = Account(name="own", adapter=own, base_url=own.full_base_url(given), client=HTTPClient())
+    assert account.url("/v1/tasks") == url
+
+
+@pytest.mark.parametrize(
     ("base_url", "link", "is_own"),
     [
         ("https://api.bfl.ai", "https://api.eu2.bfl.ai/v1/get_result?id=1&x=%2B", True),
@@ -491,6 +508,27 @@ class TestFal(AdapterContract):
             name="one of two is black",
             outcome="ended",
             document={"images": [FAL_IMAGE] * 2, "has_nsfw_concepts": [False, True]},
+            task=OVER,
+        ),
+        Fixture(
+            name="fewer flags than pictures",
+            outcome="pictures",
+            document={"images": [FAL_IMAGE] * 2, "has_nsfw_concepts": [False]},
+            task=OVER,
+            count=2,
+        ),
+        *(
+            Fixture(name=f"black, {name}", outcome="moderated", document=document, task=OVER)
+            for name, document in {
+                "one flag for all": {"images": [FAL_IMAGE] * 2, "has_nsfw_concepts": True},
+                "a single picture": {"image": FAL_IMAGE, "has_nsfw_concepts": [True]},
+                "a link alone": {"images": [LINK.url], "has_nsfw_concepts": [True]},
+            }.items()
+        ),
+        Fixture(
+            name="a single picture that is good",
+            outcome="pictures",
+            document={"image": FAL_IMAGE, "has_nsfw_concepts": [False]},
             task=OVER,
         ),
         Fixture(name="policy", outcome="moderated", status=422, document=detail("content_policy_violation"), task=OVER),

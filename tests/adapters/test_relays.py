@@ -377,6 +377,21 @@ def failed(code: str, message: str = "No.") -> dict[str, Any]:
 class TestDashScope(AdapterContract):
     adapter = load_adapter("dashscope")
     fixtures = (
+        *(
+            Fixture(
+                name=f"a wrong size, beside an output of {output}",
+                outcome="refused",
+                document={"code": "InvalidParameter", "message": "bad size", "output": output, "request_id": "r"},
+                means=400,
+            )
+            for output in (None, {})
+        ),
+        Fixture(
+            name="suspected of infringement",
+            outcome="moderated",
+            document={"output": {"task_id": "t", "task_status": "FAILED", "code": "IPInfringementSuspect"}},
+            task=TASK,
+        ),
         Fixture(
             name="at once",
             outcome="pictures",
@@ -760,6 +775,11 @@ class TestOpenRouter(AdapterContract):
             document={"error": {"code": 403, "message": "x", "metadata": {"reasons": ["y"], "flagged_input": "z"}}},
         ),
         Fixture(
+            name="flagged, in a 200",
+            outcome="moderated",
+            document={"error": {"code": 403, "message": "x", "metadata": {"reasons": ["y"], "flagged_input": "z"}}},
+        ),
+        Fixture(
             name="forbidden",
             outcome="refused",
             status=403,
@@ -798,6 +818,11 @@ class TestOpenRouterChat(AdapterContract):
         ),
         Fixture(name="words", outcome="uncertain", document=completion({}), code="no_image"),
         Fixture(name="filtered", outcome="moderated", document=completion({}, finish_reason="content_filter")),
+        Fixture(
+            name="flagged, in the choice",
+            outcome="moderated",
+            document={"choices": [{"error": {"code": 403, "message": "x", "metadata": {"reasons": ["y"]}}}]},
+        ),
         Fixture(
             name="error in the choice",
             outcome="refused",

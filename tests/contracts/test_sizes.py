@@ -625,6 +625,14 @@ def test_a_tier_is_sent_as_a_word_where_the_field_takes_it(wanted, expected):
     assert {"size": expected} == rule.fit(wanted).fields
 
 
+@pytest.mark.parametrize(("size", "expected"), [("1728x960", "1728x960"), ("1728x992", "1792x1024")])
+def test_a_size_outside_of_the_limits_is_taken_where_it_is_named(size, expected):
+    """GLM-Image, for one, has two of its own whose short edge is shorter than any other may be."""
+    rule = FlexibleRule(multiple=32, min_edge=1024, max_edge=2048, values=("1728x960", "960x1728"))
+    pixels = parse_size(size)
+    assert rule.fit(Wanted(ratio=Ratio(*pixels), pixels=pixels)).fields == {"size": expected}
+
+
 def test_limits_that_nothing_meets_have_no_size():
     """Where no size is legal there is none, and it is infinitely far off."""
     rule = FlexibleRule(multiple=16, max_edge=64, min_pixels=10_000)

@@ -159,6 +159,10 @@ def test_the_providers_own_words_reach_the_client(name, message):
             ProviderError(message="m", type="t", param="p", code="c", retry_after=3.0),
         ),
         ({"error": {"message": "m", "retry_after": -1}}, ProviderError(message="m")),
+        (
+            {"error": "Model o/n is currently loading", "estimated_time": 8.0},
+            ProviderError(message="Model o/n is currently loading", retry_after=8.0),
+        ),
         ({"error": {"message": "m", "retry_after": 10**9}}, ProviderError(message="m")),
         ({"error": {"message": "m", "code": 404}}, ProviderError(message="m", code="404")),
         ({"error": {"code": 429, "message": "m", "status": "EXHAUSTED"}}, ProviderError(message="m", code="EXHAUSTED")),
@@ -236,6 +240,12 @@ def test_hints_of_tokenlab_do_not_hide_the_error():
         {"error": {"message": "x", "code": "OutputImageSensitiveContentDetected"}},
         {"error": {"message": "x", "code": "DataInspectionFailed"}},
         {"error": {"message": "x", "code": "SAFETY"}},
+        {"code": "IPInfringementSuspect", "message": "x", "request_id": "r"},
+        {"error": {"message": 'm requires moderation on p. Your input was flagged for "violence".', "code": 403}},
+        {
+            "code": "permission-denied",
+            "error": "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO",
+        },
         {"error": {"message": "Your request was rejected by the safety system."}},
         {"error": {"message": "This violates our content policy."}},
         {"name": "content_moderation", "errors": ["x"]},

@@ -560,6 +560,34 @@ def test_hidden_members_do_not_reach_clients(tmp_path):
         assert "file_path" not in response.text
 
 
+LARGE = base64.b64encode(PNG + bytes(2_000_000)).decode()
+
+
+def test_what_a_large_reply_says_is_read_as_in_a_small_one(tmp_path):
+    """Of xAI that a picture was withheld, of OpenRouter how many tokens it took."""
+    withheld = {"data": [{"b64_json": LARGE}, {"b64_json": "", "respect_moderation": False}]}
+    with FakeUpstream(Answer(document=withheld)) as provider, gateway(tmp_path, provider.url, "xai") as client:
+        response = paint(client, model="made-up/grok-imagine-image-2.0", n=2)
+    error = error_of(response)
+    assert (response.status_code, error["code"], len(error["imagegate"]["data"])) == (400, "moderation_blocked", 1)
+    usage = {"prompt_tokens": 10, "completion_tokens": 1120, "total_tokens": 1130, "cost": 0.04}
+    counted = {"created": 1, "data": [{"b64_json": LARGE}], "usage": usage}
+    with FakeUpstream(Answer(document=counted)) as provider, gateway(tmp_path, provider.url, "openrouter") as client:
+        response = paint(client, model="made-up/google/gemini-2.5-flash-image")
+    assert made(response) == [base64.b64decode(LARGE)]
+    found = response.json()["usage"]
+    assert (found["input_tokens"], found["output_tokens"], found["total_tokens"]) == (10, 1120, 1130)
+
+
+def test_a_model_without_a_contract_gets_no_async_of_ours(tmp_path):
+    """A task of the gateway's own needs none of the provider's, which may refuse the member."""
+    with FakeUpstream(Answer(document={"request_id": "r", "status": "IN_QUEUE"})) as provider:
+        with gateway(tmp_path, provider.url, "fal") as client:
+            response = paint(client, model="made-up/fal-ai/un/known", response_format="url", **{"async": True})
+        assert response.status_code == 202
+        assert json.loads(provider.seen[0].body) == {"prompt": "A hat"}
+
+
 def test_hidden_members_are_in_no_event(tmp_path):
     """Nor in one that carries a whole reply."""
     image = base64.b64encode(PNG + bytes(64)).decode()

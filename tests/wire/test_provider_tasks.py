@@ -141,6 +141,8 @@ def test_retry_after_is_kept(client: httpx.Client, provider: Provider) -> None:
         ((400, {"code": "task_not_exist", "message": "task_not_exist", "data": None}, {}), "task_lost"),
         ((200, {"id": "tsk_1", "status": "failed", "error": {"code": "c", "message": "m"}}, {}), "c"),
         ((200, done("/1.png"), {}), "fewer_images"),
+        ((200, {"id": "tsk_1", "status": "completed"}, {}), "no_image"),
+        ((400, {"error": {"code": "content_policy_violation", "message": "Unsafe."}}, {}), "content_policy_violation"),
     ],
 )
 def test_ends(client: httpx.Client, provider: Provider, answer: tuple[int, Any, dict[str, str]], code: str) -> None:

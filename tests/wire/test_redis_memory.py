@@ -6,6 +6,7 @@ The gateways reach Redis through a line that can be laid to another server, as a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -116,16 +117,25 @@ def failed_over(world: World) -> Callable[[], None]:
 
 def evicted(world: World) -> Callable[[], None]:
     """Redis needs room for other things, and drops what it can."""
+    with world.redis.client() as client:
+        kept = set(client.keys("{imagegate}:key:*"))
 
     def evict() -> None:
+        numbers = itertools.count()
+
+        def have_all_been_missing() -> bool:
+            """Each for a moment at least: a process that lives writes its own again."""
+            with client.pipeline(transaction=True) as commands:
+                for _ in range(50):
+                    commands.set(f"other:{next(numbers)}", b"x" * 4000)
+                commands.execute()
+            kept.intersection_update(client.keys("{imagegate}:key:*"))
+            return not kept
+
         with world.redis.client() as client:
             client.config_set("maxmemory-policy", "allkeys-lru")
             client.config_set("maxmemory", "3mb")
-            for number in range(100_000):
-                client.set(f"other:{number}", b"x" * 4000)
-                if number % 50 == 0 and not client.keys("{imagegate}:key:*"):
-                    break
-            assert not client.keys("{imagegate}:key:*")
+            until(have_all_been_missing, what="the eviction of every key")
             client.config_set("maxmemory", "0")
 
     return evict

@@ -143,7 +143,7 @@ class FlexibleRule(
     """Long edge over short edge."""
     auto: bool = True
     values: tuple[str, ...] = ()
-    """Words that the field also takes as they are, such as Seedream's ``2K``."""
+    """What the field also takes as it is: words, such as Seedream's ``2K``, and sizes outside of the limits."""
     tiers: Mapping[str, Mapping[str, str]] = {}
     """Tier -> ratio -> size, for requests that name a ratio or a tier instead of pixels."""
     field: str = "size"
@@ -176,7 +176,7 @@ class FlexibleRule(
             return Fitted({self.field: "auto"} if self.auto else {})
         if wanted.ratio is None and wanted.tier and (word := nearest_tier(wanted.tier, self.values)):
             return Fitted({self.field: word}, exact=parse_size(word) == wanted.tier)
-        if wanted.pixels and self.allows(wanted.pixels):
+        if wanted.pixels and (self.allows(wanted.pixels) or str(wanted.pixels) in self.values):
             return Fitted({self.field: str(wanted.pixels)})
         size = self._listed(wanted) if wanted.pixels is None else None
         listed = size is not None

@@ -50,15 +50,17 @@ class Fit(ExchangeLayer):
         contract = exchange.target.contract if exchange.target else find_contract(self._contracts, request.model)
         progress.contract = contract is not None
         progress.fit_changes = progress.reference_changes = ()
+        own = contract.by_operation[request.operation] if contract is not None else None
+        if TASK in scope and (own is None or "async" not in own.parameters):
+            request = request.without("async")  # the gateway's own task does not need one of the provider's
         if contract is not None:
             request, progress.fit_changes = fit(request, contract, policy=self._policy, tolerance=self._tolerance)
-            own = contract.by_operation[exchange.request.operation]
             rule = own.references if own else None
             if rule is not None and self._policy == "pass":
                 rule = _as_written(rule, request)
             exchange = msgspec.structs.replace(exchange, request=request, reference_rule=rule)
-        elif TASK in scope:  # the gateway's own task does not need one of the provider's
-            exchange = exchange.replace(request=request.without("async"))
+        elif request is not exchange.request:
+            exchange = exchange.replace(request=request)
         return self.forward(scope, exchange, receive, send)
 
 

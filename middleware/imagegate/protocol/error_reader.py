@@ -341,7 +341,7 @@ def _status_of(members: Mapping[str, Any]) -> int | None:
 
 
 def _delay(members: Mapping[str, Any]) -> float | None:
-    for name in ("retryafter", "retryafterseconds", "retrydelay"):
+    for name in ("retryafter", "retryafterseconds", "retrydelay", "estimatedtime"):  # Hugging Face: until it is loaded
         value = members.get(name)
         if isinstance(value, str) and (found := _DELAY.fullmatch(value)):
             value = float(found[1])

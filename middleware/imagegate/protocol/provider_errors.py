@@ -13,7 +13,7 @@ _MAX_MESSAGE: Final = 1000
 _MODERATION_WORD = re.compile(
     r"content_?policy|content_?moderat|content_?filter|moderation|sensitive_?content|data_?inspection|prohibited"
     r"|risk_?detection|safety_?check|illegal_?detected|sensitive_?words?"
-    r"|image_safety|^safety$|blocklist|recitation|\bspii\b|nsfw",
+    r"|ip_?infringement|image_safety|^safety$|blocklist|recitation|\bspii\b|nsfw",
     re.IGNORECASE,
 )
 _LONGEST_NAME: Final = 64
@@ -22,7 +22,7 @@ _HTTP_ERROR = re.compile(r"[45][0-9][0-9]", re.ASCII)
 _MODERATION_PHRASE = re.compile(
     r"safety system|content policy|content_policy|content moderation|moderated|was filtered|sensitive content"
     r"|nsfw content|flagged as sensitive|failed the safety check|content management policy|risk not pass"
-    r"|new_sensitive|banned (prompt|word)"
+    r"|new_sensitive|banned (prompt|word)|requires moderation|input was flagged|violates (our )?usage guidelines"
     # Chinese, Japanese, Korean, German, Spanish, French, Portuguese, Russian; "大小写敏感" is "case-sensitive".
     r"|(?<!大小写)敏感(词|内容|信息|图)|(涉及|包含|含有|存在)敏感|违规(内容|词|信息|图)|内容(安全|审核|违规)|审核(不|未)通过|涉[黄政暴]|色情"
     r"|コンテンツ[・ ]?ポリシー|콘텐츠 ?정책|inhaltsrichtlinie|pol[ií]tica de conte|politique de contenu"

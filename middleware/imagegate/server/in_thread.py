@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import uvicorn
 
-_SECONDS_TO_START: Final = 20.0
+_SECONDS_TO_START: Final = 60.0
+_SECONDS_OF_IDLENESS: Final = 60
+"""Of a connection before it is closed: a client on a busy machine may be about to use it again."""
 
 
 @contextlib.contextmanager
@@ -28,7 +30,14 @@ def serving(app: Any, *, port: int = 0, http: Any = "auto") -> Generator[int]:
             listener.bind(("127.0.0.1", port))
         except OSError:
             listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, http=http, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app,
+            http=http,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            timeout_keep_alive=_SECONDS_OF_IDLENESS,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

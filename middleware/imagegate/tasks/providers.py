@@ -31,7 +31,7 @@ from imagegate.upstream.results import load_results
 _SLOWEST_POLL: Final = 10.0
 _POLL_GROWTH: Final = 1.5
 NO_KEYS: Final[Mapping[str, str]] = {}
-_ENDS: Final = frozenset({"fewer_images", NO_IMAGE})
+ENDS: Final = frozenset({"fewer_images", "task_lost", NO_IMAGE})
 """Codes of errors after which another question would have the same answer."""
 _MAY_PASS: Final = frozenset({408, 425, 429})
 
@@ -186,7 +186,7 @@ class ProviderTasks:
                 if isinstance(answer, ImageReply):
                     return answer
             except UpstreamError as error:
-                if error.ends_task or error.code in _ENDS:
+                if error.ends_task or error.code in ENDS:
                     raise
                 if not may_be_asked_again(error):
                     raise lost(error) from error

@@ -19,7 +19,7 @@ from imagegate.tasks.base import TaskNotCancellable, TaskNotFound
 from imagegate.tasks.context import TaskContext
 from imagegate.tasks.ids import OwnTicket, ProviderTicket, Ticket
 from imagegate.tasks.outcomes import cancelled
-from imagegate.tasks.providers import NO_KEYS, lost, may_be_asked_again, provider_task, with_progress
+from imagegate.tasks.providers import ENDS, NO_KEYS, lost, may_be_asked_again, provider_task, with_progress
 from imagegate.tasks.records import TaskRecord, poll_url
 from imagegate.telemetry.progress import PROGRESS_KEY, Progress
 
@@ -130,7 +130,7 @@ class TaskQueries:
         return await self._keep(asked.record.completed(answer.images, answer.fields))
 
     async def _failed(self, asked: _Asked, error: UpstreamError) -> TaskRecord:
-        if error.ends_task or error.code == "fewer_images":
+        if error.ends_task or error.code in ENDS:
             return await self._keep(asked.record.failed(error))
         if error.status == 404:
             return await self._keep(asked.record.failed(lost(error)))

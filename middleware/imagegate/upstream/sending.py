@@ -12,7 +12,7 @@ import msgspec
 from starlette.types import Message
 
 from imagegate.adapter import UpstreamRequest
-from imagegate.errors import ImagegateError, UpstreamError, UpstreamUnreachable
+from imagegate.errors import ImagegateError, ModerationBlocked, UpstreamError, UpstreamUnreachable
 from imagegate.http import BodyTooLarge, Interrupted, NotSent, Request, Response
 from imagegate.logger import get_logger
 from imagegate.protocol.base_urls import request_url
@@ -116,6 +116,8 @@ async def send_request(
         held: counts the body of the reply; `forget` gives it back.
         limit: bytes of the reply; None: the account's.
     """
+    if consumer is not None and not upstream.adapter.relays:
+        consumer = msgspec.structs.replace(consumer, relay=False)
     if consumer is not None and (hidden := upstream.adapter.hidden_members):
         # What is passed on as it is would have them.
         consumer = msgspec.structs.replace(consumer, relay=False, send=hiding(consumer.send, hidden))
@@ -230,6 +232,8 @@ def decode(upstream: Account, reply: UpstreamReply, task: PendingTask | None = N
         if task is None and adapter.always_tasks and error.code == NO_IMAGE and (named := named_task(reply)):
             return named  # ModelScope says of a task that it accepted that it succeeded
         error.made = images_with_pictures(error.made, reply.pictures)
+        if task is not None and isinstance(error, ModerationBlocked):
+            error.ends_task = True  # whatever the status of the answer is
         if error.outcome != "uncertain" and (error.nothing_sent or is_ambiguous(reply.status, reply.body)):
             doubt = uncertain(error.message, timed_out=reply.status in (504, 524))
             doubt.made, doubt.is_whole, doubt.details = error.made, error.is_whole, error.details
