@@ -190,15 +190,16 @@ class Adapter:
         self.options: Any = self.options_type() if options is None else options
 
     chat_paths: Collection[str] = ()
-    """Paths of a ``base_url`` that the provider prints for OpenAI's chat completions, and under which no images are."""
+    """Paths that the provider prints for OpenAI's chat completions; at its own hosts they mean the API itself."""
 
     def full_base_url(self, base_url: str) -> str:
         """Return an operator's ``base_url`` as requests need it.
 
         A host alone gets the path of the adapter's own, and so does the address of the provider's chat completions.
         """
-        path, parts = urlsplit(self.base_url).path, urlsplit(base_url)
-        is_elsewhere = parts.path.rstrip("/") in self.chat_paths
+        own, parts = urlsplit(self.base_url), urlsplit(base_url)
+        path, domain = own.path, ".".join((own.hostname or "").split(".")[-2:])
+        is_elsewhere = parts.path.rstrip("/") in self.chat_paths and f".{parts.hostname}".endswith(f".{domain}")
         if parts.path.strip("/") and not is_elsewhere:
             return base_url
         return parts._replace(path=path if is_elsewhere else path or parts.path).geturl()

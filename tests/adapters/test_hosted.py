@@ -203,11 +203,20 @@ def test_a_host_alone_gets_the_path_of_the_api(adapter: str, url: str, end: str)
 @pytest.mark.parametrize(
     ("adapter", "given", "url"),
     [
-        ("dashscope", "https://d.example/compatible-mode/v1", "https://d.example/api/v1/tasks"),
-        ("deepinfra", "https://d.example/v1/openai/", "https://d.example/v1/tasks"),
-        ("fireworks", "https://f.example/inference/v1", "https://f.example/v1/tasks"),
-        ("gemini", "https://g.example/v1beta/openai/", "https://g.example/v1/tasks"),
-        ("huggingface", "https://h.example/v1", "https://h.example/v1/tasks"),
+        (
+            "dashscope",
+            "https://dashscope.aliyuncs.com/compatible-mode/v1",
+            "https://dashscope.aliyuncs.com/api/v1/tasks",
+        ),
+        ("deepinfra", "https://api.deepinfra.com/v1/openai/", "https://api.deepinfra.com/v1/tasks"),
+        ("fireworks", "https://api.fireworks.ai/inference/v1", "https://api.fireworks.ai/v1/tasks"),
+        (
+            "gemini",
+            "https://generativelanguage.googleapis.com/v1beta/openai/",
+            "https://generativelanguage.googleapis.com/v1/tasks",
+        ),
+        ("huggingface", "https://router.huggingface.co/v1", "https://router.huggingface.co/v1/tasks"),
+        ("fireworks", "https://proxy.example/inference/v1", "https://proxy.example/inference/v1/tasks"),
     ],
 )
 def test_the_address_of_chat_completions_is_understood(adapter: str, given: str, url: str) -> None:

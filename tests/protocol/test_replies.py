@@ -613,6 +613,12 @@ def check_error(error: UpstreamError) -> None:
         ({"id": "req_1", "status": "rejected", "message": "Slow down"}, False),
         ({"task_id": "t", "code": "InvalidParameter", "message": "No."}, False),
         ({"request_id": "r", "code": "Throttling", "message": "Slow down."}, False),
+        ({"image": ["This field is required."], "prompt": ["This field is required."]}, False),
+        ({"image_url": ["Enter a valid URL."]}, False),
+        ({"url": "https://docs.example/errors#429", "retry_after": 3}, False),
+        ({"status": "initializing", "request_id": "r1", "message": "The model is loading, try again."}, False),
+        ({"id": "acct_1", "status": "pending", "message": "Your account is pending approval."}, False),
+        ({"id": "1", "status": "created", "detail": "The prompt is too long."}, False),
     ],
 )
 def test_an_error_that_carries_work_may_not_be_sent_again(status, document, is_accepted):

@@ -178,12 +178,14 @@ def test_images_of_a_task_that_its_client_asks_for_are_counted_when_it_was_accep
 
     async def scenario() -> None:
         spending, progress = opened(), Progress("generations")
-        spent = await spending.admit(exchange("flat", n=2), progress)
-        progress.calls.append(UpstreamCall(upstream="p", model="flat", seconds=1, outcome="ok", images=2))
-        await spending.end(spent, progress)
+        for is_handed_over in (True, False):
+            spent = await spending.admit(exchange("flat", n=2), progress)
+            progress.calls.append(UpstreamCall(upstream="p", model="flat", seconds=1, outcome="ok", images=2))
+            progress.is_handed_over = is_handed_over
+            await spending.end(spent, progress)
         day = day_of(time.time())
         found = (await spending.ledger.balances([day]))["gateway", day]
-        assert (found.requests, found.images, found.settled) == (1, 2, nanos(0.08))
+        assert (found.requests, found.images, found.settled) == (2, 2, nanos(0.16))
 
     asyncio.run(scenario())
 

@@ -79,6 +79,14 @@ def test_what_comes_after_the_last_picture() -> None:
         forwarded(completed(), 1.0, event("error", ERROR), images=2)
 
 
+def test_events_are_not_held_back_for_long() -> None:
+    """What follows a failed image may be many words, which go on to the client."""
+    failed = json.dumps({"type": "image_generation.partial_failed", "error": {"code": "InternalServiceError"}}).encode()
+    words = json.dumps({"type": "image_generation.text_chunk", "text": "a" * 1000}).encode()
+    chunks = [event("image_generation.text_chunk", words)] * 100
+    assert forwarded(event("image_generation.partial_failed", failed), *chunks, images=1) == (101, 0.0)
+
+
 def test_pictures_of_an_unknown_number_are_waited_for() -> None:
     """Nothing says which is the last."""
     assert forwarded(completed(), 100.0, completed(), 100.0, images=0) == (2, 200.0)

@@ -563,6 +563,39 @@ def test_a_stream_without_any_image_is_refused(gate: Gateway, providers: tuple[P
     assert [call.outcome for call in record_of(gate).calls] == ["rejected", "ok"]
 
 
+UNSAFE = frame(
+    "image_generation.partial_failed",
+    {"type": "image_generation.partial_failed", "image_index": 1, "error": {"code": "OutputImageSensitiveContent"}},
+)
+
+
+@pytest.mark.parametrize(
+    ("frames", "members", "outcome"),
+    [
+        ([NOT_MADE], {"n": 4}, "uncertain"),
+        ([NOT_MADE], {"n": 4, "stream": False}, "uncertain"),
+        ([NOT_MADE, UNSAFE, NO_MORE], {"n": 2}, "rejected"),
+        ([NOT_MADE, UNSAFE, NO_MORE], {"n": 2, "stream": False}, "rejected"),
+    ],
+    ids=["cut", "cut, not asked for", "unsafe", "unsafe, not asked for"],
+)
+def test_no_other_candidate_where_an_image_may_have_been_made_or_none_may_be(
+    gate: Gateway,
+    providers: tuple[Provider, Provider],
+    frames: list[bytes],
+    members: dict[str, Any],
+    outcome: str,
+) -> None:
+    """A stream that is cut says nothing of the other images, and one refusal for the content is one for all."""
+    first, second = providers
+    first.says(*frames)
+    with asking(gate, "b64_json", model="both", **members) as events:
+        text = events.reply.read().decode()
+    assert '"error"' in text
+    assert (len(first.posts), len(second.posts)) == (1, 0)
+    assert [call.outcome for call in record_of(gate).calls] == [outcome]
+
+
 def test_a_failed_image_before_one_that_was_made(gate: Gateway, provider: Provider) -> None:
     """What was said of the first one is not lost."""
     made = {"type": "image_generation.partial_succeeded", "image_index": 1, "b64_json": b64(FINAL)}

@@ -173,16 +173,20 @@ def uncertain(message: str, *, timed_out: bool = False, request_id: str | None =
 
 
 def some_failed(failures: Sequence[UpstreamError], made: int) -> UpstreamError:
-    """Return the error of a reply of which `made` images are there, and these failed."""
-    first = failures[0]
+    """Return the error of a reply of which `made` images are there, and these failed.
+
+    Of several reasons the one counts that allows the least: what is uncertain, then what no other provider may be asked
+    for.
+    """
+    gravest = min(failures, key=lambda error: (error.outcome != "uncertain", error.allows_fallback))
     if not made:
-        return first
+        return gravest
     return UpstreamUncertain(
-        f"{made} of {made + len(failures)} images were made, then: {first.message}",
-        status=first.status,
-        type=first.type,
-        code=first.code,
-        request_id=first.details.get("upstream_request_id"),
+        f"{made} of {made + len(failures)} images were made, then: {gravest.message}",
+        status=gravest.status,
+        type=gravest.type,
+        code=gravest.code,
+        request_id=gravest.details.get("upstream_request_id"),
     )
 
 

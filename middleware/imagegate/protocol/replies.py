@@ -54,6 +54,8 @@ _SHORTEST: Final = 8
 _SCHEMES: Final = ("data:", "DATA:", "https", "HTTPS", "http:", "HTTP:")
 _FEW: Final = 200
 """Brackets and commas of a document that cannot be too deep or have too many members."""
+_MAY_PASS: Final = frozenset({408, 409, 425, 429})
+"""Statuses below 500 after which a request may be sent again."""
 _MOST_TEXT: Final = 16 * 1024
 """Bytes of an error's body, where it is no JSON."""
 _TASK_REPLY_FIELDS: Final = ("usage", "size", "quality", "background", "output_format")
@@ -194,22 +196,25 @@ def _picture(reply: UpstreamReply, now: int) -> ImageReply:
 def is_ambiguous(status: int, body: bytes) -> bool:
     """Return whether a reply leaves open what was made, whatever else an adapter reads in it."""
     document = read_value(body) if status >= 400 else None
-    return leaves_open(status, is_explained=status < 400 or document is not None) or _shows_work(document)
+    return leaves_open(status, is_explained=status < 400 or document is not None) or _shows_work(status, document)
 
 
-def _shows_work(document: object) -> bool:
-    """Return whether the document of a reply that is an error by its status has pictures, or a task that goes on."""
-    if not isinstance(document, dict):
+def _shows_work(status: int, document: object) -> bool:
+    """Return whether the document of an error after which a request is sent again has pictures, or a task at work."""
+    if not isinstance(document, dict) or (status < 500 and status not in _MAY_PASS):
         return False
     described = task_node(document)
-    if described.bucket in ("failed", "cancelled", "moderated", "lost"):
+    images = [image for _, image in pictures_in(document) if image is not None and not image.written]
+    if described.bucket == "done":
+        return bool(images)
+    said = read_error(document)
+    if said is not None and said.message != described.word:  # a sentence, beside whatever state
         return False
-    if described.is_known_to_wait:
-        return described.task() is not None
-    if described.bucket != "done" and read_error(document) is not None:
-        return False
-    has_images = any(image is not None for _, image in pictures_in(document))
-    return has_images or (described.word is None and described.task() is not None and _still_waits(described, document))
+    if described.word is not None:
+        return described.is_known_to_wait and described.task() is not None
+    if any(image.b64_json for image in images) or (images and isinstance(document.get("data"), list)):
+        return True
+    return described.task() is not None and _still_waits(described, document)
 
 
 def read_document(document: Mapping[str, Any], *, now: int, request_id: str | None = None) -> ImageReply | PendingTask:
@@ -317,7 +322,7 @@ def _failure(reply: UpstreamReply, request_id: str | None) -> UpstreamError:
         document = read_printed(body)
     if document is None and is_stream(body[:_HEAD]):
         document = documents_of(body)
-    if reply.status >= 400 and _shows_work(document):
+    if _shows_work(reply.status, document):
         return uncertain(f"The provider answered {reply.status}, and has accepted the request.", request_id=request_id)
     text = "" if document is not None else body[:_MOST_TEXT].decode("utf-8", "replace")
     return failure(reply.status, document, text=text, request_id=request_id)

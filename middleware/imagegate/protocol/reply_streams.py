@@ -56,6 +56,14 @@ def image_failure(event: StreamEvent) -> UpstreamError | None:
     return refusal(found) if found else uncertain("The provider did not make the image.")
 
 
+def is_last(event: StreamEvent) -> bool:
+    """Return whether an event says that the whole stream is over, and carries no picture."""
+    document = read_object(event.data)
+    if event.is_end_mark or document is None:
+        return event.is_end_mark
+    return _kind(event, document).endswith(".completed") and not finished_images(event)
+
+
 def finished_images(event: StreamEvent) -> int:
     """Return how many finished pictures an event carries. Seedream's ``completed`` has OpenAI's name and no picture."""
     return len(pictures_of(event)) if not is_own(event) else _finished_own(event)
@@ -143,13 +151,15 @@ class StreamReply:
     def __init__(self) -> None:
         self.images: list[ReplyImage] = []
         """So far; tokens may stand for pictures."""
-        self._failures: list[dict[str, Any]] = []
-        """Items in the place of images that were not made."""
+        self._failures: list[UpstreamError] = []
+        """Of images that were not made."""
+        self._is_over = False
         self._kinds: set[str] = set()
         self._fields: dict[str, Any] = {}
 
     def add(self, event: StreamEvent) -> None:
         """Take an event. Raises `UpstreamError` where it is the provider's error, and there is no picture yet."""
+        self._is_over = self._is_over or is_last(event)
         if event.is_end_mark:
             return
         if error := event_error(event):
@@ -158,7 +168,7 @@ class StreamReply:
             self._fields["error"] = _described(error)  # the picture is paid for
             return
         if failure := image_failure(event):
-            self._failures.append({"error": _described(failure)})
+            self._failures.append(failure)
             return
         images, document = pictures_of(event), read_object(event.data) or {}
         self._fields.update(fields_of(event))
@@ -172,10 +182,10 @@ class StreamReply:
 
     def document(self) -> dict[str, Any]:
         """Return it in OpenAI's shape. Raises `UpstreamUncertain` where no picture came, nor a reason why."""
-        if not self.images and not self._failures:
+        if not self.images and not (self._failures and self._is_over):
             raise uncertain("The provider's stream broke off before it had a picture.")
         data = [{"url": image.url} if image.url else {"b64_json": image.b64_json} for image in self.images]
-        return {**self._fields, "data": [*data, *self._failures]}
+        return {**self._fields, "data": [*data, *({"error": _described(error)} for error in self._failures)]}
 
 
 def _described(error: UpstreamError) -> dict[str, Any]:

@@ -189,8 +189,9 @@ class Spending:
             references=progress.all_references(),
             pays=self._payer_for(spent.principal),
         )
-        # Those of a provider's task that the client itself asks for are counted when it was accepted.
-        images = made or sum(call.images for call in calls if call.outcome == "ok")
+        images = made
+        if progress.is_handed_over:  # no process sees the end of a task that the client asks the provider for
+            images = sum(call.images for call in calls if call.outcome == "ok")
         try:
             if reservation is not None:
                 await self.ledger.end(reservation.id, outcome, images=images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -16,13 +16,16 @@ from imagegate.protocol.parsers.base64_json import MAX_REST, OPENAI_MEMBERS, Bas
 from imagegate.protocol.parsers.sse import EventEnd, EventReader, EventText, Pause, SSEError, Token
 from imagegate.protocol.provider_errors import some_failed, uncertain
 from imagegate.protocol.reply_pictures import images_with_pictures
-from imagegate.protocol.reply_streams import StreamReply, event_error, finished_images, image_failure
+from imagegate.protocol.reply_streams import StreamReply, event_error, finished_images, image_failure, is_last
 from imagegate.streaming.image_sinks import PictureSink, Received, Reception
 
 _TOKENS: Final = 64
 """Tokens of a stream, a few milliseconds of work, after which the event loop gets its turn."""
 _END_AFTER: Final = 5.0
 """Seconds that a provider has to end its stream after the last image requested."""
+_MOST_WAITING: Final = 64
+_LARGEST_WAITING: Final = 64 * 1024
+"""Bytes of all events that are held back because an image failed and none has come yet."""
 _INDENTATION: Final = 64
 """Bytes of white space that may precede an event's JSON."""
 
@@ -141,9 +144,9 @@ async def forward_events(
 ) -> None:
     """Send a streamed reply event by event.
 
-    An error in the first event is the request's error; a later one follows events that are billed. A stream in which
-    every image failed is that error, too, and none of its events is sent. After the last requested image the provider
-    has a few seconds to end the stream, and no error counts any more.
+    An error in the first event is the request's error; a later one follows events that are billed. A stream that says
+    of every image that it failed, and shows no preview, is that error, too, and none of its events is sent. After the
+    last requested image the provider has a few seconds to end the stream, and no error counts any more.
 
     Args:
         send: receives a message of type `EVENT` for each event.
@@ -168,13 +171,12 @@ async def forward_events(
         nonlocal sent, finished
         if error := event_error(event):
             raise error
-        made = finished_images(event)
-        failure = None if finished or made else image_failure(event)
-        failures.extend([failure] if failure is not None else [])
-        if failures and not (finished or made or event.pictures):
+        finished += finished_images(event)
+        if not (finished or sent or event.pictures) and (failure := image_failure(event)):
+            failures.append(failure)
+        if failures and not (finished or event.pictures) and _is_small([*waiting, event]):
             waiting.append(event)
             return
-        finished += made
         failures.clear()
         for each in (*waiting, event):
             sent += 1
@@ -195,7 +197,8 @@ async def forward_events(
                     end.reschedule(asyncio.get_running_loop().time() + end_after)
             await intake.finish()
             if failures:
-                raise some_failed(failures, 0)
+                is_told = intake.is_over or 0 < images <= len(failures) or any(map(is_last, waiting))
+                raise some_failed(failures, 0) if is_told else uncertain("The provider's stream broke off.")
     except (UpstreamError, Interrupted, TimeoutError) as error:
         if is_complete and (end.expired() or not isinstance(error, TimeoutError)):
             return
@@ -238,6 +241,11 @@ async def collect_events(
     finally:
         await intake.abort()
     return msgspec.json.encode(reply.document()), pictures
+
+
+def _is_small(events: Sequence[StreamEvent]) -> bool:
+    """Return whether events may be held back: what they hold is not counted."""
+    return len(events) <= _MOST_WAITING and sum(len(event.data) for event in events) <= _LARGEST_WAITING
 
 
 def unfinished(error: Interrupted) -> UpstreamError:

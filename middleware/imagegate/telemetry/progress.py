@@ -48,6 +48,8 @@ class Progress(ExchangeFacts):
     """Beside `traceparent`."""
     upstream_task_id: str = ""
     """Of the provider's task that was waited for last."""
+    is_handed_over: bool = False
+    """Whether the client asks the provider for its task itself, by an id that says where."""
     link_base: str = ""
     """What links to the gateway's store begin with in the answer, where they take that from the request."""
     is_client_awaited: bool = False

@@ -60,6 +60,7 @@ async def follow(
     paid.progress.upstream_task_id = task.id[:256]
     with _timed(paid):
         if on_task is not None and await on_task(task):
+            paid.progress.is_handed_over = True
             return None
         reply = await wait_for_task(
             upstream,

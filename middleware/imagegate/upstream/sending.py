@@ -41,6 +41,10 @@ _FOLLOWED_QUESTIONS: Final = frozenset({301, 302, 303, 307, 308})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 
 
+_VERDICTS: Final = frozenset({200, 400, 422})
+"""Statuses of an answer about a task in which a refusal for its content is about the task, not about the question."""
+
+
 class PaidRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request that costs money, and what belongs to it."""
 
@@ -232,8 +236,8 @@ def decode(upstream: Account, reply: UpstreamReply, task: PendingTask | None = N
         if task is None and adapter.always_tasks and error.code == NO_IMAGE and (named := named_task(reply)):
             return named  # ModelScope says of a task that it accepted that it succeeded
         error.made = images_with_pictures(error.made, reply.pictures)
-        if task is not None and isinstance(error, ModerationBlocked):
-            error.ends_task = True  # whatever the status of the answer is
+        if task is not None and isinstance(error, ModerationBlocked) and reply.status in _VERDICTS:
+            error.ends_task = True
         if error.outcome != "uncertain" and (error.nothing_sent or is_ambiguous(reply.status, reply.body)):
             doubt = uncertain(error.message, timed_out=reply.status in (504, 524))
             doubt.made, doubt.is_whole, doubt.details = error.made, error.is_whole, error.details
