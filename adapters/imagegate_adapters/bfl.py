@@ -50,7 +50,7 @@ class BFL(Adapter):
             lost = uncertain("The provider does not know the task.")
             lost.code = "task_lost"
             raise lost
-        return read_document({"id": task.id, **document}, now=now)
+        return read_document({"id": task.id, **document}, now=now, is_task=True)
 
 
 _: type[Adapter] = BFL

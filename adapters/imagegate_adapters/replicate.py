@@ -8,14 +8,16 @@ import msgspec
 
 from imagegate.adapter import (
     Adapter,
+    ImageReply,
     ImageRequest,
     PendingTask,
+    UpstreamReply,
     UpstreamRequest,
     model_path,
     native_body,
 )
 from imagegate.errors import ConfigError
-from imagegate.replies import address_beside
+from imagegate.replies import address_beside, read_document, read_object
 
 _LONGEST_WAIT = 60
 """Seconds that Replicate keeps a reply back."""
@@ -56,6 +58,13 @@ class Replicate(Adapter):
         wait = self.options.wait
         headers = (("prefer", f"wait={wait}"),) if wait else ()
         return UpstreamRequest(method="POST", path=path, headers=headers, document=document)
+
+    def decode(self, reply: UpstreamReply, *, now: int) -> ImageReply | PendingTask:
+        """Read a prediction: what it shows in a state between the known ones is not all of it."""
+        document = (read_object(reply.body) if reply.status < 300 else None) or {}
+        if isinstance(document.get("status"), str):
+            return read_document(document, now=now, request_id=reply.headers.get("x-request-id"), is_task=True)
+        return super().decode(reply, now=now)
 
     def expects_task(self, request: ImageRequest) -> bool:
         return self.options.wait == 0

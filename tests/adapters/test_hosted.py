@@ -271,6 +271,12 @@ class TestBFL(AdapterContract):
             for state in ("Pending", "Reasoning", "Generating", "Generating image", "Waiting for the muse")
         ),
         Fixture(
+            name="a draft",
+            outcome="task",
+            document={"id": "1", "status": "Refining", "result": {"sample": LINK.url}},
+            task=TASK,
+        ),
+        Fixture(
             name="ready",
             outcome="pictures",
             document={"id": "1", "status": "Ready", "result": {"sample": LINK.url, "seed": 1, "prompt": "A hat"}},
@@ -726,6 +732,12 @@ class TestReplicate(AdapterContract):
             for state in ("starting", "processing", "booting")
         ),
         Fixture(name="done", outcome="pictures", document=prediction("succeeded", [LINK.url]), task=TASK),
+        *(
+            Fixture(
+                name=f"a new state, {name}", outcome="task", document=prediction("uploading", [LINK.url]), task=task
+            )
+            for name, task in (("at once", None), ("asked", TASK))
+        ),
         Fixture(name="failed", outcome="ended", document=prediction("failed", error="Out of memory."), task=TASK),
         Fixture(name="failed at once", outcome="ended", status=201, document=prediction("failed", error="Oh.")),
         *(

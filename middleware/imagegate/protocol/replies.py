@@ -217,8 +217,15 @@ def _shows_work(status: int, document: object) -> bool:
     return described.task() is not None and _still_waits(described, document)
 
 
-def read_document(document: Mapping[str, Any], *, now: int, request_id: str | None = None) -> ImageReply | PendingTask:
-    """Return the same for a document that came with a status below 400. Raises `UpstreamError`."""
+def read_document(
+    document: Mapping[str, Any], *, now: int, request_id: str | None = None, is_task: bool = False
+) -> ImageReply | PendingTask:
+    """Return the same for a document that came with a status below 400. Raises `UpstreamError`.
+
+    Args:
+        is_task: the provider's words for states are known, so that any other one is of a task that goes on, whatever
+            pictures it shows. A relay's other word beside pictures is no such thing.
+    """
     if (plain_reply := _openai_reply(document, now)) is not None:
         return plain_reply
     described = task_node(document)
@@ -227,7 +234,7 @@ def read_document(document: Mapping[str, Any], *, now: int, request_id: str | No
         error = ended(bucket, document, str(word), request_id)
         error.ends_task = bucket != "lost"  # its outcome is unknown
         raise error
-    if described.is_known_to_wait and task is not None:
+    if task is not None and (described.is_known_to_wait or (is_task and bucket == "pending")):
         return task  # whatever links it carries are not the picture yet
     if blocked := blocked_word(document):
         raise ModerationBlocked(f"The provider blocked the request: {blocked[:128]}", request_id=request_id)
