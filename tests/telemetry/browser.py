@@ -42,8 +42,12 @@ class Page:
         self.driver = driver
         self.url = url
 
+    def leave(self) -> None:
+        """Go to a page that asks nobody."""
+        self.driver.get("about:blank")
+
     def open(self) -> None:
-        self.driver.get("about:blank")  # the page of a gateway that has ended still asks it
+        self.leave()
         self.driver.get_log("browser")
         self.driver.get(f"{self.url}/console")
         wait_until(lambda: self.one("#live").text == "Live")

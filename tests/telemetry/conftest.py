@@ -49,3 +49,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """One for all tests that look at the console; each says of which gateway."""
     with chromium(tmp_path_factory.mktemp("chromium")) as page:
         yield page
+
+
+@pytest.fixture(autouse=True)
+def left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave the console after each test: it would go on to ask its gateway's port, which is soon another server's."""
+    yield
+    if "browser" in request.fixturenames:
+        request.getfixturevalue("browser").leave()
