@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
+from tests import virtual_time
 from tests.test_docs import table
 
 from imagegate.config.loader import parse_config
@@ -139,7 +140,7 @@ def test_shared_files_are_written_soon(monkeypatch: pytest.MonkeyPatch) -> None:
         assert counted == []
         await asyncio.sleep(0.05)
 
-    asyncio.run(run())
+    virtual_time.run(run())
     assert counted == [3]
     hook.exchange_ended(finish(told(), status=200, seconds=1))
     assert counted == [3, 1]
@@ -156,9 +157,9 @@ def test_no_record_waits_for_another_event_loop(monkeypatch: pytest.MonkeyPatch)
         hook.exchange_ended(finish(told(), status=200, seconds=1))
         await asyncio.sleep(seconds)
 
-    asyncio.run(run(0))
+    virtual_time.run(run(0))
     assert counted == []
-    asyncio.run(run(0.1))
+    virtual_time.run(run(0.1))
     assert counted == [2]
 
 
