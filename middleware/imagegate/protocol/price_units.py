@@ -63,8 +63,9 @@ def sent_area(fields: Mapping[str, Any]) -> int | None:
         if isinstance(value, str) and (area := area_of(value)):
             return area
     width, height = fields.get("width"), fields.get("height")
-    is_size = all(type(edge) is int and 0 < edge <= _LONGEST_EDGE for edge in (width, height))
-    return int(width or 0) * int(height or 0) if is_size else None
+    if type(width) is not int or type(height) is not int:
+        return None
+    return width * height if min(width, height) > 0 and max(width, height) <= _LONGEST_EDGE else None
 
 
 def areas_of(images: int, sizes: Sequence[str], fields: Mapping[str, Any]) -> list[int] | None:

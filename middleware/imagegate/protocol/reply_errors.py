@@ -73,10 +73,11 @@ def _has_reason(item: dict[str, Any]) -> bool:
 def incomplete(failed: list[Any], images: list[ReplyImage], request_id: str | None) -> UpstreamError:
     """Return the error for missing images; it lists those that were made."""
     reasons = [found for item in failed if _has_reason(item) and (found := read_error(item))]
-    errors = [refusal(reason, request_id=request_id) for reason in reasons]
-    withheld = ModerationBlocked("The provider withheld the image for its content.", request_id=request_id)
-    others = len(failed) - len(errors)
-    whole = some_failed([*errors, *[errors[0] if errors else withheld] * others], len(images))
+    errors = [refusal(reason, request_id=request_id) for reason in reasons] or [
+        ModerationBlocked("The provider withheld the image for its content.", request_id=request_id)
+    ]
+    errors += errors[:1] * (len(failed) - len(errors))  # those that say nothing
+    whole = some_failed(errors, len(images))
     whole.made, whole.is_whole = tuple(images), True
     return whole
 

@@ -153,11 +153,11 @@ class timed_call:  # noqa: N801 - used like a function; a generator would be a f
         outcome: CallOutcome = "ok"
         if isinstance(error, UpstreamError) and error.is_whole and error.made:
             self._progress.replied(len(error.made), None)  # these are paid for, and no others
+        elif isinstance(error, UpstreamError):
+            outcome = error.outcome
         elif error is not None:
             is_broken_off = self._live is not None and not self._live.is_sent
-            outcome = (
-                error.outcome if isinstance(error, UpstreamError) else "not_sent" if is_broken_off else "cancelled"
-            )
+            outcome = "not_sent" if is_broken_off else "cancelled"
         seconds = perf_counter() - self._started
         self._progress.calls.append(UpstreamCall(self._upstream, self._model, outcome, seconds, self._images))
 

@@ -39,8 +39,6 @@ _REDIRECTS: Final = 4
 _FOLLOWED: Final = frozenset({307, 308})
 _FOLLOWED_QUESTIONS: Final = frozenset({301, 302, 303, 307, 308})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
-
-
 _VERDICTS: Final = frozenset({200, 400, 422})
 """Statuses of an answer about a task in which a refusal for its content is about the task, not about the question."""
 
